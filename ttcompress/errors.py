@@ -1,0 +1,84 @@
+"""Every error a user of ttcompress can meet.
+
+    TTCompressError
+      RecipeError          the recipe (or an option) is wrong; carries every problem found
+        PlanError          recipe and model do not fit each other, or the budget is out of reach
+      OutputError          the output cannot be written where it was asked for
+        OutputExistsError  it exists already, or its folder does not
+      CheckpointError      the checkpoint cannot be read, or holds nothing to compress
+        DecompositionError a weight cannot be decomposed (NaN, infinity, overflow); names the weight
+      ArtifactError        a compressed file is damaged, or of another format version
+      MissingExtraError    a feature needs an optional dependency that is not installed
+      InputError           a path that does not exist, or a folder where a file is needed
+
+Messages have three movements: the place, the fact with both numbers, the cure. Inner code raises the
+bare fact; the layer that knows the file or the weight adds it with `at`. The exit code of the command
+line belongs to the class (see the table in the README), so that Python and shell agree.
+
+    try:
+        ttcompress.compress("model.pt", recipe)
+    except ttcompress.TTCompressError as error:
+        print(error, "->", error.exit_code)
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Self
+
+
+class TTCompressError(Exception):
+    """Base of every error that is not a defect of ttcompress itself."""
+
+    exit_code: ClassVar[int] = 1
+
+    def at(self, place: str) -> Self:
+        """The same error with its place in front: `lstm.weight_hh_l0: holds NaN`."""
+        return type(self)(f"{place}: {self}")
+
+
+class InputError(TTCompressError):
+    """A path does not exist, or is a folder where a file is needed."""
+
+    exit_code = 2
+
+
+class RecipeError(TTCompressError):
+    """The recipe or an option is wrong; the message holds every problem found, not only the first."""
+
+    exit_code = 2
+
+
+class PlanError(RecipeError):
+    """Recipe and model do not fit: a dead rule, wrong modes, a budget out of reach."""
+
+
+class MissingExtraError(TTCompressError):
+    """A feature needs an extra of the package that is not installed; the message names it."""
+
+    exit_code = 2
+
+
+class OutputError(TTCompressError):
+    """The output could not be written (disk full, no permission); nothing was left behind."""
+
+
+class OutputExistsError(OutputError):
+    """The output exists and `--overwrite` was not given, or its folder is missing."""
+
+    exit_code = 2
+
+
+class CheckpointError(TTCompressError):
+    """The checkpoint is damaged, unsafe, of an unknown kind, or without weights."""
+
+    exit_code = 3
+
+
+class DecompositionError(CheckpointError):
+    """A weight cannot be decomposed: it holds NaN or infinity, or its store cannot hold its values."""
+
+
+class ArtifactError(TTCompressError):
+    """A compressed file is damaged, is not a ttcompress artifact, or has a newer format version."""
+
+    exit_code = 3

@@ -1,0 +1,88 @@
+"""What a model is made of, as shapes and names: the common words of checkpoint, plan and report.
+
+Nothing here holds a tensor, so deciding code can use it without torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Literal
+
+Role = Literal["recurrent", "embedding", "linear"]
+Kind = Literal["lstm", "gru", "rnn"]
+
+ROLES: tuple[Role, ...] = ("recurrent", "embedding", "linear")
+GATES: dict[Kind, int] = {"lstm": 4, "gru": 3, "rnn": 1}
+"""Stacked blocks of rows in a recurrent weight: (input, forget, cell, output), (reset, update, new), one."""
+
+BYTES_PER_VALUE: dict[str, int] = {
+    "float64": 8,
+    "float32": 4,
+    "float16": 2,
+    "bfloat16": 2,
+}
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A named 2-D floating-point tensor of a checkpoint.
+
+    `name` is the first of `names`; tied weights are one `Weight` with several names.
+    `shape` is (rows, columns); a recurrent weight's rows are the gates stacked: `gates` blocks of equal
+    height. `dtype` is torch's name of the type without the prefix, e.g. "float32".
+    """
+
+    name: str
+    names: tuple[str, ...]
+    role: Role
+    shape: tuple[int, int]
+    dtype: str
+    gates: int = 1
+
+    @property
+    def params(self) -> int:
+        return prod(self.shape)
+
+    @property
+    def bytes(self) -> int:
+        return self.params * BYTES_PER_VALUE[self.dtype]
+
+
+@dataclass(frozen=True)
+class OtherTensor:
+    """A tensor that is no weight: a bias, a buffer, an integer table. It is always kept as it is.
+
+    `dtype` is torch's name of the type without the prefix (any type), `bytes` what its values take.
+    """
+
+    name: str
+    names: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: str
+    bytes: int
+
+    @property
+    def params(self) -> int:
+        return prod(self.shape)
+
+
+@dataclass(frozen=True)
+class RecurrentStack:
+    """One recurrent module: the geometry that `torch.nn.LSTM` and its siblings are built with.
+
+    `prefix` is the module's path with its trailing dot ("encoder.lstm." or "" at the root). A `cell` has keys
+    without the `_l0` suffix. `proj_size` is 0 without projection. `raw` says that the hidden-to-hidden
+    keys end in `_raw` (weight-drop).
+    """
+
+    prefix: str
+    kind: Kind
+    input_size: int
+    hidden_size: int
+    num_layers: int = 1
+    bidirectional: bool = False
+    proj_size: int = 0
+    bias: bool = True
+    cell: bool = False
+    raw: bool = False
