@@ -11,9 +11,9 @@
       MissingExtraError    a feature needs an optional dependency that is not installed
       InputError           a path that does not exist, or a folder where a file is needed
 
-Messages have three movements: the place, the fact with both numbers, the cure. Inner code raises the
-bare fact; the layer that knows the file or the weight adds it with `at`. The exit code of the command
-line belongs to the class (see the table in the README), so that Python and shell agree.
+Messages have three movements: the place, the fact with both numbers, the cure. Inner code raises
+the bare fact; the layer that knows the file or the weight adds it with `at`. The exit code of the
+command line belongs to the class (see the README's table), so that Python and shell agree.
 
     try:
         ttcompress.compress("model.pt", recipe)
@@ -43,7 +43,7 @@ class InputError(TTCompressError):
 
 
 class RecipeError(TTCompressError):
-    """The recipe or an option is wrong; the message holds every problem found, not only the first."""
+    """The recipe or an option is wrong; the message holds every problem found."""
 
     exit_code = 2
 
@@ -75,7 +75,7 @@ class CheckpointError(TTCompressError):
 
 
 class DecompositionError(CheckpointError):
-    """A weight cannot be decomposed: it holds NaN or infinity, or its store cannot hold its values."""
+    """A weight cannot be decomposed: it holds NaN or infinity, or overflows its store."""
 
 
 class ArtifactError(TTCompressError):

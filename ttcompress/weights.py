@@ -14,7 +14,7 @@ Kind = Literal["lstm", "gru", "rnn"]
 
 ROLES: tuple[Role, ...] = ("recurrent", "embedding", "linear")
 GATES: dict[Kind, int] = {"lstm": 4, "gru": 3, "rnn": 1}
-"""Stacked blocks of rows in a recurrent weight: (input, forget, cell, output), (reset, update, new), one."""
+"""Blocks of rows: (input, forget, cell, output), (reset, update, new), one."""
 
 BYTES_PER_VALUE: dict[str, int] = {
     "float64": 8,
@@ -29,7 +29,7 @@ class Weight:
     """A named 2-D floating-point tensor of a checkpoint.
 
     `name` is the first of `names`; tied weights are one `Weight` with several names.
-    `shape` is (rows, columns); a recurrent weight's rows are the gates stacked: `gates` blocks of equal
+    `shape` is (rows, columns); a recurrent weight's rows are `gates` stacked blocks of equal
     height. `dtype` is torch's name of the type without the prefix, e.g. "float32".
     """
 
@@ -42,10 +42,12 @@ class Weight:
 
     @property
     def params(self) -> int:
+        """How many values."""
         return prod(self.shape)
 
     @property
     def bytes(self) -> int:
+        """Bytes at the source's dtype."""
         return self.params * BYTES_PER_VALUE[self.dtype]
 
 
@@ -64,6 +66,7 @@ class OtherTensor:
 
     @property
     def params(self) -> int:
+        """How many values."""
         return prod(self.shape)
 
 
@@ -71,9 +74,9 @@ class OtherTensor:
 class RecurrentStack:
     """One recurrent module: the geometry that `torch.nn.LSTM` and its siblings are built with.
 
-    `prefix` is the module's path with its trailing dot ("encoder.lstm." or "" at the root). A `cell` has keys
-    without the `_l0` suffix. `proj_size` is 0 without projection. `raw` says that the hidden-to-hidden
-    keys end in `_raw` (weight-drop).
+    `prefix` is the module's path with its trailing dot ("encoder.lstm." or "" at the root). A
+    `cell` has keys without the `_l0` suffix. `proj_size` is 0 without projection. `raw` says that
+    the hidden-to-hidden keys end in `_raw` (weight-drop).
     """
 
     prefix: str
