@@ -1,0 +1,66 @@
+"""A recipe's name comes in, its file goes out: the recipes that ttcompress brings along."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from ttcompress.errors import InputError
+from ttcompress.recipe.loading import load_recipe
+from ttcompress.recipe.schema import Recipe
+from ttcompress.recipe.units import nearest
+
+DEFAULT_NAME = "balanced"
+
+_PACKAGE = Path(__file__).parents[1]
+_SUFFIXES = (".yaml", ".yml")
+
+
+@dataclass(frozen=True)
+class ShippedRecipe:
+    """A recipe that came with the program; `title` is the first line of its opening comment."""
+
+    name: str
+    path: Path
+    title: str
+
+
+@cache
+def shipped() -> tuple[ShippedRecipe, ...]:
+    """The shipped recipes by name: inside an installed package, beside it in a working copy."""
+    folders = (_PACKAGE / "recipes", _PACKAGE.parent / "recipes")
+    folder = next((folder for folder in folders if folder.is_dir()), folders[0])
+    return tuple(ShippedRecipe(p.stem, p, _title(p)) for p in sorted(folder.glob("*.yaml")))
+
+
+def _title(path: Path) -> str:
+    with path.open(encoding="utf-8") as file:
+        return file.readline().removeprefix("#").strip()
+
+
+def find_recipe(name_or_path: str | Path) -> Path:
+    """The file of a shipped recipe's name, or of a path.
+
+    A name has neither a folder nor a suffix: a shipped name never hides a file `small.yaml`.
+
+    Raises:
+        InputError: there is neither; names the nearest shipped recipe.
+    """
+    path, names = Path(name_or_path), {recipe.name: recipe.path for recipe in shipped()}
+    if str(name_or_path) in names:
+        return names[str(name_or_path)]
+    if path.exists():
+        return path
+    if path.suffix in _SUFFIXES or len(path.parts) > 1:
+        raise InputError(f"{path}: there is no such recipe file.")
+    raise InputError(
+        f"{path}: neither a recipe file nor a shipped recipe.{nearest(name_or_path, names)}"
+        f"\n    Shipped are: {', '.join(names)}."
+    )
+
+
+@cache
+def default_recipe() -> Recipe:
+    """The recipe in force when none is given: `balanced`."""
+    return load_recipe(find_recipe(DEFAULT_NAME))

@@ -1,0 +1,257 @@
+"""A value comes in as a recipe or an option spells it; its number goes out: sizes, ranks, factors.
+
+Each reader raises `RecipeError` with the bare fact and the cure; the caller adds the key.
+`bool` is never a number here, and a number is never text, but for a size (`2MB`), a drop (`1%`) and
+ranks (`8,24,12`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from decimal import Decimal
+from difflib import get_close_matches
+from math import isfinite
+
+from ttcompress.errors import RecipeError
+
+SIZE_UNITS: dict[str, int] = {
+    "b": 1,
+    **{f"{letter}b": 1000**power for power, letter in enumerate("kmgt", start=1)},
+    **{f"{letter}ib": 1024**power for power, letter in enumerate("kmgt", start=1)},
+}
+"""Bytes of each unit in lower case: a kB is 1000 bytes, a KiB 1024."""
+
+FORMAT_ALIASES: dict[str, str] = {
+    "tt": "mps",
+    "tensor-train": "mps",
+    "ttm": "mpo",
+    "tt-matrix": "mpo",
+    "blocktt": "mpo",
+}
+"""Other people's words, understood on the command line only."""
+
+LARGEST = 2**63 - 1
+"""Whole numbers stop here: they are counts of bytes, of values or of ranks."""
+
+_SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*([a-z]*)")
+_PERCENT = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*%")
+_EXPONENT = re.compile(r"([-+]?[0-9]+)(\.[0-9]*)?[eE]([-+]?)([0-9]+)")
+
+
+@dataclass(frozen=True)
+class Drop:
+    """How much a metric may worsen: `amount` of its value before (`relative`), or in its own unit.
+
+    >>> Drop(0.01, relative=True).written, Drop(0.05, relative=False).written
+    ('1%', 0.05)
+    """
+
+    amount: float
+    relative: bool
+
+    @property
+    def written(self) -> str | float:
+        """As a recipe spells it; `parse_drop` reads it back."""
+        if not self.relative:
+            return self.amount
+        return f"{(Decimal(repr(self.amount)) * 100).normalize():f}%"
+
+
+def described(value: object) -> str:
+    """A value as an error message names it: `the text '8'`, `true`, `the list [1, 2]`."""
+    shown = repr(value)
+    shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return shown.lower()
+        case str():
+            return f"the text {shown}"
+        case list() | tuple():
+            return f"the list {shown}"
+        case dict():
+            return f"the keys {shown}"
+        case _:
+            return shown
+
+
+def nearest(word: object, known: Iterable[str]) -> str:
+    """` Did you mean ...?` where something known is near, otherwise nothing."""
+    found = get_close_matches(str(word)[:80].lower(), list(known), n=1)
+    return f" Did you mean `{found[0]}`?" if found else ""
+
+
+def parse_number(value: object) -> float:
+    """A finite number that is not text.
+
+    >>> parse_number(8)
+    8.0
+    """
+    if isinstance(value, str):
+        raise RecipeError(f"expected a number, got the text {value[:60]!r}.{_number_cure(value)}")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise RecipeError(f"expected a number, got {described(value)}.")
+    if not isfinite(value) or abs(value) > LARGEST:
+        raise RecipeError(f"expected a finite number, got {described(value)}.")
+    return float(value)
+
+
+def _number_cure(text: str) -> str:
+    if exponent := _EXPONENT.fullmatch(text):
+        whole, fraction, sign, power = exponent.groups()
+        fraction = fraction if fraction and fraction != "." else ".0"
+        good = f"{whole}{fraction}e{sign or '+'}{power}"
+        return f"\nYAML 1.1 reads {text} as text; write {good}."
+    try:
+        float(text)
+    except ValueError:
+        return ""
+    return f"\nWrite it without quotes: {text}."
+
+
+def parse_factor(value: object) -> float:
+    """How many times smaller (or fewer): 1 or more.
+
+    >>> parse_factor(8)
+    8.0
+    """
+    number = parse_number(value)
+    if number < 1:
+        raise RecipeError(
+            f"a factor says how many times smaller, so it is 1 or more; got {described(value)}."
+            f"\n{_factor_cure(number)}"
+        )
+    return number
+
+
+def _factor_cure(number: float) -> str:
+    if 0 < number < 1:
+        return f"To keep {number:.4g} of the size, write {1 / number:.4g}."
+    return "For an eighth of the size, write 8."
+
+
+def parse_tolerance(value: object) -> float:
+    """A relative Frobenius error: 0 or more, below 1."""
+    number = parse_number(value)
+    if not 0 <= number < 1:
+        raise RecipeError(
+            f"a tolerance is a relative error from 0 to below 1; got {described(value)}."
+            "\nFor an error of 10 % in each weight, write 0.1."
+        )
+    return number
+
+
+def whole(least: int) -> Callable[[object], int]:
+    """A reader of whole numbers from `least` up."""
+
+    def parse(value: object) -> int:
+        if isinstance(value, bool) or not isinstance(value, int):
+            cure = _number_cure(value) if isinstance(value, str) else ""
+            raise RecipeError(f"expected a whole number, got {described(value)}.{cure}")
+        if not least <= value <= LARGEST:
+            raise RecipeError(
+                f"expected a whole number of at least {least}, got {described(value)}."
+            )
+        return value
+
+    return parse
+
+
+parse_count = whole(1)
+
+
+def parse_size(value: object) -> int:
+    """Bytes: a whole number, or text with a unit. A part of a byte is left off.
+
+    >>> parse_size("2MB"), parse_size("1.5 KiB"), parse_size(4096)
+    (2000000, 1536, 4096)
+    """
+    if not isinstance(value, str):
+        return parse_count(value)
+    found = _SIZE.fullmatch(value.strip().lower())
+    unit = found and SIZE_UNITS.get(found[2] or "b")
+    if not found or not unit:
+        raise RecipeError(
+            f"expected a size, got {described(value)}."
+            "\nWrite a number of bytes, or one with kB, MB, GB, KiB, MiB or GiB: 2MB is 2,000,000."
+        )
+    return parse_count(int(Decimal(found[1]) * unit))
+
+
+def parse_drop(value: object) -> Drop:
+    """`1%` of the metric's value before, or a bare number in the metric's own unit.
+
+    >>> parse_drop("1%")
+    Drop(amount=0.01, relative=True)
+    """
+    if isinstance(value, str) and (percent := _PERCENT.fullmatch(value.strip())):
+        return Drop(float(Decimal(percent[1]) / 100), relative=True)
+    if isinstance(value, str):
+        raise RecipeError(
+            f"expected a drop, got {described(value)}."
+            "\nWrite 1% (of the value before), or a bare number in the metric's own unit."
+        )
+    number = parse_number(value)
+    if number < 0:
+        raise RecipeError(f"a drop is 0 or more, got {described(value)}.")
+    return Drop(number, relative=False)
+
+
+def parse_ranks(value: object) -> int | tuple[int, ...]:
+    """One number is a cap, several are the ranks of one train.
+
+    >>> parse_ranks("8,24,12"), parse_ranks([8, 24]), parse_ranks("32")
+    ((8, 24, 12), (8, 24), 32)
+    """
+    if isinstance(value, list | tuple):
+        return tuple(parse_count(item) for item in value)
+    if not isinstance(value, str):
+        return parse_count(value)
+    parts = [part.strip() for part in value.split(",")]
+    if not all(re.fullmatch("[0-9]{1,18}", part) for part in parts):
+        raise RecipeError(
+            f"expected ranks, got {described(value)}."
+            "\nWrite one number, or several with commas: 8,24,12."
+        )
+    ranks = tuple(parse_count(int(part)) for part in parts)
+    return ranks if len(ranks) > 1 else ranks[0]
+
+
+def parse_modes(value: object) -> tuple[int, ...]:
+    """A list of one or more modes."""
+    if not isinstance(value, list | tuple) or not value:
+        raise RecipeError(f"expected a list such as [4, 8, 16], got {described(value)}.")
+    return tuple(parse_count(item) for item in value)
+
+
+def parse_format(text: str) -> str:
+    """The format an option names, other people's words translated; `Recipe` judges the rest.
+
+    >>> parse_format("tensor-train"), parse_format("mpo")
+    ('mps', 'mpo')
+    """
+    return FORMAT_ALIASES.get(text.lower(), text)
+
+
+def one_of(*known: str) -> Callable[[object], str]:
+    """A reader of one word out of `known`."""
+
+    def parse(value: object) -> str:
+        if not isinstance(value, str) or value not in known:
+            raise RecipeError(
+                f"expected one of {', '.join(known)}; got {described(value)}."
+                + nearest(value, known)
+            )
+        return value
+
+    return parse
+
+
+def parse_text(value: object) -> str:
+    """Text that is not empty."""
+    if not isinstance(value, str) or not value.strip():
+        raise RecipeError(f"expected text, got {described(value)}.")
+    return value
