@@ -1,0 +1,61 @@
+"""In: logits and what was right. Out: bits per character, perplexity, accuracy, macro F1.
+
+Each metric comes in two steps, so that it can be taken over any number of batches: a tensor that
+adds up from batch to batch (`nats`, `confusion`), and a number made of the sum at the end.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def nats(logits: Tensor, targets: Tensor) -> Tensor:
+    """The information in `targets` under `logits`: the summed cross entropy, a float64 scalar.
+
+    Args:
+        logits: (..., classes), of any float type; the sum is taken in float64.
+        targets: (...), class indices.
+    """
+    flat = logits.reshape(-1, logits.shape[-1]).double()
+    return functional.cross_entropy(flat, targets.reshape(-1), reduction="sum")
+
+
+def bits_per_character(total: Tensor, characters: int) -> float:
+    """`total` nats over so many characters, in bits for each; lower is better."""
+    return total.item() / characters / math.log(2)
+
+
+def perplexity(total: Tensor, symbols: int) -> float:
+    """`total` nats over so many symbols, as a number of equal choices each; lower is better."""
+    return math.exp(total.item() / symbols)
+
+
+def confusion(logits: Tensor, targets: Tensor) -> Tensor:
+    """How often each class (row) was taken for each (column): (classes, classes), int64.
+
+    Args:
+        logits: (..., classes); the largest is the prediction.
+        targets: (...), class indices.
+    """
+    classes = logits.shape[-1]
+    pairs = targets.reshape(-1) * classes + logits.argmax(-1).reshape(-1)
+    return torch.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
+
+
+def accuracy(counts: Tensor) -> float:
+    """The share of right predictions in a confusion matrix; higher is better."""
+    return (counts.trace() / counts.sum()).item()
+
+
+def macro_f1(counts: Tensor) -> float:
+    """The mean over classes of F1 = 2 right / (actual + predicted); higher is better.
+
+    A class that neither occurs nor is predicted has no F1 and is left out of the mean.
+    """
+    claims = counts.sum(0) + counts.sum(1)
+    seen = claims > 0
+    return (2 * counts.diagonal()[seen] / claims[seen]).mean().item()
