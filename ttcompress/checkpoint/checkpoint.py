@@ -1,0 +1,146 @@
+"""A path enters; a `Checkpoint`, from which tensors are read one at a time, leaves."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+
+import torch
+
+from ttcompress.checkpoint.assembly import Assembly, assemble
+from ttcompress.checkpoint.carried import Json
+from ttcompress.checkpoint.container import read_container
+from ttcompress.checkpoint.stored import Bytes, StoredTensor, read_tensor
+from ttcompress.errors import CheckpointError, InputError, TTCompressError
+from ttcompress.weights import OtherTensor, RecurrentStack, Weight
+
+BLOCK = 2**20  # bytes hashed at a time
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained model's file, understood, with its tensors still in it.
+
+    Attributes:
+        container: what the file is, e.g. "torch zip".
+        sha256: of the file; of a sharded model, over the index and then every shard.
+        bytes: size of the file or files.
+        weights: every 2-D floating-point tensor of the state dict, in the file's order, under the
+            model's own names.
+        others: every other tensor, those outside the state dict too; kept as they are.
+        stacks: the recurrent layers.
+        source_paths: each name's place in the source, e.g. "state_dict.module.lstm.weight_ih_l0".
+        carried: typed JSON of the whole content; `rebuild` turns it back.
+        notes: what the user should know.
+    """
+
+    path: Path
+    container: str
+    sha256: str
+    bytes: int
+    weights: tuple[Weight, ...]
+    others: tuple[OtherTensor, ...]
+    stacks: tuple[RecurrentStack, ...]
+    source_paths: Mapping[str, str]
+    carried: Json
+    notes: tuple[str, ...]
+    _stored: Mapping[str, StoredTensor] = field(repr=False)
+    _storages: Mapping[str, Bytes] = field(repr=False)
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """Read one tensor, by any of its names, into CPU memory of its own in the source's type.
+
+        Raises:
+            CheckpointError: no tensor has the name, or the file was cut meanwhile.
+            TTCompressError: the file is gone or cannot be read any more.
+        """
+        stored = self._stored.get(name)
+        if stored is None:
+            near = get_close_matches(name, self._stored, n=1)
+            cure = f"Did you mean {near[0]}?" if near else "See `ttcompress inspect`."
+            raise CheckpointError(f"{self.path}: holds no tensor {name}. {cure}")
+        try:
+            return read_tensor(stored, self._storages)
+        except CheckpointError as error:
+            raise error.at(f"{self.path}: {name}") from error
+        except OSError as error:
+            raise _unreadable(self.path, error) from error
+
+
+def open_checkpoint(path: str | Path, key: str | None = None) -> Checkpoint:
+    """Understand a model file without reading its tensors and without running anything in it.
+
+    Args:
+        path: a file of torch (any version's), TorchScript or safetensors, a pickle, or the
+            `.index.json` of a sharded model. Content decides, not the name.
+        key: which state dict to take where there are several, as "generator".
+
+    Raises:
+        InputError: no file there.
+        CheckpointError: not understood, damaged, unsafe, ambiguous, or without weights.
+        TTCompressError: the file cannot be read.
+    """
+    path = Path(path)
+    _check_path(path)
+    try:
+        source = read_container(path)
+        assembly: Assembly = assemble(source, key)
+        digest, size = _digest(source.files)
+    except CheckpointError as error:
+        raise error.at(str(path)) from error
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    return Checkpoint(
+        path=path,
+        container=source.container,
+        sha256=digest,
+        bytes=size,
+        weights=assembly.weights,
+        others=assembly.others,
+        stacks=assembly.stacks,
+        source_paths=assembly.source_paths,
+        carried=assembly.carried,
+        notes=(*source.notes, *assembly.notes),
+        _stored=assembly.stored,
+        _storages=source.storages,
+    )
+
+
+def _check_path(path: Path) -> None:
+    try:
+        if path.is_dir():
+            raise InputError(f"{path}: is a folder. {_in_folder(path)}")
+        if not path.exists():
+            raise InputError(f"{path}: no such file. Check the path; you are in {Path.cwd()}.")
+        if not path.is_file():
+            raise InputError(f"{path}: is no ordinary file. Give a checkpoint file.")
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _in_folder(path: Path) -> str:
+    endings = (".index.json", ".safetensors", ".pt", ".pth", ".ckpt", ".bin")
+    for ending in endings:
+        if found := sorted(item.name for item in path.iterdir() if item.name.endswith(ending)):
+            return f"Give a file in it, as {path / found[0]}."
+    return "Give a checkpoint file."
+
+
+def _unreadable(path: Path, error: OSError) -> TTCompressError:
+    return TTCompressError(
+        f"{path}: cannot be read: {error.strerror or error}. Check its permissions and the disk."
+    )
+
+
+def _digest(files: tuple[Path, ...]) -> tuple[str, int]:
+    """SHA-256 over the files one after another, and their bytes together."""
+    digest, size = hashlib.sha256(), 0
+    for path in files:
+        with path.open("rb") as file:
+            while block := file.read(BLOCK):
+                digest.update(block)
+                size += len(block)
+    return digest.hexdigest(), size

@@ -1,0 +1,57 @@
+"""A path enters, its tree leaves; what the file is, its content tells and never its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ttcompress.checkpoint.foreign import foreign_file
+from ttcompress.checkpoint.safetensors_file import LENGTH, read_safetensors
+from ttcompress.checkpoint.shards import read_shards
+from ttcompress.checkpoint.source import Source
+from ttcompress.checkpoint.torch_legacy import read_pickles
+from ttcompress.checkpoint.torch_zip import read_zip
+from ttcompress.errors import CheckpointError
+
+HEAD = 4096  # bytes that suffice to tell every kind
+
+
+def read_container(path: Path) -> Source:
+    """Take a model file, or the index of a sharded model, apart.
+
+    Raises:
+        CheckpointError: empty, damaged, hostile, or no container of PyTorch weights.
+    """
+    if _head(path)[:1] == b"{":
+        return read_shards(path, read_file)
+    return read_file(path)
+
+
+def read_file(path: Path) -> Source:
+    """Take one model file apart; an index is refused here, so that none can point to another."""
+    head = _head(path)
+    if head[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
+        return read_zip(path)
+    if head[:1] == b"\x80":
+        return read_pickles(path)
+    if _is_safetensors(head):
+        return read_safetensors(path)
+    raise foreign_file(head, _tail(path))
+
+
+def _is_safetensors(head: bytes) -> bool:
+    """A header length of a sensible size, then the opening brace of the header."""
+    return head[LENGTH.size : LENGTH.size + 1] == b"{" and LENGTH.unpack(head[:8])[0] < 2**40
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        head = file.read(HEAD)
+    if not head:
+        raise CheckpointError("is empty (0 bytes). Copy or download the file again.")
+    return head
+
+
+def _tail(path: Path) -> bytes:
+    with path.open("rb") as file:
+        file.seek(-min(8, path.stat().st_size), 2)
+        return file.read()

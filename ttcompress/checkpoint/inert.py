@@ -1,0 +1,104 @@
+"""What a pickle is turned into where it asks for classes: names, records, and nothing that acts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from ttcompress.errors import CheckpointError
+
+MAX_KEY_PARTS = 10_000
+"""Elements in a dictionary key; hashing nested tuples recurses in C, without a limit of its own."""
+
+Builder = Callable[..., Any]
+"""What makes a value out of the arguments that a pickle gives to a name."""
+
+# fmt: off
+_DANGEROUS_MODULES = frozenset({
+    "os", "posix", "nt", "subprocess", "commands", "sys", "shutil", "socket", "pty", "ctypes",
+    "pip", "importlib", "runpy", "code", "codeop", "pdb", "bdb", "webbrowser", "marshal",
+    "pickle", "timeit",
+})
+_DANGEROUS_BUILTINS = frozenset({
+    "eval", "exec", "execfile", "compile", "__import__", "open", "input", "breakpoint", "globals",
+    "locals", "apply",
+})
+# fmt: on
+
+
+@dataclass(frozen=True)
+class Global:
+    """A class or function that a pickle names. It stays a name."""
+
+    module: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.module}.{self.name}"
+
+
+@runtime_checkable
+class Buildable(Protocol):
+    """An object that the pickle completes after making it."""
+
+    def build(self, state: Any) -> None:
+        """Take the state."""
+
+
+class Stub:
+    """An object of a class that is never loaded: what the pickle said about it, no more."""
+
+    def __init__(self, cls: Global, args: tuple[Any, ...]) -> None:
+        self.cls = cls
+        self.args = args
+        self.state: Any = None
+        self.items: list[Any] = []
+        self.pairs: dict[Any, Any] = {}
+
+    def build(self, state: Any) -> None:
+        """Record the state; (attributes, slots) become one dictionary."""
+        if isinstance(state, tuple) and len(state) == 2 and isinstance(state[1], dict):
+            first = state[0] if isinstance(state[0], dict) else {}
+            state = {**first, **state[1]}
+        self.state = state
+
+    @property
+    def attributes(self) -> dict[Any, Any]:
+        """The attributes, where the state is a dictionary of them."""
+        return self.state if isinstance(self.state, dict) else {}
+
+
+def named(module: str, name: str) -> Global:
+    """A global by name.
+
+    Raises:
+        CheckpointError: what it names serves an attack and no model.
+    """
+    if not isinstance(module, str) or not isinstance(name, str):
+        raise TypeError("a global that is not named by two strings")
+    root = module.partition(".")[0]
+    builtin = module in ("builtins", "__builtin__") and name in _DANGEROUS_BUILTINS
+    if builtin or root in _DANGEROUS_MODULES:
+        raise CheckpointError(
+            f"asks to call `{module[:80]}.{name[:80]}`, which no model needs. Nothing was run. "
+            "Never open this file with torch.load; get the model from a source you trust."
+        )
+    return Global(module, name)
+
+
+def checked_key(key: Any) -> Any:
+    """A dictionary key or set element, once it is known to hash in bounded time.
+
+    Raises:
+        ValueError: it is a tuple with thousands of parts.
+    """
+    pending, parts = [key], 0
+    while pending:
+        part = pending.pop()
+        if isinstance(part, tuple | frozenset):
+            parts += 1 + len(part)
+            if parts > MAX_KEY_PARTS:
+                raise ValueError(f"a key with over {MAX_KEY_PARTS} parts")
+            pending.extend(part)
+    return key

@@ -1,0 +1,31 @@
+"""The keys of a state dict enter; the model's own names, without what wrappers added, leave."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Sequence
+
+COMPILED = "_orig_mod."  # torch.compile, around any module
+PARALLEL = "module."  # DataParallel and its kin, around the whole model
+
+
+def canonical_names(keys: Sequence[str]) -> tuple[str, ...]:
+    """Each key without `_orig_mod.` anywhere and without a `module.` in front of all of them.
+
+    A `module.` further inside, or in front of only some keys, is the model's own. Where two keys
+    would become one name, all keys stay as they are.
+
+    Example:
+        >>> canonical_names(["module.lstm._orig_mod.weight_hh_l0", "module.head.weight"])
+        ('lstm.weight_hh_l0', 'head.weight')
+    """
+    names = [key.replace(f".{COMPILED}", ".").removeprefix(COMPILED) for key in keys]
+    while names and all(len(name) > len(PARALLEL) and name.startswith(PARALLEL) for name in names):
+        names = [name.removeprefix(PARALLEL).removeprefix(COMPILED) for name in names]
+    return tuple(names) if len(set(names)) == len(names) else tuple(keys)
+
+
+def unused_name(wanted: str, taken: Container[str]) -> str:
+    """`wanted`, with underscores behind it as long as the name is taken."""
+    while wanted in taken:
+        wanted += "_"
+    return wanted

@@ -1,0 +1,209 @@
+"""Descriptions of tensors where they lie in a file enter; tensors, read one at a time, leave.
+
+Every container is brought to the same two things: byte ranges by storage key, and tensors that are
+strided windows on them. Nothing here knows a container.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from ttcompress.errors import CheckpointError
+
+FLOATS = frozenset({torch.float64, torch.float32, torch.float16, torch.bfloat16})
+"""The number types a weight may have; tensors of other types are kept as they are."""
+
+EXPANSION_ALLOWANCE = 16 * 2**20
+"""Bytes that a tensor with repeated elements (stride 0) may take beyond what its storage holds."""
+
+
+class Bytes(Protocol):
+    """A run of bytes that is read on demand."""
+
+    @property
+    def size(self) -> int:
+        """Length in bytes."""
+
+    def read(self, start: int, stop: int) -> bytearray:
+        """The bytes from `start` up to `stop`, as a buffer of their own."""
+
+
+@dataclass(frozen=True)
+class FileBytes:
+    """`size` bytes of a file, from byte `start` on."""
+
+    path: Path
+    start: int
+    size: int
+
+    def read(self, start: int, stop: int) -> bytearray:
+        """Read a part; the file is open only meanwhile.
+
+        Raises:
+            CheckpointError: the file ends before the part does.
+        """
+        buffer = bytearray(stop - start)
+        with self.path.open("rb") as file:
+            file.seek(self.start + start)
+            got = file.readinto(buffer)
+        if got != len(buffer):
+            raise CheckpointError(
+                f"ends early: {len(buffer)} bytes expected at {self.start + start}, {got} there. "
+                "Copy or download the file again."
+            )
+        return buffer
+
+
+@dataclass(frozen=True)
+class DeflatedBytes:
+    """A compressed entry of a zip archive; `size` counts the bytes after decompression."""
+
+    path: Path
+    entry: str
+    size: int
+
+    def read(self, start: int, stop: int) -> bytearray:
+        """Decompress the entry up to `stop` and keep what lies after `start`.
+
+        Raises:
+            CheckpointError: the compressed data is damaged.
+        """
+        try:
+            with zipfile.ZipFile(self.path) as archive, archive.open(self.entry) as stream:
+                stream.seek(start)
+                data = bytearray(stream.read(stop - start))
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+            raise CheckpointError(
+                f"entry {self.entry!r} does not decompress ({error}). Copy the file again."
+            ) from error
+        if len(data) != stop - start:
+            raise CheckpointError(
+                f"entry {self.entry!r} ends early: {stop - start} bytes expected at {start}, "
+                f"{len(data)} there. Copy the file again."
+            )
+        return data
+
+
+@dataclass(frozen=True)
+class MemoryBytes:
+    """Bytes that stood inside the pickle itself, as numpy arrays do."""
+
+    data: memoryview
+
+    @property
+    def size(self) -> int:
+        """Length in bytes."""
+        return len(self.data)
+
+    def read(self, start: int, stop: int) -> bytearray:
+        """A copy of a part."""
+        return bytearray(self.data[start:stop])
+
+
+@dataclass(frozen=True)
+class StoredStorage:
+    """A storage as a pickle names it: `numel` elements of `dtype` under `key`."""
+
+    key: str
+    dtype: torch.dtype
+    numel: int
+    offset: int = 0  # elements; only views of storages in files older than torch 0.4 have one
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor not yet read: a strided window on a storage, `offset` and `stride` in elements.
+
+    Two equal descriptions are the same tensor: this is what "tied" means. Windows that merely
+    overlap, as in one flat storage for a whole recurrent layer, differ and are not tied.
+    """
+
+    storage: str
+    dtype: torch.dtype
+    offset: int
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+
+    @property
+    def dtype_name(self) -> str:
+        """torch's name of the number type, without the prefix: "float32"."""
+        return str(self.dtype).removeprefix("torch.")
+
+    @property
+    def bytes(self) -> int:
+        """What the values take, each counted once for every place it appears."""
+        return prod(self.shape) * self.dtype.itemsize
+
+    @property
+    def span(self) -> int:
+        """Elements from the first to the last one used, both included; 0 for an empty tensor."""
+        return span_of(self.shape, self.stride)
+
+    @property
+    def is_weight(self) -> bool:
+        """Whether it is a matrix of floating-point numbers with no empty side."""
+        return len(self.shape) == 2 and 0 not in self.shape and self.dtype in FLOATS
+
+
+def span_of(shape: tuple[int, ...], stride: tuple[int, ...]) -> int:
+    """Elements a window reaches over.
+
+    Example:
+        >>> span_of((2, 3), (3, 1)), span_of((3, 2), (1, 3)), span_of((0, 3), (3, 1))
+        (6, 6, 0)
+    """
+    if 0 in shape:
+        return 0
+    return 1 + sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
+
+
+def contiguous_stride(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Row-major strides in elements.
+
+    Example:
+        >>> contiguous_stride((2, 3, 4))
+        (12, 4, 1)
+    """
+    return tuple(prod(shape[k + 1 :]) for k in range(len(shape)))
+
+
+def check_tensor(stored: StoredTensor, source: Bytes) -> None:
+    """Hold a tensor's claims against the bytes that are really there, before anything is allocated.
+
+    Raises:
+        CheckpointError: the window leaves its storage, or repeats elements into a huge tensor.
+    """
+    end = (stored.offset + stored.span) * stored.dtype.itemsize
+    if end > source.size:
+        raise CheckpointError(
+            f"a tensor of shape {stored.shape} needs {end} bytes of storage {stored.storage!r}, "
+            f"which has {source.size}. The file is damaged; copy or download it again."
+        )
+    if stored.bytes > source.size + EXPANSION_ALLOWANCE:
+        raise CheckpointError(
+            f"a tensor of shape {stored.shape} would take {stored.bytes} bytes, but its storage "
+            f"has {source.size}. Save it with .contiguous() if it really is that large."
+        )
+
+
+def read_tensor(stored: StoredTensor, storages: Mapping[str, Bytes]) -> torch.Tensor:
+    """Read one tensor into contiguous memory of its own, on the CPU, in its stored number type.
+
+    Raises:
+        CheckpointError: the bytes are not there.
+    """
+    if 0 in stored.shape:
+        return torch.empty(stored.shape, dtype=stored.dtype)
+    start = stored.offset * stored.dtype.itemsize
+    stop = start + stored.span * stored.dtype.itemsize
+    buffer = storages[stored.storage].read(start, stop)
+    flat = torch.frombuffer(buffer, dtype=stored.dtype)
+    return flat.as_strided(stored.shape, stored.stride).contiguous()

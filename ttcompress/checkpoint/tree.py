@@ -1,0 +1,195 @@
+"""A tree of pickled values enters; its state dicts, its optimizers, and its tensors by place leave.
+
+A whole pickled module counts as the state dict it would give: its parameters and buffers, then its
+submodules'. So does a TorchScript module.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Set
+from dataclasses import dataclass, field
+from typing import Any
+
+from ttcompress.checkpoint.arrays import PickledArray
+from ttcompress.checkpoint.builders import Unreadable
+from ttcompress.checkpoint.inert import Stub
+from ttcompress.checkpoint.stored import StoredTensor
+from ttcompress.errors import CheckpointError
+
+Place = tuple[str, ...]
+"""The keys from the root to a value, as text."""
+
+Leaf = StoredTensor | Unreadable
+
+MAX_DEPTH = 100
+MAX_STEPS = 5_000_000
+"""Values looked at in one walk; shared lists can make a small pickle look endless."""
+
+_OPTIMIZER_KEY = re.compile(r"(.*_)?optim(izer)?s?(_.*)?", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class StateDict:
+    """A dictionary or module that directly holds at least one weight under a name."""
+
+    place: Place
+    value: Any
+    weights: int
+    bytes: int
+
+    @property
+    def key(self) -> str:
+        """What `--key` calls it; the root is "."."""
+        return ".".join(self.place) or "."
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a tree holds: where the weights can be, and the optimizer state."""
+
+    state_dicts: tuple[StateDict, ...]
+    optimizers: tuple[tuple[Place, Any], ...]
+
+
+def as_leaf(value: Any) -> Leaf | None:
+    """The tensor that a value is, if it is one; numpy arrays of numbers are."""
+    if isinstance(value, PickledArray):
+        return value.tensor
+    return value if isinstance(value, StoredTensor | Unreadable) else None
+
+
+def is_module(value: Any) -> bool:
+    """Whether a value is a pickled `torch.nn.Module` or a TorchScript module."""
+    if not isinstance(value, Stub):
+        return False
+    scripted = value.cls.module.partition(".")[0] == "__torch__"
+    return scripted or {"_parameters", "_modules"} <= value.attributes.keys()
+
+
+def children(value: Any) -> Iterator[tuple[Any, Any]]:
+    """The values right below one, each with its key, attribute name or index.
+
+    Below a module are its parameters, buffers and submodules, and nothing else.
+    """
+    if isinstance(value, dict):
+        yield from value.items()
+    elif isinstance(value, list | tuple):
+        yield from enumerate(value)
+    elif isinstance(value, Stub) and is_module(value):
+        yield from _module_children(value)
+    elif isinstance(value, Stub):
+        yield from value.attributes.items()
+        yield from value.pairs.items()
+        yield from enumerate(value.items)
+        yield from enumerate(value.args)
+
+
+def _module_children(module: Stub) -> Iterator[tuple[Any, Any]]:
+    attributes = module.attributes
+    if "_parameters" not in attributes:
+        yield from ((k, v) for k, v in attributes.items() if is_module(v) or as_leaf(v) is not None)
+        return
+    for part in ("_parameters", "_buffers", "_modules"):
+        held = attributes.get(part)
+        if isinstance(held, dict):
+            yield from ((key, child) for key, child in held.items() if child is not None)
+
+
+@dataclass
+class _Walk:
+    """One walk over a tree, held to a number of steps, a depth, and no cycles."""
+
+    skipped: Set[int] = frozenset()
+    steps: int = 0
+    open: set[int] = field(default_factory=set)
+
+    def enter(self, value: Any, place: Place) -> Iterator[tuple[Any, Any]]:
+        if id(value) in self.open:
+            return
+        self.open.add(id(value))
+        for key, child in children(value):
+            self.steps += 1
+            if self.steps > MAX_STEPS or len(place) > MAX_DEPTH:
+                raise CheckpointError(
+                    f"its content is nested over {MAX_DEPTH} deep or has over {MAX_STEPS:,} parts; "
+                    "no checkpoint does. Save the state dict alone."
+                )
+            if id(child) not in self.skipped:
+                yield key, child
+        self.open.discard(id(value))
+
+    def tensors(self, value: Any, place: Place) -> Iterator[tuple[Place, Leaf]]:
+        leaf = as_leaf(value)
+        if leaf is not None:
+            yield place, leaf
+            return
+        for key, child in self.enter(value, place):
+            yield from self.tensors(child, (*place, str(key)))
+
+
+def tensors_below(value: Any, skipped: Set[int] = frozenset()) -> Iterator[tuple[Place, Leaf]]:
+    """Every tensor in a value with its place, in the file's order; `skipped` holds ids to pass by.
+
+    Raises:
+        CheckpointError: too deep, or endless.
+    """
+    return _Walk(skipped).tensors(value, ())
+
+
+def survey(root: Any) -> Survey:
+    """Find every state dict and all optimizer state. A value that stands in two places counts once.
+
+    Raises:
+        CheckpointError: too deep, or endless.
+    """
+    walk, seen = _Walk(), set[int]()
+    state_dicts: list[StateDict] = []
+    optimizers: list[tuple[Place, Any]] = []
+
+    def visit(value: Any, place: Place) -> None:
+        if id(value) in seen:
+            return
+        seen.add(id(value))
+        if place and is_optimizer(place[-1], value):
+            optimizers.append((place, value))
+            return
+        if found := _as_state_dict(value, place):
+            state_dicts.append(found)
+        if not is_module(value):
+            for key, child in walk.enter(value, place):
+                visit(child, (*place, str(key)))
+
+    visit(root, ())
+    return Survey(tuple(state_dicts), tuple(optimizers))
+
+
+def _as_state_dict(value: Any, place: Place) -> StateDict | None:
+    if is_module(value):
+        leaves = [leaf for _, leaf in tensors_below(value)]
+    else:
+        leaves = [
+            leaf
+            for key, child in children(value)
+            if isinstance(key, str) and (leaf := as_leaf(child)) is not None
+        ]
+    stored = [leaf for leaf in leaves if isinstance(leaf, StoredTensor)]
+    weights = sum(leaf.is_weight for leaf in stored)
+    if not weights:
+        return None
+    return StateDict(place, value, weights, sum(leaf.bytes for leaf in stored))
+
+
+def is_optimizer(key: str, value: Any) -> bool:
+    """Whether a value is an optimizer's state: by its own keys, or by its name and its tensors."""
+    if _is_optimizer_state(value):
+        return True
+    parts = [child for _, child in children(value)] if isinstance(value, dict | list) else []
+    if parts and all(_is_optimizer_state(part) for part in parts):
+        return True
+    return _OPTIMIZER_KEY.fullmatch(key) is not None and any(True for _ in tensors_below(value))
+
+
+def _is_optimizer_state(value: Any) -> bool:
+    held = value.attributes if isinstance(value, Stub) else value
+    return isinstance(held, dict) and {"state", "param_groups"} <= held.keys()
