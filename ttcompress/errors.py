@@ -4,7 +4,7 @@
       RecipeError          the recipe (or an option) is wrong; carries every problem found
         PlanError          recipe and model do not fit each other, or the budget is out of reach
       OutputError          the output cannot be written where it was asked for
-        OutputExistsError  it exists already, or its folder does not
+        OutputPathError    it exists already, or its folder does not
       CheckpointError      the checkpoint cannot be read, or holds nothing to compress
         DecompositionError a weight cannot be decomposed (NaN, infinity, overflow); names the weight
       ArtifactError        a compressed file is damaged, or of another format version
@@ -62,7 +62,7 @@ class OutputError(TTCompressError):
     """The output could not be written (disk full, no permission); nothing was left behind."""
 
 
-class OutputExistsError(OutputError):
+class OutputPathError(OutputError):
     """The output exists and `--overwrite` was not given, or its folder is missing."""
 
     exit_code = 2

@@ -56,16 +56,16 @@ class Store:
 STORES: dict[str, Store] = {
     store.name: store
     for store in (
-        Store("int2", 2, 9.5e-2, group=32),
-        Store("int3", 3, 2.6e-2, group=32),
-        Store("int4", 4, 8.0e-3, group=64),
-        Store("int5", 5, 2.2e-3, group=64),
-        Store("int6", 6, 5.6e-4, group=64),
-        Store("int7", 7, 1.4e-4, group=64),
-        Store("int8", 8, 3.5e-5, group=64),
-        Store("bfloat16", 16, 2.0e-6),
-        Store("float16", 16, 3.2e-8),
-        Store("float32", 32, 5.0e-16),
+        Store("int2", 2, 1.07e-1, group=32),
+        Store("int3", 3, 2.92e-2, group=32),
+        Store("int4", 4, 8.68e-3, group=64),
+        Store("int5", 5, 2.18e-3, group=64),
+        Store("int6", 6, 5.45e-4, group=64),
+        Store("int7", 7, 1.37e-4, group=64),
+        Store("int8", 8, 3.42e-5, group=64),
+        Store("bfloat16", 16, 2.8e-6),
+        Store("float16", 16, 4.3e-8),
+        Store("float32", 32, 1e-15),
     )
 }
 

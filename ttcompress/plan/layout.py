@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from math import prod
 from typing import Literal
 
@@ -58,10 +58,25 @@ class Layout:
         return len(self.row_modes) - 1 if self.format == "mps" else None
 
     @property
+    def cuts(self) -> tuple[tuple[int, int], ...]:
+        """The unfolding between each core and the next, as (row prefix, column prefix).
+
+        >>> Layout("mps", (4, 8), (16,)).cuts, Layout("mpo", (4, 8), (2, 8)).cuts
+        (((4, 1), (32, 1)), ((4, 2),))
+        """
+        rows, columns = self.row_modes, self.column_modes
+        if self.format == "mps":
+            modes = [(row, 1) for row in rows] + [(1, column) for column in columns]
+        else:
+            modes = list(zip(rows, columns, strict=True))
+        prefixes = accumulate(modes, lambda done, mode: (done[0] * mode[0], done[1] * mode[1]))
+        return tuple(prefixes)[:-1]
+
+    @property
     def full_ranks(self) -> tuple[int, ...]:
         """The largest ranks that any matrix of this layout can need."""
-        sizes = self.sizes
-        return tuple(min(prod(sizes[:k]), prod(sizes[k:])) for k in range(1, len(sizes)))
+        total = prod(self.shape)
+        return tuple(min(row * column, total // (row * column)) for row, column in self.cuts)
 
     def attainable(self, ranks: Sequence[int]) -> tuple[int, ...]:
         """Lower each rank to what a train can reach: its neighbours' rank times the mode between.

@@ -1,0 +1,207 @@
+"""The compressed model and its file: one safetensors file that explains itself.
+
+Cores are `<weight>.cores.<k>`, a dense weight in few bits `<weight>.dense`; integer stores split
+each into `.planes`, `.scales` and `.factor`. Every other tensor keeps its own name. Metadata:
+`format` is "pt", and one JSON string under `ttcompress` holds the rest.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from ttcompress.canonical import file_size, write_safetensors
+from ttcompress.checkpoint import rebuild
+from ttcompress.compress import StoredWeight
+from ttcompress.errors import ArtifactError, InputError
+from ttcompress.files import written_whole
+from ttcompress.plan.layout import Layout
+from ttcompress.report.model import Json, Report
+from ttcompress.stores import STORES
+from ttcompress.trains.rounding import Rounded
+from ttcompress.weights import RecurrentStack, Weight
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, eq=False)
+class CompressedModel:
+    """Stored weights, kept tensors, and all that is needed to use them without the source.
+
+    `kept` holds every other tensor under the first of its names; `ties` lists all names of a tensor
+    that has several. `carried` is the source's nesting with its non-tensor content, as typed JSON.
+    """
+
+    weights: tuple[StoredWeight, ...]
+    kept: Mapping[str, Tensor]
+    ties: Mapping[str, tuple[str, ...]]
+    stacks: tuple[RecurrentStack, ...]
+    source_paths: Mapping[str, str]
+    carried: Any
+    report: Report
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Every tensor of the model, dense, in the source's dtype, under all of its names.
+
+        Tied names share one tensor object. Wrapper keys and prefixes (`module.`) are gone; see
+        `restored` for the source's own nesting.
+        """
+        first = {stored.weight.name: stored.dense() for stored in self.weights} | dict(self.kept)
+        ordered = [name for name in self.source_paths if name in first]
+        ordered += [name for name in first if name not in self.source_paths]
+        return {tied: first[name] for name in ordered for tied in self.ties.get(name, (name,))}
+
+    def restored(self) -> Any:
+        """The source's content: plain nested dicts with its nesting, keys, shapes and dtypes."""
+        return rebuild(self.carried, self.state_dict())
+
+    def save(self, path: str | Path, overwrite: bool = False) -> None:
+        """Write the artifact, whole or not at all; the same model gives the same bytes.
+
+        Raises:
+            OutputPathError: the path exists (without `overwrite`) or its folder is missing.
+            OutputError: the disk is full or not writable.
+        """
+        with written_whole(Path(path), overwrite) as file:
+            write_safetensors(file, self.stored_tensors(), self._metadata())
+
+    @property
+    def file_bytes(self) -> int:
+        """Bytes of the file that `save` writes."""
+        return file_size(self.stored_tensors(), self._metadata())
+
+    def stored_tensors(self) -> dict[str, Tensor]:
+        """The tensors of the artifact by their keys."""
+        return dict(self.kept) | {
+            key + suffix: tensor
+            for stored in self.weights
+            for key, part in zip(
+                _part_keys(stored.weight, stored.layout), stored.parts, strict=True
+            )
+            for suffix, tensor in part.tensors.items()
+        }
+
+    def _metadata(self) -> dict[str, str]:
+        document = {
+            "format_version": FORMAT_VERSION,
+            "plan": [_plan_entry(stored) for stored in self.weights],
+            "stacks": [asdict(stack) for stack in self.stacks],
+            "ties": {name: list(names) for name, names in self.ties.items()},
+            "source_paths": dict(self.source_paths),
+            "carried": self.carried,
+            "report": self.report.as_json(),
+        }
+        text = json.dumps(document, separators=(",", ":"), ensure_ascii=False)
+        return {"format": "pt", "ttcompress": text}
+
+
+def load(path: str | Path) -> CompressedModel:
+    """Read an artifact.
+
+    Raises:
+        InputError: there is no such file.
+        ArtifactError: the file is no artifact, is damaged, or has another format version.
+    """
+    path = Path(path)
+    document, tensors = _read(path)
+    version = document.get("format_version")
+    if version != FORMAT_VERSION:
+        raise ArtifactError(
+            f"{path}: format version {version}, this ttcompress reads {FORMAT_VERSION}. "
+            "Install the version that wrote it, or compress the model again."
+        )
+    try:
+        return _model(document, tensors)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ArtifactError(
+            f"{path}: the metadata and the tensors do not fit each other ({error!r}). "
+            "The file is damaged: compress the model again."
+        ) from error
+
+
+def _read(path: Path) -> tuple[Json, dict[str, Tensor]]:
+    if not path.is_file():
+        fact = "is a folder" if path.is_dir() else "no such file"
+        raise InputError(f"{path}: {fact}. Give the path of a compressed .safetensors file.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if "ttcompress" not in metadata:
+                raise ArtifactError(
+                    f"{path}: is a safetensors file, but not an artifact of ttcompress. "
+                    "Compress it first: ttcompress decompose."
+                )
+            document = json.loads(metadata["ttcompress"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
+        raise ArtifactError(
+            f"{path}: is not a readable safetensors file ({error}). "
+            "Give the output of `ttcompress decompose`, whole."
+        ) from error
+    if not isinstance(document, dict):
+        raise ArtifactError(f"{path}: its metadata is not an object. Compress the model again.")
+    return document, tensors
+
+
+def _model(document: Json, tensors: dict[str, Tensor]) -> CompressedModel:
+    weights = tuple(_stored_weight(entry, tensors) for entry in document["plan"])
+    used = {
+        key + suffix
+        for stored in weights
+        for key, part in zip(_part_keys(stored.weight, stored.layout), stored.parts, strict=True)
+        for suffix in part.tensors
+    }
+    return CompressedModel(
+        weights=weights,
+        kept={name: tensor for name, tensor in tensors.items() if name not in used},
+        ties={name: tuple(names) for name, names in document["ties"].items()},
+        stacks=tuple(RecurrentStack(**stack) for stack in document["stacks"]),
+        source_paths=document["source_paths"],
+        carried=document["carried"],
+        report=Report.from_json(document["report"]),
+    )
+
+
+def _plan_entry(stored: StoredWeight) -> Json:
+    layout = stored.layout
+    entry: Json = {"weight": asdict(stored.weight), "store": stored.parts[0].store.name}
+    if layout is not None:
+        ranks = [part.shape[-1] for part in stored.parts[:-1]]
+        entry |= {"layout": asdict(layout), "ranks": ranks}
+    return entry
+
+
+def _stored_weight(entry: Json, tensors: Mapping[str, Tensor]) -> StoredWeight:
+    weight = _weight(entry["weight"])
+    layout = _layout(entry["layout"]) if "layout" in entry else None
+    if layout is not None and layout.shape != weight.shape:
+        raise ValueError(f"{weight.name}: modes make {layout.shape}, the weight is {weight.shape}")
+    shapes = layout.core_shapes(entry["ranks"]) if layout else (weight.shape,)
+    store = STORES[entry["store"]]
+    parts = tuple(
+        Rounded.read(store, shape, key, tensors)
+        for key, shape in zip(_part_keys(weight, layout), shapes, strict=True)
+    )
+    return StoredWeight(weight, layout, parts)
+
+
+def _weight(entry: Json) -> Weight:
+    lists = {"names": tuple(entry["names"]), "shape": tuple(entry["shape"])}
+    return Weight(**(entry | lists))
+
+
+def _layout(entry: Json) -> Layout:
+    modes = {side: tuple(entry[side]) for side in ("row_modes", "column_modes")}
+    return Layout(entry["format"], **modes)
+
+
+def _part_keys(weight: Weight, layout: Layout | None) -> list[str]:
+    if layout is None:
+        return [f"{weight.name}.dense"]
+    return [f"{weight.name}.cores.{k}" for k in range(layout.cores)]

@@ -1,0 +1,169 @@
+"""Executing a plan: tensors and a `Plan` enter, stored weights with measured errors leave.
+
+Nothing is decided here. Weights are read, decomposed and rounded one at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import sqrt
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ttcompress.errors import DecompositionError
+from ttcompress.plan.layout import Layout
+from ttcompress.plan.model import Plan, PlannedWeight
+from ttcompress.plan.spectrum import Cut, Spectra, Spectrum
+from ttcompress.progress import Progress, silent
+from ttcompress.report.model import SPECTRUM_POINTS, CutSpectrum, Measured
+from ttcompress.trains.rounding import Rounded, round_to
+from ttcompress.trains.train import Train
+from ttcompress.trains.tt_svd import spectrum_at, tt_svd
+from ttcompress.weights import Weight
+
+
+class TensorSource(Protocol):
+    """Whatever gives a tensor by name: a `Checkpoint`, or anything of its kind."""
+
+    def tensor(self, name: str) -> Tensor:
+        """The tensor of that name, in the source's dtype, on the CPU."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class StoredWeight:
+    """A weight as it is stored: one `Rounded` for each core, or one for a dense matrix."""
+
+    weight: Weight
+    layout: Layout | None
+    parts: tuple[Rounded, ...]
+
+    def train(self) -> Train:
+        """The train of the stored cores, in float32; a dense weight has none."""
+        if self.layout is None:
+            raise ValueError(f"{self.weight.name} is dense")
+        return Train(self.layout, tuple(part.values() for part in self.parts))
+
+    def dense(self, dtype: torch.dtype | None = None) -> Tensor:  # (rows, columns)
+        """The matrix, in its source's dtype unless another is given; computed in float64."""
+        wanted = dtype or getattr(torch, self.weight.dtype)
+        if self.layout is None:
+            return self.parts[0].values().to(wanted)
+        cores = tuple(part.values().double() for part in self.parts)
+        return Train(self.layout, cores).to_dense().to(wanted)
+
+
+def measure_spectra(
+    source: TensorSource,
+    weights: Mapping[str, Weight],
+    cuts: Mapping[str, tuple[Cut, ...]],
+    progress: Progress = silent,
+) -> dict[str, Spectra]:
+    """The singular values a plan needs: one pass over the weights named in `cuts`.
+
+    Raises:
+        DecompositionError: a weight holds NaN or infinity.
+    """
+    found: dict[str, Spectra] = {}
+    for done, (name, wanted) in enumerate(cuts.items()):
+        progress("spectra", done, len(cuts), name)
+        matrix = finite_matrix(source, weights[name])
+        found[name] = {cut: spectrum_at(matrix, cut) for cut in wanted}
+    progress("spectra", len(cuts), len(cuts))
+    return found
+
+
+def decompose_weights(
+    source: TensorSource, plan: Plan, progress: Progress = silent
+) -> Iterator[tuple[StoredWeight, Measured]]:
+    """Every weight the plan changes, stored and measured, in the plan's order.
+
+    Raises:
+        DecompositionError: a weight holds NaN or infinity, or overflows its store.
+    """
+    for done, planned in enumerate(plan.changed):
+        progress("decompose", done, len(plan.changed), planned.weight.name)
+        matrix = finite_matrix(source, planned.weight)
+        try:
+            stored, spectra = _stored(matrix, planned)
+        except DecompositionError as error:
+            raise error.at(planned.weight.name) from error
+        lost, gate_errors = relative_errors(matrix, stored.dense(torch.float64), planned.weight)
+        cuts = zip(spectra, planned.ranks, strict=True)
+        spectrum = tuple(_drawn(spectrum, rank) for spectrum, rank in cuts)
+        yield stored, Measured(lost, gate_errors, spectrum)
+    progress("decompose", len(plan.changed), len(plan.changed))
+
+
+def finite_matrix(source: TensorSource, weight: Weight) -> Tensor:
+    """Read a weight and refuse what no decomposition can answer for.
+
+    Raises:
+        DecompositionError: the weight holds NaN or infinity.
+    """
+    matrix = source.tensor(weight.name)
+    bad = int((~matrix.isfinite()).sum())
+    if bad:
+        raise DecompositionError(
+            f"{weight.name}: {bad} of {weight.params} values are NaN or infinite. "
+            "The model is broken there: train it again, or keep this weight by a rule."
+        )
+    return matrix
+
+
+def relative_errors(
+    matrix: Tensor,  # (rows, columns), the source
+    stored: Tensor,  # (rows, columns), float64, what is kept of it
+    weight: Weight,
+) -> tuple[float, tuple[float, ...]]:
+    """Relative Frobenius error of the whole and of each gate (none unless there are gates).
+
+    An all-zero block has error 0 when it is kept as zeros, and infinity otherwise.
+    """
+    blocks = list(zip(matrix.chunk(weight.gates), stored.chunk(weight.gates), strict=True))
+    squares = [_squares(before, after) for before, after in blocks]
+    whole = _ratio(sum(lost for lost, _ in squares), sum(norm for _, norm in squares))
+    gates = tuple(_ratio(lost, norm) for lost, norm in squares) if weight.gates > 1 else ()
+    return whole, gates
+
+
+def _squares(before: Tensor, after: Tensor) -> tuple[float, float]:
+    """Squared norms of the difference and of the source, a few rows at a time."""
+    lost = norm = 0.0
+    for x, y in zip(torch.split(before, 256), torch.split(after, 256), strict=True):
+        wide = x.double()
+        lost += float((wide - y).square().sum())
+        norm += float(wide.square().sum())
+    return lost, norm
+
+
+def _ratio(lost: float, norm: float) -> float:
+    if norm == 0.0:
+        return 0.0 if lost == 0.0 else float("inf")
+    return sqrt(lost / norm)
+
+
+def _stored(matrix: Tensor, planned: PlannedWeight) -> tuple[StoredWeight, tuple[Spectrum, ...]]:
+    if planned.store is None:
+        raise ValueError(f"{planned.weight.name} is kept")
+    if planned.layout is None:
+        return StoredWeight(planned.weight, None, (round_to(matrix, planned.store),)), ()
+    found = tt_svd(matrix, planned.layout, planned.ranks)
+    parts = tuple(round_to(core, planned.store) for core in found.train.cores)
+    return StoredWeight(planned.weight, planned.layout, parts), found.spectra
+
+
+def _drawn(spectrum: Spectrum, rank: int) -> CutSpectrum:
+    """At most `SPECTRUM_POINTS` values for a picture: even steps, and both sides of the cut."""
+    count = len(spectrum.values)
+    step = max(1, -(-count // (SPECTRUM_POINTS - 3)))
+    marks = {*range(0, count, step), rank - 1, rank, count - 1}
+    indices = tuple(sorted(index for index in marks if 0 <= index < count))
+    return CutSpectrum(indices, tuple(_short(spectrum.values[i]) for i in indices), rank)
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.4g}")

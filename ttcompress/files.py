@@ -1,0 +1,66 @@
+"""Writing outputs whole or not at all: a temporary file beside the target, then a rename."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from ttcompress.errors import OutputError, OutputPathError
+
+
+def check_output(path: Path, overwrite: bool) -> None:
+    """Refuse a path before any work is done for it.
+
+    Raises:
+        OutputPathError: it is a folder, its folder is missing, or it exists without `overwrite`.
+    """
+    if path.is_dir():
+        raise OutputPathError(f"{path}: is a folder. Give the name of a file in it.")
+    if not path.parent.is_dir():
+        raise OutputPathError(f"{path}: the folder {path.parent} does not exist. Create it first.")
+    if path.exists() and not overwrite:
+        raise OutputPathError(f"{path}: exists already. Use --overwrite, or another -o.")
+
+
+@contextmanager
+def written_whole(path: Path, overwrite: bool = False) -> Iterator[BinaryIO]:
+    """A binary file that takes the place of `path` when the block ends well, and vanishes if not.
+
+    Raises:
+        OutputPathError: see `check_output`.
+        OutputError: the disk is full or the folder is not writable.
+    """
+    check_output(path, overwrite)
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    except OSError as error:
+        raise OutputError(_fact(path, error)) from error
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o666 & ~_umask())
+        os.replace(name, path)
+    except OSError as error:
+        raise OutputError(_fact(path, error)) from error
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _fact(path: Path, error: OSError) -> str:
+    if error.errno == errno.ENOSPC:
+        return f"{path}: the disk is full; nothing was written. Free some space, or use another -o."
+    return f"{path}: cannot be written: {error.strerror or error}. Use another -o."
+
+
+def _umask() -> int:
+    """The permissions that an ordinary new file would not get (`mkstemp` gives none to others)."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

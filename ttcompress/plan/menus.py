@@ -1,0 +1,142 @@
+"""From what a recipe assigns to a weight to the options the allocation chooses from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from ttcompress.plan.allocation import Menu
+from ttcompress.plan.layout import TRAIN_FORMATS, Layout, TrainFormat
+from ttcompress.plan.model import dense_multiply_adds
+from ttcompress.plan.modes import layouts
+from ttcompress.plan.options import Cost, Option
+from ttcompress.plan.spectrum import Cut, Spectra
+from ttcompress.recipe import Assignment, Budget
+from ttcompress.stores import AUTO, AUTO_STORES, STORES, Store
+
+_NEGLIGIBLE = 0.01
+"""Without a limit on bytes, rounding may add this fraction to the squared error, not more."""
+
+
+@dataclass(frozen=True)
+class Course:
+    """A weight with a course to choose for: its assignment and the layouts that stand for choice.
+
+    `layouts` holds None for the dense matrix (`format: auto` only).
+    """
+
+    assignment: Assignment
+    layouts: tuple[Layout | None, ...]
+
+    @property
+    def name(self) -> str:
+        """The weight's name."""
+        return self.assignment.weight.name
+
+    @property
+    def explicit_ranks(self) -> tuple[int, ...] | None:
+        """Ranks the recipe fixes, lowered to the attainable ones."""
+        ranks, layout = self.assignment.ranks, self.layouts[0]
+        if not isinstance(ranks, tuple) or layout is None:
+            return None
+        return layout.attainable(ranks)
+
+    @property
+    def cuts(self) -> tuple[Cut, ...]:
+        """The unfoldings whose spectra the choice needs; none where nothing is to be chosen."""
+        if self.explicit_ranks is not None and self.assignment.store != AUTO:
+            return ()
+        whole = (self.assignment.weight.shape[0], 1)  # dense weights need the energy alone
+        found = [cut for layout in self.layouts if layout for cut in layout.cuts] or [whole]
+        return tuple(dict.fromkeys(found))
+
+
+def course(assignment: Assignment) -> Course:
+    """The layouts that a recipe leaves open for one weight."""
+    weight = assignment.weight
+    trains = [
+        layout
+        for train_format in _train_formats(assignment.format)
+        for layout in layouts(
+            weight.shape, train_format, weight.gates, assignment.row_modes, assignment.column_modes
+        )
+    ]
+    dense = (None,) if assignment.format in ("auto", "dense") else ()
+    return Course(assignment, (*trains, *dense))
+
+
+def menu(course: Course, spectra: Spectra, budget: Budget, byte_limited: bool) -> Menu:
+    """Every option of one weight; empty where the tolerance cannot be met."""
+    stores = _stores(course.assignment.store, byte_limited, budget)
+    options = (
+        _option(course, layout, store, spectra, budget)
+        for layout in course.layouts
+        for store in stores
+    )
+    return tuple(filter(None, (_tolerant(option, budget.tolerance) for option in options)))
+
+
+def finest_needed(option: Option, ranks: Sequence[int]) -> Store:
+    """The smallest store whose rounding is negligible beside the truncation at these ranks."""
+    exact = replace(option, store=STORES["float32"]).error(ranks)
+    for store in AUTO_STORES:
+        if replace(option, store=store).error(ranks) <= (1 + _NEGLIGIBLE) * exact:
+            return store
+    return STORES["float32"]
+
+
+def _train_formats(name: str) -> tuple[TrainFormat, ...]:
+    return tuple(train for train in TRAIN_FORMATS if name in (train, "auto"))
+
+
+def _stores(name: str, byte_limited: bool, budget: Budget) -> tuple[Store, ...]:
+    if name != AUTO:
+        return (STORES[name],)
+    if byte_limited and budget.tolerance != 0:
+        return AUTO_STORES
+    return (STORES["float32"],)
+
+
+def _option(
+    course: Course, layout: Layout | None, store: Store, spectra: Spectra, budget: Budget
+) -> Option:
+    weight = course.assignment.weight
+    energy = next(iter(spectra.values())).energy if spectra else 0.0
+    base = Option(layout, store, energy, dense_multiply_adds(weight), weight.params)
+    if layout is None:
+        return base
+    explicit = course.explicit_ranks
+    if explicit is not None:
+        known = tuple(spectra[cut] for cut in layout.cuts) if spectra else ()
+        return replace(base, spectra=known, floors=explicit, caps=explicit)
+    caps = layout.full_ranks
+    for cap in (course.assignment.ranks, budget.rank):
+        if isinstance(cap, int):
+            caps = layout.attainable([min(cap, full) for full in caps])
+    floors = caps if budget.tolerance == 0 else (1,) * len(caps)
+    return replace(
+        base, spectra=tuple(spectra[cut] for cut in layout.cuts), floors=floors, caps=caps
+    )
+
+
+def _tolerant(option: Option, tolerance: float | None) -> Option | None:
+    """Raise the floors so that the tolerance is met, at the least bytes; None if it cannot be."""
+    if not tolerance or option.floors == option.caps:
+        return option
+    allowed = tolerance**2 * option.energy
+    if option.error(option.caps) > allowed:
+        return None
+    low, high, floors = 1e-18 * option.energy, option.energy, option.caps
+    for _ in range(60):
+        middle = (low * high) ** 0.5
+        ranks = option.descend(Cost(bytes=middle), option.caps)
+        if option.error(ranks) <= allowed:
+            low, floors = middle, ranks
+        else:
+            high = middle
+    return replace(option, floors=floors)
+
+
+def cuts_needed(courses: Sequence[Course]) -> Mapping[str, tuple[Cut, ...]]:
+    """For each weight by name, the unfoldings whose spectra a plan needs."""
+    return {course.name: course.cuts for course in courses if course.cuts}

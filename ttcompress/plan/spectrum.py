@@ -1,0 +1,73 @@
+"""Singular values as plain numbers, with what a planner asks of them.
+
+A *cut* (row prefix, column prefix) names an unfolding of a matrix: split the rows at R1 and the
+columns at C1, bring (R1, C1) to the left and the rest to the right. Cuts of MPS and MPO are of this
+one kind, and layouts that share a cut share its spectrum.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+
+Cut = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """The singular values of one unfolding, largest first."""
+
+    values: tuple[float, ...]
+
+    @cached_property
+    def _ascending_squares(self) -> list[float]:
+        return [value * value for value in reversed(self.values)]
+
+    @cached_property
+    def _tails(self) -> list[float]:
+        """tails[r] is the sum of squares from index r on; accumulated from the smallest."""
+        return list(accumulate(self._ascending_squares, initial=0.0))[::-1]
+
+    @property
+    def energy(self) -> float:
+        """Squared Frobenius norm."""
+        return self._tails[0]
+
+    def tail(self, rank: int) -> float:
+        """Squared error of the best approximation of that rank (Eckart and Young, 1936).
+
+        >>> Spectrum((2.0, 1.0)).tail(1)
+        1.0
+        """
+        return self._tails[min(rank, len(self.values))]
+
+    def rank_above(self, square: float) -> int:
+        """How many values have a square above the given one."""
+        return len(self.values) - bisect_right(self._ascending_squares, square)
+
+    def rank_for_tail(self, square: float) -> int:
+        """The smallest rank, at least 1, whose tail is at most the given squared error.
+
+        >>> Spectrum((2.0, 1.0, 0.5)).rank_for_tail(0.25)
+        2
+        """
+        ascending = self._tails[::-1]
+        return max(1, len(self.values) + 1 - bisect_right(ascending, square))
+
+    def rank_for_energy(self, fraction: float) -> int:
+        """The smallest rank that holds the given fraction of the energy."""
+        return self.rank_for_tail((1.0 - fraction) * self.energy)
+
+
+Spectra = Mapping[Cut, Spectrum]
+
+
+def train_error(spectra: Spectra, cuts: Sequence[Cut], ranks: Sequence[int]) -> float:
+    """Squared error of a train, bounded by the sum of its tails (Oseledets 2011, theorem 2.2).
+
+    With one cut it is not a bound but the error itself.
+    """
+    return sum(spectra[cut].tail(rank) for cut, rank in zip(cuts, ranks, strict=True))

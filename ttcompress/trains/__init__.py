@@ -1,0 +1,1 @@
+"""The mathematics: one TT-SVD, trains as products of cores, number types."""

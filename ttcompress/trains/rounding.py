@@ -1,0 +1,168 @@
+"""Rounding to a store and back: a float tensor and a `Store` enter, what is kept on disk leaves.
+
+The integer stores keep k-bit levels, symmetric around zero and half a step away from it:
+value = (code - (2**k - 1) / 2) * scale * factor, with codes in bit planes, one float16 scale for
+each group of the row-major flattened tensor and one float32 factor for all of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import ceil, prod
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from ttcompress.errors import DecompositionError
+from ttcompress.stores import Store
+
+_CLIPS = torch.linspace(0.4, 1.0, 25)
+"""Clipping points tried, as fractions of a group's largest magnitude."""
+
+_CHUNK = 1 << 14  # groups handled at a time: bounds the memory of the search for clips
+
+
+@dataclass(frozen=True, eq=False)
+class Rounded:
+    """A tensor as it is stored: `tensors` by the suffix of their key in the artifact.
+
+    A floating-point store has one tensor under ""; an integer store has ".planes" (uint8,
+    (bits, ceil(values / 8))), ".scales" (float16, (groups,)) and ".factor" (float32, ()).
+    """
+
+    store: Store
+    shape: tuple[int, ...]
+    tensors: dict[str, Tensor]
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all parts: equal to `store.bytes(values)`."""
+        return sum(part.numel() * part.element_size() for part in self.tensors.values())
+
+    @classmethod
+    def read(
+        cls, store: Store, shape: tuple[int, ...], key: str, tensors: Mapping[str, Tensor]
+    ) -> Rounded:
+        """Find the parts of a stored tensor under `key` + suffix.
+
+        Raises:
+            KeyError: a part is missing.
+            ValueError: a part has another shape or type than the store needs.
+        """
+        found = {}
+        for suffix, (wanted_shape, dtype) in _parts(store, shape).items():
+            part = tensors[key + suffix]
+            if (tuple(part.shape), part.dtype) != (wanted_shape, dtype):
+                raise ValueError(
+                    f"{key}{suffix} is {tuple(part.shape)} of {part.dtype}, "
+                    f"but {store.name} needs {wanted_shape} of {dtype}"
+                )
+            found[suffix] = part
+        return cls(store, shape, found)
+
+    def values(self) -> Tensor:
+        """What the stored numbers stand for, in float32 of the original shape."""
+        if not self.store.is_integer:
+            return self.tensors[""].float()
+        codes = _unpack(self.tensors[".planes"], prod(self.shape))
+        scales = self.tensors[".scales"].float() * self.tensors[".factor"]
+        levels = codes.float() - _widest(self.store.bits)
+        spread = scales.repeat_interleave(_group(self.store))[: levels.numel()]
+        return (levels * spread).reshape(self.shape)
+
+
+def round_to(values: Tensor, store: Store) -> Rounded:
+    """Round a float tensor of any shape.
+
+    Raises:
+        DecompositionError: a value is outside what the store can hold.
+    """
+    shape = tuple(values.shape)
+    if store.is_integer:
+        return Rounded(store, shape, _round_to_levels(values.detach().reshape(-1).float(), store))
+    kept = values.detach().to(getattr(torch, store.name)).contiguous()
+    if not bool(kept.isfinite().all()):
+        largest = float(values.abs().max())
+        cure = "Use bfloat16, float32 or an integer store"
+        raise DecompositionError(f"{store.name} cannot hold the value {largest:.3g}. {cure}.")
+    return Rounded(store, shape, {"": kept})
+
+
+def _round_to_levels(flat: Tensor, store: Store) -> dict[str, Tensor]:
+    group = _group(store)
+    groups = pad(flat, (0, -flat.numel() % group)).reshape(-1, group)
+    steps = torch.cat([_best_steps(chunk, store.bits) for chunk in torch.split(groups, _CHUNK)])
+    factor = steps.max() if steps.numel() else torch.tensor(0.0)
+    if not (bool(factor.isfinite()) and (float(factor) > 0 or not bool(flat.any()))):
+        raise DecompositionError(
+            f"{store.name} cannot hold the value {float(flat.abs().max()):.3g}"
+        )
+    scales = (steps / factor if factor > 0 else steps).half()
+    codes = _codes(groups, (scales.float() * factor)[:, None], store.bits)
+    planes = _pack(codes.reshape(-1)[: flat.numel()], store.bits)
+    return {".planes": planes, ".scales": scales, ".factor": factor}
+
+
+def _best_steps(groups: Tensor, bits: int) -> Tensor:  # (groups, group) -> (groups,)
+    """The step of each group with the least squared error: the best clip, refined once.
+
+    For given codes the best step has a closed form (least squares), so the search only has to find
+    the right codes.
+    """
+    widest = _widest(bits)
+    peaks = groups.abs().amax(dim=1)
+    scaled = groups / torch.where(peaks > 0, peaks, 1.0)[:, None]  # so that no square overflows
+    best = torch.full_like(peaks, 1 / widest)
+    least = torch.full_like(peaks, torch.inf)
+    for clip in _CLIPS:
+        levels = _codes(scaled, clip / widest, bits).float() - widest
+        fitted = (scaled * levels).sum(1) / levels.square().sum(1)
+        error = (scaled - fitted[:, None] * levels).square().sum(1)
+        best, least = torch.where(error < least, fitted, best), torch.minimum(error, least)
+    return best * peaks
+
+
+def _codes(groups: Tensor, steps: Tensor, bits: int) -> Tensor:  # uint8, 0 .. 2**bits - 1
+    half = 1 << (bits - 1)
+    scaled = torch.where(steps > 0, groups / steps, 0.0)
+    return (scaled.floor().clamp(-half, half - 1) + half).to(torch.uint8)
+
+
+def _pack(codes: Tensor, bits: int) -> Tensor:  # (values,) -> (bits, ceil(values / 8)), uint8
+    array = codes.numpy()
+    planes = [np.packbits((array >> bit) & 1, bitorder="little") for bit in range(bits)]
+    return torch.from_numpy(np.stack(planes))
+
+
+def _unpack(planes: Tensor, values: int) -> Tensor:  # the inverse of `_pack`
+    bits = np.unpackbits(planes.numpy(), axis=1, count=values, bitorder="little")
+    codes = np.zeros(values, np.uint8)
+    for bit, plane in enumerate(bits):
+        codes |= plane << np.uint8(bit)
+    return torch.from_numpy(codes)
+
+
+def _parts(store: Store, shape: tuple[int, ...]) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+    """Shape and dtype of each part of a stored tensor, by the suffix of its key."""
+    if not store.is_integer:
+        return {"": (shape, getattr(torch, store.name))}
+    values = prod(shape)
+    return {
+        ".planes": ((store.bits, ceil(values / 8)), torch.uint8),
+        ".scales": ((ceil(values / _group(store)),), torch.float16),
+        ".factor": ((), torch.float32),
+    }
+
+
+def _widest(bits: int) -> float:
+    """The outermost level: codes count from minus this, in whole steps."""
+    return ((1 << bits) - 1) / 2
+
+
+def _group(store: Store) -> int:
+    if store.group is None:
+        raise ValueError(f"{store.name} has no groups")
+    return store.group

@@ -1,0 +1,130 @@
+"""The one TT-SVD sweep: a matrix and a `Layout` enter, the cores of an MPS or MPO leave.
+
+Oseledets, "Tensor-train decomposition", SIAM J. Sci. Comput. 33 (2011), algorithm 1. An MPO is the
+same sweep on the interleaved tensor. Nothing is rounded here: cores leave in float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ttcompress.plan.layout import Layout
+from ttcompress.plan.spectrum import Cut, Spectrum
+from ttcompress.trains.train import Train, tensorize
+
+_BLOCK = 1 << 22
+"""Values widened to float64 at a time (32 MB): no whole copy of a large matrix is ever made."""
+
+
+@dataclass(frozen=True, eq=False)
+class Decomposition:
+    """A train in float64, left-orthogonal, and the singular values met at each cut of the sweep."""
+
+    train: Train
+    spectra: tuple[Spectrum, ...]
+
+
+def tt_svd(
+    matrix: Tensor,  # (rows, columns), floating point
+    layout: Layout,
+    ranks: Sequence[int] | None = None,
+    tolerance: float = 0.0,
+) -> Decomposition:
+    """Decompose a matrix; each rank is the smallest that both `ranks` and `tolerance` allow.
+
+    `ranks` are caps for the interior ranks (none: full rank); caps above the attainable are
+    lowered. `tolerance` is a relative Frobenius error, spread over the cuts as
+    tolerance / sqrt(cores - 1), so that the whole error stays below it.
+
+    The squared error equals the sum of the discarded squared singular values. All cores but the
+    last are left-orthogonal; the last carries the norm.
+
+    >>> tt_svd(torch.eye(4), Layout("mps", (2, 2), (4,))).train.ranks
+    (2, 4)
+    """
+    caps = layout.attainable(layout.full_ranks if ranks is None else ranks)
+    modes = [shape[1:-1] for shape in layout.core_shapes(caps)]
+    rest = tensorize(matrix, layout)
+    exact = matrix.dtype == torch.float64
+    allowed = tolerance**2 * _energy(matrix) / max(1, len(caps)) if tolerance else None
+    cores: list[Tensor] = []
+    spectra: list[Spectrum] = []
+    rank = 1
+    for mode, size, cap in zip(modes, layout.sizes, caps, strict=False):
+        left, rest, spectrum = _split(rest.reshape(rank * size, -1), cap, allowed, exact)
+        cores.append(left.reshape(rank, *mode, -1))
+        spectra.append(spectrum)
+        rank = left.shape[1]
+    cores.append(rest.double().reshape(rank, *modes[-1], 1))
+    return Decomposition(Train(layout, tuple(cores)), tuple(spectra))
+
+
+def spectrum_at(matrix: Tensor, cut: Cut) -> Spectrum:  # matrix: (rows, columns)
+    """Singular values of one unfolding; see `ttcompress.plan.spectrum` for what a cut is."""
+    unfolded = _unfold(matrix, cut)
+    if matrix.dtype == torch.float64:
+        return _spectrum(torch.linalg.svdvals(unfolded))
+    tall = unfolded if unfolded.shape[0] >= unfolded.shape[1] else unfolded.mT
+    return _spectrum(torch.linalg.eigvalsh(_gram(tall)).clamp(min=0).sqrt().flip(0))
+
+
+def _unfold(matrix: Tensor, cut: Cut) -> Tensor:  # (rows, columns) -> (R1 * C1, R2 * C2)
+    rows, columns = matrix.shape
+    (row, column), total = cut, matrix.numel()
+    split = matrix.reshape(row, rows // row, column, columns // column)
+    return split.permute(0, 2, 1, 3).reshape(row * column, total // (row * column))
+
+
+def _split(
+    matrix: Tensor, cap: int, allowed: float | None, exact: bool
+) -> tuple[Tensor, Tensor, Spectrum]:  # (rows, rank), (rank, columns) in float64
+    """matrix = left @ right, left orthogonal, at the smallest rank that `cap` and `allowed` permit.
+
+    `exact` takes the SVD itself. Otherwise the eigenvectors of the Gram matrix of the smaller side,
+    in float64: singular values below 1e-8 of the largest are lost, which is under the rounding
+    error of a float32 matrix, and the product stays a true projection of the matrix.
+    """
+    if exact:
+        u, s, vt = torch.linalg.svd(matrix.double(), full_matrices=False)
+        rank = _rank(spectrum := _spectrum(s), cap, allowed)
+        return u[:, :rank], s[:rank, None] * vt[:rank], spectrum
+    rows, columns = matrix.shape
+    tall = matrix if rows >= columns else matrix.mT
+    squares, vectors = torch.linalg.eigh(_gram(tall))
+    spectrum = _spectrum(squares.clamp(min=0).sqrt().flip(0))
+    basis = vectors.flip(1)[:, : _rank(spectrum, cap, allowed)]
+    projected = torch.cat([block.double() @ basis for block in _row_blocks(tall)])
+    if rows < columns:
+        return basis, projected.mT, spectrum
+    norms = projected.norm(dim=0)
+    left = projected / torch.where(norms > 0, norms, 1.0)
+    return left, norms[:, None] * basis.mT, spectrum
+
+
+def _rank(spectrum: Spectrum, cap: int, allowed: float | None) -> int:
+    wanted = cap if allowed is None else spectrum.rank_for_tail(allowed)
+    return min(cap, wanted, len(spectrum.values))
+
+
+def _gram(tall: Tensor) -> Tensor:  # (rows, columns) -> (columns, columns), float64
+    gram = torch.zeros(tall.shape[1], tall.shape[1], dtype=torch.float64)
+    for block in _row_blocks(tall):
+        wide = block.double()
+        gram.addmm_(wide.mT, wide)
+    return gram
+
+
+def _row_blocks(matrix: Tensor) -> Iterator[Tensor]:
+    return iter(torch.split(matrix, max(1, _BLOCK // max(1, matrix.shape[1]))))
+
+
+def _energy(matrix: Tensor) -> float:
+    return sum(float(block.double().square().sum()) for block in _row_blocks(matrix))
+
+
+def _spectrum(values: Tensor) -> Spectrum:
+    return Spectrum(tuple(values.tolist()))
