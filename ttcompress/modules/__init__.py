@@ -1,0 +1,1 @@
+"""Layers that run trains: `torch.nn` modules whose matrices may be tensor trains."""

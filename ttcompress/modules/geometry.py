@@ -1,0 +1,85 @@
+"""The tensors of a recurrent layer: a `RecurrentStack` enters, names and shapes leave."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from ttcompress.weights import GATES, Kind, RecurrentStack
+
+
+@dataclass(frozen=True)
+class DirectionNames:
+    """Names of one layer's tensors in one direction, in torch's order; None where it has none."""
+
+    weight_ih: str
+    weight_hh: str
+    bias_ih: str | None
+    bias_hh: str | None
+    weight_hr: str | None
+
+    @property
+    def present(self) -> tuple[str, ...]:
+        """Those it has."""
+        names = (self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh, self.weight_hr)
+        return tuple(name for name in names if name is not None)
+
+
+def direction_names(stack: RecurrentStack) -> tuple[DirectionNames, ...]:
+    """For every layer its forward direction, then its reverse one if it has one."""
+    suffixes = [""] if stack.cell else _suffixes(stack)
+    return tuple(
+        DirectionNames(
+            weight_ih=f"weight_ih{suffix}",
+            weight_hh=f"weight_hh{suffix}",
+            bias_ih=f"bias_ih{suffix}" if stack.bias else None,
+            bias_hh=f"bias_hh{suffix}" if stack.bias else None,
+            weight_hr=f"weight_hr{suffix}" if stack.proj_size else None,
+        )
+        for suffix in suffixes
+    )
+
+
+def _suffixes(stack: RecurrentStack) -> list[str]:
+    directions = ("", "_reverse") if stack.bidirectional else ("",)
+    return [f"_l{layer}{end}" for layer in range(stack.num_layers) for end in directions]
+
+
+def tensor_shapes(stack: RecurrentStack) -> dict[str, tuple[int, ...]]:
+    """Every tensor of the layer with its shape, in torch's order.
+
+    >>> tensor_shapes(RecurrentStack("", "lstm", input_size=3, hidden_size=5, bias=False))
+    {'weight_ih_l0': (20, 3), 'weight_hh_l0': (20, 5)}
+    """
+    rows = GATES[stack.kind] * stack.hidden_size
+    output = stack.proj_size or stack.hidden_size
+    directions = 2 if stack.bidirectional else 1
+    shapes: dict[str, tuple[int, ...]] = {}
+    for position, names in enumerate(direction_names(stack)):
+        columns = stack.input_size if position < directions else output * directions
+        sizes = ((rows, columns), (rows, output), (rows,), (rows,), (output, stack.hidden_size))
+        fields = (names.weight_ih, names.weight_hh, names.bias_ih, names.bias_hh, names.weight_hr)
+        shapes |= {name: size for name, size in zip(fields, sizes, strict=True) if name is not None}
+    return shapes
+
+
+def stack_of(module: nn.RNNBase | nn.RNNCellBase) -> RecurrentStack:
+    """The geometry that a dense layer was built with."""
+    if isinstance(module, nn.RNNCellBase):
+        gates = module.weight_ih.shape[0] // module.hidden_size
+        kind: Kind = next(kind for kind, count in GATES.items() if count == gates)
+        return RecurrentStack(
+            "", kind, module.input_size, module.hidden_size, bias=bool(module.bias), cell=True
+        )
+    kinds: dict[str, Kind] = {"LSTM": "lstm", "GRU": "gru", "RNN_TANH": "rnn", "RNN_RELU": "rnn"}
+    return RecurrentStack(
+        "",
+        kinds[module.mode],
+        module.input_size,
+        module.hidden_size,
+        num_layers=module.num_layers,
+        bidirectional=module.bidirectional,
+        proj_size=module.proj_size,
+        bias=module.bias,
+    )

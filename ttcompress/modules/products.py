@@ -1,0 +1,92 @@
+"""A matrix ready to multiply with: tensors enter once, `start + x @ W.T` leaves at every step.
+
+One class for each way of multiplying: whole (`DenseProduct`), through the two factors of an MPS
+(`FactorProduct`), core by core for an MPO (`ChainProduct`). None of them owns a parameter.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ttcompress.trains.train import Train
+
+
+@dataclass(frozen=True, eq=False)
+class DenseProduct:
+    """Multiply by a matrix (rows, columns) as it is."""
+
+    matrix: Tensor
+
+    def __call__(self, x: Tensor, start: Tensor | None = None) -> Tensor:
+        """(batch, columns) -> (batch, rows), added to `start` where there is one."""
+        return _add_product(start, x, self.matrix.mT)
+
+    def into(self, out: Tensor, x: Tensor, start: Tensor | None, scratch: Tensor | None) -> None:
+        """The same, written to `out`; for code without gradients."""
+        _write_product(out, start, x, self.matrix.mT)
+
+    def scratch(self, batch: int) -> Tensor | None:
+        """The memory that `into` needs beside its result: none."""
+        return None
+
+
+@dataclass(frozen=True, eq=False)
+class FactorProduct:
+    """Multiply by W = left @ right, kept as the factors of W.T.
+
+    `inner` is right.T (columns, rank), best as a transposed view; `outer` is left.T
+    (rank, rows), best contiguous: so both products stream through memory in order at batch 1.
+    """
+
+    inner: Tensor
+    outer: Tensor
+
+    def __call__(self, x: Tensor, start: Tensor | None = None) -> Tensor:
+        """(batch, columns) -> (batch, rows), added to `start` where there is one."""
+        return _add_product(start, x @ self.inner, self.outer)
+
+    def into(self, out: Tensor, x: Tensor, start: Tensor | None, scratch: Tensor | None) -> None:
+        """The same, written to `out`; `scratch` holds the middle vector."""
+        middle = torch.mm(x, self.inner, out=scratch)
+        _write_product(out, start, middle, self.outer)
+
+    def scratch(self, batch: int) -> Tensor | None:
+        """The memory that `into` needs beside its result: (batch, rank)."""
+        return self.inner.new_empty(batch, self.inner.shape[1])
+
+
+@dataclass(frozen=True, eq=False)
+class ChainProduct:
+    """Multiply core by core, in the cheaper direction of an MPO."""
+
+    train: Train
+
+    def __call__(self, x: Tensor, start: Tensor | None = None) -> Tensor:
+        """(batch, columns) -> (batch, rows), added to `start` where there is one."""
+        product = self.train.apply(x)
+        return product if start is None else start + product
+
+    def into(self, out: Tensor, x: Tensor, start: Tensor | None, scratch: Tensor | None) -> None:
+        """The same, written to `out`; the contraction itself allocates its intermediates."""
+        out.copy_(self(x, start))
+
+    def scratch(self, batch: int) -> Tensor | None:
+        """The memory that `into` needs beside its result: none that could be kept."""
+        return None
+
+
+Product = DenseProduct | FactorProduct | ChainProduct
+
+
+def _add_product(start: Tensor | None, x: Tensor, matrix: Tensor) -> Tensor:
+    return x @ matrix if start is None else torch.addmm(start, x, matrix)
+
+
+def _write_product(out: Tensor, start: Tensor | None, x: Tensor, matrix: Tensor) -> None:
+    if start is None:
+        torch.mm(x, matrix, out=out)
+    else:
+        torch.addmm(start, x, matrix, out=out)

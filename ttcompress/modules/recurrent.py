@@ -1,0 +1,250 @@
+"""LSTM, GRU and RNN whose matrices may be trains: torch's inputs enter, torch's outputs leave.
+
+Each takes the place of the `torch.nn` layer of its name: same call, same attributes, same state
+dict but for the cores. `run` says how it computes: "factored" loops over small products,
+"rebuilt" makes the dense weights and calls torch's fused kernel, "auto" takes the faster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import dropout
+from torch.nn.utils.rnn import PackedSequence
+
+from ttcompress.modules.arguments import Call, read_call, read_state, zero_state
+from ttcompress.modules.geometry import stack_of
+from ttcompress.modules.holder import RecurrentHolder
+from ttcompress.modules.recurrence import (
+    LayerRun,
+    layer_as_scan,
+    layer_in_place,
+    layer_with_gradients,
+)
+from ttcompress.modules.running import Run, Way
+from ttcompress.modules.steps import Mode, State
+from ttcompress.modules.weights import Matrix, dense
+from ttcompress.trains.train import Train
+from ttcompress.weights import RecurrentStack
+
+_FUSED: dict[Mode, Any] = {
+    "LSTM": torch.lstm,
+    "GRU": torch.gru,
+    "RNN_TANH": torch.rnn_tanh,
+    "RNN_RELU": torch.rnn_relu,
+}
+
+
+class Recurrent(RecurrentHolder):
+    """What the three layers share; use one of them.
+
+    Args:
+        stack: the geometry.
+        tensors: a train or a tensor for every name that `torch.nn` gives, "weight_ih_l0", ...
+        mode: the equations, in torch's words.
+        batch_first: the input is (batch, time, input) and not (time, batch, input).
+        dropout: probability, on the output of every layer but the last, while training.
+        run: how to compute.
+    """
+
+    def __init__(
+        self,
+        stack: RecurrentStack,
+        tensors: Mapping[str, Train | Tensor],
+        mode: Mode,
+        batch_first: bool,
+        dropout: float,
+        run: Run,
+    ) -> None:
+        super().__init__(stack, tensors, mode, run)
+        self.batch_first = batch_first
+        self.dropout = dropout
+        self.num_layers = stack.num_layers
+        self.bidirectional = stack.bidirectional
+        self.proj_size = stack.proj_size
+
+    @property
+    def all_weights(self) -> list[list[Matrix]]:
+        """Matrices and biases of each layer and direction."""
+        return [[self._matrix(name) for name in names.present] for names in self._names]
+
+    def flatten_parameters(self) -> None:
+        """Nothing to do; here because code written for `torch.nn` calls it."""
+
+    def how(self, batch: int = 1, steps: int = 1) -> Way:
+        """The way that a call of this size would run now."""
+        return self._way(batch, steps)
+
+    def extra_repr(self) -> str:
+        """Geometry and way to run."""
+        return (
+            f"{self.input_size}, {self.hidden_size}, num_layers={self.num_layers}, "
+            f"bidirectional={self.bidirectional}, proj_size={self.proj_size}, run={self.run!r}"
+        )
+
+    @property
+    def _state_sizes(self) -> tuple[int, ...]:
+        hidden = self.proj_size or self.hidden_size
+        return (hidden, self.hidden_size) if self.mode == "LSTM" else (hidden,)
+
+    def _call(
+        self, input: Tensor | PackedSequence, state: State | None
+    ) -> tuple[Tensor | PackedSequence, State]:
+        call = read_call(input, self.batch_first, self.input_size)
+        sizes, layers = self._state_sizes, len(self._names)
+        if state is None:
+            state = zero_state(call, sizes, layers)
+        else:
+            state = read_state(call, state, sizes, layers)
+        run = self._as_scan if torch.compiler.is_exporting() else self._eagerly
+        data, last = run(call, state)
+        return call.output(data), call.state_out(last)
+
+    # Like torch's own layers, a compiler leaves it out of its graph: the loop is fast as it is.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _eagerly(self, call: Call, state: State) -> tuple[Tensor, State]:
+        if self._way(call.batch, call.steps) == "rebuilt":
+            return self._fused(call, state)
+        in_place = not (self._tracked(call.data, *state) or _autocast(call.data))
+        return self._layers(call, state, layer_in_place if in_place else layer_with_gradients)
+
+    def _as_scan(self, call: Call, state: State) -> tuple[Tensor, State]:
+        return self._layers(call, state, layer_as_scan)
+
+    def _way(self, batch: int, steps: int) -> Way:
+        if self.run != "auto":
+            return self.run
+        return "rebuilt" if self._trained() else "factored"
+
+    def _tracked(self, *tensors: Tensor) -> bool:
+        """Whether autograd records this call."""
+        if not torch.is_grad_enabled():
+            return False
+        return any(t.requires_grad for t in tensors) or any(
+            p.requires_grad for p in self.parameters()
+        )
+
+    def _layers(self, call: Call, state: State, run: LayerRun) -> tuple[Tensor, State]:
+        """Layer by layer, the directions of each side by side."""
+        data, sizes, lasts = call.data, call.sizes, []
+        directions = 2 if self.bidirectional else 1
+        for first in range(0, len(self._names), directions):
+            if first and self.dropout:
+                data = dropout(data, self.dropout, self.training)
+            places = range(first, first + directions)
+            layer = [self._direction(self._names[k], reverse=k > first) for k in places]
+            states = [tuple(member[k] for member in state) for k in places]
+            data, ends = run(layer, data, states, sizes)
+            lasts += ends
+        return data, tuple(torch.stack(members) for members in zip(*lasts, strict=True))
+
+    def _fused(self, call: Call, state: State) -> tuple[Tensor, State]:
+        """The dense weights, and torch's kernel for all layers at once."""
+        flat = [dense(matrix) for matrices in self.all_weights for matrix in matrices]
+        options = (self.bias, self.num_layers, self.dropout, self.training, self.bidirectional)
+        first = list(state) if self.mode == "LSTM" else state[0]
+        kernel = _FUSED[self.mode]
+        if call.packed is None:
+            output, *last = kernel(call.data, first, flat, *options, False)
+        else:
+            sizes = call.packed.batch_sizes
+            output, *last = kernel(call.data, sizes, first, flat, *options)
+        return output, tuple(last)
+
+
+class LSTM(Recurrent):
+    """`torch.nn.LSTM` with trains for matrices."""
+
+    def __init__(
+        self,
+        stack: RecurrentStack,
+        tensors: Mapping[str, Train | Tensor],
+        *,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        run: Run = "auto",
+    ) -> None:
+        super().__init__(stack, tensors, "LSTM", batch_first, dropout, run)
+
+    @classmethod
+    def from_dense(cls, module: nn.LSTM, tensors: Mapping[str, Train | Tensor]) -> Self:
+        """The same layer with some tensors replaced; the others are copied from `module`."""
+        everything = {**dict(module.named_parameters()), **tensors}
+        options: dict[str, Any] = {"batch_first": module.batch_first, "dropout": module.dropout}
+        return cls(stack_of(module), everything, **options).train(module.training)
+
+    def forward(
+        self, input: Tensor | PackedSequence, hx: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor | PackedSequence, tuple[Tensor, Tensor]]:
+        """As `torch.nn.LSTM.forward`."""
+        output, (hidden, memory) = self._call(input, hx)
+        return output, (hidden, memory)
+
+
+class GRU(Recurrent):
+    """`torch.nn.GRU` with trains for matrices."""
+
+    def __init__(
+        self,
+        stack: RecurrentStack,
+        tensors: Mapping[str, Train | Tensor],
+        *,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        run: Run = "auto",
+    ) -> None:
+        super().__init__(stack, tensors, "GRU", batch_first, dropout, run)
+
+    @classmethod
+    def from_dense(cls, module: nn.GRU, tensors: Mapping[str, Train | Tensor]) -> Self:
+        """The same layer with some tensors replaced; the others are copied from `module`."""
+        everything = {**dict(module.named_parameters()), **tensors}
+        options: dict[str, Any] = {"batch_first": module.batch_first, "dropout": module.dropout}
+        return cls(stack_of(module), everything, **options).train(module.training)
+
+    def forward(
+        self, input: Tensor | PackedSequence, hx: Tensor | None = None
+    ) -> tuple[Tensor | PackedSequence, Tensor]:
+        """As `torch.nn.GRU.forward`."""
+        output, (hidden,) = self._call(input, None if hx is None else (hx,))
+        return output, hidden
+
+
+class RNN(Recurrent):
+    """`torch.nn.RNN` with trains for matrices; `nonlinearity` is "tanh" or "relu"."""
+
+    def __init__(
+        self,
+        stack: RecurrentStack,
+        tensors: Mapping[str, Train | Tensor],
+        *,
+        nonlinearity: str = "tanh",
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        run: Run = "auto",
+    ) -> None:
+        mode: Mode = "RNN_RELU" if nonlinearity == "relu" else "RNN_TANH"
+        super().__init__(stack, tensors, mode, batch_first, dropout, run)
+        self.nonlinearity = nonlinearity
+
+    @classmethod
+    def from_dense(cls, module: nn.RNN, tensors: Mapping[str, Train | Tensor]) -> Self:
+        """The same layer with some tensors replaced; the others are copied from `module`."""
+        everything = {**dict(module.named_parameters()), **tensors}
+        options: dict[str, Any] = {"batch_first": module.batch_first, "dropout": module.dropout}
+        options["nonlinearity"] = module.nonlinearity
+        return cls(stack_of(module), everything, **options).train(module.training)
+
+    def forward(
+        self, input: Tensor | PackedSequence, hx: Tensor | None = None
+    ) -> tuple[Tensor | PackedSequence, Tensor]:
+        """As `torch.nn.RNN.forward`."""
+        output, (hidden,) = self._call(input, None if hx is None else (hx,))
+        return output, hidden
+
+
+def _autocast(data: Tensor) -> bool:
+    return torch.is_autocast_enabled(data.device.type)

@@ -1,0 +1,173 @@
+"""How one matrix of a layer is held: a `Train` or a dense tensor enters, a part of a module leaves.
+
+A decomposed matrix is a `TrainWeight`, a submodule under the name that the dense parameter had, so
+that state dict keys are `weight_ih_l0.cores.0`, ...; any other matrix stays a parameter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ttcompress.modules.products import ChainProduct, DenseProduct, FactorProduct, Product
+from ttcompress.trains.train import Train
+
+Made = TypeVar("Made")
+
+
+@dataclass(frozen=True, eq=False)
+class _Kept(Generic[Made]):
+    """Something made from cores, with what these were then.
+
+    `cores` are aliases: they keep the memory alive, so that an equal address means equal memory.
+    """
+
+    value: Made
+    cores: tuple[Tensor, ...]
+    versions: tuple[int, ...]
+
+    def still_holds(self, cores: tuple[Tensor, ...]) -> bool:
+        return self.versions == _versions(cores) and all(
+            then.data_ptr() == now.data_ptr() and then.dtype == now.dtype
+            for then, now in zip(self.cores, cores, strict=True)
+        )
+
+
+class TrainWeight(nn.Module):
+    """The cores of one matrix as parameters, and the products and the matrix made from them.
+
+    What is made is kept in evaluation without gradients, until a core changes. `shape`, `dtype`,
+    `device`, `size` and `new_zeros` answer as the dense parameter would.
+    """
+
+    def __init__(self, train: Train) -> None:
+        super().__init__()
+        self.layout = train.layout
+        self.ranks = train.ranks
+        # Not inference tensors even under inference_mode: those cannot tell that they changed.
+        with torch.inference_mode(False):
+            self.cores = nn.ParameterList(nn.Parameter(c.detach().clone()) for c in train.cores)
+        self._product: _Kept[Product] | None = None
+        self._dense: _Kept[Tensor] | None = None
+
+    def as_train(self) -> Train:
+        """The train of the present cores, attached to their graph."""
+        return Train(self.layout, tuple(self.cores))
+
+    def dense(self) -> Tensor:  # (rows, columns)
+        """The matrix, rebuilt."""
+        if not self._may_keep():
+            return self.as_train().to_dense()
+        self._dense = self._renewed(self._dense, lambda: self.as_train().to_dense())
+        return self._dense.value
+
+    def product(self) -> Product:
+        """The factored way to multiply by the matrix, see `way`."""
+        if not self._may_keep():
+            return self._make_product()
+        self._product = self._renewed(self._product, self._make_product)
+        return self._product.value
+
+    @property
+    def way(self) -> str:
+        """How `product` multiplies: "factors", "chain", or "rebuilt" where that is cheaper."""
+        if self.layout.format == "mps":
+            return "factors"
+        rows, columns = self.layout.shape
+        chain = self.layout.chain_multiply_adds(self.ranks)
+        return "chain" if chain < rows * columns else "rebuilt"
+
+    def _make_product(self) -> Product:
+        train = self.as_train()
+        if self.way == "factors":
+            left, right = train.factors()
+            return FactorProduct(right.contiguous().mT, left.mT.contiguous())
+        return ChainProduct(train) if self.way == "chain" else DenseProduct(train.to_dense())
+
+    def _may_keep(self) -> bool:
+        """Nothing is kept while cores may be trained, nor while a compiler is looking."""
+        trained = torch.is_grad_enabled() and any(core.requires_grad for core in self.cores)
+        return not (self.training or trained or torch.compiler.is_compiling())
+
+    def _renewed(self, kept: _Kept[Made] | None, make: Callable[[], Made]) -> _Kept[Made]:
+        cores = tuple(self.cores)
+        if kept is not None and kept.still_holds(cores):
+            return kept
+        with torch.inference_mode(False), torch.no_grad():
+            return _Kept(make(), tuple(core.detach() for core in cores), _versions(cores))
+
+    def train(self, mode: bool = True) -> TrainWeight:
+        """As `nn.Module.train`; forgets what was made, for training may write through `.data`."""
+        self._product = self._dense = None
+        return super().train(mode)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_product": None, "_dense": None}
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> TrainWeight:
+        self._product = self._dense = None
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
+
+    @property
+    def _first(self) -> Tensor:
+        first: Tensor = self.cores[0]
+        return first
+
+    @property
+    def shape(self) -> torch.Size:
+        """(rows, columns)."""
+        return torch.Size(self.layout.shape)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the cores."""
+        return self._first.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Of the cores."""
+        return self._first.device
+
+    def size(self, dim: int | None = None) -> torch.Size | int:
+        """`shape`, or one side of it."""
+        return self.shape if dim is None else self.shape[dim]
+
+    def new_zeros(self, *size: Any, **options: Any) -> Tensor:
+        """Zeros of the cores' type and device: how much code makes its first hidden state."""
+        return self._first.new_zeros(*size, **options)
+
+    def extra_repr(self) -> str:
+        """Format, modes and ranks."""
+        rows, columns = list(self.layout.row_modes), list(self.layout.column_modes)
+        modes = f"row_modes={rows}, column_modes={columns}"
+        return f"{self.layout.format}, {modes}, ranks={list(self.ranks)}"
+
+
+Matrix = TrainWeight | Tensor
+
+
+def hold(value: Train | Tensor) -> Matrix:
+    """A train as a `TrainWeight`, a tensor as a parameter; values are copied."""
+    if isinstance(value, Train):
+        return TrainWeight(value)
+    with torch.inference_mode(False):
+        return nn.Parameter(value.detach().clone())
+
+
+def dense(matrix: Matrix) -> Tensor:  # (rows, columns)
+    """The whole matrix."""
+    return matrix.dense() if isinstance(matrix, TrainWeight) else matrix
+
+
+def product(matrix: Matrix) -> Product:
+    """The cheapest product without rebuilding, or with the parameter itself."""
+    return matrix.product() if isinstance(matrix, TrainWeight) else DenseProduct(matrix)
+
+
+def _versions(tensors: tuple[Tensor, ...]) -> tuple[int, ...]:
+    return tuple(tensor._version for tensor in tensors)
