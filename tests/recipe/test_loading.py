@@ -290,7 +290,7 @@ def test_a_file_is_read_with_its_path_in_errors(tmp_path: Path) -> None:
     path.write_bytes(b"\xef\xbb\xbf" + HEAD.encode())
     assert load_recipe(path).text == HEAD
     path.write_text("version: 1")
-    with pytest.raises(RecipeError, match="mine.yaml: 1 problem"):
+    with pytest.raises(RecipeError, match=r"mine\.yaml: 1 problem"):
         load_recipe(str(path))
 
 

@@ -24,17 +24,25 @@ def load_recipe(path: str | Path) -> Recipe:
         raise InputError(f"{path}: is a folder, and a recipe is a YAML file.")
     try:
         with path.open("rb") as file:
-            raw = file.read(4 * MOST_CHARACTERS + 1)  # UTF-8 takes up to 4 bytes for a character
-        text = raw.decode("utf-8-sig")
+            raw = file.read(MOST_CHARACTERS + 1)
     except FileNotFoundError as error:
         raise InputError(f"{path}: there is no such recipe file.") from error
+    except OSError as error:
+        raise TTCompressError(f"{path}: cannot be read: {error.strerror}.") from error
+    return parse_recipe(_decoded(raw, path), str(path))
+
+
+def _decoded(raw: bytes, path: Path) -> str:
+    if len(raw) > MOST_CHARACTERS:
+        raise RecipeError(
+            f"{path}: holds more than {MOST_CHARACTERS:,} bytes, and a recipe is a page of YAML."
+        )
+    try:
+        return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise RecipeError(
             f"{path}: is not text (byte {error.start} is not UTF-8), and a recipe is YAML text."
         ) from error
-    except OSError as error:
-        raise TTCompressError(f"{path}: cannot be read: {error.strerror}.") from error
-    return parse_recipe(text, str(path))
 
 
 def parse_recipe(text: str, place: str = "recipe") -> Recipe:

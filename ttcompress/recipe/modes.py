@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ttcompress.recipe.units import counted
+
 
 def check_modes(
     rows: Sequence[int] | None, columns: Sequence[int] | None, format: str | None
@@ -24,8 +26,8 @@ def check_modes(
         )
     if format == "mpo" and len(rows) != len(columns):
         raise ValueError(
-            f"an mpo pairs its modes, but there are {len(rows)} row modes and {len(columns)}"
-            f" column modes: {list(rows)} and {list(columns)}."
+            f"an mpo pairs its modes, but there are {counted(len(rows), 'row mode')} and"
+            f" {counted(len(columns), 'column mode')}: {list(rows)} and {list(columns)}."
             "\nGive as many of one as of the other; a mode may be 1."
         )
     if format == "mps" and any(1 in modes and len(modes) > 1 for modes in (rows, columns)):
@@ -57,15 +59,15 @@ def interior_ranks(
     if len(ranks) == cores + 1:
         if (ranks[0], ranks[-1]) != (1, 1):
             raise ValueError(
-                f"with {cores + 1} ranks for {cores} cores the outer ones are included, and they"
-                f" are always 1, not {ranks[0]} and {ranks[-1]}: {list(ranks)}."
+                f"with {cores + 1} ranks for {counted(cores, 'core')} the outer ones are included,"
+                f" and they are always 1, not {ranks[0]} and {ranks[-1]}: {list(ranks)}."
             )
         return ranks[1:-1]
     if len(ranks) != cores - 1:
-        modes = f"{len(rows)} row modes and {len(columns)} column modes"
+        modes = f"{counted(len(rows), 'row mode')} and {counted(len(columns), 'column mode')}"
         raise ValueError(
-            f"an {format} with {modes} has {cores} cores and needs {cores - 1} ranks,"
-            f" got {len(ranks)}: {list(ranks)}."
+            f"an {format} with {modes} has {counted(cores, 'core')} and needs"
+            f" {counted(cores - 1, 'rank')}, got {len(ranks)}: {list(ranks)}."
             "\nA train of n cores has n - 1 ranks; the outer ones are always 1."
         )
     return ranks

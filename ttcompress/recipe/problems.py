@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from ttcompress.recipe.units import counted
+
 KeyPath = tuple[str | int, ...]
 """Where a value stands in a recipe: ("rules", 0, "ranks"). The recipe itself is ()."""
 
@@ -54,8 +56,7 @@ def render(
     shown = [_entry(problem, lines, options) for problem in ordered[:MOST_SHOWN]]
     if len(ordered) > MOST_SHOWN:
         shown.append(f"and {len(ordered) - MOST_SHOWN} more.")
-    count = "1 problem" if len(ordered) == 1 else f"{len(ordered)} problems"
-    return "\n  ".join([f"{place}: {count}", *shown])
+    return "\n  ".join([f"{place}: {counted(len(ordered), 'problem')}", *shown])
 
 
 def _line(problem: Problem, lines: Mapping[KeyPath, int]) -> int | None:

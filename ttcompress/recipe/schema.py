@@ -15,8 +15,8 @@ from pydantic import BeforeValidator, ConfigDict, PlainValidator, ValidationInfo
 from pydantic.dataclasses import dataclass
 
 from ttcompress.errors import RecipeError
-from ttcompress.recipe.selectors import check_selector
 from ttcompress.recipe.modes import check_modes, interior_ranks
+from ttcompress.recipe.selectors import check_selector
 from ttcompress.recipe.units import (
     Drop,
     described,

@@ -78,6 +78,15 @@ def described(value: object) -> str:
             return shown
 
 
+def counted(number: int, noun: str) -> str:
+    """A number with its noun.
+
+    >>> counted(1, "core"), counted(2, "core"), counted(0, "rank")
+    ('1 core', '2 cores', 'no ranks')
+    """
+    return f"{number or 'no'} {noun}{'' if number == 1 else 's'}"
+
+
 def nearest(word: object, known: Iterable[str]) -> str:
     """` Did you mean ...?` where something known is near, otherwise nothing."""
     found = get_close_matches(str(word)[:80].lower(), list(known), n=1)
