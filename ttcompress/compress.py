@@ -166,4 +166,4 @@ def _drawn(spectrum: Spectrum, rank: int) -> CutSpectrum:
 
 
 def _short(value: float) -> float:
-    return float(f"{value:.4g}")
+    return float(f"{value:.3g}")

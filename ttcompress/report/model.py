@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 Json = dict[str, Any]
-SPECTRUM_POINTS = 256
+SPECTRUM_POINTS = 64
+"""Enough for a picture, and few enough to be a small part of a small file."""
 
 
 @dataclass(frozen=True)

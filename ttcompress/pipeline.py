@@ -1,0 +1,155 @@
+"""The whole way on one screen: checkpoint and recipe -> plan -> compress -> artifact.
+
+    checkpoint --+
+                 +-> plan -> compress -> CompressedModel (.save writes the artifact)
+    recipe ------+
+
+Read this file first; every arrow is one call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ttcompress.artifact import CompressedModel
+from ttcompress.checkpoint import Checkpoint, open_checkpoint
+from ttcompress.compress import decompose_weights, measure_spectra
+from ttcompress.errors import PlanError
+from ttcompress.plan.model import Plan
+from ttcompress.plan.planner import cuts_for, make_plan
+from ttcompress.plan.spectrum import Spectra
+from ttcompress.progress import Progress, silent
+from ttcompress.recipe import Recipe, default_recipe, effective, find_recipe, load_recipe
+from ttcompress.recipe import recipe_from as recipe_from_mapping
+from ttcompress.report.build import build_report
+
+AnyRecipe = Recipe | str | Path | Mapping[str, Any] | None
+
+_HEADER_GUESS = 24_000  # bytes; a `size` budget measures the header and plans again
+_SIZE_ROUNDS = 6
+
+
+def compress(
+    source: str | Path,
+    recipe: AnyRecipe = None,
+    *,
+    key: str | None = None,
+    progress: Progress = silent,
+) -> CompressedModel:
+    """Compress a trained checkpoint.
+
+    Args:
+        source: the checkpoint's file.
+        recipe: a `Recipe`, a file, the name of a shipped recipe, or a mapping with a recipe's keys;
+            the default is `balanced`.
+        key: which state dict to take where the file holds several.
+        progress: told what is being done.
+
+    Raises:
+        TTCompressError: see `ttcompress.errors`; nothing is written here.
+    """
+    chosen = as_recipe(recipe)
+    checkpoint = open_checkpoint(source, key or chosen.key)
+    spectra = spectra_for(checkpoint, chosen, progress)
+    if chosen.budget.size is None:
+        return execute(checkpoint, chosen, _plan(checkpoint, chosen, spectra), progress)
+    return _fitted(checkpoint, chosen, spectra, chosen.budget.size, progress)
+
+
+def plan(
+    source: str | Path,
+    recipe: AnyRecipe = None,
+    *,
+    key: str | None = None,
+    progress: Progress = silent,
+) -> tuple[Checkpoint, Plan]:
+    """What `compress` would do, with exact sizes; nothing is decomposed.
+
+    Under a `size` budget the bytes of the file's header are an estimate.
+    """
+    chosen = as_recipe(recipe)
+    checkpoint = open_checkpoint(source, key or chosen.key)
+    spectra = spectra_for(checkpoint, chosen, progress)
+    overhead = _HEADER_GUESS if chosen.budget.size is not None else 0
+    return checkpoint, _plan(checkpoint, chosen, spectra, overhead)
+
+
+def as_recipe(recipe: AnyRecipe) -> Recipe:
+    """A recipe from whatever a user has in hand."""
+    if isinstance(recipe, Recipe):
+        return recipe
+    if recipe is None:
+        return default_recipe()
+    if isinstance(recipe, Mapping):
+        return recipe_from_mapping(recipe)
+    return load_recipe(find_recipe(recipe))
+
+
+def spectra_for(
+    checkpoint: Checkpoint, recipe: Recipe, progress: Progress = silent
+) -> dict[str, Spectra]:
+    """The singular values this recipe needs to be planned."""
+    weights = {weight.name: weight for weight in checkpoint.weights}
+    return measure_spectra(checkpoint, weights, cuts_for(recipe, checkpoint.weights), progress)
+
+
+def execute(
+    checkpoint: Checkpoint, recipe: Recipe, plan: Plan, progress: Progress = silent
+) -> CompressedModel:
+    """Carry out a plan: decompose, round, measure, and keep the rest."""
+    results = list(decompose_weights(checkpoint, plan, progress))
+    changed = {stored.weight.name for stored, _ in results}
+    tensors = [*checkpoint.weights, *checkpoint.others]
+    return CompressedModel(
+        weights=tuple(stored for stored, _ in results),
+        kept={t.name: checkpoint.tensor(t.name) for t in tensors if t.name not in changed},
+        ties={t.name: t.names for t in tensors if len(t.names) > 1},
+        stacks=checkpoint.stacks,
+        source_paths=checkpoint.source_paths,
+        carried=checkpoint.carried,
+        report=build_report(
+            source={"sha256": checkpoint.sha256, "bytes": checkpoint.bytes},
+            recipe={"text": recipe.text, "effective": effective(recipe)},
+            plan=plan,
+            measured=[measured for _, measured in results],
+            notes=checkpoint.notes,
+        ),
+    )
+
+
+def _plan(
+    checkpoint: Checkpoint, recipe: Recipe, spectra: Mapping[str, Spectra], overhead: int = 0
+) -> Plan:
+    return make_plan(recipe, checkpoint.weights, checkpoint.others, spectra, overhead)
+
+
+def _fitted(
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    spectra: Mapping[str, Spectra],
+    size: int,
+    progress: Progress,
+) -> CompressedModel:
+    """Plan and execute until the file is as large as `size` allows.
+
+    The header holds the report, whose length is known only afterwards: each round plans with the
+    header that the round before really had.
+    """
+    overhead, best = _HEADER_GUESS, None
+    for _ in range(_SIZE_ROUNDS):
+        model = execute(checkpoint, recipe, _plan(checkpoint, recipe, spectra, overhead), progress)
+        written = model.file_bytes
+        if written <= size and (best is None or written > best.file_bytes):
+            best = model
+        header = written - model.report.totals["model"].bytes_after
+        if header == overhead or (best is model and written > 0.995 * size):
+            break
+        overhead = header
+    if best is None:
+        raise PlanError(
+            f"budget.size: {size:,} bytes asked, the smallest file found has {written:,}. "
+            "Ask for a larger file, or decompose more weights."
+        )
+    return best
