@@ -1,4 +1,5 @@
 import tokenize
+from itertools import accumulate
 
 import pytest
 from hypothesis import given
@@ -39,6 +40,27 @@ def test_every_character_has_the_label_of_its_token(source: str, labels: str) ->
 def test_what_is_not_python_is_refused(source: str) -> None:
     with pytest.raises((tokenize.TokenError, SyntaxError)):
         highlighting.label(source)
+
+
+def test_a_string_of_many_tokens_is_one_string(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tokens of Python 3.12, whichever Python runs this."""
+    source = """a+f'{b:{f"{c}"}}'+d"""
+    kinds = {"NAME": tokenize.NAME, "OP": tokenize.OP, "FSTRING_START": 900, "FSTRING_END": 901}
+    pieces = [
+        ("NAME", "a"), ("OP", "+"), ("FSTRING_START", "f'"), ("OP", "{"), ("NAME", "b"),
+        ("OP", ":"), ("OP", "{"), ("FSTRING_START", 'f"'), ("OP", "{"), ("NAME", "c"), ("OP", "}"),
+        ("FSTRING_END", '"'), ("OP", "}"), ("OP", "}"), ("FSTRING_END", "'"), ("OP", "+"),
+        ("NAME", "d"),
+    ]  # fmt: skip
+    ends = list(accumulate(len(text) for _, text in pieces))
+    tokens = [
+        tokenize.TokenInfo(kinds[kind], text, (1, end - len(text)), (1, end), source)
+        for (kind, text), end in zip(pieces, ends, strict=True)
+    ]
+    for kind in ("FSTRING_START", "FSTRING_END"):
+        monkeypatch.setitem(tokenize.tok_name, kinds[kind], kind)
+    monkeypatch.setattr(tokenize, "generate_tokens", lambda readline: iter(tokens))
+    assert drawn(source) == "no" + "s" * 15 + "on"
 
 
 TOKENS = {

@@ -76,22 +76,18 @@ def _labelled_files(split: Split) -> Iterator[tuple[str, bytes]]:
 
 
 def _spans(source: str) -> Iterator[tuple[int, tuple[int, int], tuple[int, int]]]:
-    """Label, start and end (line from 1, column from 0) of every token that shows.
+    """Label, start and end (line from 1, column from 0) of every token; later ones cover earlier.
 
-    From Python 3.12 on an f-string is many tokens, and may hold others. Here it is one string, as
-    it was before, so that every Python gives the same labels.
+    From Python 3.12 on an f-string is many tokens, of its expressions too. Here its end adds one
+    string over all of them, as it was before, so that every Python gives the same labels.
     """
-    depth = 0
-    string_start = (0, 0)
+    open_strings: list[tuple[int, int]] = []
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         kind = tokenize.tok_name[token.type]
         if kind.endswith("STRING_START"):
-            string_start = string_start if depth else token.start
-            depth += 1
+            open_strings.append(token.start)
         elif kind.endswith("STRING_END"):
-            depth -= 1
-            if not depth:
-                yield STRING, string_start, token.end
-        elif not depth and token.type in LABEL_OF_TYPE:
+            yield STRING, open_strings.pop(), token.end
+        elif token.type in LABEL_OF_TYPE:
             is_keyword = token.type == tokenize.NAME and keyword.iskeyword(token.string)
             yield KEYWORD if is_keyword else LABEL_OF_TYPE[token.type], token.start, token.end
