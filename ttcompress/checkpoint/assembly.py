@@ -10,7 +10,7 @@ from typing import Any
 from ttcompress.checkpoint.builders import Unreadable
 from ttcompress.checkpoint.carried import Carrier, Json, NotCarried
 from ttcompress.checkpoint.choice import choose, is_apart
-from ttcompress.checkpoint.inert import Stub
+from ttcompress.checkpoint.inert import Stub, shown
 from ttcompress.checkpoint.names import canonical_names, unused_name
 from ttcompress.checkpoint.recurrent import recognise
 from ttcompress.checkpoint.roles import role_of
@@ -179,11 +179,12 @@ def _describe(
 ) -> Iterator[str]:
     """What is unusual about the file."""
     if is_module(chosen.value):
+        place = f"`{chosen.key}`" if chosen.place else "the file"
         yield (
-            f"{f'`{chosen.key}`' if chosen.place else 'the file'} is a whole module ({str(chosen.value.cls)[:80]}); "
+            f"{place} is a whole module ({shown(str(chosen.value.cls))}); "
             "its tensors come back as a flat state dict"
         )
-    if names := [name[:80] for name in source.stubbed if not name.startswith("__torch__.")]:
+    if names := [shown(name) for name in source.stubbed if not name.startswith("__torch__.")]:
         more = len(names) - MAX_NAMED_CLASSES
         yield (
             f"classes read as data and not loaded: {', '.join(names[:MAX_NAMED_CLASSES])}"

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from ttcompress.checkpoint.inert import Builder, Global, checked_key
-from ttcompress.checkpoint.stored import StoredStorage, StoredTensor, span_of
+from ttcompress.checkpoint.stored import MAX_DIMENSIONS, StoredStorage, StoredTensor, span_of
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,8 @@ def _whole_numbers(values: Any) -> tuple[int, ...]:
     numbers = tuple(values)
     if not all(type(number) is int and 0 <= number < 2**62 for number in numbers):
         raise ValueError("a size or stride that is no whole number")
+    if len(numbers) > MAX_DIMENSIONS:
+        raise ValueError(f"a tensor of {len(numbers)} dimensions")
     return numbers
 
 
@@ -183,6 +185,7 @@ _BUILTIN: dict[str, Builder] = {
     "list": lambda values=(): list(values),
     "tuple": lambda values=(): tuple(values),
     "dict": lambda pairs=(): _pairs(dict, pairs),
+    "bytes": lambda data=b"": bytes(_bytearray(data)),
     "bytearray": _bytearray,
     "complex": lambda real=0.0, imaginary=0.0: complex(real, imaginary),
 }

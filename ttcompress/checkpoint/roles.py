@@ -7,7 +7,9 @@ from collections.abc import Collection, Mapping, Sequence
 
 from ttcompress.weights import RecurrentStack, Role
 
-_EMBEDDING = re.compile(r"embed\w*|\w*_?embeddings?|\w*_emb|embs?|wte|wpe|lookup\w*|\w*lut", re.I)
+_EMBEDDING = re.compile(
+    r"(?!\w*proj)(embed\w*|\w*embeddings?|\w*_embed|\w*_emb|embs?|wte|wpe|lookup\w*|lut)", re.I
+)
 _LINEAR = re.compile(
     r"\w*(decoder|head|out|output|proj|projection|fc|linear|dense|classifier|attn|attention|softmax"
     r"|logits)\w*",
@@ -40,7 +42,8 @@ def _is_embedding(
     rows, columns = matrices[name]
     if vectors.get(".".join([*path[:-1], path[-1].replace("weight", "bias")])) == rows:
         return False
-    if any(_EMBEDDING.fullmatch(part) for part in path[-2:]):
+    module = next((part for part in reversed(path[:-1]) if not part.isdigit()), "")
+    if _EMBEDDING.fullmatch(module) or _EMBEDDING.fullmatch(path[-1]):
         return True
     if path[-1] != "weight" or any(_LINEAR.fullmatch(part) for part in path):
         return False

@@ -94,18 +94,18 @@ def _tensor(name: str, claim: Any, size: int) -> tuple[str, StoredTensor, int]:
     """One tensor by the header's claim, held against the `size` bytes of data there are."""
     try:
         dtype, shape, (begin, end) = DTYPES[claim["dtype"]], claim["shape"], claim["data_offsets"]
-        sound = all(type(number) is int and number >= 0 for number in (*shape, begin, end))
+        if not all(type(number) is int and number >= 0 for number in (*shape, begin, end)):
+            raise ValueError("a size that is no whole number")
+        stored = StoredTensor(name, dtype, 0, tuple(shape), contiguous_stride(tuple(shape)))
     except (KeyError, TypeError, ValueError) as error:
         kind = claim.get("dtype") if isinstance(claim, Mapping) else claim
         raise CheckpointError(
             f"{name[:80]}: not a tensor this program reads ({str(kind)[:40]}). "
             "Save it in float32, or copy the file again if it is damaged."
         ) from error
-    shape = tuple(shape)
-    stored = StoredTensor(name, dtype, 0, shape, contiguous_stride(shape)) if sound else None
-    if stored is None or end > size or end - begin != stored.bytes:
+    if end > size or end - begin != stored.bytes:
         raise CheckpointError(
-            f"{name[:80]}: shape {shape} does not fit its bytes {begin} to {end} of {size}. "
+            f"{name[:80]}: shape {stored.shape} does not fit its bytes {begin} to {end} of {size}. "
             "The file is damaged or truncated; copy or download it again."
         )
     return name, stored, begin

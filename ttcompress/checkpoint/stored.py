@@ -21,6 +21,8 @@ from ttcompress.errors import CheckpointError
 FLOATS = frozenset({torch.float64, torch.float32, torch.float16, torch.bfloat16})
 """The number types a weight may have; tensors of other types are kept as they are."""
 
+MAX_DIMENSIONS = 64  # torch's own limit
+
 EXPANSION_ALLOWANCE = 16 * 2**20
 """Bytes that a tensor with repeated elements (stride 0) may take beyond what its storage holds."""
 
@@ -168,10 +170,15 @@ def span_of(shape: tuple[int, ...], stride: tuple[int, ...]) -> int:
 def contiguous_stride(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Row-major strides in elements.
 
+    Raises:
+        ValueError: more dimensions than a tensor can have.
+
     Example:
         >>> contiguous_stride((2, 3, 4))
         (12, 4, 1)
     """
+    if len(shape) > MAX_DIMENSIONS:
+        raise ValueError(f"a tensor of {len(shape)} dimensions")
     return tuple(prod(shape[k + 1 :]) for k in range(len(shape)))
 
 
@@ -187,9 +194,11 @@ def check_tensor(stored: StoredTensor, source: Bytes) -> None:
             f"a tensor of shape {stored.shape} needs {end} bytes of storage {stored.storage!r}, "
             f"which has {source.size}. The file is damaged; copy or download it again."
         )
-    if stored.bytes > source.size + EXPANSION_ALLOWANCE:
+    # An empty side hides the others from the product, and torch multiplies them all the same.
+    claimed = prod(max(size, 1) for size in stored.shape) * stored.dtype.itemsize
+    if claimed > source.size + EXPANSION_ALLOWANCE:
         raise CheckpointError(
-            f"a tensor of shape {stored.shape} would take {stored.bytes} bytes, but its storage "
+            f"a tensor of shape {stored.shape} would take {claimed} bytes, but its storage "
             f"has {source.size}. Save it with .contiguous() if it really is that large."
         )
 
