@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ttcompress.errors import RecipeError
-from ttcompress.recipe import Budget, effective, parse_recipe, recipe_from, with_options
+from ttcompress.recipe import (
+    Budget,
+    Drop,
+    Limits,
+    effective,
+    parse_recipe,
+    recipe_from,
+    with_options,
+)
 
 TEXT = """\
 version: 1
@@ -107,6 +116,11 @@ def test_effective_holds_every_key_in_force_and_no_text() -> None:
         "budget": {"size": 2_000_000},
         "seed": 0,
     }
+
+
+def test_a_drop_is_effective_as_it_is_written() -> None:
+    recipe = replace(RECIPE, limits=Limits(max_drop=Drop(0.01, relative=True)))
+    assert effective(recipe)["limits"] == {"max_drop": "1%"}
 
 
 factors = st.floats(1, 1e6)

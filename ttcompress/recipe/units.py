@@ -191,11 +191,13 @@ def parse_size(value: object) -> int:
 
 
 def parse_drop(value: object) -> Drop:
-    """`1%` of the metric's value before, or a bare number in the metric's own unit.
+    """`1%` of the metric's value before, or a bare number in the metric's own unit; or a `Drop`.
 
     >>> parse_drop("1%")
     Drop(amount=0.01, relative=True)
     """
+    if isinstance(value, Drop):
+        return value
     if isinstance(value, str) and (percent := _PERCENT.fullmatch(value.strip())):
         return Drop(float(Decimal(percent[1]) / 100), relative=True)
     if isinstance(value, str):

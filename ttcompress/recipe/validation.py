@@ -106,7 +106,5 @@ def _translated(error: Mapping[str, Any]) -> Problem:
             return Problem(path, str(error["ctx"]["error"]))
         case "missing":
             return Problem(path, f"missing. {_MISSING[str(path[-1])]}")
-        case "dataclass_type":
+        case _:  # single values have readers of their own, so only a section is left to be wrong
             return Problem(path, f"expected keys with values, got {described(error['input'])}.")
-        case _:
-            return Problem(path, f"{error['msg']}.")
