@@ -20,6 +20,10 @@ _BLOCK = 1 << 22
 """Values widened to float64 at a time (32 MB): no whole copy of a large matrix is ever made."""
 
 
+_GRAM_BANDS = 6
+"""Bands of the triangle: 7/12 of the work of the full product, in products still large."""
+
+
 @dataclass(frozen=True, eq=False)
 class Decomposition:
     """A train in float64, left-orthogonal, and the singular values met at each cut of the sweep."""
@@ -111,10 +115,15 @@ def _rank(spectrum: Spectrum, cap: int, allowed: float | None) -> int:
 
 
 def _gram(tall: Tensor) -> Tensor:  # (rows, columns) -> (columns, columns), float64
-    gram = torch.zeros(tall.shape[1], tall.shape[1], dtype=torch.float64)
+    """The Gram matrix, its lower triangle only: the eigensolvers read no more."""
+    columns = tall.shape[1]
+    step = max(64, -(-columns // _GRAM_BANDS))
+    gram = torch.zeros(columns, columns, dtype=torch.float64)
     for block in _row_blocks(tall):
         wide = block.double()
-        gram.addmm_(wide.mT, wide)
+        for start in range(0, columns, step):
+            end = min(columns, start + step)
+            gram[start:end, :end].addmm_(wide[:, start:end].mT, wide[:, :end])
     return gram
 
 
