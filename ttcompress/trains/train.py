@@ -91,7 +91,7 @@ def _apply_mpo(layout: Layout, cores: Sequence[Tensor], x: Tensor) -> Tensor:
     flipped_x = _flip_modes(x.reshape(-1, x.shape[-1]), layout.column_modes)
     flipped_cores = [core.permute(3, 1, 2, 0) for core in reversed(cores)]
     y = _sweep_mpo(layout.reversed, flipped_cores, flipped_x)
-    return _flip_modes(y, layout.row_modes[::-1]).reshape(*batch, -1)
+    return _flip_modes(y, layout.row_modes[::-1]).reshape(*batch, layout.shape[0])
 
 
 def _sweep_mpo(layout: Layout, cores: Sequence[Tensor], x: Tensor) -> Tensor:
@@ -105,7 +105,7 @@ def _sweep_mpo(layout: Layout, cores: Sequence[Tensor], x: Tensor) -> Tensor:
         pending = state.shape[-1] // column
         split = state.reshape(*state.shape[:-1], column, pending)
         state = torch.einsum("bdrcp,rmcs->bdmsp", split, core).flatten(1, 2)
-    return state.reshape(*batch, -1)
+    return state.reshape(*batch, layout.shape[0])
 
 
 def _flip_modes(x: Tensor, modes: Sequence[int]) -> Tensor:  # (batch, columns) -> the same
