@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -10,28 +11,48 @@ from torch import Tensor, nn
 from ttcompress.errors import ArtifactError
 from ttcompress.modules.geometry import DirectionNames, direction_names, tensor_shapes
 from ttcompress.modules.products import Product
-from ttcompress.modules.running import Run, checked_run
+from ttcompress.modules.running import Run, Way, Work, checked_run, faster_way
 from ttcompress.modules.steps import Direction, Mode
-from ttcompress.modules.weights import Matrix, TrainWeight, hold, product
+from ttcompress.modules.weights import Matrix, TrainWeight, hold, product, work
 from ttcompress.trains.train import Train
-from ttcompress.weights import RecurrentStack
+from ttcompress.weights import Kind, RecurrentStack
 
 
 class RecurrentHolder(nn.Module):
     """The tensors of a recurrent layer under torch's names, trains and dense ones together."""
 
+    kind: ClassVar[Kind]
+    trains_rebuilt: ClassVar[bool]  # "auto" rebuilds the dense weights at every training step
+
     def __init__(
-        self, stack: RecurrentStack, tensors: Mapping[str, Train | Tensor], mode: Mode, run: Run
+        self,
+        stack: RecurrentStack,
+        tensors: Mapping[str, Train | Tensor],
+        *,
+        nonlinearity: str = "tanh",
+        run: Run = "auto",
     ) -> None:
         super().__init__()
+        if stack.kind != self.kind:
+            raise ValueError(f"the geometry is of kind {stack.kind}, but this is a {self.kind}")
         self.stack = stack
-        self.mode = mode
+        self.mode: Mode = _mode(stack.kind, nonlinearity)
         self.run: Run = checked_run(run)
         self.input_size = stack.input_size
         self.hidden_size = stack.hidden_size
         self.bias = stack.bias
         for name, value in _checked(stack, tensors).items():
             setattr(self, name, hold(value))
+
+    @property
+    def nonlinearity(self) -> str:
+        """ "relu" or "tanh", as `torch.nn.RNN` says it."""
+        return "relu" if self.mode == "RNN_RELU" else "tanh"
+
+    @property
+    def trains(self) -> dict[str, TrainWeight]:
+        """The matrices held as trains."""
+        return {name: m for name, m in self.named_children() if isinstance(m, TrainWeight)}
 
     @property
     def _names(self) -> tuple[DirectionNames, ...]:
@@ -56,16 +77,57 @@ class RecurrentHolder(nn.Module):
             reverse=reverse,
         )
 
-    @property
-    def trains(self) -> dict[str, TrainWeight]:
-        """The matrices held as trains."""
-        return {name: m for name, m in self.named_children() if isinstance(m, TrainWeight)}
+    def _way(self, batch: int, steps: int) -> Way:
+        """How a call runs: as `run` says, or by cost."""
+        if self.run != "auto":
+            return self.run
+        if not self.trains or self._autocast():
+            return "rebuilt"
+        tracked = any(weight.trained for weight in self.trains.values())
+        if tracked and self.training and self.trains_rebuilt:
+            return "rebuilt"
+        return faster_way(self._work, batch, steps, self._device.type, tracked=tracked)
 
-    def _trained(self) -> bool:
-        """Whether this call must lead gradients back to cores."""
-        return torch.is_grad_enabled() and any(
-            core.requires_grad for weight in self.trains.values() for core in weight.cores
+    @property
+    def _work(self) -> tuple[Work, ...]:
+        """What each layer and direction has to multiply, both ways."""
+        return tuple(
+            Work(
+                self.mode,
+                self.hidden_size,
+                ih=work(self._matrix(names.weight_ih)),
+                hh=work(self._matrix(names.weight_hh)),
+                hr=None if names.weight_hr is None else work(self._matrix(names.weight_hr)),
+            )
+            for names in self._names
         )
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return self._matrix(self._names[0].weight_ih).dtype
+
+    @property
+    def _device(self) -> torch.device:
+        return self._matrix(self._names[0].weight_ih).device
+
+    def _autocast(self) -> bool:
+        return torch.is_autocast_enabled(self._device.type)
+
+
+def _mode(kind: Kind, nonlinearity: str) -> Mode:
+    """The equations, in torch's words.
+
+    Raises:
+        ValueError: an RNN's nonlinearity is neither "tanh" nor "relu".
+    """
+    modes: dict[tuple[Kind, str], Mode] = {("rnn", "tanh"): "RNN_TANH", ("rnn", "relu"): "RNN_RELU"}
+    if kind == "lstm":
+        return "LSTM"
+    if kind == "gru":
+        return "GRU"
+    if (kind, nonlinearity) not in modes:
+        raise ValueError(f"nonlinearity is {nonlinearity!r}; it must be 'tanh' or 'relu'")
+    return modes[kind, nonlinearity]
 
 
 def _checked(

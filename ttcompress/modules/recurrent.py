@@ -44,27 +44,46 @@ class Recurrent(RecurrentHolder):
     Args:
         stack: the geometry.
         tensors: a train or a tensor for every name that `torch.nn` gives, "weight_ih_l0", ...
-        mode: the equations, in torch's words.
+        nonlinearity: "tanh" or "relu", of an RNN.
         batch_first: the input is (batch, time, input) and not (time, batch, input).
         dropout: probability, on the output of every layer but the last, while training.
         run: how to compute.
     """
 
+    trains_rebuilt = True
+
     def __init__(
         self,
         stack: RecurrentStack,
         tensors: Mapping[str, Train | Tensor],
-        mode: Mode,
-        batch_first: bool,
-        dropout: float,
-        run: Run,
+        *,
+        nonlinearity: str = "tanh",
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        run: Run = "auto",
     ) -> None:
-        super().__init__(stack, tensors, mode, run)
+        super().__init__(stack, tensors, nonlinearity=nonlinearity, run=run)
         self.batch_first = batch_first
         self.dropout = dropout
         self.num_layers = stack.num_layers
         self.bidirectional = stack.bidirectional
         self.proj_size = stack.proj_size
+
+    @classmethod
+    def from_dense(
+        cls, module: nn.RNNBase, tensors: Mapping[str, Train | Tensor], *, run: Run = "auto"
+    ) -> Self:
+        """The same layer with some tensors replaced; the others are copied from `module`."""
+        everything = {**dict(module.named_parameters()), **tensors}
+        layer = cls(
+            stack_of(module),
+            everything,
+            nonlinearity="relu" if module.mode == "RNN_RELU" else "tanh",
+            batch_first=module.batch_first,
+            dropout=module.dropout,
+            run=run,
+        )
+        return layer.train(module.training)
 
     @property
     def all_weights(self) -> list[list[Matrix]]:
@@ -94,6 +113,11 @@ class Recurrent(RecurrentHolder):
         self, input: Tensor | PackedSequence, state: State | None
     ) -> tuple[Tensor | PackedSequence, State]:
         call = read_call(input, self.batch_first, self.input_size)
+        if call.data.dtype != self._dtype and not self._autocast():
+            raise ValueError(
+                f"the input is {call.data.dtype}, but the layer's weights are {self._dtype}; "
+                "convert one of them with .to"
+            )
         sizes, layers = self._state_sizes, len(self._names)
         if state is None:
             state = zero_state(call, sizes, layers)
@@ -108,16 +132,11 @@ class Recurrent(RecurrentHolder):
     def _eagerly(self, call: Call, state: State) -> tuple[Tensor, State]:
         if self._way(call.batch, call.steps) == "rebuilt":
             return self._fused(call, state)
-        in_place = not (self._tracked(call.data, *state) or _autocast(call.data))
+        in_place = not (self._tracked(call.data, *state) or self._autocast())
         return self._layers(call, state, layer_in_place if in_place else layer_with_gradients)
 
     def _as_scan(self, call: Call, state: State) -> tuple[Tensor, State]:
         return self._layers(call, state, layer_as_scan)
-
-    def _way(self, batch: int, steps: int) -> Way:
-        if self.run != "auto":
-            return self.run
-        return "rebuilt" if self._trained() else "factored"
 
     def _tracked(self, *tensors: Tensor) -> bool:
         """Whether autograd records this call."""
@@ -158,23 +177,7 @@ class Recurrent(RecurrentHolder):
 class LSTM(Recurrent):
     """`torch.nn.LSTM` with trains for matrices."""
 
-    def __init__(
-        self,
-        stack: RecurrentStack,
-        tensors: Mapping[str, Train | Tensor],
-        *,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        run: Run = "auto",
-    ) -> None:
-        super().__init__(stack, tensors, "LSTM", batch_first, dropout, run)
-
-    @classmethod
-    def from_dense(cls, module: nn.LSTM, tensors: Mapping[str, Train | Tensor]) -> Self:
-        """The same layer with some tensors replaced; the others are copied from `module`."""
-        everything = {**dict(module.named_parameters()), **tensors}
-        options: dict[str, Any] = {"batch_first": module.batch_first, "dropout": module.dropout}
-        return cls(stack_of(module), everything, **options).train(module.training)
+    kind = "lstm"
 
     def forward(
         self, input: Tensor | PackedSequence, hx: tuple[Tensor, Tensor] | None = None
@@ -187,23 +190,7 @@ class LSTM(Recurrent):
 class GRU(Recurrent):
     """`torch.nn.GRU` with trains for matrices."""
 
-    def __init__(
-        self,
-        stack: RecurrentStack,
-        tensors: Mapping[str, Train | Tensor],
-        *,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        run: Run = "auto",
-    ) -> None:
-        super().__init__(stack, tensors, "GRU", batch_first, dropout, run)
-
-    @classmethod
-    def from_dense(cls, module: nn.GRU, tensors: Mapping[str, Train | Tensor]) -> Self:
-        """The same layer with some tensors replaced; the others are copied from `module`."""
-        everything = {**dict(module.named_parameters()), **tensors}
-        options: dict[str, Any] = {"batch_first": module.batch_first, "dropout": module.dropout}
-        return cls(stack_of(module), everything, **options).train(module.training)
+    kind = "gru"
 
     def forward(
         self, input: Tensor | PackedSequence, hx: Tensor | None = None
@@ -214,29 +201,9 @@ class GRU(Recurrent):
 
 
 class RNN(Recurrent):
-    """`torch.nn.RNN` with trains for matrices; `nonlinearity` is "tanh" or "relu"."""
+    """`torch.nn.RNN` with trains for matrices."""
 
-    def __init__(
-        self,
-        stack: RecurrentStack,
-        tensors: Mapping[str, Train | Tensor],
-        *,
-        nonlinearity: str = "tanh",
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        run: Run = "auto",
-    ) -> None:
-        mode: Mode = "RNN_RELU" if nonlinearity == "relu" else "RNN_TANH"
-        super().__init__(stack, tensors, mode, batch_first, dropout, run)
-        self.nonlinearity = nonlinearity
-
-    @classmethod
-    def from_dense(cls, module: nn.RNN, tensors: Mapping[str, Train | Tensor]) -> Self:
-        """The same layer with some tensors replaced; the others are copied from `module`."""
-        everything = {**dict(module.named_parameters()), **tensors}
-        options: dict[str, Any] = {"batch_first": module.batch_first, "dropout": module.dropout}
-        options["nonlinearity"] = module.nonlinearity
-        return cls(stack_of(module), everything, **options).train(module.training)
+    kind = "rnn"
 
     def forward(
         self, input: Tensor | PackedSequence, hx: Tensor | None = None
@@ -244,7 +211,3 @@ class RNN(Recurrent):
         """As `torch.nn.RNN.forward`."""
         output, (hidden,) = self._call(input, None if hx is None else (hx,))
         return output, hidden
-
-
-def _autocast(data: Tensor) -> bool:
-    return torch.is_autocast_enabled(data.device.type)

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from ttcompress.modules.products import ChainProduct, DenseProduct, FactorProduct, Product
+from ttcompress.modules.running import CALLS_OF_A_CORE, MatrixWork
+from ttcompress.plan.layout import Layout
 from ttcompress.trains.train import Train
 
 Made = TypeVar("Made")
@@ -48,9 +50,8 @@ class TrainWeight(nn.Module):
         super().__init__()
         self.layout = train.layout
         self.ranks = train.ranks
-        # Not inference tensors even under inference_mode: those cannot tell that they changed.
-        with torch.inference_mode(False):
-            self.cores = nn.ParameterList(nn.Parameter(c.detach().clone()) for c in train.cores)
+        self.work = _work(train.layout, train.ranks)
+        self.cores = nn.ParameterList(nn.Parameter(copied(core)) for core in train.cores)
         self._product: _Kept[Product] | None = None
         self._dense: _Kept[Tensor] | None = None
 
@@ -66,32 +67,28 @@ class TrainWeight(nn.Module):
         return self._dense.value
 
     def product(self) -> Product:
-        """The factored way to multiply by the matrix, see `way`."""
+        """Multiply by the factors of an MPS, or along an MPO's cores where that costs less."""
         if not self._may_keep():
             return self._make_product()
         self._product = self._renewed(self._product, self._make_product)
         return self._product.value
 
     @property
-    def way(self) -> str:
-        """How `product` multiplies: "factors", "chain", or "rebuilt" where that is cheaper."""
-        if self.layout.format == "mps":
-            return "factors"
-        rows, columns = self.layout.shape
-        chain = self.layout.chain_multiply_adds(self.ranks)
-        return "chain" if chain < rows * columns else "rebuilt"
+    def trained(self) -> bool:
+        """Whether gradients must reach the cores."""
+        return torch.is_grad_enabled() and any(core.requires_grad for core in self.cores)
 
     def _make_product(self) -> Product:
         train = self.as_train()
-        if self.way == "factors":
+        if self.layout.format == "mps":
             left, right = train.factors()
             return FactorProduct(right.contiguous().mT, left.mT.contiguous())
-        return ChainProduct(train) if self.way == "chain" else DenseProduct(train.to_dense())
+        cheaper = self.work.factored < self.work.dense
+        return ChainProduct(train) if cheaper else DenseProduct(train.to_dense())
 
     def _may_keep(self) -> bool:
         """Nothing is kept while cores may be trained, nor while a compiler is looking."""
-        trained = torch.is_grad_enabled() and any(core.requires_grad for core in self.cores)
-        return not (self.training or trained or torch.compiler.is_compiling())
+        return not (self.training or self.trained or torch.compiler.is_compiling())
 
     def _renewed(self, kept: _Kept[Made] | None, make: Callable[[], Made]) -> _Kept[Made]:
         cores = tuple(self.cores)
@@ -153,10 +150,16 @@ Matrix = TrainWeight | Tensor
 
 def hold(value: Train | Tensor) -> Matrix:
     """A train as a `TrainWeight`, a tensor as a parameter; values are copied."""
-    if isinstance(value, Train):
-        return TrainWeight(value)
+    return TrainWeight(value) if isinstance(value, Train) else nn.Parameter(copied(value))
+
+
+def copied(tensor: Tensor) -> Tensor:
+    """The values in memory of their own.
+
+    Never an inference tensor, not even under inference_mode: those cannot tell that they changed.
+    """
     with torch.inference_mode(False):
-        return nn.Parameter(value.detach().clone())
+        return tensor.detach().clone()
 
 
 def dense(matrix: Matrix) -> Tensor:  # (rows, columns)
@@ -167,6 +170,25 @@ def dense(matrix: Matrix) -> Tensor:  # (rows, columns)
 def product(matrix: Matrix) -> Product:
     """The cheapest product without rebuilding, or with the parameter itself."""
     return matrix.product() if isinstance(matrix, TrainWeight) else DenseProduct(matrix)
+
+
+def work(matrix: Matrix) -> MatrixWork:
+    """What multiplying by the matrix costs, both ways."""
+    if isinstance(matrix, TrainWeight):
+        return matrix.work
+    return MatrixWork(matrix.numel(), matrix.numel(), calls=1, rebuild=0)
+
+
+def _work(layout: Layout, ranks: tuple[int, ...]) -> MatrixWork:
+    rows, columns = layout.shape
+    whole = rows * columns
+    if layout.middle is not None:
+        middle = ranks[layout.middle]
+        return MatrixWork(whole, (rows + columns) * middle, calls=2, rebuild=whole * middle)
+    chain, rebuild = layout.chain_multiply_adds(ranks), whole * max(ranks, default=1)
+    if chain < whole:
+        return MatrixWork(whole, chain, CALLS_OF_A_CORE * layout.cores, rebuild)
+    return MatrixWork(whole, whole, 1, rebuild)
 
 
 def _versions(tensors: tuple[Tensor, ...]) -> tuple[int, ...]:

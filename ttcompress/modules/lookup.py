@@ -1,0 +1,40 @@
+"""Some rows of a train's matrix: a `Train` and row numbers enter, the rows leave; nothing more.
+
+The matrix is never built: each row number is written in digits over the row modes, and a digit
+picks one slice of its core.
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ttcompress.trains.train import Train
+
+
+def lookup_rows(train: Train, indices: Tensor) -> Tensor:  # (count,) -> (count, columns)
+    """Rows of the matrix, differentiable in the cores.
+
+    Raises:
+        IndexError: an index is negative, or not below the number of rows.
+    """
+    modes = train.layout.row_modes
+    state = train.cores[0].new_ones(len(indices), 1, 1)  # (count, columns done, rank)
+    for position, (mode, core) in enumerate(zip(modes, train.cores, strict=False)):
+        digits = indices // prod(modes[position + 1 :])
+        if position:  # not the first, so that an index out of range stays out of range
+            digits = digits % mode
+        state = torch.einsum("cda,cabe->cdbe", state, _slices(core, digits)).flatten(1, 2)
+    if train.layout.format == "mps":
+        return state.flatten(1) @ train.factors()[1]
+    return state.flatten(1)
+
+
+def _slices(core: Tensor, digits: Tensor) -> Tensor:  # (count, rank, column mode or 1, rank)
+    """The slice of a core that each digit of its row mode picks."""
+    first, last = core.shape[0], core.shape[-1]
+    table = core.movedim(1, 0).flatten(1)
+    return functional.embedding(digits, table).reshape(len(digits), first, -1, last)
