@@ -51,6 +51,10 @@ def test_without_rules_the_default_decides_about_the_rest() -> None:
     assert [a.format for a in assign("[]", default="decompose")] == ["mps"] * 4
 
 
+def test_beside_rules_the_default_decides_about_recurrent_weights_too() -> None:
+    assert [a.format for a in assign("[{weights: embedding}]")] == ["mps", "keep", "keep", "keep"]
+
+
 def test_first_match_wins_and_a_rule_falls_back_on_the_recipe() -> None:
     rules = """
   - {weights: "*hh*", format: mpo, store: int4}

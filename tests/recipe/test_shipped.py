@@ -84,6 +84,8 @@ def test_a_path_is_found_as_well_as_a_name(tmp_path: Path, monkeypatch: pytest.M
     assert find_recipe("small.yaml") == Path("small.yaml")
     assert find_recipe(tmp_path / "small.yaml") == tmp_path / "small.yaml"
     assert find_recipe("small").read_text() != "mine"
+    (tmp_path / "small").write_text("mine")
+    assert find_recipe("small").read_text() != "mine"
     (tmp_path / "mine").write_text("mine")
     assert find_recipe("mine") == Path("mine")
 
