@@ -93,14 +93,19 @@ def round_to(values: Tensor, store: Store) -> Rounded:
 
 def _round_to_levels(flat: Tensor, store: Store) -> dict[str, Tensor]:
     group = _group(store)
-    groups = pad(flat, (0, -flat.numel() % group)).reshape(-1, group)
-    steps = torch.cat([_best_steps(chunk, store.bits) for chunk in torch.split(groups, _CHUNK)])
+    full = flat.numel() - flat.numel() % group
+    whole, short = flat[:full], flat[full:]
+    chunks = list(torch.split(whole.reshape(-1, group), _CHUNK))
+    if short.numel():
+        chunks.append(short[None])  # not padded: zeros would pull its step towards them
+    steps = torch.cat([_best_steps(chunk, store.bits) for chunk in chunks])
     factor = steps.max() if steps.numel() else torch.tensor(0.0)
     if not (bool(factor.isfinite()) and (float(factor) > 0 or not bool(flat.any()))):
         raise DecompositionError(
             f"{store.name} cannot hold the value {float(flat.abs().max()):.3g}"
         )
     scales = (steps / factor if factor > 0 else steps).half()
+    groups = pad(flat, (0, -flat.numel() % group)).reshape(-1, group)
     codes = _codes(groups, (scales.float() * factor)[:, None], store.bits)
     planes = _pack(codes.reshape(-1)[: flat.numel()], store.bits)
     return {".planes": planes, ".scales": scales, ".factor": factor}
