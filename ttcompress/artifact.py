@@ -11,13 +11,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ttcompress.canonical import file_size, write_safetensors
 from ttcompress.checkpoint import rebuild
+from ttcompress.checkpoint.names import names_inside
 from ttcompress.compress import StoredWeight
 from ttcompress.errors import ArtifactError, InputError
 from ttcompress.files import written_whole
@@ -25,9 +26,12 @@ from ttcompress.plan.layout import Layout
 from ttcompress.report.model import Json, Report
 from ttcompress.stores import STORES
 from ttcompress.trains.rounding import Rounded
+from ttcompress.trains.train import Train
 from ttcompress.weights import RecurrentStack, Weight
 
 FORMAT_VERSION = 1
+
+Held = TypeVar("Held")
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,19 +51,33 @@ class CompressedModel:
     report: Report
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Every tensor of the model, dense, in the source's dtype, under all of its names.
+        """The model's state dict: dense, in the source's dtype, tied tensors under all names.
 
-        Tied names share one tensor object. Wrapper keys and prefixes (`module.`) are gone; see
-        `restored` for the source's own nesting.
+        Names are the model's own: wrapper keys and prefixes (`module.`) are gone; see `restored`
+        for the source's own nesting.
         """
-        first = {stored.weight.name: stored.dense() for stored in self.weights} | dict(self.kept)
-        ordered = [name for name in self.source_paths if name in first]
-        ordered += [name for name in first if name not in self.source_paths]
-        return {tied: first[name] for name in ordered for tied in self.ties.get(name, (name,))}
+        dense = self._dense()
+        return {name: dense[name] for name in names_inside(self.source_paths)}
 
     def restored(self) -> Any:
         """The source's content: plain nested dicts with its nesting, keys, shapes and dtypes."""
-        return rebuild(self.carried, self.state_dict())
+        return rebuild(self.carried, self._dense())
+
+    def content(self) -> dict[str, Train | Tensor]:
+        """The state dict with decomposed weights as trains, in float32."""
+        first: dict[str, Train | Tensor] = dict(self.kept)
+        for stored in self.weights:
+            first[stored.weight.name] = stored.train() if stored.layout else stored.dense()
+        everything = self._under_all_names(first)
+        return {name: everything[name] for name in names_inside(self.source_paths)}
+
+    def _dense(self) -> dict[str, Tensor]:
+        dense = {stored.weight.name: stored.dense() for stored in self.weights}
+        return self._under_all_names({**self.kept, **dense})
+
+    def _under_all_names(self, first: Mapping[str, Held]) -> dict[str, Held]:
+        """Tied names share one object."""
+        return {tied: held for name, held in first.items() for tied in self.ties.get(name, (name,))}
 
     def save(self, path: str | Path, overwrite: bool = False) -> None:
         """Write the artifact, whole or not at all; the same model gives the same bytes.

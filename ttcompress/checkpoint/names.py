@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 COMPILED = "_orig_mod."  # torch.compile, around any module
 PARALLEL = "module."  # DataParallel and its kin, around the whole model
@@ -22,6 +22,23 @@ def canonical_names(keys: Sequence[str]) -> tuple[str, ...]:
     while names and all(len(name) > len(PARALLEL) and name.startswith(PARALLEL) for name in names):
         names = [name.removeprefix(PARALLEL).removeprefix(COMPILED) for name in names]
     return tuple(names) if len(set(names)) == len(names) else tuple(keys)
+
+
+def names_inside(source_paths: Mapping[str, str]) -> tuple[str, ...]:
+    """The names of the tensors in the state dict, in the file's order.
+
+    What lies beside the state dict is named by its place in the file, and what lies inside is not.
+
+    Example:
+        >>> names_inside({"head.weight": "model.head.weight", "loss_history": "loss_history"})
+        ('head.weight',)
+    """
+    moved = {
+        name: path.replace(COMPILED, "") != name.replace(COMPILED, "")
+        for name, path in source_paths.items()
+    }
+    nested = any(moved.values())
+    return tuple(name for name in source_paths if moved[name] or not nested)
 
 
 def unused_name(wanted: str, taken: Container[str]) -> str:
