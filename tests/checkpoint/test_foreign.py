@@ -182,3 +182,44 @@ def test_a_big_endian_file_is_refused(tmp_path: Path) -> None:
             new.writestr(name, b"big" if name.endswith("byteorder") else old.read(name))
     with pytest.raises(CheckpointError, match="big-endian"):
         open_checkpoint(tmp_path / "m")
+
+
+def test_an_entry_that_the_directory_misplaces_is_refused(tmp_path: Path) -> None:
+    torch.save({"w": torch.ones(2, 2)}, tmp_path / "m")
+    data = (tmp_path / "m").read_bytes()
+    (tmp_path / "m").write_bytes(data[:4] + data[8:])
+    with pytest.raises(CheckpointError, match="not where the archive's directory says"):
+        open_checkpoint(tmp_path / "m")
+
+
+def test_damaged_compressed_data_is_refused(tmp_path: Path) -> None:
+    torch.save({"w": torch.ones(2, 2)}, tmp_path / "stored")
+    with (
+        zipfile.ZipFile(tmp_path / "stored") as old,
+        zipfile.ZipFile(tmp_path / "m", "w", zipfile.ZIP_DEFLATED) as new,
+    ):
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    data = bytearray((tmp_path / "m").read_bytes())
+    data[60:70] = b"\xff" * 10
+    (tmp_path / "m").write_bytes(data)
+    with pytest.raises(CheckpointError, match="does not decompress"):
+        open_checkpoint(tmp_path / "m")
+
+
+def test_a_file_that_vanished_after_opening(tmp_path: Path) -> None:
+    save_file({"w": torch.ones(2, 2)}, tmp_path / "m")
+    checkpoint = open_checkpoint(tmp_path / "m")
+    (tmp_path / "m").unlink()
+    with pytest.raises(TTCompressError, match="cannot be read"):
+        checkpoint.tensor("w")
+
+
+def test_foreign_metadata_is_named(tmp_path: Path) -> None:
+    save_file({"w": torch.ones(2, 2)}, tmp_path / "m", {"format": "pt", "author": "someone"})
+    assert open_checkpoint(tmp_path / "m").notes == ("metadata not carried: author",)
+
+
+def test_a_folder_without_checkpoints(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="Give a checkpoint file"):
+        open_checkpoint(tmp_path)

@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ttcompress.checkpoint import open_checkpoint
+from ttcompress.checkpoint.arrays import numpy_builders
 from ttcompress.checkpoint.builders import BUILDERS
 from ttcompress.checkpoint.inert import Stub
 from ttcompress.checkpoint.pickles import PickleReader
@@ -193,3 +194,82 @@ def test_control_characters_in_a_name_are_not_shown() -> None:
     with pytest.raises(CheckpointError) as caught:
         read(b"\x80\x02cos\n\x1b[2Jsystem\n)R.")
     assert "\x1b" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "data, expected",
+    [
+        (b"K\x01K\x020.", 1),
+        (b"K\x05(0.", 5),
+        (b"K\x05(K\x01K\x021.", 5),
+        (b"K\x052\x86.", (5, 5)),
+        (b"(K\x01K\x02d.", {1: 2}),
+        (b"(K\x01K\x02l.", [1, 2]),
+        (b"]K\x01a.", [1]),
+        (b"}K\x01K\x02s.", {1: 2}),
+        (b"I01\n.", True),
+        (b"L12L\n.", 12),
+        (b"U\x02ab.", "ab"),
+    ],
+)
+def test_old_instructions_do_what_python_does(data: bytes, expected: Any) -> None:
+    assert read(b"\x80\x02" + data) == pickle.loads(b"\x80\x02" + data) == expected
+
+
+class Slotted:
+    """Keeps an attribute in a slot, and one in its dictionary."""
+
+    __slots__ = ("__dict__", "fixed")
+
+
+class Keyword:
+    """Is made with a keyword argument."""
+
+    def __new__(cls, *, size: int = 0) -> "Keyword":
+        return super().__new__(cls)
+
+    def __getnewargs_ex__(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return (), {"size": 3}
+
+
+def test_slots_are_attributes() -> None:
+    value = Slotted()
+    value.fixed, value.free = 1, 2
+    assert read(pickle.dumps(value, 2)).attributes == {"fixed": 1, "free": 2}
+
+
+def test_keyword_arguments_are_attributes() -> None:
+    assert read(pickle.dumps(Keyword(), 4)).attributes == {"size": 3}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"]K\x01K\x02s.",
+        b"K\x01K\x02a.",
+        b"K\x01K\x02\x93.",
+        b"}(K\x01u.",
+        b"h\x05.",
+        b"Pid\n.",
+        b"cnumpy\ndtype\nX\x00\x00\x00\x00\x85R.",
+    ],
+    ids=["keys to a list", "items to a number", "name", "odd pairs", "memo", "storage", "no code"],
+)
+def test_misused_instructions_are_damage(data: bytes) -> None:
+    with pytest.raises(CheckpointError, match="its pickle is damaged"):
+        read_any(b"\x80\x02" + data)
+
+
+def read_any(data: bytes) -> Any:
+    builders = {**BUILDERS, **numpy_builders({})}
+    return PickleReader(builders, no_storages).read(io.BytesIO(data))
+
+
+def test_what_an_unknown_call_returns_is_unknown_when_called() -> None:
+    value = read(b"\x80\x02cmine\nmake\n)R)R.")
+    assert isinstance(value, Stub) and str(value.cls) == "mine.make"
+
+
+def test_too_deep_a_key_ends_in_the_error() -> None:
+    with pytest.raises(CheckpointError, match="10000 parts"):
+        read(b"\x80\x02}" + b")" + b"\x85" * 10_001 + b"Ns.")

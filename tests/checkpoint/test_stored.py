@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from ttcompress.checkpoint import Checkpoint, open_checkpoint
 from ttcompress.checkpoint.stored import (
+    SLAB,
     MemoryBytes,
     StoredTensor,
     check_tensor,
@@ -190,3 +193,32 @@ UNREADABLE = {
 def test_a_tensor_of_another_kind_is_named(kind: str, opened: Opened) -> None:
     with pytest.raises(CheckpointError, match=r"model\.bin: odd: is a .*Save"):
         opened({"w": torch.ones(2, 2), "odd": UNREADABLE[kind]()})
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 4), st.integers(0, 9)), min_size=1, max_size=3),
+    st.integers(0, 5),
+    st.integers(1, 100),
+)
+def test_any_window_is_read_slab_by_slab(
+    axes: list[tuple[int, int]], offset: int, slab: int
+) -> None:
+    shape, stride = tuple(size for size, _ in axes), tuple(step for _, step in axes)
+    values = torch.arange(offset + 90, dtype=torch.int32)
+    stored = StoredTensor("s", torch.int32, offset, shape, stride)
+    source = MemoryBytes(memoryview(values.numpy().tobytes()))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ttcompress.checkpoint.stored.SLAB", slab)
+        read = read_tensor(stored, {"s": source})
+    assert torch.equal(read, values.as_strided(shape, stride, offset))
+
+
+def test_a_transposed_weight_is_never_held_twice(tmp_path: Path) -> None:
+    path = tmp_path / "m"
+    torch.save({"w": torch.zeros(1000, 5000).t()}, path)
+    checkpoint = open_checkpoint(path)
+    tracemalloc.start()
+    tensor = checkpoint.tensor("w")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert tensor.is_contiguous() and peak < 2 * SLAB

@@ -80,10 +80,10 @@ def _window(
         raise TypeError("a tensor without a storage")
     shape, stride = _whole_numbers(shape), _whole_numbers(stride)
     (offset,) = _whole_numbers((offset,))
-    offset += storage.offset * storage.dtype.itemsize // dtype.itemsize
     available = storage.numel * storage.dtype.itemsize // dtype.itemsize
     if offset + span_of(shape, stride) > available:
         raise ValueError(f"shape {shape} at {offset} leaves its storage of {available} elements")
+    offset += storage.offset * storage.dtype.itemsize // dtype.itemsize
     return StoredTensor(storage.key, dtype, offset, shape, stride)
 
 

@@ -60,14 +60,7 @@ class PickleReader:
                     )
                 ACTIONS[opcode.name](self, argument)
             return self.stack.pop()
-        except (
-            LookupError,
-            TypeError,
-            ValueError,
-            ArithmeticError,
-            AttributeError,
-            MemoryError,
-        ) as error:
+        except _DAMAGE as error:
             raise CheckpointError(
                 f"its pickle is damaged ({type(error).__name__}: {str(error)[:120]}). "
                 "Copy or download the file again."

@@ -23,6 +23,8 @@ FLOATS = frozenset({torch.float64, torch.float32, torch.float16, torch.bfloat16}
 
 MAX_DIMENSIONS = 64  # torch's own limit
 
+SLAB = 4 * 2**20  # bytes of a tensor with unusual strides that are read at a time
+
 EXPANSION_ALLOWANCE = 16 * 2**20
 """Bytes that a tensor with repeated elements (stride 0) may take beyond what its storage holds."""
 
@@ -211,8 +213,34 @@ def read_tensor(stored: StoredTensor, storages: Mapping[str, Bytes]) -> torch.Te
     """
     if 0 in stored.shape:
         return torch.empty(stored.shape, dtype=stored.dtype)
+    source = storages[stored.storage]
+    if stored.stride == contiguous_stride(stored.shape):
+        return _read_window(stored, source)
+    return _read_strided(stored, source)
+
+
+def _read_window(stored: StoredTensor, source: Bytes) -> torch.Tensor:
+    """A view with the window's strides on a buffer that holds just the window."""
     start = stored.offset * stored.dtype.itemsize
-    stop = start + stored.span * stored.dtype.itemsize
-    buffer = storages[stored.storage].read(start, stop)
+    buffer = source.read(start, start + stored.span * stored.dtype.itemsize)
     flat = torch.frombuffer(buffer, dtype=stored.dtype)
-    return flat.as_strided(stored.shape, stored.stride).contiguous()
+    return flat.as_strided(stored.shape, stored.stride)
+
+
+def _read_strided(stored: StoredTensor, source: Bytes) -> torch.Tensor:
+    """Slab by slab along the axis with the longest step, so that no second copy is ever held."""
+    tensor = torch.empty(stored.shape, dtype=stored.dtype)
+    axis = max(range(len(stored.shape)), key=stored.stride.__getitem__)
+    step = max(stored.stride[axis], 1)
+    thickness = max(SLAB // (step * stored.dtype.itemsize), 1)
+    for begin in range(0, stored.shape[axis], thickness):
+        count = min(thickness, stored.shape[axis] - begin)
+        slab = StoredTensor(
+            stored.storage,
+            stored.dtype,
+            stored.offset + begin * stored.stride[axis],
+            (*stored.shape[:axis], count, *stored.shape[axis + 1 :]),
+            stored.stride,
+        )
+        tensor.narrow(axis, begin, count).copy_(_read_window(slab, source))
+    return tensor

@@ -15,6 +15,7 @@ from typing import Any
 from ttcompress.checkpoint.arrays import numpy_builders
 from ttcompress.checkpoint.builders import BUILDERS, storage_dtype
 from ttcompress.checkpoint.foreign import foreign_zip
+from ttcompress.checkpoint.inert import shown
 from ttcompress.checkpoint.pickles import PickleReader
 from ttcompress.checkpoint.source import Source
 from ttcompress.checkpoint.stored import Bytes, DeflatedBytes, FileBytes, StoredStorage
@@ -99,19 +100,22 @@ def locate(path: Path, entry: zipfile.ZipInfo) -> Bytes:
     """
     if entry.flag_bits & 1:
         raise CheckpointError(
-            f"entry {entry.filename!r} is encrypted. Unpack the archive with its password first."
+            f"entry {shown(entry.filename)!r} is encrypted. "
+            "Unpack the archive with its password first."
         )
     if entry.compress_type != zipfile.ZIP_STORED:
         return DeflatedBytes(path, entry.filename, entry.file_size)
-    header = FileBytes(path, entry.header_offset, LOCAL_HEADER.size).read(0, LOCAL_HEADER.size)
-    signature, name, extra = LOCAL_HEADER.unpack(header)
-    start = entry.header_offset + LOCAL_HEADER.size + name + extra
-    if signature != b"PK\x03\x04" or start + entry.file_size > path.stat().st_size:
-        raise CheckpointError(
-            f"entry {entry.filename!r} is not where the archive's directory says. "
-            "Copy or download the file again."
-        )
-    return FileBytes(path, start, entry.file_size)
+    total, header = path.stat().st_size, entry.header_offset
+    if 0 <= header <= total - LOCAL_HEADER.size:
+        found = FileBytes(path, header, LOCAL_HEADER.size).read(0, LOCAL_HEADER.size)
+        signature, name, extra = LOCAL_HEADER.unpack(found)
+        start = header + LOCAL_HEADER.size + name + extra
+        if signature == b"PK\x03\x04" and start + entry.file_size <= total:
+            return FileBytes(path, start, entry.file_size)
+    raise CheckpointError(
+        f"entry {shown(entry.filename)!r} is not where the archive's directory says. "
+        "Copy or download the file again."
+    )
 
 
 def _check_expansion(path: Path, entries: dict[str, zipfile.ZipInfo]) -> None:

@@ -26,6 +26,9 @@ MAX_DEPTH = 100
 MAX_STEPS = 5_000_000
 """Values looked at in one walk; shared lists can make a small pickle look endless."""
 
+_BRANCHES = (dict, list, tuple, Stub, StoredTensor, PickledArray, Unreadable)
+"""What a tensor is or can be below of; a vocabulary's words need no look."""
+
 _OPTIMIZER_KEY = re.compile(r"(.*_)?optim(izer)?s?(_.*)?", re.IGNORECASE)
 
 
@@ -115,7 +118,7 @@ class _Walk:
                     f"its content is nested over {MAX_DEPTH} deep or has over {MAX_STEPS:,} parts; "
                     "no checkpoint does. Save the state dict alone."
                 )
-            if id(child) not in self.skipped:
+            if isinstance(child, _BRANCHES) and id(child) not in self.skipped:
                 yield key, child
         self.open.discard(id(value))
 
