@@ -10,6 +10,7 @@ Read this file first; every arrow is one call.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,12 @@ from ttcompress.progress import Progress, silent
 from ttcompress.recipe import Recipe, default_recipe, effective, find_recipe, load_recipe
 from ttcompress.recipe import recipe_from as recipe_from_mapping
 from ttcompress.report.build import build_report
+from ttcompress.weights import OtherTensor, Weight
 
 AnyRecipe = Recipe | str | Path | Mapping[str, Any] | None
 
 _HEADER_GUESS = 24_000  # bytes; a `size` budget measures the header and plans again
-_SIZE_ROUNDS = 6
+_ROUNDS = 6
 
 
 def compress(
@@ -53,9 +55,9 @@ def compress(
     chosen = as_recipe(recipe)
     checkpoint = open_checkpoint(source, key or chosen.key)
     spectra = spectra_for(checkpoint, chosen, progress)
-    if chosen.budget.size is None:
-        return execute(checkpoint, chosen, _plan(checkpoint, chosen, spectra), progress)
-    return _fitted(checkpoint, chosen, spectra, chosen.budget.size, progress)
+    if chosen.budget.size is not None:
+        return _within_size(checkpoint, chosen, spectra, chosen.budget.size, progress)
+    return _within_tolerance(checkpoint, chosen, spectra, progress)
 
 
 def plan(
@@ -101,7 +103,7 @@ def execute(
     """Carry out a plan: decompose, round, measure, and keep the rest."""
     results = list(decompose_weights(checkpoint, plan, progress))
     changed = {stored.weight.name for stored, _ in results}
-    tensors = [*checkpoint.weights, *checkpoint.others]
+    tensors: list[Weight | OtherTensor] = [*checkpoint.weights, *checkpoint.others]
     return CompressedModel(
         weights=tuple(stored for stored, _ in results),
         kept={t.name: checkpoint.tensor(t.name) for t in tensors if t.name not in changed},
@@ -125,7 +127,41 @@ def _plan(
     return make_plan(recipe, checkpoint.weights, checkpoint.others, spectra, overhead)
 
 
-def _fitted(
+def _within_tolerance(
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    spectra: Mapping[str, Spectra],
+    progress: Progress,
+    overhead: int = 0,
+) -> CompressedModel:
+    """Plan and execute until every measured error is within the tolerance.
+
+    A plan knows the rounding error only as an expectation: where the measured one is above the
+    tolerance, the next plan aims as much lower.
+    """
+    asked = aim = recipe.budget.tolerance
+    for _ in range(_ROUNDS):
+        aimed = replace(recipe, budget=replace(recipe.budget, tolerance=aim))
+        made = _plan(checkpoint, aimed, spectra, overhead)
+        model = execute(checkpoint, recipe, made, progress)
+        worst = _worst_error(made, model)
+        if not asked or not aim or worst <= asked:
+            return model
+        aim *= 0.999 * asked / worst
+    raise PlanError(
+        f"budget.tolerance: {asked} asked, but the stored weights lose {worst:.4g}. "
+        "Ask for a larger tolerance, or for a store with more bits."
+    )
+
+
+def _worst_error(made: Plan, model: CompressedModel) -> float:
+    """The largest measured error among the weights whose ranks or bits the budget chose."""
+    chosen = {p.weight.name for p in made.weights if p.in_budget and not p.explicit}
+    errors = [w.relative_error for w in model.report.weights if w.name in chosen]
+    return max(errors, default=0.0)
+
+
+def _within_size(
     checkpoint: Checkpoint,
     recipe: Recipe,
     spectra: Mapping[str, Spectra],
@@ -138,8 +174,8 @@ def _fitted(
     header that the round before really had.
     """
     overhead, best = _HEADER_GUESS, None
-    for _ in range(_SIZE_ROUNDS):
-        model = execute(checkpoint, recipe, _plan(checkpoint, recipe, spectra, overhead), progress)
+    for _ in range(_ROUNDS):
+        model = _within_tolerance(checkpoint, recipe, spectra, progress, overhead)
         written = model.file_bytes
         if written <= size and (best is None or written > best.file_bytes):
             best = model

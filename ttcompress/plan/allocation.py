@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from ttcompress.plan.options import Cost, Option
 
@@ -64,12 +65,12 @@ class Choice:
     option: Option
     ranks: tuple[int, ...]
 
-    @property
+    @cached_property
     def error(self) -> float:
         """Expected squared error."""
         return self.option.error(self.ranks)
 
-    @property
+    @cached_property
     def cost(self) -> Cost:
         """What it takes."""
         return self.option.cost(self.ranks)

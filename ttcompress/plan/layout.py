@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate, pairwise
 from math import prod
 from typing import Literal
@@ -35,12 +36,12 @@ class Layout:
     row_modes: tuple[int, ...]
     column_modes: tuple[int, ...]
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, int]:
         """(rows, columns) of the matrix."""
         return prod(self.row_modes), prod(self.column_modes)
 
-    @property
+    @cached_property
     def sizes(self) -> tuple[int, ...]:
         """Values of one slice of each core: the mode, or row mode x column mode."""
         if self.format == "mps":
@@ -57,7 +58,7 @@ class Layout:
         """Index of the middle rank of an MPS: the rank of the matrix. An MPO has none."""
         return len(self.row_modes) - 1 if self.format == "mps" else None
 
-    @property
+    @cached_property
     def cuts(self) -> tuple[tuple[int, int], ...]:
         """The unfolding between each core and the next, as (row prefix, column prefix).
 
@@ -72,7 +73,7 @@ class Layout:
         prefixes = accumulate(modes, lambda done, mode: (done[0] * mode[0], done[1] * mode[1]))
         return tuple(prefixes)[:-1]
 
-    @property
+    @cached_property
     def full_ranks(self) -> tuple[int, ...]:
         """The largest ranks that any matrix of this layout can need."""
         total = prod(self.shape)
@@ -125,7 +126,7 @@ class Layout:
             produced, pending = produced * row, pending // column
         return total
 
-    @property
+    @cached_property
     def reversed(self) -> Layout:
         """The same modes from last to first."""
         return Layout(self.format, self.row_modes[::-1], self.column_modes[::-1])

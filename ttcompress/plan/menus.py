@@ -120,12 +120,18 @@ def _option(
 
 
 def _tolerant(option: Option, tolerance: float | None) -> Option | None:
-    """Raise the floors so that the tolerance is met, at the least bytes; None if it cannot be."""
-    if not tolerance or option.floors == option.caps:
+    """Raise the floors so that the tolerance is met, at the least bytes; None if it cannot be.
+
+    Ranks that the recipe fixes are obeyed whatever they lose.
+    """
+    fixed = option.layout is not None and option.floors == option.caps
+    if not tolerance or fixed:
         return option
     allowed = tolerance**2 * option.energy
     if option.error(option.caps) > allowed:
         return None
+    if option.layout is None:
+        return option
     low, high, floors = 1e-18 * option.energy, option.energy, option.caps
     for _ in range(60):
         middle = (low * high) ** 0.5

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from functools import cached_property
 
 from ttcompress.plan.layout import Layout
 from ttcompress.plan.spectrum import Spectrum
 from ttcompress.stores import Store
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Cost:
     """What a choice takes: stored bytes, stored values, multiply-adds for one step."""
 
@@ -56,7 +56,7 @@ class Option:
     floors: tuple[int, ...] = ()
     caps: tuple[int, ...] = ()
 
-    @property
+    @cached_property
     def noise(self) -> float:
         """Relative squared error of rounding every core.
 
@@ -66,7 +66,12 @@ class Option:
         return self.store.noise * (self.layout.cores if self.layout else 1)
 
     def error(self, ranks: Sequence[int]) -> float:
-        """Expected squared error: discarded energy, and rounding noise on what is left."""
+        """Expected squared error: discarded energy, and rounding noise on what is left.
+
+        Without spectra (fixed ranks in a fixed store need none) there is nothing to expect: 0.
+        """
+        if not self.spectra:
+            return self.noise * self.energy
         tails = sum(s.tail(rank) for s, rank in zip(self.spectra, ranks, strict=True))
         return tails + self.noise * max(0.0, self.energy - tails)
 
@@ -96,6 +101,8 @@ class Option:
         return self._bounded(ranks)
 
     def _best_rank(self, k: int, ranks: tuple[int, ...], prices: Cost) -> int:
+        if self.floors[k] == self.caps[k]:
+            return self.caps[k]
         slope = self._slope(k, ranks, prices)
         wanted = self.spectra[k].rank_above(slope / max(1e-9, 1.0 - self.noise))
         return max(1, self.floors[k], min(wanted, self.caps[k]))
@@ -103,8 +110,10 @@ class Option:
     def _slope(self, k: int, ranks: tuple[int, ...], prices: Cost) -> float:
         """The price of one more of rank k."""
         assert self.layout is not None
-        (left, _), (_, right) = list(pairwise((1, *ranks, 1)))[k : k + 2]
-        values = left * self.layout.sizes[k] + self.layout.sizes[k + 1] * right
+        sizes = self.layout.sizes
+        left = ranks[k - 1] if k else 1
+        right = ranks[k + 1] if k + 1 < len(ranks) else 1
+        values = left * sizes[k] + sizes[k + 1] * right
         slope = values * (prices.params + prices.bytes * self.store.bits_with_scales / 8)
         if prices.multiply_adds:
             more = (*ranks[:k], ranks[k] + 1, *ranks[k + 1 :])
