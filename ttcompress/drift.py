@@ -1,0 +1,120 @@
+"""A model before and after enters; how far its hidden states part over time leaves.
+
+A recurrent layer feeds on its own output, so that a small error of its weights may grow from step
+to step. No task and no data are needed to see that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from ttcompress.artifact import CompressedModel
+from ttcompress.checkpoint import Checkpoint
+from ttcompress.errors import RecipeError
+from ttcompress.modules.geometry import tensor_shapes
+from ttcompress.tasks.recurrent_model import recurrent_module
+from ttcompress.weights import RecurrentStack
+
+STEPS = (1, 10, 100)
+SEQUENCES = 4
+
+TensorByName = Callable[[str], Tensor]
+
+
+def drift_over_time(
+    checkpoint: Checkpoint,
+    compressed: CompressedModel,
+    inputs: Mapping[str, Tensor] | None = None,
+    seed: int = 0,
+) -> dict[str, dict[str, float]]:
+    """Run each recurrent layer before and after, by itself, on the same inputs from zero states.
+
+    Args:
+        checkpoint: the model before.
+        compressed: the model after.
+        inputs: by a stack's prefix, (batch, time, input) for it; the others get standard normal
+            ones, which embeddings and hidden states of trained models resemble roughly.
+        seed: of those.
+
+    Returns:
+        By prefix and step, `{"lstm.": {"1": 0.02, "10": 0.05, "100": 0.06}}`: the norm of the
+        difference of the outputs after so many steps, relative to the norm before, over the batch.
+        Given inputs that are shorter have fewer steps.
+
+    Raises:
+        RecipeError: inputs of another shape, or for a stack that is not there.
+    """
+    given = inputs or {}
+    _check_inputs(given, compressed.stacks)
+    matrices = {name: s.dense for s in compressed.weights for name in s.weight.names}
+    kept = {n: t for name, t in compressed.kept.items() for n in compressed.ties.get(name, (name,))}
+
+    def after(name: str) -> Tensor:
+        return matrices[name]() if name in matrices else kept[name]
+
+    result = {}
+    for stack in compressed.stacks:
+        values = given.get(stack.prefix)
+        if values is None:
+            values = _standard_normal(stack, seed)
+        outputs = [_outputs(stack, tensor, values) for tensor in (checkpoint.tensor, after)]
+        result[stack.prefix] = _differences(*outputs)
+    return result
+
+
+def _check_inputs(inputs: Mapping[str, Tensor], stacks: tuple[RecurrentStack, ...]) -> None:
+    sizes = {stack.prefix: stack.input_size for stack in stacks}
+    for prefix, values in inputs.items():
+        if prefix not in sizes:
+            raise RecipeError(
+                f"drift: inputs for {prefix!r}, and the recurrent layers are "
+                f"{', '.join(map(repr, sizes))}. Give their prefixes."
+            )
+        if values.dim() != 3 or values.shape[2] != sizes[prefix] or values.shape[1] == 0:
+            raise RecipeError(
+                f"drift: inputs for {prefix!r} have shape {tuple(values.shape)}, and "
+                f"(batch, time, {sizes[prefix]}) is needed."
+            )
+
+
+def _standard_normal(stack: RecurrentStack, seed: int) -> Tensor:  # (batch, time, input)
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(SEQUENCES, max(STEPS), stack.input_size, generator=generator)
+
+
+def _outputs(stack: RecurrentStack, tensor: TensorByName, inputs: Tensor) -> Tensor:
+    """(batch, time, output) in float32; both directions counted from where they start."""
+    module = _loaded(stack, tensor)
+    with torch.no_grad():
+        outputs: Tensor = module(inputs.float())[0]
+    if not stack.bidirectional:
+        return outputs
+    forward, reverse = outputs.chunk(2, dim=2)
+    return torch.cat([forward, reverse.flip(1)], dim=2)
+
+
+def _loaded(stack: RecurrentStack, tensor: TensorByName) -> nn.RNNBase:
+    """torch's layer with a stack's tensors: a cell becomes one layer, `_raw` is the true weight."""
+    module = recurrent_module(stack)
+    raw = "_raw" if stack.raw else ""
+    state = {}
+    for name in tensor_shapes(stack):
+        stored = stack.prefix + name + (raw if name.startswith("weight_hh") else "")
+        state[f"{name}_l0" if stack.cell else name] = tensor(stored)
+    module.load_state_dict(state)
+    return module.eval()
+
+
+def _differences(before: Tensor, after: Tensor) -> dict[str, float]:
+    steps = [step for step in STEPS if step <= before.shape[1]]
+    tiny = torch.finfo(before.dtype).tiny  # a layer that gives zeros has no relative difference
+    return {
+        str(step): (
+            torch.linalg.vector_norm(after[:, step - 1] - before[:, step - 1])
+            / torch.linalg.vector_norm(before[:, step - 1]).clamp_min(tiny)
+        ).item()
+        for step in steps
+    }

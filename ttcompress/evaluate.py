@@ -1,0 +1,183 @@
+"""A model and a task enter; the task's metrics leave, of one model or before and after."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from ttcompress.artifact import CompressedModel, load
+from ttcompress.checkpoint import Checkpoint, open_checkpoint
+from ttcompress.errors import RecipeError, TTCompressError
+from ttcompress.progress import Progress, silent
+from ttcompress.tasks.finding import make_task
+from ttcompress.tasks.protocol import Task
+from ttcompress.tasks.structure import names_inside, structure_of
+
+Options = Mapping[str, Any] | None
+Metrics = dict[str, float]
+
+
+def evaluate(
+    model: str | Path | Checkpoint | CompressedModel,
+    task: str | Task,
+    options: Options = None,
+    *,
+    key: str | None = None,
+    progress: Progress = silent,
+) -> Metrics:
+    """Measure a dense or a compressed model.
+
+    Args:
+        model: a checkpoint or an artifact, or the file of either.
+        task: a task, or its name (see `find_task`).
+        options: of the task, where it is given by name.
+        key: which state dict to take where a checkpoint's file holds several.
+        progress: told what is being done.
+
+    Returns:
+        The task's metrics by name, the counting one first.
+
+    Raises:
+        InputError: a file is missing.
+        RecipeError: the task is unknown, or the model does not fit it.
+        TTCompressError: see `ttcompress.errors`.
+    """
+    opened = open_model(model, key) if isinstance(model, str | Path) else model
+    chosen = task_for(opened, task, options)
+    progress("evaluate", 0, 1, chosen.name)
+    metrics = measured(chosen, opened)
+    progress("evaluate", 1, 1)
+    return metrics
+
+
+def metrics_before_after(
+    checkpoint: Checkpoint,
+    compressed: CompressedModel,
+    task: str | Task,
+    options: Options = None,
+    *,
+    progress: Progress = silent,
+) -> dict[str, dict[str, float | bool]]:
+    """Measure a checkpoint and what it was compressed to.
+
+    Returns:
+        For each metric, the counting one first, `before`, `after`, `drop` and `higher_is_better`.
+        `drop` is how much it worsened in its own unit; below zero it became better.
+
+    Raises:
+        as `evaluate`.
+    """
+    chosen = task_for(checkpoint, task, options)
+    progress("evaluate", 0, 2, f"{chosen.name}, before")
+    before = measured(chosen, checkpoint)
+    progress("evaluate", 1, 2, f"{chosen.name}, after")
+    after = measured(chosen, compressed)
+    progress("evaluate", 2, 2)
+    return {
+        metric.name: {
+            "before": before[metric.name],
+            "after": after[metric.name],
+            "drop": (before[metric.name] - after[metric.name])
+            * (1 if metric.higher_is_better else -1),
+            "higher_is_better": metric.higher_is_better,
+        }
+        for metric in chosen.metrics
+    }
+
+
+def open_model(path: str | Path, key: str | None = None) -> Checkpoint | CompressedModel:
+    """Whatever a model file holds: an artifact of ttcompress, or a checkpoint.
+
+    Raises:
+        InputError: no such file.
+        CheckpointError, ArtifactError: the file is not understood.
+    """
+    return load(path) if is_artifact(path) else open_checkpoint(path, key)
+
+
+def is_artifact(path: str | Path) -> bool:
+    """Whether a file is an artifact of ttcompress; a missing file is none."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return "ttcompress" in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
+
+
+def task_for(
+    model: Checkpoint | CompressedModel, task: str | Task, options: Options = None
+) -> Task:
+    """The task itself, or the one of that name built for a model.
+
+    Raises:
+        InputError, RecipeError: see `make_task`.
+    """
+    return make_task(task, structure_of(model), options) if isinstance(task, str) else task
+
+
+def loaded_model(task: Task, model: Checkpoint | CompressedModel) -> nn.Module:
+    """The task's dense model with a checkpoint's or a compressed model's weights in it.
+
+    Raises:
+        RecipeError: the task's model and the file have different tensors.
+    """
+    built = task.build()
+    tensors = state_dict_of(model)
+    try:
+        built.load_state_dict(tensors, strict=True)
+    except RuntimeError as error:
+        raise RecipeError(
+            f"task {task.name}: its model does not take the file's tensors: {error}. "
+            "The keys of its state dict must be the model's own names."
+        ) from error
+    return built
+
+
+def state_dict_of(model: Checkpoint | CompressedModel) -> dict[str, Tensor]:
+    """Every tensor of the state dict, dense, under all of its names; nothing from beside it."""
+    names = names_inside(model.source_paths)
+    if isinstance(model, CompressedModel):
+        dense = model.state_dict()
+        return {name: dense[name] for name in names}
+    return {name: model.tensor(name) for name in names}
+
+
+def measured(task: Task, model: Checkpoint | CompressedModel) -> Metrics:
+    """Every metric of a model, the counting one first.
+
+    Raises:
+        RecipeError: the model does not fit, or the task returned other metrics than its own.
+        TTCompressError: a metric is not finite.
+    """
+    return checked_metrics(task, loaded_model(task, model))
+
+
+def checked_metrics(task: Task, model: nn.Module) -> Metrics:
+    """What `task.evaluate` gives, held to what the task promised.
+
+    Raises:
+        RecipeError: a metric is missing or extra.
+        TTCompressError: a metric is not finite.
+    """
+    model.eval()
+    with torch.no_grad():
+        found = task.evaluate(model)
+    promised = [metric.name for metric in task.metrics]
+    if not promised or set(found) != set(promised):
+        raise RecipeError(
+            f"task {task.name}: evaluate gave {', '.join(found) or 'nothing'} and its metrics are "
+            f"{', '.join(promised) or 'none'}. Return each metric once, by its name."
+        )
+    for name, value in found.items():
+        if not math.isfinite(value):
+            raise TTCompressError(
+                f"task {task.name}: {name} is {value}: the model's outputs are not finite. "
+                "Check its weights: ttcompress inspect."
+            )
+    return {name: float(found[name]) for name in promised}

@@ -1,0 +1,48 @@
+"""The task `charlm`: a structure and this Python's documentation enter, a language model leaves."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from ttcompress.tasks import corpus
+from ttcompress.tasks.corpus import Split
+from ttcompress.tasks.language_model import SymbolTask, read_predicting_chain
+from ttcompress.tasks.sources import require_positive
+from ttcompress.tasks.structure import Structure
+from ttcompress.tasks.tables import Vocabulary, find_vocabulary
+
+WINDOW = 128
+
+
+class CharLM(SymbolTask):
+    """Characters of the documentation inside Python: the sample `charlm`, or a model of your own.
+
+    Args:
+        structure: of the model; its vocabulary is in the checkpoint.
+        batch: streams side by side in training; what is measured does not depend on it.
+        steps: characters between two updates.
+
+    Raises:
+        RecipeError: the structure or an option does not fit.
+    """
+
+    name = "charlm"
+
+    def __init__(
+        self, structure: Structure, *, batch: int = corpus.STREAMS, steps: int = WINDOW
+    ) -> None:
+        require_positive(self.name, batch=batch, steps=steps)
+        chain = read_predicting_chain(structure, self.name)
+        known = find_vocabulary(structure.content, chain.symbols, self.name)
+        super().__init__(
+            chain,
+            train=partial(_symbols, known, "train"),
+            held_out=lambda: _symbols(known, "test")[: corpus.EVALUATED_CHARACTERS + 1],
+            of_characters=True,
+            batch=batch,
+            steps=steps,
+        )
+
+
+def _symbols(known: Vocabulary, split: Split) -> list[int]:
+    return known.encode(list(corpus.load(split)), f"task charlm: Python's documentation, {split}")

@@ -1,0 +1,163 @@
+"""The name of a task enters, as a user gives it; the task leaves, built for a model."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from difflib import get_close_matches
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ttcompress.errors import InputError, RecipeError
+from ttcompress.tasks.charlm import CharLM
+from ttcompress.tasks.highlighter import Highlighter
+from ttcompress.tasks.language_model import LanguageModel
+from ttcompress.tasks.protocol import Task, TaskFactory
+from ttcompress.tasks.sequence_labels import Classifier, Tagger
+from ttcompress.tasks.structure import Structure
+
+ENTRY_POINTS = "ttcompress.tasks"
+
+BUILT_IN: dict[str, TaskFactory] = {
+    LanguageModel.name: LanguageModel,
+    Tagger.name: Tagger,
+    Classifier.name: Classifier,
+    CharLM.name: CharLM,
+    Highlighter.name: Highlighter,
+}
+
+MEMBERS = (
+    "name",
+    "metrics",
+    "batches_per_epoch",
+    "build",
+    "train_batches",
+    "outputs",
+    "loss",
+    "evaluate",
+)
+"""Of a `Task`."""
+
+
+def find_task(name: str) -> TaskFactory:
+    """The class or function that makes the task.
+
+    Args:
+        name: of a built-in task or an installed entry point of the group `ttcompress.tasks`;
+            `file.py:Name`; or `package.module:Name`.
+
+    Raises:
+        InputError: no such file.
+        RecipeError: nothing has the name, or its module cannot be imported.
+    """
+    if ":" in name:
+        place, _, attribute = name.rpartition(":")
+        return _member(_imported(place), place, attribute)
+    if name in BUILT_IN:
+        return BUILT_IN[name]
+    installed = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+    if name not in installed:
+        raise _unknown(name, [*BUILT_IN, *installed])
+    point = installed[name]
+    return _member(_imported(point.module), point.module, point.attr)
+
+
+def make_task(name: str, structure: Structure, options: Mapping[str, Any] | None = None) -> Task:
+    """Build a task for a model.
+
+    Raises:
+        InputError: a file is missing.
+        RecipeError: nothing has the name, an option is unknown or missing, or the model does not
+            fit the task.
+    """
+    factory, options = find_task(name), options or {}
+    _check_options(name, factory, options)
+    task = factory(structure, **options)
+    # Statically: asking how many batches there are may read all training data.
+    missing = [m for m in MEMBERS if inspect.getattr_static(task, m, None) is None]
+    if missing:
+        raise RecipeError(
+            f"task {name}: it has no {', '.join(missing)}. A task has {', '.join(MEMBERS)}: see "
+            "ttcompress.Task."
+        )
+    return task
+
+
+def _unknown(name: str, known: list[str]) -> RecipeError:
+    near = get_close_matches(name, known, n=1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    return RecipeError(
+        f"task {name}: there is none of that name.{hint} Tasks are {', '.join(known)}, or one of "
+        "your own: file.py:Name or package.module:Name."
+    )
+
+
+def _imported(place: str) -> ModuleType:
+    """A module by its name or its file; whatever goes wrong in a user's file is told with it."""
+    is_file = place.endswith(".py")
+    if is_file and not Path(place).is_file():
+        raise InputError(f"task {place}: no such file. Give a file; you are in {Path.cwd()}.")
+    try:
+        return _from_file(Path(place)) if is_file else importlib.import_module(place)
+    except Exception as error:
+        raise RecipeError(
+            f"task {place}: cannot be imported: {type(error).__name__}: {error}. "
+            "Correct it, or give file.py:Name or package.module:Name."
+        ) from error
+
+
+def _from_file(path: Path) -> ModuleType:
+    """Run a file as a module of its own, which may import what lies beside it."""
+    name = f"ttcompress_task_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path.resolve())
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and pickle look their module up there
+    with _importable(path.resolve().parent):
+        spec.loader.exec_module(module)
+    return module
+
+
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+
+
+def _member(module: ModuleType, place: str, attribute: str) -> TaskFactory:
+    factory: TaskFactory | None = getattr(module, attribute, None)
+    if not callable(factory):
+        own = [n for n, v in vars(module).items() if inspect.isclass(v) and not n.startswith("_")]
+        raise RecipeError(
+            f"task {place}:{attribute}: {place} has no class or function {attribute!r}. "
+            f"Its classes are {', '.join(own) or 'none'}."
+        )
+    return factory
+
+
+def _check_options(name: str, factory: TaskFactory, options: Mapping[str, Any]) -> None:
+    parameters = list(inspect.signature(factory).parameters.values())[1:]
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return
+    known = {parameter.name: parameter for parameter in parameters}
+    for option in options:
+        if option not in known:
+            near = get_close_matches(option, known, n=1)
+            hint = f"Did you mean {near[0]}? " if near else ""
+            raise RecipeError(
+                f"task {name}: unknown option {option}. {hint}"
+                f"Its options are {', '.join(known) or 'none'}."
+            )
+    missing = [n for n, p in known.items() if p.default is p.empty and n not in options]
+    if missing:
+        raise RecipeError(f"task {name}: needs the option {missing[0]}. Give `{missing[0]}: ...`.")

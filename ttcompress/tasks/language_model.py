@@ -1,0 +1,201 @@
+"""A structure and a text enter; a task that predicts each symbol from those before it leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import cached_property, partial
+
+import torch
+from torch import Tensor
+
+from ttcompress.errors import RecipeError
+from ttcompress.tasks import metrics
+from ttcompress.tasks.chain import Chain, read_chain
+from ttcompress.tasks.protocol import Metric
+from ttcompress.tasks.recurrent_model import NONLINEARITIES, Nonlinearity
+from ttcompress.tasks.recurrent_task import Batch, RecurrentTask, generator_of
+from ttcompress.tasks.sources import Sources, read_text, require_choice, require_positive
+from ttcompress.tasks.structure import Structure
+from ttcompress.tasks.tables import Vocabulary, find_vocabulary
+
+TOKENS = ("characters", "words")
+END_OF_LINE = "<eos>"
+
+BITS_PER_CHARACTER = Metric("bits_per_character", higher_is_better=False)
+PERPLEXITY = Metric("perplexity", higher_is_better=False)
+
+
+class SymbolTask(RecurrentTask):
+    """Predicting the next symbol of two texts, one trained and one held out.
+
+    The text is cut into parallel streams, and the model's state goes on along them from window to
+    window, as it was trained.
+
+    Args:
+        chain: the model.
+        train: gives the symbols to train on; called when they are first needed.
+        held_out: gives the symbols to measure on; the first one is not predicted.
+        of_characters: whether symbols are characters: then bits per character count.
+        batch: streams; fewer where the text is too short to fill one window of each.
+        steps: the length of a window.
+        nonlinearity: of the stacks that are RNNs.
+    """
+
+    carries_state = True
+
+    def __init__(
+        self,
+        chain: Chain,
+        train: Callable[[], list[int]],
+        held_out: Callable[[], list[int]],
+        of_characters: bool,
+        batch: int,
+        steps: int,
+        nonlinearity: Nonlinearity = "tanh",
+    ) -> None:
+        super().__init__(chain, nonlinearity=nonlinearity)
+        self.metrics = (BITS_PER_CHARACTER, PERPLEXITY) if of_characters else (PERPLEXITY,)
+        self._read_train, self._read_held_out = train, held_out
+        self._batch, self._steps = batch, steps
+
+    @cached_property
+    def _train(self) -> Tensor:
+        return self._symbols(self._read_train(), "train on")
+
+    @cached_property
+    def _held_out(self) -> Tensor:
+        return self._symbols(self._read_held_out(), "measure on")
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Windows along each stream."""
+        return -(-self._length(self._train) // self._steps)
+
+    def train_batches(self, epoch: int, seed: int) -> Iterator[Batch]:
+        """Windows of the whole text, each epoch from another place on."""
+        start = int(torch.randint(len(self._train), (), generator=generator_of(epoch, seed)))
+        return self._windows(self._train.roll(-start))
+
+    def held_out_batches(self) -> Iterator[Batch]:
+        """Windows of the held-out text."""
+        return self._windows(self._held_out)
+
+    def _tally(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return metrics.nats(outputs, targets)
+
+    def _figures(self, tally: Tensor, positions: int) -> dict[str, float]:
+        figures = {
+            BITS_PER_CHARACTER.name: metrics.bits_per_character(tally, positions),
+            PERPLEXITY.name: metrics.perplexity(tally, positions),
+        }
+        return {metric.name: figures[metric.name] for metric in self.metrics}
+
+    def _symbols(self, symbols: list[int], use: str) -> Tensor:
+        if len(symbols) < 2:
+            raise RecipeError(
+                f"task {self.name}: {len(symbols)} symbols to {use}, and 2 are the least. "
+                "Give a longer text."
+            )
+        return torch.tensor(symbols)
+
+    def _streams(self, symbols: Tensor) -> int:
+        return max(1, min(self._batch, (len(symbols) - 1) // self._steps))
+
+    def _length(self, symbols: Tensor) -> int:
+        return (len(symbols) - 1) // self._streams(symbols)
+
+    def _windows(self, symbols: Tensor) -> Iterator[Batch]:
+        streams, length = self._streams(symbols), self._length(symbols)
+        inputs, targets = (symbols[k : k + streams * length].view(streams, -1) for k in (0, 1))
+        for start in range(0, length, self._steps):
+            window = slice(start, start + self._steps)
+            yield Batch(inputs[:, window], targets[:, window])
+
+
+class LanguageModel(SymbolTask):
+    """The task `language-model`: the structure is read from the checkpoint, the text from files.
+
+    Args:
+        structure: of the model.
+        text: a file; the first 90 % are trained on, the last 10 % held out.
+        train: a file to train on; with `valid`, instead of `text`.
+        valid: a file to measure on.
+        vocabulary: a file, where the checkpoint holds no vocabulary.
+        unknown: the entry for symbols outside the vocabulary, where it is not called `<unk>` or so.
+        tokens: "characters" or "words"; by default what most of the vocabulary's entries are. Words
+            stand between spaces, and a line ends in `<eos>` if the vocabulary has that.
+        batch: streams side by side.
+        steps: symbols between two updates, over which gradients go back.
+        nonlinearity: of RNNs, "tanh" or "relu"; a checkpoint does not tell.
+
+    Raises:
+        InputError: a file is missing.
+        RecipeError: the structure, the vocabulary or an option does not fit.
+    """
+
+    name = "language-model"
+
+    def __init__(
+        self,
+        structure: Structure,
+        *,
+        text: str | None = None,
+        train: str | None = None,
+        valid: str | None = None,
+        vocabulary: str | None = None,
+        unknown: str | None = None,
+        tokens: str | None = None,
+        batch: int = 32,
+        steps: int = 64,
+        nonlinearity: Nonlinearity = "tanh",
+    ) -> None:
+        require_positive(self.name, batch=batch, steps=steps)
+        require_choice(self.name, "nonlinearity", nonlinearity, NONLINEARITIES)
+        require_choice(self.name, "tokens", tokens or "words", TOKENS)
+        sources = Sources(self.name, "text", text, train, valid)
+        chain = read_predicting_chain(structure, self.name)
+        known = find_vocabulary(structure.content, chain.symbols, self.name, vocabulary, unknown)
+        of_characters = known.is_of_characters if tokens is None else tokens == "characters"
+        read = partial(_read_symbols, self.name, known, of_characters)
+        super().__init__(
+            chain,
+            train=lambda: sources.trained(read),
+            held_out=lambda: sources.held_out(read),
+            of_characters=of_characters,
+            batch=batch,
+            steps=steps,
+            nonlinearity=nonlinearity,
+        )
+
+
+def read_predicting_chain(structure: Structure, task: str) -> Chain:
+    """A chain that can predict its own next input.
+
+    Raises:
+        RecipeError: the model is no chain, sees the future, or has other outputs than inputs.
+    """
+    chain = read_chain(structure, task)
+    seeing = next((stack for stack in chain.stacks if stack.bidirectional), None)
+    if seeing is not None:
+        raise RecipeError(
+            f"task {task}: {seeing.prefix}* is bidirectional, so it sees what it would predict. "
+            "Take the task tagger or classifier, or write one of your own: --task file.py:Name."
+        )
+    if chain.classes < chain.symbols:
+        raise RecipeError(
+            f"task {task}: the model takes {chain.symbols} symbols and {chain.linear} gives "
+            f"{chain.classes} outputs, so it cannot predict every symbol. "
+            "Take the task tagger or classifier, or write one of your own: --task file.py:Name."
+        )
+    return chain
+
+
+def _read_symbols(task: str, known: Vocabulary, of_characters: bool, path: str) -> list[int]:
+    text = read_text(path, task)
+    tokens = list(text) if of_characters else _words(text, known)
+    return known.encode(tokens, f"task {task}: {path}")
+
+
+def _words(text: str, known: Vocabulary) -> list[str]:
+    end = [END_OF_LINE] if END_OF_LINE in known.indices else []
+    return [word for line in text.splitlines() for word in [*line.split(), *end]]

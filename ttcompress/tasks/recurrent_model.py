@@ -1,0 +1,135 @@
+"""A chain enters; a torch module that computes it, with the same state dict keys, leaves."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils import rnn
+
+from ttcompress.tasks.chain import Chain, output_size
+from ttcompress.weights import RecurrentStack
+
+Pooling = Literal["last", "mean", "max"]
+Nonlinearity = Literal["tanh", "relu"]
+
+POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
+NONLINEARITIES: tuple[Nonlinearity, ...] = get_args(Nonlinearity)
+
+State = tuple[Any, ...]
+"""One state for each stack: (hidden, cell) of an LSTM, otherwise hidden."""
+
+
+def recurrent_module(stack: RecurrentStack, nonlinearity: Nonlinearity = "tanh") -> nn.RNNBase:
+    """torch's own layer of this geometry, batch first; a cell becomes a layer of one step's cells.
+
+    A checkpoint does not tell an RNN's `nonlinearity`; LSTM and GRU have none to choose.
+    """
+    sizes = {
+        "input_size": stack.input_size,
+        "hidden_size": stack.hidden_size,
+        "num_layers": stack.num_layers,
+        "bias": stack.bias,
+        "batch_first": True,
+        "bidirectional": stack.bidirectional,
+    }
+    match stack.kind:
+        case "lstm":
+            return nn.LSTM(**sizes, proj_size=stack.proj_size)
+        case "gru":
+            return nn.GRU(**sizes)
+        case "rnn":
+            return nn.RNN(**sizes, nonlinearity=nonlinearity)
+
+
+class RecurrentModel(nn.Module):
+    """Embedding or one-hot -> recurrent layers -> linear, each under its name in the checkpoint.
+
+    Layers are looked up by path at each call, so that compressed ones may take their places.
+
+    Args:
+        chain: the paths and sizes.
+        pooling: how a sequence becomes one output: "last" takes each direction's last step; None
+            gives an output for each step.
+        nonlinearity: of the stacks that are RNNs.
+    """
+
+    def __init__(
+        self, chain: Chain, pooling: Pooling | None = None, nonlinearity: Nonlinearity = "tanh"
+    ) -> None:
+        super().__init__()
+        self._chain = chain
+        self._pooling = pooling
+        for stack in chain.stacks:
+            _place(self, stack.prefix.removesuffix("."), recurrent_module(stack, nonlinearity))
+        linear = nn.Linear(output_size(chain.stacks[-1]), chain.classes, bias=chain.bias)
+        _place(self, chain.linear, linear)
+        if chain.embedding is not None:
+            embedding = nn.Embedding(chain.symbols, chain.stacks[0].input_size)
+            if chain.tied:
+                embedding.weight = linear.weight
+            _place(self, chain.embedding, embedding)
+
+    def forward(
+        self,
+        inputs: Tensor,  # (batch, time), int64
+        state: State | None = None,
+        lengths: Tensor | None = None,  # (batch,), on the CPU; None: all sequences are full
+    ) -> tuple[Tensor, State]:  # (batch, time, classes), or (batch, classes) where pooled
+        """Logits, and the state of every stack at the end."""
+        values: Any = self._embedded(inputs)
+        if lengths is not None:
+            values = rnn.pack_padded_sequence(values, lengths, True, enforce_sorted=False)
+        states = []
+        for k, stack in enumerate(self._chain.stacks):
+            layer = self.get_submodule(stack.prefix.removesuffix("."))
+            values, after = layer(values, None if state is None else state[k])
+            states.append(after)
+        if lengths is not None:
+            values, _ = rnn.pad_packed_sequence(values, True, total_length=inputs.shape[1])
+        if self._pooling is not None:
+            values = self._pooled(self._pooling, values, lengths)
+        logits: Tensor = self.get_submodule(self._chain.linear)(values)
+        return logits, tuple(states)
+
+    def _embedded(self, inputs: Tensor) -> Tensor:  # (batch, time, values)
+        if self._chain.embedding is None:
+            reference = next(self.parameters())
+            return functional.one_hot(inputs, self._chain.symbols).to(reference.dtype)
+        embedded: Tensor = self.get_submodule(self._chain.embedding)(inputs)
+        return embedded
+
+    def _pooled(
+        self,
+        pooling: Pooling,
+        values: Tensor,  # (batch, time, features), zeros beyond the lengths
+        lengths: Tensor | None,
+    ) -> Tensor:  # (batch, features)
+        batch, time, _ = values.shape
+        if lengths is None:
+            lengths = torch.full((batch,), time)
+        lengths = lengths.to(values.device)
+        match pooling:
+            case "mean":
+                return values.sum(1) / lengths[:, None]
+            case "max":
+                beyond = torch.arange(time, device=values.device) >= lengths[:, None]
+                return values.masked_fill(beyond[:, :, None], -torch.inf).amax(1)
+            case "last":
+                last = values[torch.arange(batch, device=values.device), lengths - 1]
+                if not self._chain.stacks[-1].bidirectional:
+                    return last
+                half = values.shape[2] // 2  # the reverse direction ends at the first step
+                return torch.cat([last[:, :half], values[:, 0, half:]], 1)
+
+
+def _place(root: nn.Module, path: str, module: nn.Module) -> None:
+    """Hang a module at a dotted path, with plain modules on the way there."""
+    *way, name = path.split(".")
+    for step in way:
+        if step not in dict(root.named_children()):
+            root.add_module(step, nn.Module())
+        root = root.get_submodule(step)
+    root.add_module(name, module)

@@ -1,0 +1,116 @@
+"""A user's options enter, checked; the data of the files they name leaves, in two parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from ttcompress.errors import InputError, RecipeError
+
+TRAINED_SHARE = 0.9
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where a task's data is: one file that is cut in two, or a file for each part.
+
+    Attributes:
+        task: for messages.
+        option: the name of the option that `whole` came from.
+        whole: the first 90 % of its items are trained on, the last 10 % held out.
+        train: a file to train on.
+        valid: a file to measure on.
+    """
+
+    task: str
+    option: str
+    whole: str | None
+    train: str | None
+    valid: str | None
+
+    def __post_init__(self) -> None:
+        if self.whole is None and self.valid is None:
+            raise RecipeError(
+                f"task {self.task}: no data to measure on. Give a file: `{self.option}: FILE` (its "
+                "last tenth is measured), or `train: FILE` and `valid: FILE`."
+            )
+        if self.whole is not None and (self.train or self.valid):
+            raise RecipeError(
+                f"task {self.task}: {self.option} is given beside "
+                f"{'train' if self.train else 'valid'}. Give either {self.option}, or train and "
+                "valid."
+            )
+
+    def trained(self, read: Callable[[str], list[Item]]) -> list[Item]:
+        """The items to train on.
+
+        Raises:
+            RecipeError: only a file to measure on was given, or there is nothing to train on.
+        """
+        path = self.whole or self.train
+        if path is None:
+            raise RecipeError(
+                f"task {self.task}: no data to train on beside valid. Give `train: FILE`."
+            )
+        items = read(path)
+        return items[: _cut(items)] if self.whole else items
+
+    def held_out(self, read: Callable[[str], list[Item]]) -> list[Item]:
+        """The items to measure on."""
+        if self.whole is None:
+            return read(str(self.valid))
+        items = read(self.whole)
+        return items[_cut(items) :]
+
+
+def read_text(path: str | Path, task: str) -> str:
+    """The text of a file in UTF-8, with plain line ends.
+
+    Raises:
+        InputError: there is no such file.
+        RecipeError: it is empty, or no UTF-8.
+    """
+    path = Path(path)
+    if not path.is_file():
+        fact = "is a folder" if path.is_dir() else "no such file"
+        raise InputError(f"task {task}: {path}: {fact}. Give a file; you are in {Path.cwd()}.")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise RecipeError(
+            f"task {task}: {path}: is not UTF-8 text (at byte {error.start}). Convert it to UTF-8."
+        ) from error
+    if not text.strip():
+        raise RecipeError(f"task {task}: {path}: is empty. Give a file with data in it.")
+    return text
+
+
+def require_positive(task: str, **options: object) -> None:
+    """Check counts that a user gave.
+
+    Raises:
+        RecipeError: one is no whole number above zero.
+    """
+    for name, value in options.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise RecipeError(
+                f"task {task}: {name} is {value!r}. Give a whole number from 1 on, as `{name}: 32`."
+            )
+
+
+def require_choice(task: str, name: str, value: object, choices: tuple[str, ...]) -> None:
+    """Check a word that a user gave.
+
+    Raises:
+        RecipeError: it is none of the choices.
+    """
+    if value not in choices:
+        raise RecipeError(f"task {task}: {name} is {value!r}. Give one of {', '.join(choices)}.")
+
+
+def _cut(items: list[Item]) -> int:
+    return int(TRAINED_SHARE * len(items))

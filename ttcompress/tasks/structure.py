@@ -1,0 +1,93 @@
+"""A checkpoint or a compressed model enters; all a task may know of it leaves, without a tensor."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ttcompress.artifact import CompressedModel
+from ttcompress.checkpoint import Checkpoint, rebuild
+from ttcompress.checkpoint.names import COMPILED
+from ttcompress.checkpoint.roles import role_of
+from ttcompress.modules.geometry import tensor_shapes
+from ttcompress.weights import RecurrentStack, Role
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Structure:
+    """A model as names and shapes, and what its file holds beside the tensors.
+
+    Attributes:
+        shapes: every tensor of the state dict, by each of its names, in the file's order.
+        roles: what each matrix is, by its own name and use: of tied names one may be an embedding
+            and one linear.
+        ties: the names of each tensor that has several.
+        stacks: the recurrent layers, in the file's order.
+        content: the file's nesting in plain Python (vocabulary, configuration); in place of
+            tensors there are empty ones.
+    """
+
+    shapes: Mapping[str, Shape]
+    roles: Mapping[str, Role]
+    ties: tuple[tuple[str, ...], ...]
+    stacks: tuple[RecurrentStack, ...]
+    content: Any
+
+
+def structure_of(model: Checkpoint | CompressedModel) -> Structure:
+    """The structure; a checkpoint and what was compressed from it have the same one."""
+    named = {name: (names, shape) for names, shape in _tensors(model) for name in names}
+    shapes = {name: named[name][1] for name in names_inside(model.source_paths)}
+    ties = dict.fromkeys(named[name][0] for name in shapes if len(named[name][0]) > 1)
+    return Structure(
+        shapes=shapes,
+        roles=_roles(shapes, model.stacks),
+        ties=tuple(ties),
+        stacks=model.stacks,
+        content=rebuild(model.carried, defaultdict(lambda: torch.empty(0))),
+    )
+
+
+def names_inside(source_paths: Mapping[str, str]) -> tuple[str, ...]:
+    """The names of the tensors in the state dict, in the file's order.
+
+    What lies beside the state dict is named by its place in the file, and what lies inside is not.
+
+    Example:
+        >>> names_inside({"head.weight": "model.head.weight", "loss_history": "loss_history"})
+        ('head.weight',)
+    """
+    moved = {
+        name: path.replace(COMPILED, "") != name.replace(COMPILED, "")
+        for name, path in source_paths.items()
+    }
+    nested = any(moved.values())
+    return tuple(name for name in source_paths if moved[name] or not nested)
+
+
+def _tensors(model: Checkpoint | CompressedModel) -> Iterator[tuple[tuple[str, ...], Shape]]:
+    """Every tensor once: its names and its shape."""
+    if isinstance(model, Checkpoint):
+        yield from ((weight.names, weight.shape) for weight in model.weights)
+        yield from ((other.names, other.shape) for other in model.others)
+        return
+    for stored in model.weights:
+        yield stored.weight.names, stored.weight.shape
+    for name, kept in model.kept.items():
+        yield model.ties.get(name, (name,)), tuple(kept.shape)
+
+
+def _roles(shapes: Mapping[str, Shape], stacks: tuple[RecurrentStack, ...]) -> dict[str, Role]:
+    recurrent = {stack.prefix + name for stack in stacks for name in tensor_shapes(stack)}
+    matrices = {name: (s[0], s[1]) for name, s in shapes.items() if len(s) == 2}
+    vectors = {name: s[0] for name, s in shapes.items() if len(s) == 1}
+    return {
+        name: "recurrent" if name in recurrent else role_of([name], matrices, vectors, stacks)
+        for name in matrices
+    }
