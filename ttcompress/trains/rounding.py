@@ -82,7 +82,7 @@ def round_to(values: Tensor, store: Store) -> Rounded:
     """
     shape = tuple(values.shape)
     if store.is_integer:
-        return Rounded(store, shape, _round_to_levels(values.detach().reshape(-1).float(), store))
+        return Rounded(store, shape, _round_to_levels(values, store))
     kept = values.detach().to(getattr(torch, store.name)).contiguous()
     if not bool(kept.isfinite().all()):
         largest = float(values.abs().max())
@@ -91,8 +91,13 @@ def round_to(values: Tensor, store: Store) -> Rounded:
     return Rounded(store, shape, {"": kept})
 
 
-def _round_to_levels(flat: Tensor, store: Store) -> dict[str, Tensor]:
-    group = _group(store)
+def fit_scales(values: Tensor, store: Store) -> tuple[Tensor, Tensor]:
+    """The scales (float16, (groups,)) and the factor (float32, ()) of an integer store.
+
+    Raises:
+        DecompositionError: a value is outside what the store can hold.
+    """
+    flat, group = values.detach().reshape(-1).float(), _group(store)
     full = flat.numel() - flat.numel() % group
     whole, short = flat[:full], flat[full:]
     chunks = list(torch.split(whole.reshape(-1, group), _CHUNK))
@@ -104,11 +109,26 @@ def _round_to_levels(flat: Tensor, store: Store) -> dict[str, Tensor]:
         raise DecompositionError(
             f"{store.name} cannot hold the value {float(flat.abs().max()):.3g}"
         )
-    scales = (steps / factor if factor > 0 else steps).half()
-    groups = pad(flat, (0, -flat.numel() % group)).reshape(-1, group)
-    codes = _codes(groups, (scales.float() * factor)[:, None], store.bits)
-    planes = _pack(codes.reshape(-1)[: flat.numel()], store.bits)
+    return (steps / factor if factor > 0 else steps).half(), factor
+
+
+def snap(values: Tensor, scales: Tensor, factor: Tensor, store: Store) -> Tensor:
+    """The nearest levels of an integer store at given scales, in float32 of the same shape."""
+    steps = (scales.float() * factor)[:, None]
+    levels = _grouped_codes(values, steps, store).float() - _widest(store.bits)
+    return (levels * steps).reshape(-1)[: values.numel()].reshape(values.shape)
+
+
+def _round_to_levels(values: Tensor, store: Store) -> dict[str, Tensor]:
+    scales, factor = fit_scales(values, store)
+    codes = _grouped_codes(values, (scales.float() * factor)[:, None], store)
+    planes = _pack(codes.reshape(-1)[: values.numel()], store.bits)
     return {".planes": planes, ".scales": scales, ".factor": factor}
+
+
+def _grouped_codes(values: Tensor, steps: Tensor, store: Store) -> Tensor:  # (groups, group)
+    flat, group = values.detach().reshape(-1).float(), _group(store)
+    return _codes(pad(flat, (0, -flat.numel() % group)).reshape(-1, group), steps, store.bits)
 
 
 def _best_steps(groups: Tensor, bits: int) -> Tensor:  # (groups, group) -> (groups,)
