@@ -81,6 +81,13 @@ def test_the_same_state_dict_twice_is_one(opened: Opened) -> None:
     assert back["best"]["w"] is back["model"]["w"]
 
 
+def test_a_key_may_name_the_second_place_of_the_same_state_dict(opened: Opened) -> None:
+    state = {"w": W}
+    checkpoint = opened({"model": state, "best": state}, "best")
+    assert checkpoint.source_paths == {"w": "best.w"}
+    assert same(rebuilt(checkpoint), {"model": state, "best": state})
+
+
 @pytest.mark.parametrize("content", [{"state_dict": {"w": W}}, {"a": {"w": W}, "b": {"w": V}}])
 def test_a_key_that_matches_nothing_lists_what_there_is(content: Any, opened: Opened) -> None:
     with pytest.raises(CheckpointError, match=r"'nowhere' holds weights\. State dicts are: `"):
@@ -136,6 +143,7 @@ def optimizer_contents(model: nn.Module) -> dict[str, Any]:
     return {
         "optimizer": state,
         "optimizer_states": [state],
+        "inner": [state, state],
         "optim_dict": {"first": state, "second": state},
         "trainer": state,
         "optimizer_object": Adam(model),
@@ -148,6 +156,7 @@ def optimizer_contents(model: nn.Module) -> dict[str, Any]:
     [
         "optimizer",
         "optimizer_states",
+        "inner",
         "optim_dict",
         "trainer",
         "optimizer_object",

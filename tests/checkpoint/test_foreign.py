@@ -215,6 +215,18 @@ def test_a_file_that_vanished_after_opening(tmp_path: Path) -> None:
         checkpoint.tensor("w")
 
 
+def test_safetensors_come_in_the_order_of_their_bytes(tmp_path: Path) -> None:
+    values = torch.arange(8, dtype=torch.float32)
+    entries = {
+        name: {"dtype": "F32", "shape": [2, 2], "data_offsets": [begin, begin + 16]}
+        for name, begin in (("a", 16), ("b", 0))
+    }
+    (tmp_path / "m").write_bytes(header(entries, values.numpy().tobytes()))
+    checkpoint = open_checkpoint(tmp_path / "m")
+    assert [weight.name for weight in checkpoint.weights] == ["b", "a"]
+    assert torch.equal(checkpoint.tensor("a"), values[4:].view(2, 2))
+
+
 def test_foreign_metadata_is_named(tmp_path: Path) -> None:
     save_file({"w": torch.ones(2, 2)}, tmp_path / "m", {"format": "pt", "author": "someone"})
     assert open_checkpoint(tmp_path / "m").notes == ("metadata not carried: author",)

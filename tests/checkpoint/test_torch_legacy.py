@@ -37,21 +37,25 @@ class Call:
         return torch._utils._rebuild_tensor, self.args
 
 
-def write(
-    path: Path,
+def framed(
     content: Any,
     version: int = VERSION,
     machine: Any = MACHINE,
     keys: tuple[str, ...] = ("7",),
-) -> None:
+    values: torch.Tensor = VALUES,
+) -> bytes:
     buffer = io.BytesIO()
     for part in (MAGIC, version, machine):
         pickle.dump(part, buffer, 2)
     Writer(buffer, 2).dump(content)
     pickle.dump(list(keys), buffer, 2)
     for _ in keys:
-        buffer.write(struct.pack("<q", VALUES.numel()) + VALUES.numpy().tobytes())
-    path.write_bytes(buffer.getvalue())
+        buffer.write(struct.pack("<q", values.numel()) + values.numpy().tobytes())
+    return buffer.getvalue()
+
+
+def write(path: Path, content: Any, **options: Any) -> None:
+    path.write_bytes(framed(content, **options))
 
 
 def storage(*view: Any) -> Named:
@@ -115,3 +119,30 @@ def test_a_plain_pickle_with_another_format_inside_is_refused(tmp_path: Path) ->
     (tmp_path / "m").write_bytes(data.replace(magic, pickle.dumps(MAGIC + 1, 2)[2:-1]))
     with pytest.raises(CheckpointError, match="damaged"):
         open_checkpoint(tmp_path / "m")
+
+
+class Stored:
+    """A tensor as a plain pickle has it: on a storage that is a whole old-format file."""
+
+    def __init__(self, values: torch.Tensor) -> None:
+        self.values = values
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        arguments = (Framed(self.values), 0, (2, 5), (5, 1), False, None)
+        return torch._utils._rebuild_tensor_v2, arguments
+
+
+class Framed:
+    def __init__(self, values: torch.Tensor) -> None:
+        self.values = values
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return torch.storage._load_from_bytes, (framed(storage(None), values=self.values),)
+
+
+def test_storages_of_one_key_in_one_plain_pickle_stay_apart(tmp_path: Path) -> None:
+    """A key is a memory address, which a program that pickles tensor after tensor reuses."""
+    (tmp_path / "m").write_bytes(pickle.dumps({"a": Stored(VALUES), "b": Stored(-VALUES)}, 4))
+    checkpoint = open_checkpoint(tmp_path / "m")
+    assert torch.equal(checkpoint.tensor("a"), VALUES.view(2, 5))
+    assert torch.equal(checkpoint.tensor("b"), -VALUES.view(2, 5))
