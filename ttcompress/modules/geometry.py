@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 from torch import nn
 
@@ -27,7 +26,6 @@ class DirectionNames:
         return tuple(name for name in names if name is not None)
 
 
-@lru_cache(maxsize=256)  # asked for at every call of a layer
 def direction_names(stack: RecurrentStack) -> tuple[DirectionNames, ...]:
     """For every layer its forward direction, then its reverse one if it has one."""
     suffixes = [""] if stack.cell else _suffixes(stack)

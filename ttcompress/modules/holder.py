@@ -41,6 +41,7 @@ class RecurrentHolder(nn.Module):
         self.input_size = stack.input_size
         self.hidden_size = stack.hidden_size
         self.bias = stack.bias
+        self._names = direction_names(stack)
         for name, value in _checked(stack, tensors).items():
             setattr(self, name, hold(value))
 
@@ -53,10 +54,6 @@ class RecurrentHolder(nn.Module):
     def trains(self) -> dict[str, TrainWeight]:
         """The matrices held as trains."""
         return {name: m for name, m in self.named_children() if isinstance(m, TrainWeight)}
-
-    @property
-    def _names(self) -> tuple[DirectionNames, ...]:
-        return direction_names(self.stack)
 
     def _matrix(self, name: str) -> Matrix:
         held: Matrix = getattr(self, name)

@@ -59,7 +59,8 @@ class Linear(nn.Module):
         vectors = input.reshape(-1, self.in_features)
         if self.how(vectors.shape[0]) == "rebuilt":
             return functional.linear(input, self.weight.dense(), self.bias)
-        return self.weight.product()(vectors, self.bias).reshape(*input.shape[:-1], -1)
+        output = self.weight.product()(vectors, self.bias)
+        return output.reshape(*input.shape[:-1], self.out_features)
 
     def extra_repr(self) -> str:
         """Sizes and way to run."""

@@ -35,6 +35,7 @@ def lookup_rows(train: Train, indices: Tensor) -> Tensor:  # (count,) -> (count,
 
 def _slices(core: Tensor, digits: Tensor) -> Tensor:  # (count, rank, column mode or 1, rank)
     """The slice of a core that each digit of its row mode picks."""
-    first, last = core.shape[0], core.shape[-1]
-    table = core.movedim(1, 0).flatten(1)
-    return functional.embedding(digits, table).reshape(len(digits), first, -1, last)
+    by_row = core.movedim(1, 0)  # (row mode, rank, [column mode,] rank)
+    slices = functional.embedding(digits, by_row.flatten(1))
+    slices = slices.reshape(len(digits), *by_row.shape[1:])
+    return slices if core.dim() == 4 else slices.unsqueeze(2)

@@ -129,9 +129,7 @@ def layer_with_gradients(
 def layer_as_scan(
     layer: Sequence[Direction], data: Tensor, states: Sequence[State], sizes: list[int] | None
 ) -> tuple[Tensor, list[State]]:
-    """The same as one graph node for each direction; not for packed sequences."""
-    if sizes is not None:
-        raise ValueError("a packed sequence cannot be exported; pass a padded tensor")
+    """The same as one graph node for each direction; `sizes` is always None."""
     runs = [
         run_as_scan(direction, _projected(direction, data), state)
         for direction, state in zip(layer, states, strict=True)
@@ -140,7 +138,8 @@ def layer_as_scan(
 
 
 def _projected(direction: Direction, data: Tensor) -> Tensor:  # (..., input) -> (..., gates)
-    return direction.project(data.flatten(0, -2)).reshape(*data.shape[:-1], -1)
+    projected = direction.project(data.flatten(0, -2))
+    return projected.reshape(*data.shape[:-1], projected.shape[-1])
 
 
 def _steps(data: Tensor, sizes: list[int] | None) -> tuple[Tensor, ...]:

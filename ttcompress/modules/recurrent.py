@@ -112,6 +112,31 @@ class Recurrent(RecurrentHolder):
     def _call(
         self, input: Tensor | PackedSequence, state: State | None
     ) -> tuple[Tensor | PackedSequence, State]:
+        if not torch.compiler.is_exporting():
+            result: tuple[Tensor | PackedSequence, State] = self._eagerly(input, state)
+            return result
+        if isinstance(input, PackedSequence):
+            raise ValueError("a packed sequence cannot be exported; pass a padded tensor")
+        call, first = self._read(input, state)
+        data, last = self._layers(call, first, layer_as_scan)
+        return call.output(data), call.state_out(last)
+
+    # Like torch's own layers, a compiler leaves it out of its graph: the loop is fast as it is.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _eagerly(
+        self, input: Tensor | PackedSequence, state: State | None
+    ) -> tuple[Tensor | PackedSequence, State]:
+        call, first = self._read(input, state)
+        if self._way(call.batch, call.steps) == "rebuilt":
+            data, last = self._fused(call, first)
+        elif self._tracked(call.data, *first) or self._autocast():
+            data, last = self._layers(call, first, layer_with_gradients)
+        else:
+            data, last = self._layers(call, first, layer_in_place)
+        return call.output(data), call.state_out(last)
+
+    def _read(self, input: Tensor | PackedSequence, state: State | None) -> tuple[Call, State]:
+        """The checked call and its first state."""
         call = read_call(input, self.batch_first, self.input_size)
         if call.data.dtype != self._dtype and not self._autocast():
             raise ValueError(
@@ -120,23 +145,8 @@ class Recurrent(RecurrentHolder):
             )
         sizes, layers = self._state_sizes, len(self._names)
         if state is None:
-            state = zero_state(call, sizes, layers)
-        else:
-            state = read_state(call, state, sizes, layers)
-        run = self._as_scan if torch.compiler.is_exporting() else self._eagerly
-        data, last = run(call, state)
-        return call.output(data), call.state_out(last)
-
-    # Like torch's own layers, a compiler leaves it out of its graph: the loop is fast as it is.
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def _eagerly(self, call: Call, state: State) -> tuple[Tensor, State]:
-        if self._way(call.batch, call.steps) == "rebuilt":
-            return self._fused(call, state)
-        in_place = not (self._tracked(call.data, *state) or self._autocast())
-        return self._layers(call, state, layer_in_place if in_place else layer_with_gradients)
-
-    def _as_scan(self, call: Call, state: State) -> tuple[Tensor, State]:
-        return self._layers(call, state, layer_as_scan)
+            return call, zero_state(call, sizes, layers)
+        return call, read_state(call, state, sizes, layers)
 
     def _tracked(self, *tensors: Tensor) -> bool:
         """Whether autograd records this call."""

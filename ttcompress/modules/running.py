@@ -9,7 +9,6 @@ never more than a tenth slower than the dense layer.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal, get_args
 
 Way = Literal["factored", "rebuilt"]
@@ -107,7 +106,6 @@ class Work:
         return LAYER + self.ih.factored_time(batch * steps, loop.arithmetic) + steps * step
 
 
-@lru_cache(maxsize=1024)
 def faster_way(
     layers: tuple[Work, ...], batch: int, steps: int, device: str, *, tracked: bool
 ) -> Way:

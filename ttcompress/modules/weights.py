@@ -83,8 +83,10 @@ class TrainWeight(nn.Module):
         if self.layout.format == "mps":
             left, right = train.factors()
             return FactorProduct(right.contiguous().mT, left.mT.contiguous())
-        cheaper = self.work.factored < self.work.dense
-        return ChainProduct(train) if cheaper else DenseProduct(train.to_dense())
+        if self.work.factored < self.work.dense and not torch.compiler.is_exporting():
+            return ChainProduct(train)
+        # In an exported graph the dense matrix is folded once, a chain would be many small nodes.
+        return DenseProduct(train.to_dense())
 
     def _may_keep(self) -> bool:
         """Nothing is kept while cores may be trained, nor while a compiler is looking."""
