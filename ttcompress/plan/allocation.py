@@ -20,6 +20,9 @@ Menu = tuple[Option, ...]
 
 _UNBOUNDED = float("inf")
 _RUNNERS_UP = 3
+_ROUNDS = 6
+_COARSE, _FINE = 3e-2, 1e-4
+"""How closely a price is sought: among several limits first, and at last."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,12 @@ class Allowance:
             cost.params / self.params,
             cost.multiply_adds / self.multiply_adds,
         )
+
+    def price(self, prices: Cost) -> float:
+        """What it costs to use up every limit that stands."""
+        limits = (self.bytes, self.params, self.multiply_adds)
+        each = (prices.bytes, prices.params, prices.multiply_adds)
+        return sum(x * price for x, price in zip(limits, each, strict=True) if x < _UNBOUNDED)
 
     @property
     def standing(self) -> int:
@@ -90,15 +99,10 @@ def allocate(menus: Sequence[Menu], allowance: Allowance) -> tuple[Choice, ...] 
         return tuple(_cheapest(menu, Cost()) for menu in menus)
     if allowance.usage(total(smallest(menus, allowance))) > 1:
         return None
-    found: list[tuple[tuple[Choice, ...], Cost]] = []
-    weights: tuple[float, ...] = (1.0, 1.0, 1.0)
-    for _ in range(1 if allowance.standing == 1 else 12):
-        unit = allowance.prices(weights)
-        choices = _within(menus, allowance, unit)
-        found.append((choices, unit))
-        weights = allowance.shifted(weights, total(choices))
-    best, unit = min(found, key=lambda pair: _error(pair[0]))
-    return _swapped(best, menus, allowance, unit)
+    unit = _unit(menus, allowance)
+    bracket = _bisect(menus, allowance, unit)
+    choices = _within(bracket, allowance, unit)
+    return _swapped(choices, menus, allowance, unit, bracket.price)
 
 
 def smallest(menus: Sequence[Menu], allowance: Allowance) -> tuple[Choice, ...]:
@@ -107,80 +111,119 @@ def smallest(menus: Sequence[Menu], allowance: Allowance) -> tuple[Choice, ...]:
     return tuple(_cheapest(menu, _scaled(unit, 1e30), errorless=True) for menu in menus)
 
 
+@dataclass(frozen=True)
+class _Bracket:
+    """The choices at the smallest price found that stays within the allowance, and just below."""
+
+    above: tuple[Choice, ...]
+    below: tuple[Choice, ...]
+    price: float
+
+
 def _error(choices: Sequence[Choice]) -> float:
     return sum(choice.error for choice in choices)
 
 
-def _within(menus: Sequence[Menu], allowance: Allowance, unit: Cost) -> tuple[Choice, ...]:
-    """The best choices within the allowance at multiples of one unit of price.
+def _unit(menus: Sequence[Menu], allowance: Allowance) -> Cost:
+    """What the resources weigh against each other, so that each limit is used up or free."""
+    weights: tuple[float, ...] = (1.0, 1.0, 1.0)
+    unit, least, price = allowance.prices(weights), _UNBOUNDED, None
+    for _ in range(0 if allowance.standing == 1 else _ROUNDS):
+        tried = allowance.prices(weights)
+        bracket = _bisect(menus, allowance, tried, _COARSE, price)
+        if _error(bracket.above) < least:
+            unit, least = tried, _error(bracket.above)
+        weights, price = allowance.shifted(weights, total(bracket.above)), bracket.price
+    return unit
 
-    Where the bisection ends, the options of both sides of the last step are tried with ranks
-    shared anew: a step in bits is large, one in ranks is small.
+
+def _within(bracket: _Bracket, allowance: Allowance, unit: Cost) -> tuple[Choice, ...]:
+    """The best choices within the allowance near the price found.
+
+    The options of both sides of the last step are tried with ranks shared anew: a step in bits is
+    large, one in ranks is small.
     """
-    above, below = _bisect(menus, allowance, unit)
-    candidates = [_filled(above, allowance)]
-    for side in (above, below):
-        shared = _shared([choice.option for choice in side], allowance, unit)
+    candidates = [_filled(bracket.above, allowance)]
+    for side in (bracket.above, bracket.below):
+        shared = _shared([choice.option for choice in side], allowance, unit, bracket.price)
         candidates += [shared] if shared else []
     return min(candidates, key=_error)
 
 
 def _shared(
-    options: Sequence[Option], allowance: Allowance, unit: Cost
+    options: Sequence[Option], allowance: Allowance, unit: Cost, price: float
 ) -> tuple[Choice, ...] | None:
     """Ranks for given options; None where even the smallest ranks take too much."""
     menus = [(option,) for option in options]
     if allowance.usage(total(smallest(menus, allowance))) > 1:
         return None
-    return _filled(_bisect(menus, allowance, unit)[0], allowance)
+    return _filled(_bisect(menus, allowance, unit, around=price).above, allowance)
 
 
 def _swapped(
-    choices: tuple[Choice, ...], menus: Sequence[Menu], allowance: Allowance, unit: Cost
+    choices: tuple[Choice, ...],
+    menus: Sequence[Menu],
+    allowance: Allowance,
+    unit: Cost,
+    price: float,
 ) -> tuple[Choice, ...]:
     """Try the runners-up of one weight after another; keep what lowers the error.
 
     It mends what the bisection cannot see: an option that is best at no price at all, but fits the
-    bytes that are there.
+    bytes that are there. By duality no choices within the allowance can have an error below the
+    sum of the least scores less the price of the whole allowance, which rules most options out.
     """
-    for i, menu in enumerate(menus):
-        for option in _runners_up(menu, choices[i]):
+    prices = _scaled(unit, price)
+    ranked = [_ranked(menu, prices) for menu in menus]
+    bound = sum(rivals[0][0] for rivals in ranked) - allowance.price(prices)
+    for i, rivals in enumerate(ranked):
+        for score, option in rivals[: _RUNNERS_UP + 1]:
+            hopeless = bound + score - rivals[0][0] >= _error(choices)
+            if hopeless or option == choices[i].option:
+                continue
             options = [choice.option for choice in choices]
-            tried = _shared([*options[:i], option, *options[i + 1 :]], allowance, unit)
+            options[i] = option
+            tried = _shared(options, allowance, unit, price)
             if tried and _error(tried) < _error(choices):
                 choices = tried
     return choices
 
 
-def _runners_up(menu: Menu, chosen: Choice) -> list[Option]:
-    """The options that come closest in error at the bytes of the chosen one."""
-    budget = Allowance(bytes=max(1.0, chosen.cost.bytes))
-    unit = budget.prices((1.0, 1.0, 1.0))
-    rivals = [
-        (_error(found), index)
-        for index, option in enumerate(menu)
-        if option != chosen.option and (found := _shared([option], budget, unit))
-    ]
-    return [menu[index] for _, index in sorted(rivals)[:_RUNNERS_UP]]
+def _ranked(menu: Menu, prices: Cost) -> list[tuple[float, Option]]:
+    """Options with the error + price of their best ranks, the best first."""
+    best = [_cheapest((option,), prices) for option in menu]
+    scores = [choice.error + choice.cost.times(prices) for choice in best]
+    order = sorted(range(len(menu)), key=scores.__getitem__)
+    return [(scores[index], menu[index]) for index in order]
 
 
 def _bisect(
-    menus: Sequence[Menu], allowance: Allowance, unit: Cost
-) -> tuple[tuple[Choice, ...], tuple[Choice, ...]]:
-    """Choices at the smallest price that stays within the allowance, and just below it."""
+    menus: Sequence[Menu],
+    allowance: Allowance,
+    unit: Cost,
+    precision: float = _FINE,
+    around: float | None = None,
+) -> _Bracket:
+    """The smallest price that stays within the allowance; `around` says where to look for it.
+
+    It ends early where all but `precision` of the allowance is used.
+    """
     energy = sum(menu[0].energy for menu in menus) or 1.0
-    low, high = 1e-16 * energy, 1e6 * energy
+    low, high = (around / 8, around * 8) if around else (1e-16 * energy, 1e6 * energy)
     above, below = smallest(menus, allowance), _at_price(menus, _scaled(unit, low))
     if allowance.usage(total(below)) <= 1:
-        return below, below
-    while high / low > 1 + 1e-6:
+        return _Bracket(below, below, low)
+    while high / low > 1 + precision:
         middle = (low * high) ** 0.5
         choices = _at_price(menus, _scaled(unit, middle))
-        if allowance.usage(total(choices)) <= 1:
-            high, above = middle, choices
-        else:
+        usage = allowance.usage(total(choices))
+        if usage > 1:
             low, below = middle, choices
-    return above, below
+            continue
+        high, above = middle, choices
+        if usage > 1 - precision:
+            break
+    return _Bracket(above, below, high)
 
 
 def _at_price(menus: Sequence[Menu], prices: Cost) -> tuple[Choice, ...]:
@@ -201,7 +244,7 @@ def _cheapest(menu: Menu, prices: Cost, errorless: bool = False) -> Choice:
     starts = [
         Choice(option, option.descend(prices, start) if option.layout else ())
         for option in menu
-        for start in dict.fromkeys((option.caps, option.floors))
+        for start in {option.caps, option.floors if len(option.caps) > 1 else option.caps}
     ]
     return min(starts, key=score)
 

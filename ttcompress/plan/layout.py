@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import accumulate, pairwise
 from math import prod
 from typing import Literal
@@ -111,11 +111,7 @@ class Layout:
 
     def chain_multiply_adds(self, ranks: Sequence[int]) -> int:
         """Multiply-adds of W @ x through the train, never through the dense matrix."""
-        if self.format == "mps":
-            return _mps_chain(self, ranks)
-        return min(
-            self.sweep_multiply_adds(ranks), self.reversed.sweep_multiply_adds(tuple(ranks)[::-1])
-        )
+        return _chain_multiply_adds(self, tuple(ranks))
 
     def sweep_multiply_adds(self, ranks: Sequence[int]) -> int:
         """Multiply-adds of contracting an MPO with x from its first core to its last."""
@@ -136,6 +132,14 @@ class Layout:
         return min(self.chain_multiply_adds(ranks), prod(self.shape))
 
 
+@lru_cache(maxsize=1 << 16)  # an allocation asks for the same ranks of many weights, stores, prices
+def _chain_multiply_adds(layout: Layout, ranks: tuple[int, ...]) -> int:
+    if layout.format == "mps":
+        return _mps_chain(layout, ranks)
+    backwards = layout.reversed.sweep_multiply_adds(ranks[::-1])
+    return min(layout.sweep_multiply_adds(ranks), backwards)
+
+
 def _mps_chain(layout: Layout, ranks: Sequence[int]) -> int:
     """Both halves of an MPS, each merged into one factor or applied core by core."""
     rows = len(layout.row_modes)
@@ -153,8 +157,8 @@ def _half(modes: Sequence[int], outer: Sequence[int], middle: int) -> int:
     (modes left) x (mode, outer rank, inner rank).
     """
     inner = (*outer[1:], middle)
-    chain, remaining = 0, prod(modes)
+    chain, remaining = 0, (whole := prod(modes))
     for mode, a, b in zip(modes, outer, inner, strict=True):
         chain += remaining * a * b
         remaining //= mode
-    return min(chain, prod(modes) * middle)
+    return min(chain, whole * middle)
