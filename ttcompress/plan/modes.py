@@ -59,11 +59,9 @@ def layouts(
         return (Layout(train_format, row_modes, column_modes),)
     pairs = _mps_modes(shape, gates) if train_format == "mps" else _mpo_modes(shape, gates)
     if row_modes:
-        pairs = [(row_modes, columns) for _, columns in pairs]
+        pairs = [(row_modes, _beside(row_modes, columns, train_format)) for _, columns in pairs]
     if column_modes:
-        pairs = [(rows, column_modes) for rows, _ in pairs]
-    if train_format == "mpo":
-        pairs = [_paired(rows, columns, shape) for rows, columns in pairs]
+        pairs = [(_beside(column_modes, rows, train_format), column_modes) for rows, _ in pairs]
     return tuple(dict.fromkeys(Layout(train_format, rows, columns) for rows, columns in pairs))
 
 
@@ -101,15 +99,12 @@ def _gate_split(rows: int, gates: int) -> Modes | None:
     return (gates, rows // gates) if gates > 1 and rows > gates else None
 
 
-def _paired(rows: Modes, columns: Modes, shape: tuple[int, int]) -> tuple[Modes, Modes]:
-    """Bring both sides of an MPO to one length: the automatic side is factored anew."""
-    if len(rows) == len(columns):
-        return rows, columns
-    count = max(len(rows), len(columns))
-    return _lengthened(rows, count), _lengthened(columns, count)
+def _beside(given: Modes, modes: Modes, train_format: TrainFormat) -> Modes:
+    """The automatic side of a layout, factored anew where an MPO needs as many modes as given.
 
-
-def _lengthened(modes: Modes, count: int) -> Modes:
-    if len(modes) == count:
+    Where the side has too few factors for that, modes of 1 fill up.
+    """
+    count = len(given)
+    if train_format == "mps" or len(modes) == count:
         return modes
     return balanced(prod(modes), count) or (*modes, *[1] * (count - len(modes)))

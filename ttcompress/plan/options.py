@@ -6,7 +6,7 @@ The allocation chooses among options and ranks; it sees a weight only through th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 from ttcompress.plan.layout import Layout
@@ -125,10 +125,6 @@ class Option:
         assert self.layout is not None
         lowered = self.layout.attainable(ranks)
         return tuple(map(max, lowered, self.floors)) if self.floors else lowered
-
-    def fixed_at(self, ranks: tuple[int, ...]) -> Option:
-        """The same option with nothing left open."""
-        return replace(self, floors=ranks, caps=ranks)
 
 
 def multiply_adds(layout: Layout, ranks: Sequence[int], dense: int) -> int:

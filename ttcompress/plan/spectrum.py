@@ -8,7 +8,7 @@ one kind, and layouts that share a cut share its spectrum.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -63,11 +63,3 @@ class Spectrum:
 
 
 Spectra = Mapping[Cut, Spectrum]
-
-
-def train_error(spectra: Spectra, cuts: Sequence[Cut], ranks: Sequence[int]) -> float:
-    """Squared error of a train, bounded by the sum of its tails (Oseledets 2011, theorem 2.2).
-
-    With one cut it is not a bound but the error itself.
-    """
-    return sum(spectra[cut].tail(rank) for cut, rank in zip(cuts, ranks, strict=True))
