@@ -8,8 +8,8 @@ each into `.planes`, `.scales` and `.factor`. Every other tensor keeps its own n
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -105,6 +105,20 @@ class CompressedModel:
             for suffix, tensor in part.tensors.items()
         }
 
+    def with_tensors(self, tensors: Mapping[str, Tensor]) -> CompressedModel:
+        """The same model with the values of `tensors`, keyed as by `stored_tensors`."""
+        weights = tuple(
+            replace(
+                stored,
+                parts=tuple(
+                    Rounded.read(part.store, part.shape, key, tensors)
+                    for key, part in _keyed_parts(stored)
+                ),
+            )
+            for stored in self.weights
+        )
+        return replace(self, weights=weights, kept={name: tensors[name] for name in self.kept})
+
     def _metadata(self) -> dict[str, str]:
         document = {
             "format_version": FORMAT_VERSION,
@@ -172,7 +186,7 @@ def _model(document: Json, tensors: dict[str, Tensor]) -> CompressedModel:
     used = {
         key + suffix
         for stored in weights
-        for key, part in zip(_part_keys(stored.weight, stored.layout), stored.parts, strict=True)
+        for key, part in _keyed_parts(stored)
         for suffix in part.tensors
     }
     return CompressedModel(
@@ -217,6 +231,10 @@ def _weight(entry: Json) -> Weight:
 def _layout(entry: Json) -> Layout:
     modes = {side: tuple(entry[side]) for side in ("row_modes", "column_modes")}
     return Layout(entry["format"], **modes)
+
+
+def _keyed_parts(stored: StoredWeight) -> Iterator[tuple[str, Rounded]]:
+    return zip(_part_keys(stored.weight, stored.layout), stored.parts, strict=True)
 
 
 def _part_keys(weight: Weight, layout: Layout | None) -> list[str]:

@@ -9,6 +9,7 @@
         DecompositionError a weight cannot be decomposed (NaN, infinity, overflow); names the weight
       ArtifactError        a compressed file is damaged, or of another format version
       MissingExtraError    a feature needs an optional dependency that is not installed
+      TrainingError        fine-tuning went wrong (the loss is not finite); names the step
       InputError           a path that does not exist, or a folder where a file is needed
 
 Messages have three movements: the place, the fact with both numbers, the cure. Inner code raises
@@ -76,6 +77,10 @@ class CheckpointError(TTCompressError):
 
 class DecompositionError(CheckpointError):
     """A weight cannot be decomposed: it holds NaN or infinity, or overflows its store."""
+
+
+class TrainingError(TTCompressError):
+    """Fine-tuning cannot go on: the loss is not finite; names the step."""
 
 
 class ArtifactError(TTCompressError):
