@@ -1,1 +1,122 @@
-"""Post-training compression of LSTMs by tensor trains."""
+"""Post-training compression of LSTMs by tensor trains.
+
+    import ttcompress
+
+    model = ttcompress.compress("model.pt", "balanced")
+    model.save("model.mps.safetensors")
+    state_dict = ttcompress.load("model.mps.safetensors").state_dict()
+
+Importing this package is cheap: torch comes with the first function that needs it.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from importlib.metadata import version
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from ttcompress.errors import (
+    ArtifactError,
+    CheckpointError,
+    DecompositionError,
+    InputError,
+    MissingExtraError,
+    OutputError,
+    OutputPathError,
+    PlanError,
+    RecipeError,
+    TTCompressError,
+)
+
+if TYPE_CHECKING:
+    from ttcompress.artifact import CompressedModel, load
+    from ttcompress.inspection import inspect
+    from ttcompress.limits import judged
+    from ttcompress.pipeline import compress, plan
+    from ttcompress.recipe import Recipe, load_recipe, parse_recipe, recipe_from, with_options
+    from ttcompress.report.inspection import Inspection
+    from ttcompress.report.model import Report
+    from ttcompress.report.verification import Verification
+    from ttcompress.restore import restore
+    from ttcompress.verify import verify
+
+__version__ = version("ttcompress")
+
+__all__ = [
+    "ArtifactError",
+    "CheckpointError",
+    "CompressedModel",
+    "DecompositionError",
+    "InputError",
+    "Inspection",
+    "MissingExtraError",
+    "OutputError",
+    "OutputPathError",
+    "PlanError",
+    "Recipe",
+    "RecipeError",
+    "Report",
+    "TTCompressError",
+    "Verification",
+    "__version__",
+    "compress",
+    "inspect",
+    "judged",
+    "load",
+    "load_recipe",
+    "parse_recipe",
+    "plan",
+    "recipe_from",
+    "restore",
+    "verify",
+    "with_options",
+]
+
+_LAZY: dict[str, str] = {
+    "CompressedModel": "ttcompress.artifact",
+    "Inspection": "ttcompress.report.inspection",
+    "Recipe": "ttcompress.recipe",
+    "Report": "ttcompress.report.model",
+    "Verification": "ttcompress.report.verification",
+    "compress": "ttcompress.pipeline",
+    "inspect": "ttcompress.inspection",
+    "judged": "ttcompress.limits",
+    "load": "ttcompress.artifact",
+    "load_recipe": "ttcompress.recipe",
+    "parse_recipe": "ttcompress.recipe",
+    "plan": "ttcompress.pipeline",
+    "recipe_from": "ttcompress.recipe",
+    "restore": "ttcompress.restore",
+    "verify": "ttcompress.verify",
+    "with_options": "ttcompress.recipe",
+}
+"""The module that each public name comes from, when it is first asked for."""
+
+
+class _Door(ModuleType):
+    """This package as a module on which public names win over submodules of the same name.
+
+    Importing the submodule `ttcompress.compress` would otherwise put a module where
+    `ttcompress.compress(...)` is called. `from ttcompress.compress import ...` works as ever.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _LAZY and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_LAZY[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+sys.modules[__name__].__class__ = _Door

@@ -1,0 +1,76 @@
+"""The command line: arguments enter, one library call a command, tables or one JSON document leave.
+
+Nothing here imports torch, pydantic or Rich before a command runs: `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from ttcompress import __version__
+from ttcompress.cli.artifacts import report, restore, verify
+from ttcompress.cli.decompose import decompose, plan
+from ttcompress.cli.inspect import inspect
+from ttcompress.cli.recipes import recipes
+from ttcompress.errors import TTCompressError
+
+
+class _Commands(TyperGroup):
+    """Turns the program's own errors into a message and an exit code; others are defects and keep
+    their traceback.
+    """
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()  # a reader that has gone must show here, not as Python exits
+        except TTCompressError as error:
+            from ttcompress.cli import console  # Rich is slow to import
+
+            console.fail(error, verbose=ctx.meta.get("verbose", False))
+            raise typer.Exit(error.exit_code) from error
+        return result
+
+
+app = typer.Typer(
+    cls=_Commands,
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # importing Rich would take longer than all of --help
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"ttcompress {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Say which."),
+    ] = False,
+) -> None:
+    """Make a trained LSTM smaller and faster by writing its weights as tensor trains.
+
+    Exit codes: 0 done; 1 unexpected, disk full or unreadable; 2 usage or recipe; 3 checkpoint or
+    artifact not understood; 4 a limit broke; 130 interrupted.
+    """
+
+
+for command in (inspect, plan, decompose, report, verify, restore):
+    app.command()(command)
+app.add_typer(recipes, name="recipes")
+
+
+def main() -> None:
+    """Run the command line."""
+    app(prog_name="ttcompress")

@@ -1,0 +1,145 @@
+"""Tables, messages and progress enter; text on stdout and stderr leaves. Alone here knows Rich.
+
+Results go to stdout, talk to stderr. Rich leaves out colours where nobody looks.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from threading import Timer
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
+from rich.table import Table as RichTable
+
+from ttcompress.cli.options import Talk
+from ttcompress.errors import TTCompressError
+from ttcompress.progress import Progress, silent
+from ttcompress.report.tables import Table
+
+_PATIENCE = 1.0  # seconds without bars: shorter work needs none
+_WIDE = 100  # characters from which columns may stand apart
+_PIPE_WIDTH = 240
+_STAGES = {"spectra": "measuring spectra", "decompose": "decomposing", "verify": "verifying"}
+
+
+def document(content: Any) -> None:
+    """One JSON document on stdout."""
+    sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def text(content: str) -> None:
+    """Text on stdout, as it is."""
+    sys.stdout.write(content)
+
+
+def show(title: str, tables: Sequence[Table], lines: Sequence[str] = ()) -> None:
+    """A result on stdout: a title, tables, and lines of text."""
+    console = _stdout()
+    if title:
+        console.print(title, style="bold", soft_wrap=True)
+    for table in tables:
+        if table.rows:
+            console.print()
+            console.print(_drawn(table, console.width))
+    if lines:
+        console.print()
+    for line in lines:
+        console.print(line, soft_wrap=not console.is_terminal)
+
+
+def say(message: str, talk: Talk) -> None:
+    """Talk on stderr, unless the user wants none."""
+    if not talk.quiet:
+        _stderr().print(message, soft_wrap=True)
+
+
+def fail(error: TTCompressError, verbose: bool) -> None:
+    """An error's message on stderr; with `verbose`, where it came from."""
+    if verbose:
+        traceback.print_exception(error)
+    _stderr().print(f"error: {error}", style="red", soft_wrap=True)
+
+
+@contextmanager
+def progress(talk: Talk) -> Iterator[Progress]:
+    """Bars on stderr for as long as the block runs, once it has run for a second.
+
+    None are drawn where stderr is no terminal.
+    """
+    console = _stderr()
+    if talk.quiet or not console.is_terminal:
+        yield silent
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[detail]}", markup=False),
+    )
+    bars = Bars(*columns, console=console, transient=True)
+    timer = Timer(_PATIENCE, bars.start)
+    timer.start()
+    try:
+        yield _teller(bars)
+    finally:
+        timer.cancel()
+        timer.join()
+        bars.stop()
+
+
+def _teller(bars: Bars) -> Progress:
+    tasks: dict[str, TaskID] = {}
+
+    def tell(stage: str, done: int, total: int, detail: str = "") -> None:
+        if stage not in tasks:
+            tasks[stage] = bars.add_task(_STAGES.get(stage, stage), detail=detail)
+        bars.update(tasks[stage], completed=done, total=total, detail=detail)
+
+    return tell
+
+
+def _stdout() -> Console:
+    """A pipe has no width of its own: a row stays one line there, for grep, unless asked."""
+    console = Console(highlight=False, markup=False, emoji=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = _PIPE_WIDTH
+    return console
+
+
+def _stderr() -> Console:
+    return Console(stderr=True, highlight=False, markup=False, emoji=False)
+
+
+def _drawn(table: Table, width: int) -> RichTable:
+    """Names stay in one piece while the other columns, folded at their spaces, still fit."""
+    gap = 2 if width >= _WIDE else 1
+    drawn = RichTable(box=None, pad_edge=False, padding=(0, gap, 0, 0))
+    least = sum(_least_width(table, index) + gap for index in range(len(table.columns)))
+    for column in table.columns:
+        drawn.add_column(
+            column.heading,
+            justify="right" if column.right else "left",
+            no_wrap=column.name and least <= width,
+            overflow="fold",
+        )
+    for row in table.rows:
+        drawn.add_row(*row)
+    return drawn
+
+
+def _least_width(table: Table, index: int) -> int:
+    """Characters of a column's longest word, or of its longest cell where that is a name."""
+    cells = [table.columns[index].heading, *(row[index] for row in table.rows)]
+    pieces = (
+        cells if table.columns[index].name else [word for cell in cells for word in cell.split()]
+    )
+    return max(map(len, pieces))

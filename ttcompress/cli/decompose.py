@@ -1,0 +1,124 @@
+"""`plan` and `decompose`: a model and a recipe enter; a plan, or an artifact, leaves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ttcompress.cli.options import Model, Overwrite, RecipeOptions, Talk, flattened
+from ttcompress.errors import OutputPathError
+
+if TYPE_CHECKING:
+    from ttcompress.report.model import Report
+
+Output = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", help="The artifact.  [MODEL's stem + .mps.safetensors, here]"),
+]
+BROKEN_LIMIT = 4
+"""The exit code of a finished run that one of its limits condemns."""
+
+
+@flattened
+def plan(model: Model, chosen: RecipeOptions, talk: Talk) -> None:
+    """Say what decompose would do: exact sizes, ranks, multiply-adds. Nothing is written.
+
+    \b
+    Example:
+      ttcompress plan charlm.pt --format mpo --factor 8
+    """
+    from ttcompress.cli import console
+    from ttcompress.pipeline import plan as make_plan
+    from ttcompress.recipe import effective
+    from ttcompress.report.planned import plan_report
+    from ttcompress.report.tables import plan_remarks, totals_table, weights_table
+
+    recipe = chosen.in_force()
+    with console.progress(talk) as progress:
+        checkpoint, made = make_plan(model, recipe, progress=progress)
+    source = {"sha256": checkpoint.sha256, "bytes": checkpoint.bytes}
+    asked = {"text": recipe.text, "effective": effective(recipe)}
+    report = plan_report(source, asked, made, checkpoint.notes)
+    if talk.json:
+        console.document(report.as_json())
+    else:
+        tables = [weights_table(report), totals_table(report.totals)]
+        console.show(f"{model}: {chosen.title()}", tables, plan_remarks(report))
+
+
+@flattened
+def decompose(
+    model: Model,
+    chosen: RecipeOptions,
+    talk: Talk,
+    output: Output = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Compress MODEL as a recipe says, and write one file that explains itself.
+
+    \b
+    Example:
+      ttcompress decompose charlm.pt --format mps --factor 8 -o small.safetensors
+    """
+    from ttcompress.cli import console
+    from ttcompress.limits import judged
+    from ttcompress.pipeline import compress
+
+    recipe = chosen.in_force()
+    path = output or Path(default_name(model, recipe.format))
+    _check_output(path, model, overwrite)
+    with console.progress(talk) as progress:
+        compressed = judged(compress(model, recipe, progress=progress), recipe.limits)
+    compressed.save(path, overwrite)
+    show_report(f"{model}: {chosen.title()}", path, compressed.report, talk)
+    console.say(f"wrote {path}", talk)
+    _answer_for_limits(path, compressed.report, talk)
+
+
+def show_report(title: str, path: Path, report: Report, talk: Talk) -> None:
+    """One report as JSON or as tables."""
+    from ttcompress.cli import console
+    from ttcompress.report.tables import report_remarks, totals_table, weights_table
+
+    if talk.json:
+        console.document(report.as_json())
+    else:
+        tables = [weights_table(report), totals_table(report.totals)]
+        console.show(title, tables, report_remarks(report, path.stat().st_size))
+
+
+def default_name(model: Path, format: str) -> str:
+    """The artifact's name where none is given.
+
+    >>> default_name(Path("runs/charlm.pt"), "mps")
+    'charlm.mps.safetensors'
+    >>> default_name(Path("model.safetensors.index.json"), "auto")
+    'model.auto.safetensors'
+    """
+    name = model.name.removesuffix(".safetensors.index.json")
+    stem = name if name != model.name else model.stem
+    return f"{stem}.{format}.safetensors"
+
+
+def _check_output(path: Path, model: Path, overwrite: bool) -> None:
+    """Before the work, which can be long."""
+    from ttcompress.files import check_output
+
+    check_output(path, overwrite)
+    if path.exists() and model.exists() and path.samefile(model):
+        raise OutputPathError(f"{path}: is the model itself. Use another -o.")
+
+
+def _answer_for_limits(path: Path, report: Report, talk: Talk) -> None:
+    from ttcompress.cli import console
+    from ttcompress.limits import broken
+
+    failed = broken(report)
+    for limit in failed:
+        asked, found = limit["limit"], limit["value"]
+        console.say(f"limit broken: {limit['name']} {asked:,} asked, {found:,.6g} found", talk)
+    if failed:
+        console.say(f"{path} is marked failed", talk)
+        raise typer.Exit(BROKEN_LIMIT)

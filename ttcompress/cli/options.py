@@ -1,0 +1,148 @@
+"""The words of the command line, each declared once: arguments, options, and groups of options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from functools import wraps
+from inspect import Parameter, Signature, signature
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_type_hints
+
+import typer
+
+if TYPE_CHECKING:
+    from ttcompress.recipe import Options, Recipe
+
+Model = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="A trained checkpoint.", show_default=False)
+]
+Artifact = Annotated[
+    Path, typer.Argument(metavar="FILE", help="A compressed model.", show_default=False)
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")]
+Key = Annotated[
+    str | None, typer.Option("--key", help="Which state dict, where the file holds several.")
+]
+
+
+def _remember(context: typer.Context, verbose: bool) -> bool:
+    """Tell whoever reports the error, which is no command."""
+    context.meta["verbose"] = verbose
+    return verbose
+
+
+@dataclass(frozen=True)
+class Talk:
+    """How results and progress are told; the same for every command."""
+
+    json: Annotated[
+        bool, typer.Option("--json", help="One JSON document on stdout, and nothing else.")
+    ] = False
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="No progress and no remarks on stderr.")
+    ] = False
+    verbose: Annotated[
+        bool,
+        typer.Option("--verbose", "-v", callback=_remember, help="Errors with their traceback."),
+    ] = False
+
+
+@dataclass(frozen=True)
+class RecipeOptions:
+    """A recipe, and the options that stand in place of its keys."""
+
+    recipe: Annotated[
+        str | None,
+        typer.Option("--recipe", "-r", help="A file, or a shipped recipe's name.  [balanced]"),
+    ] = None
+    format: Annotated[
+        str | None, typer.Option(metavar="mps|mpo|auto", help="Of every decomposed weight.")
+    ] = None
+    rank: Annotated[int | None, typer.Option(help="Budget: no rank above this.")] = None
+    tolerance: Annotated[
+        float | None, typer.Option(help="Budget: relative error of each weight.")
+    ] = None
+    factor: Annotated[
+        float | None, typer.Option(help="Budget: times fewer bytes of the decomposed weights.")
+    ] = None
+    size: Annotated[
+        str | None, typer.Option(help="Budget: bytes of the file, as 2MB.", metavar="SIZE")
+    ] = None
+    params: Annotated[
+        int | None, typer.Option(help="Budget: values of the decomposed weights.")
+    ] = None
+    multiply_adds: Annotated[
+        float | None, typer.Option(help="Budget: times fewer multiply-adds.")
+    ] = None
+    store: Annotated[
+        str | None, typer.Option(metavar="STORE", help="auto, int2 to int8, float16, float32 ...")
+    ] = None
+    key: Key = None
+    min_factor: Annotated[float | None, typer.Option(help="Limit: exit 4 below this factor.")] = (
+        None
+    )
+    max_size: Annotated[
+        str | None, typer.Option(help="Limit: exit 4 above this size.", metavar="SIZE")
+    ] = None
+    seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None
+
+    def in_force(self) -> Recipe:
+        """The recipe with the options laid over it."""
+        from ttcompress.recipe import default_recipe, find_recipe, load_recipe, with_options
+
+        base = load_recipe(find_recipe(self.recipe)) if self.recipe else default_recipe()
+        return with_options(base, **cast("Options", self._given()))
+
+    def title(self) -> str:
+        """The recipe as the user named it: `balanced (the default) with --factor 16`."""
+        name = self.recipe or "balanced (the default)"
+        given = [f"--{key.replace('_', '-')} {value}" for key, value in self._given().items()]
+        return f"recipe {' '.join([name, 'with', *given] if given else [name])}"
+
+    def _given(self) -> dict[str, Any]:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {
+            key: value for key, value in values.items() if value is not None and key != "recipe"
+        }
+
+
+def flattened(command: Callable[..., None]) -> Callable[..., None]:
+    """Let a command take a dataclass of options: each of its fields becomes an option of its own.
+
+    A shared option is declared in its group and nowhere else; Typer sees a flat signature.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    groups: dict[str, Any] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
+
+    @wraps(command)
+    def flat(**given: Any) -> None:
+        for name, group in groups.items():
+            given[name] = group(**{field.name: given.pop(field.name) for field in fields(group)})
+        command(**given)
+
+    parameters = [
+        part
+        for name, parameter in signature(command).parameters.items()
+        for part in (
+            _fields(groups[name])
+            if name in groups
+            else [parameter.replace(kind=Parameter.KEYWORD_ONLY, annotation=hints[name])]
+        )
+    ]
+    flat.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    flat.__annotations__ = {part.name: part.annotation for part in parameters}
+    return flat
+
+
+def _fields(group: Any) -> list[Parameter]:
+    hints = get_type_hints(group, include_extras=True)
+    return [
+        Parameter(
+            field.name,
+            Parameter.KEYWORD_ONLY,
+            default=Parameter.empty if field.default is MISSING else field.default,
+            annotation=hints[field.name],
+        )
+        for field in fields(group)
+    ]

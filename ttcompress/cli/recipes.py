@@ -1,0 +1,89 @@
+"""`recipes list`, `show` and `check`: what is shipped, what it says, whether it fits a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ttcompress.cli.options import Key, Talk, flattened
+
+recipes = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="The shipped recipes; check one against a model.",
+)
+
+Name = Annotated[str, typer.Argument(metavar="RECIPE", help="A file, or a shipped recipe's name.")]
+MaybeModel = Annotated[Path | None, typer.Argument(metavar="MODEL", help="A trained checkpoint.")]
+
+
+@recipes.command("list")
+@flattened
+def list_recipes(talk: Talk) -> None:
+    """List the shipped recipes.
+
+    \b
+    Example:
+      ttcompress recipes list
+    """
+    from ttcompress.cli import console
+    from ttcompress.recipe import shipped
+    from ttcompress.report.tables import Column, Table
+
+    found = [(recipe.name, recipe.title) for recipe in shipped()]
+    if talk.json:
+        console.document({"recipes": [{"name": name, "title": title} for name, title in found]})
+    else:
+        console.show("", [Table((Column("recipe", name=True), Column("what for")), tuple(found))])
+
+
+@recipes.command("show")
+@flattened
+def show_recipe(name: Name, talk: Talk) -> None:
+    """Print a recipe as it is written; with --json, also as it is understood.
+
+    \b
+    Example:
+      ttcompress recipes show balanced > mine.yaml
+    """
+    from ttcompress.cli import console
+    from ttcompress.recipe import effective, find_recipe, load_recipe
+
+    recipe = load_recipe(find_recipe(name))
+    if talk.json:
+        console.document({"name": name, "text": recipe.text, "effective": effective(recipe)})
+    else:
+        console.text(recipe.text)
+
+
+@recipes.command("check")
+@flattened
+def check_recipe(name: Name, talk: Talk, model: MaybeModel = None, key: Key = None) -> None:
+    """Check a recipe, and with MODEL, which rule takes which weight.
+
+    Whether the budget can be reached takes the weights' spectra: see `ttcompress plan`.
+
+    \b
+    Example:
+      ttcompress recipes check mine.yaml charlm.pt
+    """
+    from ttcompress.checkpoint import open_checkpoint
+    from ttcompress.cli import console
+    from ttcompress.recipe import effective, find_recipe, load_recipe, match
+    from ttcompress.report.assignments import assignments_json, assignments_table
+
+    recipe = load_recipe(find_recipe(name))
+    weights = open_checkpoint(model, key or recipe.key).weights if model else ()
+    taken = match(recipe, weights) if model else ()
+    if talk.json:
+        document = {
+            "name": name,
+            "effective": effective(recipe),
+            "weights": assignments_json(taken),
+        }
+        console.document(document)
+    else:
+        fits = f"fits {model}" if model else "is a valid recipe"
+        console.show(f"{name} {fits}", [assignments_table(taken)])

@@ -1,0 +1,60 @@
+"""A finished report and the recipe's limits enter; the same report, judged, leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ttcompress.report.asked import times_fewer
+from ttcompress.report.model import Json, Report
+
+if TYPE_CHECKING:
+    from ttcompress.artifact import CompressedModel
+    from ttcompress.recipe import Limits
+
+
+def judged(model: CompressedModel, limits: Limits | None) -> CompressedModel:
+    """The model with a report that says, limit by limit, whether it was kept.
+
+    A broken limit is no error: it is an entry of `report.limits` whose `ok` is False.
+    """
+    if limits is None:
+        return model
+    # The verdicts stand in the file whose size they judge. A larger size never makes them shorter,
+    # so the sizes go one way and this ends, as a rule in the second round.
+    size = model.file_bytes
+    while True:
+        found = replace(model, report=judged_report(model.report, limits, size))
+        if found.file_bytes == size:
+            return found
+        size = found.file_bytes
+
+
+def judged_report(report: Report, limits: Limits, file_bytes: int) -> Report:
+    """The report with an entry for each limit: its name, what was asked, what was reached."""
+    return replace(report, limits=tuple(_verdicts(report, limits, file_bytes)))
+
+
+def broken(report: Report) -> tuple[Json, ...]:
+    """The limits that were not kept."""
+    return tuple(limit for limit in report.limits if not limit["ok"])
+
+
+def _verdicts(report: Report, limits: Limits, file_bytes: int) -> Iterator[Json]:
+    weights = report.totals["weights"]
+    if limits.min_factor is not None:
+        yield _at_least("min_factor", limits.min_factor, weights.compression_factor)
+    if limits.max_size is not None:
+        yield _verdict("max_size", limits.max_size, file_bytes, file_bytes <= limits.max_size)
+    if limits.min_multiply_adds is not None:
+        factor = times_fewer(weights.multiply_adds_before, weights.multiply_adds_after)
+        yield _at_least("min_multiply_adds", limits.min_multiply_adds, factor)
+
+
+def _at_least(name: str, limit: float, value: float) -> Json:
+    return _verdict(name, limit, value, value >= limit)
+
+
+def _verdict(name: str, limit: float, value: float, ok: bool) -> Json:
+    return {"name": name, "limit": limit, "value": value, "ok": ok}

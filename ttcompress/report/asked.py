@@ -1,0 +1,57 @@
+"""A budget as asked and the figures that answer it enter; lines of asked and achieved leave."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ttcompress.report.model import Report, WeightReport
+from ttcompress.report.planned import PlannedWeightReport, PlanReport
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One key of the budget: what was asked, and what the result has."""
+
+    name: str
+    asked: str
+    achieved: str
+
+
+def answers(report: Report | PlanReport, file_bytes: int | None = None) -> tuple[Answer, ...]:
+    """Asked and achieved for every key of the budget; `size` only where the file is there."""
+    budget: Mapping[str, float] = report.recipe["effective"].get("budget", {})
+    totals = report.totals["weights"]
+    trains = [weight for weight in report.weights if weight.ranks]
+    errors = [error for weight in trains if (error := error_of(weight)) is not None]
+    ranks = [rank for weight in trains for rank in weight.ranks]
+    fewer = times_fewer(totals.multiply_adds_before, totals.multiply_adds_after)
+    achieved = {
+        "factor": f"{totals.compression_factor:.2f}",
+        "size": "" if file_bytes is None else f"{file_bytes:,} bytes",
+        "params": f"{totals.params_after:,}",
+        "multiply_adds": f"{fewer:.2f}",
+        "tolerance": f"{max(errors):.4g}" if errors else "",
+        "rank": f"{max(ranks)}" if ranks else "",
+    }
+    return tuple(
+        Answer(name, _asked(name, value), achieved[name])
+        for name, value in budget.items()
+        if achieved.get(name)
+    )
+
+
+def error_of(weight: WeightReport | PlannedWeightReport) -> float | None:
+    """The relative error of a weight: as measured, or as expected by the plan."""
+    return weight.relative_error if isinstance(weight, WeightReport) else weight.expected_error
+
+
+def times_fewer(before: int, after: int) -> float:
+    """How many times smaller; 1 where there was nothing."""
+    return before / after if after else 1.0
+
+
+def _asked(name: str, value: float) -> str:
+    if name == "size":
+        return f"{value:,} bytes"
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}"

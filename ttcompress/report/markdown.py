@@ -1,0 +1,43 @@
+"""Tables and remarks enter, a Markdown page leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ttcompress.report.model import Report
+from ttcompress.report.tables import Table, report_remarks, totals_table, weights_table
+
+_SPECIAL = str.maketrans({"|": "\\|", "*": "\\*", "_": "\\_", "`": "\\`", "<": "&lt;", "\n": " "})
+
+
+def report_markdown(title: str, report: Report, file_bytes: int) -> str:
+    """A report as a page with a heading: its tables, then its remarks as a list."""
+    parts = [
+        f"# {_escaped(title)}",
+        table_markdown(weights_table(report)),
+        table_markdown(totals_table(report.totals)),
+        "\n".join(f"- {_escaped(line)}" for line in report_remarks(report, file_bytes)),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def table_markdown(table: Table) -> str:
+    """A table in the pipe notation that GitHub draws.
+
+    >>> from ttcompress.report.tables import Column
+    >>> print(table_markdown(Table((Column("a"), Column("n", right=True)), (("x", "1"),))))
+    | a | n |
+    | --- | --: |
+    | x | 1 |
+    """
+    rules = ["--:" if column.right else "---" for column in table.columns]
+    rows = [[column.heading for column in table.columns], rules, *table.rows]
+    return "\n".join(_line(row, escape=row is not rules) for row in rows)
+
+
+def _line(cells: Sequence[str], escape: bool) -> str:
+    return "| " + " | ".join(_escaped(cell) if escape else cell for cell in cells) + " |"
+
+
+def _escaped(text: str) -> str:
+    return text.translate(_SPECIAL)

@@ -1,0 +1,90 @@
+"""A plan enters, what is told about it leaves: the report's twin from before the work."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+
+from ttcompress.plan.model import Plan, PlannedWeight, dense_multiply_adds
+from ttcompress.report.build import kept, scopes
+from ttcompress.report.model import Json, KeptReport, Scope
+
+
+@dataclass(frozen=True)
+class PlannedWeightReport:
+    """One weight whose numbers will change; the fields are those of `WeightReport`.
+
+    `expected_error` is the relative Frobenius error that the spectra let expect, None where the
+    plan needed no spectra.
+    """
+
+    name: str
+    names: tuple[str, ...]
+    role: str
+    format: str
+    row_modes: tuple[int, ...]
+    column_modes: tuple[int, ...]
+    ranks: tuple[int, ...]
+    store: str
+    params_before: int
+    params_after: int
+    bytes_before: int
+    bytes_after: int
+    multiply_adds_before: int
+    multiply_adds_after: int
+    expected_error: float | None
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PlanReport:
+    """Everything the user is told about a plan; the sizes are those that the report will have."""
+
+    ttcompress: str
+    source: Json
+    recipe: Json
+    from_spectra: bool
+    totals: dict[str, Scope]
+    weights: tuple[PlannedWeightReport, ...]
+    kept: tuple[KeptReport, ...]
+    notes: tuple[str, ...]
+
+    def as_json(self) -> Json:
+        """Plain dicts, in the order of the fields."""
+        return asdict(self)
+
+
+def plan_report(source: Json, recipe: Json, plan: Plan, notes: tuple[str, ...]) -> PlanReport:
+    """What `ttcompress plan` tells; `notes` are the checkpoint's, after the plan's own."""
+    return PlanReport(
+        ttcompress=version("ttcompress"),
+        source=source,
+        recipe=recipe,
+        from_spectra=plan.from_spectra,
+        totals=scopes(plan),
+        weights=tuple(map(_weight, plan.changed)),
+        kept=kept(plan),
+        notes=(*plan.notes, *notes),
+    )
+
+
+def _weight(planned: PlannedWeight) -> PlannedWeightReport:
+    weight, layout = planned.weight, planned.layout
+    return PlannedWeightReport(
+        name=weight.name,
+        names=weight.names,
+        role=weight.role,
+        format=planned.format,
+        row_modes=layout.row_modes if layout else (),
+        column_modes=layout.column_modes if layout else (),
+        ranks=planned.ranks,
+        store=planned.store.name if planned.store else weight.dtype,
+        params_before=weight.params,
+        params_after=planned.params,
+        bytes_before=weight.bytes,
+        bytes_after=planned.bytes,
+        multiply_adds_before=dense_multiply_adds(weight),
+        multiply_adds_after=planned.multiply_adds,
+        expected_error=planned.expected_error,
+        notes=planned.notes,
+    )

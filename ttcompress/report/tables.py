@@ -1,0 +1,190 @@
+"""Reports and plans enter, tables of text leave; the console and Markdown draw the same tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from ttcompress.report.asked import answers, error_of, times_fewer
+from ttcompress.report.model import KeptReport, Report, Scope, WeightReport
+from ttcompress.report.planned import PlannedWeightReport, PlanReport
+
+NOT_MEASURED = "accuracy not measured: add --task"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column's heading; numbers stand at the right, and a name is not to be broken."""
+
+    heading: str
+    right: bool = False
+    name: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of text."""
+
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def weights_table(report: Report | PlanReport) -> Table:
+    """One row for each weight whose numbers change."""
+    error = "error" if isinstance(report, Report) else "expected error"
+    columns = (
+        Column("weight", name=True),
+        Column("format", name=True),
+        Column("modes"),
+        Column("ranks"),
+        Column("store", name=True),
+        Column("params before", right=True),
+        Column("params after", right=True),
+        Column("bytes after", right=True),
+        Column(error, right=True),
+    )
+    return Table(columns, tuple(map(_weight_row, report.weights)))
+
+
+def totals_table(totals: Mapping[str, Scope]) -> Table:
+    """Both scopes: the weights that share the budget, and every tensor of the model."""
+    columns = (
+        Column("scope"),
+        Column("of"),
+        Column("before", right=True),
+        Column("after", right=True),
+        Column("that is"),
+    )
+    rows = tuple(row for name, scope in totals.items() for row in _scope_rows(name, scope))
+    return Table(columns, rows)
+
+
+def report_remarks(report: Report, file_bytes: int) -> tuple[str, ...]:
+    """Lines below a report's tables: asked and achieved, the file, what was kept, the limits."""
+    before = report.source["bytes"]
+    return (
+        *_asked_and_achieved(report, file_bytes),
+        f"file: {before:,} -> {file_bytes:,} bytes, {times_fewer(before, file_bytes):.2f}x",
+        *_kept_and_noted(report),
+        *map(_limit, report.limits),
+        *(() if report.metrics else (NOT_MEASURED,)),
+    )
+
+
+def plan_remarks(report: PlanReport) -> tuple[str, ...]:
+    """Lines below a plan's tables."""
+    tensors = report.totals["model"].bytes_after
+    basis = "the weights' spectra" if report.from_spectra else "shapes alone, no weight was read"
+    return (
+        *_asked_and_achieved(report),
+        f"file: {tensors:,} bytes of tensors, and a header",
+        *_kept_and_noted(report),
+        f"planned from {basis}; nothing was written",
+    )
+
+
+def _asked_and_achieved(
+    report: Report | PlanReport, file_bytes: int | None = None
+) -> Iterator[str]:
+    for answer in answers(report, file_bytes):
+        yield f"{answer.name}: {answer.asked} asked, {answer.achieved} achieved"
+
+
+def _kept_and_noted(report: Report | PlanReport) -> Iterator[str]:
+    yield from _kept(report.kept)
+    for weight in report.weights:
+        yield from (f"{weight.name}: {note}" for note in weight.notes)
+    yield from report.notes
+
+
+def _limit(limit: Mapping[str, object]) -> str:
+    verdict = "kept" if limit["ok"] else "BROKEN"
+    return f"limit {limit['name']} {_figure(limit['limit'])}: {_figure(limit['value'])}, {verdict}"
+
+
+def _figure(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else f"{value:,}"
+
+
+def _kept(entries: Sequence[KeptReport]) -> Iterator[str]:
+    """Weights kept by name, with the reason; biases and buffers in one line."""
+    plain = [entry for entry in entries if entry.why == "not a weight"]
+    for entry in entries:
+        if entry not in plain:
+            yield f"{entry.name} is kept ({entry.bytes:,} bytes): {entry.why}"
+    if plain:
+        total = sum(entry.bytes for entry in plain)
+        yield f"kept beside the weights: {len(plain)} tensors, {total:,} bytes"
+
+
+def _weight_row(weight: WeightReport | PlannedWeightReport) -> tuple[str, ...]:
+    error = error_of(weight)
+    return (
+        weight.name,
+        weight.format,
+        modes_text(weight.row_modes, weight.column_modes),
+        " ".join(map(str, weight.ranks)) or "-",
+        weight.store,
+        f"{weight.params_before:,}",
+        f"{weight.params_after:,}",
+        f"{weight.bytes_after:,}",
+        "-" if error is None else f"{error:.4f}",
+    )
+
+
+def modes_text(row_modes: Sequence[int], column_modes: Sequence[int]) -> str:
+    """Row modes, then column modes.
+
+    >>> modes_text((4, 16, 16), (8, 32))
+    '4.16.16 x 8.32'
+    """
+    if not row_modes:
+        return "-"
+    return f"{'.'.join(map(str, row_modes))} x {'.'.join(map(str, column_modes))}"
+
+
+def _scope_rows(name: str, scope: Scope) -> Iterator[tuple[str, ...]]:
+    fewer = times_fewer(scope.multiply_adds_before, scope.multiply_adds_after)
+    for quantity, before, after, that_is in (
+        ("params", scope.params_before, scope.params_after, f"{scope.params_kept:.1%} kept"),
+        ("bytes", scope.bytes_before, scope.bytes_after, f"factor {scope.compression_factor:.2f}"),
+        (
+            "multiply-adds",
+            scope.multiply_adds_before,
+            scope.multiply_adds_after,
+            f"factor {fewer:.2f}",
+        ),
+    ):
+        yield (name, quantity, f"{before:,}", f"{after:,}", that_is)
+
+
+def comparison_table(reports: Sequence[tuple[str, Report, int]]) -> Table:
+    """Files side by side; each comes with its name and its size in bytes."""
+    columns = (
+        Column("file", name=True),
+        Column("formats"),
+        Column("bytes", right=True),
+        Column("file", right=True),
+        Column("weights", right=True),
+        Column("multiply-adds", right=True),
+        Column("largest error", right=True),
+        Column("limits"),
+    )
+    return Table(columns, tuple(_file_row(*entry) for entry in reports))
+
+
+def _file_row(name: str, report: Report, file_bytes: int) -> tuple[str, ...]:
+    weights = report.totals["weights"]
+    fewer = times_fewer(weights.multiply_adds_before, weights.multiply_adds_after)
+    formats = dict.fromkeys(weight.format for weight in report.weights)
+    verdicts = {limit["ok"] for limit in report.limits}
+    return (
+        name,
+        " ".join(formats) or "keep",
+        f"{file_bytes:,}",
+        f"{times_fewer(report.source['bytes'], file_bytes):.2f}x",
+        f"{weights.compression_factor:.2f}x",
+        f"{fewer:.2f}x",
+        f"{max((w.relative_error for w in report.weights), default=0.0):.4f}",
+        "BROKEN" if False in verdicts else "kept" if verdicts else "-",
+    )

@@ -1,0 +1,33 @@
+"""Cores enter, the matrix they make leaves, by tensorly: the oracle beside `Train.to_dense`.
+
+The one module that names tensorly. Its code shares nothing with this package's own contraction, so
+that `verify` can hold one against the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import tensorly
+from tensorly.tt_matrix import TTMatrix
+from tensorly.tt_tensor import TTTensor
+from torch import Tensor
+
+from ttcompress.plan.layout import Layout
+
+
+def reference_matrix(cores: Sequence[Tensor], layout: Layout) -> Tensor:  # (rows, columns), float64
+    """The matrix of a train in float64; tensorly checks that the cores chain.
+
+    Raises:
+        ValueError: the cores make no train of this layout.
+    """
+    with tensorly.backend_context("pytorch", local_threadsafe=True):
+        wide = [core.double() for core in cores]
+        train = TTTensor(wide) if layout.format == "mps" else TTMatrix(wide)
+        matrix: Tensor = (
+            train.to_tensor().reshape(layout.shape) if layout.format == "mps" else train.to_matrix()
+        )
+    if tuple(matrix.shape) != layout.shape:
+        raise ValueError(f"cores make {tuple(matrix.shape)}, the modes {layout.shape}")
+    return matrix
