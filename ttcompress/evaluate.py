@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
@@ -17,10 +16,13 @@ from ttcompress.errors import RecipeError, TTCompressError
 from ttcompress.progress import Progress, silent
 from ttcompress.tasks.finding import make_task
 from ttcompress.tasks.protocol import Task
+from ttcompress.tasks.recurrent_task import measuring
 from ttcompress.tasks.structure import names_inside, structure_of
 
 Options = Mapping[str, Any] | None
 Metrics = dict[str, float]
+
+MAX_LISTED = 6
 
 
 def evaluate(
@@ -116,9 +118,16 @@ def task_for(
     """The task itself, or the one of that name built for a model.
 
     Raises:
-        InputError, RecipeError: see `make_task`.
+        InputError, RecipeError: see `make_task`; or options were given beside a task.
     """
-    return make_task(task, structure_of(model), options) if isinstance(task, str) else task
+    if isinstance(task, str):
+        return make_task(task, structure_of(model), options)
+    if options:
+        raise RecipeError(
+            f"task {task.name}: the options {', '.join(options)} came too late, it is built "
+            "already. Build it with them, or give its name."
+        )
+    return task
 
 
 def loaded_model(task: Task, model: Checkpoint | CompressedModel) -> nn.Module:
@@ -129,13 +138,14 @@ def loaded_model(task: Task, model: Checkpoint | CompressedModel) -> nn.Module:
     """
     built = task.build()
     tensors = state_dict_of(model)
-    try:
-        built.load_state_dict(tensors, strict=True)
-    except RuntimeError as error:
+    problems = list(_mismatches(built.state_dict(), tensors))
+    if problems:
         raise RecipeError(
-            f"task {task.name}: its model does not take the file's tensors: {error}. "
-            "The keys of its state dict must be the model's own names."
-        ) from error
+            f"task {task.name}: the model it builds is not the one in the file: "
+            f"{'; '.join(problems[:MAX_LISTED])}. "
+            "Build the architecture that the file was saved from, without wrappers."
+        )
+    built.load_state_dict(tensors)
     return built
 
 
@@ -146,6 +156,17 @@ def state_dict_of(model: Checkpoint | CompressedModel) -> dict[str, Tensor]:
         dense = model.state_dict()
         return {name: dense[name] for name in names}
     return {name: model.tensor(name) for name in names}
+
+
+def _mismatches(built: Mapping[str, Tensor], file: Mapping[str, Tensor]) -> Iterator[str]:
+    for name in dict.fromkeys([*file, *built]):
+        if name not in built:
+            yield f"{name} is only in the file"
+        elif name not in file:
+            yield f"{name} is only in the task's model"
+        elif built[name].shape != file[name].shape:
+            shapes = (" x ".join(map(str, t.shape)) for t in (file[name], built[name]))
+            yield "{} is {} in the file and {} in the task's model".format(name, *shapes)
 
 
 def measured(task: Task, model: Checkpoint | CompressedModel) -> Metrics:
@@ -165,8 +186,7 @@ def checked_metrics(task: Task, model: nn.Module) -> Metrics:
         RecipeError: a metric is missing or extra.
         TTCompressError: a metric is not finite.
     """
-    model.eval()
-    with torch.no_grad():
+    with measuring(model):
         found = task.evaluate(model)
     promised = [metric.name for metric in task.metrics]
     if not promised or set(found) != set(promised):

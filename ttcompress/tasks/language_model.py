@@ -21,6 +21,9 @@ from ttcompress.tasks.tables import Vocabulary, find_vocabulary
 TOKENS = ("characters", "words")
 END_OF_LINE = "<eos>"
 
+LEAST_WINDOWS = 8
+"""Of a stream: each begins with an empty state, which a model is worse at."""
+
 BITS_PER_CHARACTER = Metric("bits_per_character", higher_is_better=False)
 PERPLEXITY = Metric("perplexity", higher_is_better=False)
 
@@ -36,7 +39,7 @@ class SymbolTask(RecurrentTask):
         train: gives the symbols to train on; called when they are first needed.
         held_out: gives the symbols to measure on; the first one is not predicted.
         of_characters: whether symbols are characters: then bits per character count.
-        batch: streams; fewer where the text is too short to fill one window of each.
+        batch: streams; fewer where each would have less than `LEAST_WINDOWS` windows.
         steps: the length of a window.
         nonlinearity: of the stacks that are RNNs.
     """
@@ -99,7 +102,8 @@ class SymbolTask(RecurrentTask):
         return torch.tensor(symbols)
 
     def _streams(self, symbols: Tensor) -> int:
-        return max(1, min(self._batch, (len(symbols) - 1) // self._steps))
+        most = (len(symbols) - 1) // (LEAST_WINDOWS * self._steps)
+        return max(1, min(self._batch, most))
 
     def _length(self, symbols: Tensor) -> int:
         return (len(symbols) - 1) // self._streams(symbols)

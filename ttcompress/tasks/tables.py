@@ -22,7 +22,8 @@ MOSTLY_UNKNOWN = 0.5
 ALPHABET = 16
 """A string of so many characters, all different, is no word but a list of them."""
 
-_LABELS = re.compile(r"label|tag|class|target|categor", re.I)
+# `label2id`, `tag_to_ix`, `classes`; no `stage`, `classifier`.
+_LABELS = re.compile(r"(?<![a-z])(label|tag|class(?!ifier)|categor|target_name)", re.I)
 
 
 @dataclass(frozen=True)
@@ -152,9 +153,9 @@ def _is_index(value: Any) -> bool:
 
 
 def _distinct(indices: Indices, wanted: int | None = None) -> Indices | None:
-    """No table if two symbols share an index or two indices a symbol: counts, not indices."""
-    unique = len(set(indices.values())) == len(indices)
-    return indices if unique and len(indices) == (wanted or len(indices)) else None
+    """No table if an index or a symbol comes twice, or most indices are left out: sizes, counts."""
+    unique = len(set(indices.values())) == len(indices) == (wanted or len(indices))
+    return indices if unique and max(indices.values()) < 2 * len(indices) else None
 
 
 def _only(tables: Mapping[str, Indices], size: int, place: str, what: str, cure: str) -> Indices:
