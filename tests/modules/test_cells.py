@@ -92,3 +92,17 @@ def test_a_cell_keeps_the_attributes_and_the_mode(
         assert getattr(cell, name) == getattr(dense, name)
     with pytest.raises(ArtifactError, match="weight_hh is missing"):
         LSTMCell(cell.stack.__class__("", "lstm", 3, 4, cell=True, bias=False), {})
+
+
+@pytest.mark.parametrize("kind", [nn.LSTMCell, nn.GRUCell])
+def test_a_cell_exports_with_a_free_batch(
+    kind: type[nn.RNNCellBase], with_trains: Callable[..., dict[str, Train]]
+) -> None:
+    dense = kind(10, 12, dtype=FLOAT64)
+    cell = replacement(dense, with_trains(dense)).eval()
+    x = torch.randn(5, 10, dtype=FLOAT64)
+    with torch.no_grad():
+        program = torch.export.export(
+            cell, (x[:3],), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)
+        )
+        torch.testing.assert_close(program.module()(x), dense(x), rtol=1e-10, atol=1e-12)

@@ -162,3 +162,20 @@ def test_a_weight_that_does_not_fit_is_refused(random_train: Callable[..., Train
         replacement(nn.Linear(4, 6), {"bias": random_train("mps", 6, 4, 2)})
     with pytest.raises(ArtifactError, match="a Conv1d cannot hold trains: weight"):
         replacement(nn.Conv1d(4, 6, 1), {"weight": random_train("mps", 6, 4, 2)})
+
+
+@pytest.mark.parametrize("format", ["mps", "mpo"])
+def test_both_export_with_a_free_batch_and_compile(
+    random_train: Callable[..., Train], format: str
+) -> None:
+    torch.manual_seed(0)
+    table, weight = random_train(format, 24, 10, 1), random_train(format, 48, 10, 1)
+    model = nn.Sequential(Embedding(table), Linear(weight)).eval()
+    indices = torch.arange(24).reshape(12, 2)
+    expected = table.to_dense()[indices] @ weight.to_dense().mT
+    free = torch.export.Dim.DYNAMIC
+    with torch.no_grad():
+        program = torch.export.export(model, (indices[:3],), dynamic_shapes=({0: free},))
+        torch.testing.assert_close(program.module()(indices), expected, **CLOSE)
+        compiled = torch.compile(model, backend="eager", fullgraph=True)
+        torch.testing.assert_close(compiled(indices), expected, **CLOSE)

@@ -12,7 +12,7 @@ from ttcompress.modules.geometry import stack_of
 from ttcompress.modules.holder import RecurrentHolder
 from ttcompress.modules.running import Run, Way
 from ttcompress.modules.steps import Mode, State, step
-from ttcompress.modules.weights import dense
+from ttcompress.modules.weights import choosing_batch, dense
 from ttcompress.trains.train import Train
 
 _FUSED: dict[Mode, Any] = {
@@ -73,7 +73,7 @@ class Cell(RecurrentHolder):
 
     def _next(self, x: Tensor, state: State) -> State:
         (names,) = self._names
-        if self._way(x.shape[0], 1) == "factored":
+        if self._way(choosing_batch(x.shape[0]), 1) == "factored":
             layer = self._direction(names)
             return step(layer, layer.project(x), state)
         weights = dense(self._matrix(names.weight_ih)), dense(self._matrix(names.weight_hh))

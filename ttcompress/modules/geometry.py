@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from torch import nn
 
@@ -19,7 +20,7 @@ class DirectionNames:
     bias_hh: str | None
     weight_hr: str | None
 
-    @property
+    @cached_property
     def present(self) -> tuple[str, ...]:
         """Those it has."""
         names = (self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh, self.weight_hr)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar
+from collections.abc import Callable, Mapping
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +42,7 @@ class RecurrentHolder(nn.Module):
         self.hidden_size = stack.hidden_size
         self.bias = stack.bias
         self._names = direction_names(stack)
+        self._ways: dict[tuple[int, int, bool], Way] = {}
         for name, value in _checked(stack, tensors).items():
             setattr(self, name, hold(value))
 
@@ -78,12 +79,25 @@ class RecurrentHolder(nn.Module):
         """How a call runs: as `run` says, or by cost."""
         if self.run != "auto":
             return self.run
-        if not self.trains or self._autocast():
+        if not self.trains:
             return "rebuilt"
-        tracked = any(weight.trained for weight in self.trains.values())
+        tracked = self._trained()
         if tracked and self.training and self.trains_rebuilt:
             return "rebuilt"
-        return faster_way(self._work, batch, steps, self._device.type, tracked=tracked)
+        key = (batch, steps, tracked)
+        if key not in self._ways:  # if weights were replaced since, it costs time and no more
+            device = self._matrix(self._names[0].weight_ih).device.type
+            self._ways[key] = faster_way(self._work, batch, steps, device, tracked=tracked)
+        return self._ways[key]
+
+    def _trained(self) -> bool:
+        """Whether gradients must reach cores."""
+        return torch.is_grad_enabled() and any(weight.trained for weight in self.trains.values())
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        self._ways.clear()  # it may move to another device
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
 
     @property
     def _work(self) -> tuple[Work, ...]:
@@ -98,17 +112,6 @@ class RecurrentHolder(nn.Module):
             )
             for names in self._names
         )
-
-    @property
-    def _dtype(self) -> torch.dtype:
-        return self._matrix(self._names[0].weight_ih).dtype
-
-    @property
-    def _device(self) -> torch.device:
-        return self._matrix(self._names[0].weight_ih).device
-
-    def _autocast(self) -> bool:
-        return torch.is_autocast_enabled(self._device.type)
 
 
 def _mode(kind: Kind, nonlinearity: str) -> Mode:

@@ -12,7 +12,7 @@ from torch.nn import functional
 from ttcompress.errors import ArtifactError
 from ttcompress.modules.lookup import lookup_rows
 from ttcompress.modules.running import Run, Way, checked_run, faster_product
-from ttcompress.modules.weights import TrainWeight, copied
+from ttcompress.modules.weights import TrainWeight, choosing_batch, copied
 from ttcompress.trains.train import Train
 
 
@@ -57,7 +57,7 @@ class Linear(nn.Module):
     def forward(self, input: Tensor) -> Tensor:
         """(..., in_features) -> (..., out_features)."""
         vectors = input.reshape(-1, self.in_features)
-        if self.how(vectors.shape[0]) == "rebuilt":
+        if self.how(choosing_batch(vectors.shape[0])) == "rebuilt":
             return functional.linear(input, self.weight.dense(), self.bias)
         output = self.weight.product()(vectors, self.bias)
         return output.reshape(*input.shape[:-1], self.out_features)
@@ -131,7 +131,7 @@ class Embedding(nn.Module):
     def forward(self, input: Tensor) -> Tensor:
         """(...) of indices -> (..., embedding_dim)."""
         indices = input.reshape(-1)
-        if self.how(len(indices)) == "rebuilt":
+        if self.how(choosing_batch(indices.shape[0])) == "rebuilt":
             rows = functional.embedding(
                 indices,
                 self.weight.dense(),

@@ -22,7 +22,7 @@ def lookup_rows(train: Train, indices: Tensor) -> Tensor:  # (count,) -> (count,
         IndexError: an index is negative, or not below the number of rows.
     """
     modes = train.layout.row_modes
-    state = train.cores[0].new_ones(len(indices), 1, 1)  # (count, columns done, rank)
+    state = train.cores[0].new_ones(indices.shape[0], 1, 1)  # (count, columns done, rank)
     for position, (mode, core) in enumerate(zip(modes, train.cores, strict=False)):
         digits = indices // prod(modes[position + 1 :])
         if position:  # not the first, so that an index out of range stays out of range
@@ -37,5 +37,5 @@ def _slices(core: Tensor, digits: Tensor) -> Tensor:  # (count, rank, column mod
     """The slice of a core that each digit of its row mode picks."""
     by_row = core.movedim(1, 0)  # (row mode, rank, [column mode,] rank)
     slices = functional.embedding(digits, by_row.flatten(1))
-    slices = slices.reshape(len(digits), *by_row.shape[1:])
+    slices = slices.reshape(digits.shape[0], *by_row.shape[1:])
     return slices if core.dim() == 4 else slices.unsqueeze(2)

@@ -127,9 +127,11 @@ class Recurrent(RecurrentHolder):
         self, input: Tensor | PackedSequence, state: State | None
     ) -> tuple[Tensor | PackedSequence, State]:
         call, first = self._read(input, state)
-        if self._way(call.batch, call.steps) == "rebuilt":
+        autocast = _autocast(call.data)
+        way = "rebuilt" if autocast and self.run == "auto" else self._way(call.batch, call.steps)
+        if way == "rebuilt":
             data, last = self._fused(call, first)
-        elif self._tracked(call.data, *first) or self._autocast():
+        elif autocast or self._tracked(call.data, *first):
             data, last = self._layers(call, first, layer_with_gradients)
         else:
             data, last = self._layers(call, first, layer_in_place)
@@ -138,9 +140,10 @@ class Recurrent(RecurrentHolder):
     def _read(self, input: Tensor | PackedSequence, state: State | None) -> tuple[Call, State]:
         """The checked call and its first state."""
         call = read_call(input, self.batch_first, self.input_size)
-        if call.data.dtype != self._dtype and not self._autocast():
+        dtype = self._matrix(self._names[0].weight_ih).dtype
+        if call.data.dtype != dtype and not _autocast(call.data):
             raise ValueError(
-                f"the input is {call.data.dtype}, but the layer's weights are {self._dtype}; "
+                f"the input is {call.data.dtype}, but the layer's weights are {dtype}; "
                 "convert one of them with .to"
             )
         sizes, layers = self._state_sizes, len(self._names)
@@ -172,7 +175,8 @@ class Recurrent(RecurrentHolder):
 
     def _fused(self, call: Call, state: State) -> tuple[Tensor, State]:
         """The dense weights, and torch's kernel for all layers at once."""
-        flat = [dense(matrix) for matrices in self.all_weights for matrix in matrices]
+        names = [name for direction in self._names for name in direction.present]
+        flat = [dense(self._matrix(name)) for name in names]
         options = (self.bias, self.num_layers, self.dropout, self.training, self.bidirectional)
         first = list(state) if self.mode == "LSTM" else state[0]
         kernel = _FUSED[self.mode]
@@ -221,3 +225,7 @@ class RNN(Recurrent):
         """As `torch.nn.RNN.forward`."""
         output, (hidden,) = self._call(input, None if hx is None else (hx,))
         return output, hidden
+
+
+def _autocast(data: Tensor) -> bool:
+    return torch.is_autocast_enabled(data.device.type)

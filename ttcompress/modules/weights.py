@@ -25,18 +25,15 @@ Made = TypeVar("Made")
 class _Kept(Generic[Made]):
     """Something made from cores, with what these were then.
 
-    `cores` are aliases: they keep the memory alive, so that an equal address means equal memory.
+    `aliases` keep the cores' memory alive, so that an equal address means the same memory.
     """
 
     value: Made
-    cores: tuple[Tensor, ...]
-    versions: tuple[int, ...]
+    aliases: tuple[Tensor, ...]
+    seen: list[tuple[int, int]]
 
     def still_holds(self, cores: tuple[Tensor, ...]) -> bool:
-        return self.versions == _versions(cores) and all(
-            then.data_ptr() == now.data_ptr() and then.dtype == now.dtype
-            for then, now in zip(self.cores, cores, strict=True)
-        )
+        return self.seen == _seen(cores)
 
 
 class TrainWeight(nn.Module):
@@ -57,7 +54,7 @@ class TrainWeight(nn.Module):
 
     def as_train(self) -> Train:
         """The train of the present cores, attached to their graph."""
-        return Train(self.layout, tuple(self.cores))
+        return Train(self.layout, self._cores)
 
     def dense(self) -> Tensor:  # (rows, columns)
         """The matrix, rebuilt."""
@@ -76,7 +73,7 @@ class TrainWeight(nn.Module):
     @property
     def trained(self) -> bool:
         """Whether gradients must reach the cores."""
-        return torch.is_grad_enabled() and any(core.requires_grad for core in self.cores)
+        return torch.is_grad_enabled() and any(core.requires_grad for core in self._cores)
 
     def _make_product(self) -> Product:
         train = self.as_train()
@@ -93,11 +90,11 @@ class TrainWeight(nn.Module):
         return not (self.training or self.trained or torch.compiler.is_compiling())
 
     def _renewed(self, kept: _Kept[Made] | None, make: Callable[[], Made]) -> _Kept[Made]:
-        cores = tuple(self.cores)
+        cores = self._cores
         if kept is not None and kept.still_holds(cores):
             return kept
         with torch.inference_mode(False), torch.no_grad():
-            return _Kept(make(), tuple(core.detach() for core in cores), _versions(cores))
+            return _Kept(make(), tuple(core.detach() for core in cores), _seen(cores))
 
     def train(self, mode: bool = True) -> TrainWeight:
         """As `nn.Module.train`; forgets what was made, for training may write through `.data`."""
@@ -113,9 +110,9 @@ class TrainWeight(nn.Module):
         return self
 
     @property
-    def _first(self) -> Tensor:
-        first: Tensor = self.cores[0]
-        return first
+    def _cores(self) -> tuple[Tensor, ...]:
+        # Not tuple(self.cores), which looks up every core by its name: microseconds, at every call.
+        return tuple(core for core in self.cores._parameters.values() if core is not None)
 
     @property
     def shape(self) -> torch.Size:
@@ -125,12 +122,12 @@ class TrainWeight(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """Of the cores."""
-        return self._first.dtype
+        return self._cores[0].dtype
 
     @property
     def device(self) -> torch.device:
         """Of the cores."""
-        return self._first.device
+        return self._cores[0].device
 
     def size(self, dim: int | None = None) -> torch.Size | int:
         """`shape`, or one side of it."""
@@ -138,7 +135,7 @@ class TrainWeight(nn.Module):
 
     def new_zeros(self, *size: Any, **options: Any) -> Tensor:
         """Zeros of the cores' type and device: how much code makes its first hidden state."""
-        return self._first.new_zeros(*size, **options)
+        return self._cores[0].new_zeros(*size, **options)
 
     def extra_repr(self) -> str:
         """Format, modes and ranks."""
@@ -193,5 +190,11 @@ def _work(layout: Layout, ranks: tuple[int, ...]) -> MatrixWork:
     return MatrixWork(whole, whole, 1, rebuild)
 
 
-def _versions(tensors: tuple[Tensor, ...]) -> tuple[int, ...]:
-    return tuple(tensor._version for tensor in tensors)
+def choosing_batch(batch: int) -> int:
+    """The batch to choose a way for: 1 in a graph, where a choice would fix the batch for good."""
+    return 1 if torch.compiler.is_compiling() else batch
+
+
+def _seen(cores: tuple[Tensor, ...]) -> list[tuple[int, int]]:
+    """Where each core is and how often it was written: cheap, for it is asked at every call."""
+    return [(core.data_ptr(), core._version) for core in cores]
