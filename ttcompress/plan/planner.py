@@ -16,6 +16,8 @@ from ttcompress.recipe import Assignment, Budget, Recipe, match
 from ttcompress.stores import AUTO, STORES
 from ttcompress.weights import OtherTensor, Weight
 
+_MOST_NAMED = 5
+
 
 def cuts_for(recipe: Recipe, weights: Sequence[Weight]) -> Mapping[str, tuple[Cut, ...]]:
     """The unfoldings, by weight, whose spectra `make_plan` needs; empty where shapes are enough.
@@ -39,7 +41,8 @@ def make_plan(
     file that are no tensor (its header), which a `size` budget has to pay for.
 
     Raises:
-        PlanError: a rule does not fit the model, or the budget is out of reach.
+        PlanError: a rule does not fit the model, nothing is left to decompose, or the budget is
+            out of reach.
     """
     assignments = match(recipe, weights)
     known = spectra or {}
@@ -58,7 +61,10 @@ def make_plan(
         courses = [c for c in courses if c.name not in grown]
     chosen = settled | {p.weight.name: p for p in planned}
     notes = _bits_alone(courses, planned, recipe.budget, known, fixed_bytes)
-    return Plan(tuple(chosen[w.name] for w in weights), tuple(others), bool(known), notes)
+    plan = Plan(tuple(chosen[w.name] for w in weights), tuple(others), bool(known), notes)
+    if not any(map(_is_open, assignments)) and (recipe.budget != Budget() or not plan.changed):
+        raise PlanError(_nothing_to_do(plan))
+    return plan
 
 
 def _is_open(assignment: Assignment) -> bool:
@@ -80,6 +86,8 @@ def _share(
     courses: Sequence[Course], budget: Budget, spectra: Mapping[str, Spectra], fixed_bytes: int
 ) -> list[PlannedWeight]:
     """Allocate the budget over the weights that share it."""
+    if not courses:
+        return []
     allowance = _limits(courses, budget, fixed_bytes)
     byte_limited = allowance.bytes < inf or budget.tolerance is not None
     menus = [menu(c, spectra.get(c.name, {}), budget, byte_limited) for c in courses]
@@ -107,11 +115,11 @@ def _limits(courses: Sequence[Course], budget: Budget, fixed_bytes: int) -> Allo
         bytes_limits.append(sum(w.bytes for w in weights) / budget.factor)
     if budget.size is not None:
         bytes_limits.append(max(1, budget.size - fixed_bytes))
-    work = sum(map(dense_multiply_adds, weights))
+    work = sum(map(dense_multiply_adds, weights))  # 0 where all are looked up
     return Allowance(
         bytes=min(bytes_limits),
         params=inf if budget.params is None else budget.params,
-        multiply_adds=inf if budget.multiply_adds is None else work / budget.multiply_adds,
+        multiply_adds=inf if budget.multiply_adds is None else max(1, work / budget.multiply_adds),
     )
 
 
@@ -203,6 +211,21 @@ def _out_of_tolerance(course: Course, budget: Budget) -> str:
         f"{course.name}: tolerance {budget.tolerance} cannot be met under the other budgets and "
         f"the store {course.assignment.store}: even the largest ranks allowed lose more. "
         "Raise the tolerance or the rank cap, or use store: auto."
+    )
+
+
+def _nothing_to_do(plan: Plan) -> str:
+    """Name the largest weights, why they stay, and the rule that would take the first of them."""
+    largest = sorted(plan.weights, key=lambda p: -p.weight.bytes)[:_MOST_NAMED]
+    named = "".join(
+        f"\n    {p.weight.name} ({p.weight.role}, {p.weight.shape[0]} x {p.weight.shape[1]}): "
+        f"{p.why or 'dense, outside the budget'}"
+        for p in largest
+    )
+    role = largest[0].weight.role if largest else "all"
+    return (
+        f"the recipe finds no weight to decompose. The largest of the model:{named}"
+        f"\n    Write a rule that takes them, as `- weights: {role}`, before any other."
     )
 
 
