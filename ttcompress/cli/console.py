@@ -123,7 +123,7 @@ def _drawn(table: Table, width: int) -> RichTable:
     """Names stay in one piece while the other columns, folded at their spaces, still fit."""
     gap = 2 if width >= _WIDE else 1
     drawn = RichTable(box=None, pad_edge=False, padding=(0, gap, 0, 0))
-    least = sum(_least_width(table, index) + gap for index in range(len(table.columns)))
+    least = sum(_least_width(table, index) + gap for index in range(len(table.columns))) - gap
     for column in table.columns:
         drawn.add_column(
             column.heading,

@@ -118,7 +118,7 @@ def _answer_for_limits(path: Path, report: Report, talk: Talk) -> None:
     failed = broken(report)
     for limit in failed:
         asked, found = limit["limit"], limit["value"]
-        console.say(f"limit broken: {limit['name']} {asked:,} asked, {found:,.6g} found", talk)
+        console.say(f"limit broken: {limit['name']} {asked:,.12g} asked, {found:,.12g} found", talk)
     if failed:
         console.say(f"{path} is marked failed", talk)
         raise typer.Exit(BROKEN_LIMIT)

@@ -67,7 +67,7 @@ def report_remarks(report: Report, file_bytes: int) -> tuple[str, ...]:
         f"file: {before:,} -> {file_bytes:,} bytes, {times_fewer(before, file_bytes):.2f}x",
         *_kept_and_noted(report),
         *map(_limit, report.limits),
-        *(() if report.metrics else (NOT_MEASURED,)),
+        *(_metrics(report.metrics) if report.metrics else (NOT_MEASURED,)),
     )
 
 
@@ -95,6 +95,12 @@ def _kept_and_noted(report: Report | PlanReport) -> Iterator[str]:
     for weight in report.weights:
         yield from (f"{weight.name}: {note}" for note in weight.notes)
     yield from report.notes
+
+
+def _metrics(metrics: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
+    for name, found in metrics.items():
+        before, after, drop = (found[key] for key in ("before", "after", "drop"))
+        yield f"{name}: {before:.4g} -> {after:.4g}, drop {drop:.4g}"
 
 
 def _limit(limit: Mapping[str, object]) -> str:
@@ -162,7 +168,7 @@ def comparison_table(reports: Sequence[tuple[str, Report, int]]) -> Table:
     """Files side by side; each comes with its name and its size in bytes."""
     columns = (
         Column("file", name=True),
-        Column("formats"),
+        Column("format"),
         Column("bytes", right=True),
         Column("file", right=True),
         Column("weights", right=True),
