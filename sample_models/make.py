@@ -278,8 +278,10 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     for name in SAMPLES if options.sample == "all" else [options.sample]:
+        baseline = make(name, options.epochs, options.bfloat16)
+        # Read after the training: the other sample may have been trained beside this one.
         baselines = json.loads(BASELINES.read_text()) if BASELINES.exists() else {}
-        baselines[name] = make(name, options.epochs, options.bfloat16)
+        baselines[name] = baseline
         BASELINES.write_text(json.dumps(baselines, indent=2) + "\n")
 
 
