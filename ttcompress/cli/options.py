@@ -97,7 +97,7 @@ class RecipeOptions:
     def title(self) -> str:
         """The recipe as the user named it: `balanced (the default) with --factor 16`."""
         name = self.recipe or "balanced (the default)"
-        given = [f"--{key.replace('_', '-')} {value}" for key, value in self._given().items()]
+        given = [f"--{key.replace('_', '-')} {_written(v)}" for key, v in self._given().items()]
         return f"recipe {' '.join([name, 'with', *given] if given else [name])}"
 
     def _given(self) -> dict[str, Any]:
@@ -105,6 +105,10 @@ class RecipeOptions:
         return {
             key: value for key, value in values.items() if value is not None and key != "recipe"
         }
+
+
+def _written(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def flattened(command: Callable[..., None]) -> Callable[..., None]:

@@ -45,6 +45,7 @@ def make_plan(
             out of reach.
     """
     assignments = match(recipe, weights)
+    _check_something_to_do(recipe, assignments)
     known = spectra or {}
     courses = [course(a) for a in assignments if _is_open(a)]
     settled = {a.weight.name: _settled(a) for a in assignments if not _is_open(a)}
@@ -61,10 +62,24 @@ def make_plan(
         courses = [c for c in courses if c.name not in grown]
     chosen = settled | {p.weight.name: p for p in planned}
     notes = _bits_alone(courses, planned, recipe.budget, known, fixed_bytes)
-    plan = Plan(tuple(chosen[w.name] for w in weights), tuple(others), bool(known), notes)
-    if not any(map(_is_open, assignments)) and (recipe.budget != Budget() or not plan.changed):
-        raise PlanError(_nothing_to_do(plan))
-    return plan
+    return Plan(tuple(chosen[w.name] for w in weights), tuple(others), bool(known), notes)
+
+
+def _check_something_to_do(recipe: Recipe, assignments: Sequence[Assignment]) -> None:
+    """A budget needs a weight to share it, and a recipe something to change."""
+    changes = any(a.format != "keep" for a in assignments)
+    if any(map(_is_open, assignments)) or (changes and recipe.budget == Budget()):
+        return
+    largest = sorted(assignments, key=lambda a: -a.weight.bytes)[:_MOST_NAMED]
+    named = "".join(
+        f"\n    {a.weight.name} ({a.weight.role}, {a.weight.shape[0]} x {a.weight.shape[1]})"
+        for a in largest
+    )
+    role = largest[0].weight.role if largest else "all"
+    raise PlanError(
+        f"the recipe finds no weight to decompose. The largest of the model are:{named}"
+        f"\n    Write a rule that takes them, as `- weights: {role}`, before any other."
+    )
 
 
 def _is_open(assignment: Assignment) -> bool:
@@ -211,21 +226,6 @@ def _out_of_tolerance(course: Course, budget: Budget) -> str:
         f"{course.name}: tolerance {budget.tolerance} cannot be met under the other budgets and "
         f"the store {course.assignment.store}: even the largest ranks allowed lose more. "
         "Raise the tolerance or the rank cap, or use store: auto."
-    )
-
-
-def _nothing_to_do(plan: Plan) -> str:
-    """Name the largest weights, why they stay, and the rule that would take the first of them."""
-    largest = sorted(plan.weights, key=lambda p: -p.weight.bytes)[:_MOST_NAMED]
-    named = "".join(
-        f"\n    {p.weight.name} ({p.weight.role}, {p.weight.shape[0]} x {p.weight.shape[1]}): "
-        f"{p.why or 'dense, outside the budget'}"
-        for p in largest
-    )
-    role = largest[0].weight.role if largest else "all"
-    return (
-        f"the recipe finds no weight to decompose. The largest of the model:{named}"
-        f"\n    Write a rule that takes them, as `- weights: {role}`, before any other."
     )
 
 

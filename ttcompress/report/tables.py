@@ -134,8 +134,17 @@ def _weight_row(weight: WeightReport | PlannedWeightReport) -> tuple[str, ...]:
         f"{weight.params_before:,}",
         f"{weight.params_after:,}",
         f"{weight.bytes_after:,}",
-        "-" if error is None else f"{error:.4f}",
+        "-" if error is None else error_text(error),
     )
+
+
+def error_text(error: float) -> str:
+    """Four decimals, unless nothing would be left of it.
+
+    >>> error_text(0.01234), error_text(3.2e-7), error_text(0.0)
+    ('0.0123', '3.2e-07', '0.0000')
+    """
+    return f"{error:.1e}" if 0 < error < 1e-4 else f"{error:.4f}"
 
 
 def modes_text(row_modes: Sequence[int], column_modes: Sequence[int]) -> str:
@@ -191,6 +200,6 @@ def _file_row(name: str, report: Report, file_bytes: int) -> tuple[str, ...]:
         f"{times_fewer(report.source['bytes'], file_bytes):.2f}x",
         f"{weights.compression_factor:.2f}x",
         f"{fewer:.2f}x",
-        f"{max((w.relative_error for w in report.weights), default=0.0):.4f}",
+        error_text(max((w.relative_error for w in report.weights), default=0.0)),
         "BROKEN" if False in verdicts else "kept" if verdicts else "-",
     )
