@@ -6,7 +6,7 @@ from itertools import product
 from math import prod
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ttcompress.plan.layout import TRAIN_FORMATS, TrainFormat
@@ -46,6 +46,9 @@ def test_modes_multiply_to_the_shape(
 
 @settings(max_examples=150, deadline=None)
 @given(sides, sides, st.sampled_from(TRAIN_FORMATS), st.sampled_from([1, 3, 4]))
+@example(83, 256, "mpo", 1)
+@example(256, 83, "mpo", 1)
+@example(1, 83, "mpo", 4)
 def test_a_mode_of_1_stands_only_where_a_side_is_prime_or_1(
     rows: int, columns: int, train_format: TrainFormat, gates: int
 ) -> None:
