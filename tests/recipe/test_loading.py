@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from ttcompress.errors import InputError, RecipeError, TTCompressError
-from ttcompress.recipe import Budget, Drop, Rule, load_recipe, parse_recipe, recipe_from
+from ttcompress.recipe import (
+    Budget,
+    Drop,
+    Finetune,
+    Rule,
+    TaskChoice,
+    load_recipe,
+    parse_recipe,
+    recipe_from,
+)
 
 HEAD = "version: 1\nbudget: {factor: 8}\n"
 
@@ -36,7 +46,10 @@ rules:
     ranks: 24
   - {weights: embedding, format: dense, store: int8}
 default: keep
-limits: {min_factor: 6, max_size: 1 MiB, min_multiply_adds: 2}
+task: {name: tagger, data: valid.tsv, labels: [O, PER], batch: 16}
+finetune: {epochs: 3, max_steps: 900, learning_rate: 1.0e-3, warmup: 0, clip: 5, weight_decay: 0.01,
+           distill: 1, temperature: 4, kept: false}
+limits: {max_drop: 1%, min_factor: 6, max_size: 1 MiB, min_multiply_adds: 2}
 seed: 7
 key: generator
 """
@@ -56,7 +69,22 @@ key: generator
         ranks=(8, 24, 24, 12),
     )
     assert recipe.rules[1].ranks == 24
+    assert recipe.task == TaskChoice(
+        name="tagger", options=(("batch", 16), ("data", "valid.tsv"), ("labels", ("O", "PER")))
+    )
+    assert recipe.finetune == Finetune(
+        epochs=3,
+        max_steps=900,
+        learning_rate=1e-3,
+        warmup=0.0,
+        clip=5.0,
+        weight_decay=0.01,
+        distill=1.0,
+        temperature=4.0,
+        kept=False,
+    )
     assert recipe.limits is not None
+    assert recipe.limits.max_drop == Drop(0.01, relative=True)
     assert (recipe.limits.min_factor, recipe.limits.max_size) == (6.0, 1024**2)
     assert (recipe.seed, recipe.key) == (7, "generator")
 
@@ -70,6 +98,52 @@ def test_the_smallest_recipe_has_the_documented_defaults() -> None:
         "keep",
     )
     assert (recipe.limits, recipe.seed, recipe.key, recipe.text) == (None, 0, None, HEAD)
+    assert (recipe.task, recipe.finetune) == (None, None)
+
+
+@pytest.mark.parametrize("name", ["charlm", "file.py:Name", "package.module:Name"])
+def test_a_task_without_options_is_its_name(name: str) -> None:
+    choice = TaskChoice(name=name)
+    assert parse_recipe(f"{HEAD}task: {name}").task == choice
+    assert parse_recipe(f"{HEAD}task: {{name: {name}}}").task == choice
+
+
+def test_options_of_a_task_are_plain_values_in_no_order() -> None:
+    text = HEAD + "task: {name: t, b: 1, a: text, options: [1, 2.5, true, x], '': ''}"
+    choice = parse_recipe(text).task
+    assert choice is not None
+    assert choice.options == (
+        ("", ""), ("a", "text"), ("b", 1), ("options", (1, 2.5, True, "x")),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("written", "finetune"),
+    [
+        ("true", Finetune()),
+        ("{}", Finetune()),
+        ("{epochs: 0}", Finetune(epochs=0)),
+        ("false", None),
+    ],
+)
+def test_fine_tuning_is_switched_on_with_the_documented_defaults(
+    written: str, finetune: Finetune | None
+) -> None:
+    assert parse_recipe(f"{HEAD}finetune: {written}").finetune == finetune
+
+
+def test_the_defaults_of_fine_tuning() -> None:
+    assert asdict(Finetune()) == {
+        "epochs": 2,
+        "max_steps": None,
+        "learning_rate": 2e-3,
+        "warmup": 0.05,
+        "clip": 1.0,
+        "weight_decay": 0.0,
+        "distill": 0.5,
+        "temperature": 2.0,
+        "kept": True,
+    }
 
 
 def test_all_problems_are_shown_at_once_each_with_its_line_and_cure() -> None:
@@ -136,10 +210,38 @@ WRONG = {
     "version: 1\nbudget: {size: 0MB}": ["at least 1, got 0"],
     "version: 1\nbudget: {drop: 1%}": ["budget.drop (line 2)", "not available in this version"],
     "version: 1\nbudget: {fctor: 8}": ["budget.fctor (line 2)", "Did you mean `factor`?"],
-    HEAD + "limits: {max_drop: 1%}": ["limits.max_drop (line 3)", "not available in this version"],
-    HEAD + "task: {name: charlm}": ["task (line 3)", "not available in this version"],
+    HEAD + "limits: {max_drop: one}": ["limits.max_drop (line 3)", "expected a drop", "Write 1%"],
+    HEAD + "limits: {max_drop: -1}": ["limits.max_drop (line 3)", "0 or more, got -1"],
+    HEAD + "task: 5": ["task (line 3)", "a task's name, or `name:` with options; got 5"],
+    HEAD + "task: [charlm]": ["task (line 3)", "got the list ['charlm']", "task: language-model"],
+    HEAD + "task: ''": ["task.name (line 3): expected text, got the text ''"],
+    HEAD + "task: {text: a.txt}": ["task.name (line 3): missing", "`name: language-model`"],
+    HEAD + "task: {name: 5}": ["task.name (line 3): expected text, got 5"],
+    HEAD + "task:\n  name: t\n  a: {b: 1}\n  c: 2020-01-01\n  d: 2.0": [
+        "2 problems\n  task.a (line 5): expected text, a number, true or false; got the keys",
+        "task.c (line 6): expected text, a number, true or false; got datetime.date",
+    ],
+    HEAD + "task: {name: t, a: [[1]]}": ["task.a (line 3)", "got the list [1]"],
+    HEAD + "task: {name: t, a: .nan}": ["task.a (line 3): expected a finite number, got nan"],
+    HEAD + "task: {name: t, a: [1e-3]}": ["task.a", "YAML 1.1 reads 1e-3 as text; write 1.0e-3."],
     HEAD + "calibration: {batches: 32}": ["calibration (line 3)", "not available"],
-    HEAD + "finetune: {epochs: 2}": ["finetune (line 3)", "not available in this version"],
+    HEAD + "finetune: 2": ["finetune (line 3): expected keys with values, got 2"],
+    HEAD + "finetune: {epoch: 2}": ["finetune.epoch (line 3): unknown key", "`epochs`"],
+    HEAD + "finetune: {epochs: -1}": ["finetune.epochs (line 3)", "at least 0, got -1"],
+    HEAD + "finetune: {epochs: 1.5}": ["whole number, got 1.5"],
+    HEAD + "finetune: {max_steps: 0}": ["finetune.max_steps (line 3)", "at least 1, got 0"],
+    HEAD + "finetune: {learning_rate: 0}": ["learning rate is above 0; got 0", "Write 2.0e-3"],
+    HEAD + "finetune: {learning_rate: -1.0}": ["finetune.learning_rate (line 3)", "got -1.0"],
+    HEAD + "finetune: {learning_rate: 2e-3}": ["reads 2e-3 as text; write 2.0e-3."],
+    HEAD + "finetune: {learning_rate: .inf}": ["finite number, got inf"],
+    HEAD + "finetune: {distill: 1.1}": ["from 0 to 1; got 1.1", "write 0.5"],
+    HEAD + "finetune: {distill: -0.1}": ["from 0 to 1; got -0.1"],
+    HEAD + "finetune: {temperature: 0}": ["temperature is above 0; got 0"],
+    HEAD + "finetune: {warmup: 1}": ["from 0 to below 1; got 1", "write 0.05"],
+    HEAD + "finetune: {warmup: -0.1}": ["from 0 to below 1; got -0.1"],
+    HEAD + "finetune: {clip: 0}": ["norm above 0; got 0"],
+    HEAD + "finetune: {weight_decay: -0.1}": ["0 or more; got -0.1"],
+    HEAD + "finetune: {kept: 1}": ["finetune.kept (line 3): expected true or false, got 1"],
     HEAD + "formt: mps": ["formt (line 3): unknown key. Did you mean `format`?"],
     HEAD + "text: mps": ["text (line 3): unknown key"],
     HEAD + "qqq: 1": ["qqq (line 3): unknown key. Known here: version, format"],
@@ -193,7 +295,7 @@ WRONG = {
     HEAD + "key: !!python/name:os.getcwd": ["not YAML", "line 3"],
     HEAD + "key: &a [*a]": ["nested too deeply"],
     "[" * 5000: ["nested too deeply"],
-    "#" * 1_000_001: ["1,000,001 characters", "at most 1,000,000"],
+    "#" * 256_001: ["256,001 characters", "at most 256,000"],
 }
 
 
@@ -284,6 +386,18 @@ def test_python_mappings_read_like_files() -> None:
     assert (recipe.rules[0].ranks, recipe.seed, recipe.text) == ((8,), 0, "")
 
 
+def test_python_mappings_hold_a_task_as_a_value_or_as_keys() -> None:
+    keys = {"name": "t", "labels": ("A", "B"), "unknown": None}
+    for task in (keys, TaskChoice(name="t", options=(("labels", ("A", "B")),))):
+        recipe = recipe_from({"version": 1, "budget": {"rank": 3}, "task": task})
+        assert recipe.task == TaskChoice(name="t", options=(("labels", ("A", "B")),))
+
+
+def test_a_task_has_its_name_once() -> None:
+    with pytest.raises(ValueError, match="`name` names the task"):
+        TaskChoice(name="t", options=(("name", "u"),))
+
+
 def test_a_mapping_with_strange_keys_is_refused() -> None:
     with pytest.raises(RecipeError, match=r"recipe: 1 problem\n  '3': unknown key"):
         recipe_from({"version": 1, "budget": {"rank": 3}, 3: 4})  # type: ignore[dict-item]
@@ -303,8 +417,8 @@ def test_paths_that_are_no_recipe_files(tmp_path: Path) -> None:
         load_recipe(tmp_path / "absent.yaml")
     with pytest.raises(InputError, match="is a folder"):
         load_recipe(tmp_path)
-    (tmp_path / "large.pt").write_bytes(b"x" * 1_000_001)
-    with pytest.raises(RecipeError, match="holds more than 1,000,000 bytes"):
+    (tmp_path / "large.pt").write_bytes(b"x" * 256_001)
+    with pytest.raises(RecipeError, match="holds more than 256,000 bytes"):
         load_recipe(tmp_path / "large.pt")
     (tmp_path / "model.pt").write_bytes(b"PK\x03\x04\xff\xfe")
     with pytest.raises(RecipeError, match="is not text"):

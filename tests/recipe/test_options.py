@@ -15,7 +15,9 @@ from ttcompress.errors import RecipeError
 from ttcompress.recipe import (
     Budget,
     Drop,
+    Finetune,
     Limits,
+    TaskChoice,
     effective,
     parse_recipe,
     recipe_from,
@@ -30,10 +32,13 @@ rules:
   - {weights: embedding, format: dense, store: int8}
   - {weights: linear, format: keep}
 default: keep
+task: {name: tagger, data: valid.tsv, labels: [O, PER]}
+finetune: {epochs: 5}
 limits: {min_factor: 6}
 seed: 3
 """
 RECIPE = parse_recipe(TEXT)
+LABELLED = TaskChoice(name="tagger", options=(("labels", ("X", "Y")),))
 
 
 @pytest.mark.parametrize(
@@ -52,6 +57,12 @@ RECIPE = parse_recipe(TEXT)
         ({"tolerance": 0}, "budget", Budget(tolerance=0.0)),
         ({"size": "2MB", "params": 9}, "budget", Budget(size=2_000_000, params=9)),
         ({"multiply_adds": 4.0, "rank": 8}, "budget", Budget(multiply_adds=4.0, rank=8)),
+        ({"task": "tagger"}, "task", RECIPE.task),
+        ({"task": "charlm"}, "task", TaskChoice(name="charlm")),
+        ({"task": TaskChoice(name="tagger")}, "task", TaskChoice(name="tagger")),
+        ({"task": LABELLED}, "task", LABELLED),
+        ({"finetune": True}, "finetune", Finetune(epochs=5)),
+        ({"finetune": False}, "finetune", None),
     ],
 )
 def test_an_option_replaces_the_key_of_its_name(
@@ -59,7 +70,8 @@ def test_an_option_replaces_the_key_of_its_name(
 ) -> None:
     changed = with_options(RECIPE, **options)
     assert getattr(changed, attribute) == value
-    for other in {"store", "seed", "key", "budget", "default", "limits", "text"} - {attribute}:
+    others = {"store", "seed", "key", "budget", "default", "task", "finetune", "limits", "text"}
+    for other in others - {attribute}:
         assert getattr(changed, other) == getattr(RECIPE, other)
 
 
@@ -68,9 +80,14 @@ def test_no_option_changes_nothing() -> None:
 
 
 def test_a_limit_replaces_that_limit_alone() -> None:
-    limits = with_options(RECIPE, max_size="1MB").limits
-    assert limits is not None
-    assert (limits.min_factor, limits.max_size) == (6.0, 1_000_000)
+    limits = with_options(RECIPE, max_size="1MB", max_drop="1%").limits
+    assert limits == Limits(max_drop=Drop(0.01, relative=True), min_factor=6.0, max_size=1_000_000)
+
+
+def test_fine_tuning_without_a_block_has_the_defaults() -> None:
+    recipe = parse_recipe("{version: 1, budget: {factor: 8}}")
+    assert with_options(recipe, finetune=True).finetune == Finetune()
+    assert with_options(recipe, finetune=False) == recipe
 
 
 def test_format_is_of_every_train_and_of_nothing_else() -> None:
@@ -89,7 +106,9 @@ def test_format_is_of_every_train_and_of_nothing_else() -> None:
         ({"format": "dense"}, "--format: expected one of mps, mpo, auto"),
         ({"store": "int9", "seed": -1}, "recipe with --store --seed: 2 problems\n  --s"),
         ({"min_factor": 0}, "--min-factor: a factor says"),
-        ({"max_drop": "1%"}, "--max-drop: a limit in drop is not available in this version."),
+        ({"max_drop": "one"}, "--max-drop: expected a drop, got the text 'one'"),
+        ({"task": " "}, "recipe with --task: 1 problem\n  --task: expected text, got"),
+        ({"finetune": 1}, "--finetune: expected keys with values, got 1"),
     ],
 )
 def test_a_wrong_option_is_named_as_it_is_typed(options: Any, message: str) -> None:
@@ -115,6 +134,21 @@ def test_effective_holds_every_key_in_force_and_no_text() -> None:
         "default": "keep",
         "budget": {"size": 2_000_000},
         "seed": 0,
+    }
+
+
+def test_a_task_and_its_training_are_effective_in_full() -> None:
+    plain = effective(RECIPE)
+    assert plain["task"] == {"name": "tagger", "data": "valid.tsv", "labels": ["O", "PER"]}
+    assert plain["finetune"] == {
+        "epochs": 5,
+        "learning_rate": 2e-3,
+        "warmup": 0.05,
+        "clip": 1.0,
+        "weight_decay": 0.0,
+        "distill": 0.5,
+        "temperature": 2.0,
+        "kept": True,
     }
 
 
@@ -145,6 +179,29 @@ trains = st.fixed_dictionaries(
 plain_rules = st.sampled_from(
     [{"format": "dense", "store": "int8"}, {"format": "keep"}, {"ranks": 8}, {"format": "auto"}]
 )
+# Words only: a text such as `1e-3` is refused.
+words = st.from_regex(r"[a-z]+[-\w é.:/]*", fullmatch=True)
+scalars = words | st.integers(-(2**63) + 1, 2**63 - 1) | st.floats(-1e18, 1e18) | st.booleans()
+tasks = words | st.builds(
+    lambda options, name: options | {"name": name},
+    st.dictionaries(words, scalars | st.lists(scalars, max_size=3), max_size=4),
+    words,
+)
+finetunes = st.booleans() | st.fixed_dictionaries(
+    {},
+    optional={
+        "epochs": st.integers(0, 2**40),
+        "max_steps": st.integers(1, 2**40),
+        "learning_rate": st.floats(0, 1e18, exclude_min=True),
+        "warmup": st.floats(0, 1, exclude_max=True),
+        "clip": st.floats(0, 1e18, exclude_min=True),
+        "weight_decay": st.floats(0, 1e18),
+        "distill": st.floats(0, 1),
+        "temperature": st.floats(0, 1e18, exclude_min=True),
+        "kept": st.booleans(),
+    },
+)
+drops = st.floats(0, 1e9) | st.integers(0, 999).map(lambda tenths: f"{tenths / 10}%")
 recipes = st.fixed_dictionaries(
     {
         "version": st.just(1),
@@ -157,7 +214,9 @@ recipes = st.fixed_dictionaries(
     optional={
         "format": st.sampled_from(["mps", "mpo", "auto"]),
         "store": st.sampled_from(["auto", "int4", "bfloat16"]),
-        "limits": st.fixed_dictionaries({}, optional={"min_factor": factors}),
+        "task": tasks,
+        "finetune": finetunes,
+        "limits": st.fixed_dictionaries({}, optional={"min_factor": factors, "max_drop": drops}),
         "seed": st.integers(0, 2**63 - 1),
         "key": st.from_regex(r"[a-z]+[-\w é]*", fullmatch=True),
     },

@@ -11,6 +11,7 @@ import pytest
 from ttcompress.errors import InputError
 from ttcompress.recipe import (
     Budget,
+    Finetune,
     ShippedRecipe,
     default_recipe,
     effective,
@@ -19,6 +20,7 @@ from ttcompress.recipe import (
     match,
     recipe_from,
     shipped,
+    with_options,
 )
 from ttcompress.weights import Weight
 
@@ -37,11 +39,14 @@ BUDGETS = {
     "balanced": Budget(factor=8),
     "small": Budget(factor=16),
     "tiny": Budget(factor=32),
+    "small-finetuned": Budget(factor=16),
+    "tiny-finetuned": Budget(factor=32),
     "fast": Budget(multiply_adds=8),
     "mpo": Budget(factor=8),
     "near-lossless": Budget(tolerance=0.03),
     "explicit-ranks": Budget(),
 }
+TUNED = {"small-finetuned": "small", "tiny-finetuned": "tiny"}
 
 
 def test_the_shipped_recipes_are_these() -> None:
@@ -53,7 +58,16 @@ def test_each_opens_with_what_for_and_the_command(recipe: ShippedRecipe) -> None
     lines = recipe.path.read_text(encoding="utf-8").splitlines()
     assert lines[0] == f"# {recipe.title}"
     assert recipe.title.endswith(".")
-    assert lines[1] == f"#   ttcompress decompose sample_models/charlm.pt -r {recipe.name}"
+    task = " --task charlm" if recipe.name in TUNED else ""
+    command = f"ttcompress decompose sample_models/charlm.pt -r {recipe.name}{task}"
+    assert lines[1] == f"#   {command}"
+
+
+@pytest.mark.parametrize("name", TUNED)
+def test_fine_tuning_leaves_everything_else_and_the_task_open(name: str) -> None:
+    tuned, plain = (load_recipe(find_recipe(n)) for n in (name, TUNED[name]))
+    assert tuned.finetune == Finetune(epochs=3)
+    assert with_options(tuned, finetune=False) == plain
 
 
 @pytest.mark.parametrize("shipped_recipe", shipped(), ids=lambda recipe: recipe.name)

@@ -5,17 +5,20 @@ from ttcompress.recipe.options import Options, effective, with_options
 from ttcompress.recipe.rules import Assignment, match
 from ttcompress.recipe.schema import Budget, Limits, Recipe, Rule
 from ttcompress.recipe.shipped import ShippedRecipe, default_recipe, find_recipe, shipped
+from ttcompress.recipe.training import Finetune, TaskChoice
 from ttcompress.recipe.units import Drop, parse_drop, parse_format, parse_ranks, parse_size
 
 __all__ = [
     "Assignment",
     "Budget",
     "Drop",
+    "Finetune",
     "Limits",
     "Options",
     "Recipe",
     "Rule",
     "ShippedRecipe",
+    "TaskChoice",
     "default_recipe",
     "effective",
     "find_recipe",

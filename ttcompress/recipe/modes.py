@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ttcompress.recipe.units import counted
+from ttcompress.recipe.wording import counted
 
 
 def check_modes(

@@ -7,6 +7,7 @@ from typing import Any, TypedDict, Unpack
 
 from ttcompress.recipe.problems import KeyPath
 from ttcompress.recipe.schema import Recipe
+from ttcompress.recipe.training import TaskChoice
 from ttcompress.recipe.units import Drop, parse_format
 from ttcompress.recipe.validation import BUDGET_KEYS, LIMIT_KEYS, validated
 from ttcompress.recipe.yaml_text import Document
@@ -29,13 +30,17 @@ class Options(TypedDict, total=False):
     min_factor: float | None
     max_size: int | str | None
     min_multiply_adds: float | None
+    task: str | TaskChoice | None
+    finetune: bool | None
 
 
 def with_options(recipe: Recipe, **options: Unpack[Options]) -> Recipe:
     """The recipe with each option in place of the key of its name; `text` stays as written.
 
     Any budget option replaces the whole budget. `format` means what it says: a rule of another
-    train format loses its own, rules of format dense and keep stay.
+    train format loses its own, rules of format dense and keep stay. A task's name keeps the options
+    that the recipe has for that same task; a `TaskChoice` brings its own. `finetune` of True is the
+    recipe's own block, or the defaults where it has none; False is no fine-tuning.
 
     Raises:
         RecipeError: an option is wrong, or does not fit the recipe; the message names the option.
@@ -63,6 +68,8 @@ def effective(recipe: Recipe) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if isinstance(value, Drop):
         return value.written
+    if isinstance(value, TaskChoice):
+        return {"name": value.name} | {name: _plain(item) for name, item in value.options}
     if is_dataclass(value):
         items = ((field.name, getattr(value, field.name)) for field in fields(value))
         return {name: _plain(item) for name, item in items if item is not None}
@@ -72,7 +79,9 @@ def _plain(value: Any) -> Any:
 def _key_path(option: str) -> KeyPath:
     if option in BUDGET_KEYS:
         return ("budget", option)
-    return ("limits", option) if option in LIMIT_KEYS else (option,)
+    if option in LIMIT_KEYS:
+        return ("limits", option)
+    return ("task", "name") if option == "task" else (option,)
 
 
 def _overlaid(recipe: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
@@ -85,10 +94,22 @@ def _overlaid(recipe: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
         result["budget"] = budget
     if limits:
         result["limits"] = recipe.get("limits", {}) | limits
+    if "task" in given:
+        result["task"] = _chosen(given["task"], recipe.get("task", {}))
+    if given.get("finetune") is True:
+        result["finetune"] = recipe.get("finetune", True)
     if "format" in given:
         result["format"] = parse_format(given["format"])
         result["rules"] = [_of_any_train(rule) for rule in recipe.get("rules", [])]
     return result
+
+
+def _chosen(task: str | TaskChoice, before: dict[str, Any]) -> dict[str, Any]:
+    """A task by itself, or by name with the options it had before."""
+    if isinstance(task, TaskChoice):
+        chosen: dict[str, Any] = _plain(task)
+        return chosen
+    return before if before.get("name") == task else {"name": task}
 
 
 def _of_any_train(rule: dict[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from ttcompress.recipe.units import counted
+from ttcompress.recipe.wording import counted
 
 KeyPath = tuple[str | int, ...]
 """Where a value stands in a recipe: ("rules", 0, "ranks"). The recipe itself is ()."""

@@ -9,7 +9,7 @@ from math import prod
 from ttcompress.errors import PlanError
 from ttcompress.recipe.schema import Recipe, Rule, RuleFormat
 from ttcompress.recipe.selectors import SELECTOR_ROLES, names_a_role, selects
-from ttcompress.recipe.units import nearest
+from ttcompress.recipe.wording import nearest
 from ttcompress.weights import Weight
 
 MOST_LISTED = 12

@@ -7,19 +7,19 @@ the whole recipe reaches its rules as the validation context `{"format": ...}`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import field
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BeforeValidator, ConfigDict, PlainValidator, ValidationInfo, field_validator
+from pydantic import BeforeValidator, ValidationInfo, field_validator
 from pydantic.dataclasses import dataclass
 
 from ttcompress.errors import RecipeError
 from ttcompress.recipe.modes import check_modes, interior_ranks
+from ttcompress.recipe.readers import CONFIG, Count, reader
 from ttcompress.recipe.selectors import check_selector
+from ttcompress.recipe.training import Finetune, TaskChoice, named_task, switched
 from ttcompress.recipe.units import (
     Drop,
-    described,
     one_of,
     parse_count,
     parse_drop,
@@ -31,6 +31,7 @@ from ttcompress.recipe.units import (
     parse_tolerance,
     whole,
 )
+from ttcompress.recipe.wording import described
 from ttcompress.stores import AUTO, STORES
 
 VERSION: Final = 1
@@ -38,21 +39,6 @@ VERSION: Final = 1
 RecipeFormat = Literal["mps", "mpo", "auto"]
 RuleFormat = Literal["mps", "mpo", "auto", "dense", "keep"]
 Default = Literal["keep", "decompose"]
-
-# Every default is validated too: it is how a key that is absent is compared with its neighbours.
-_CONFIG = ConfigDict(validate_default=True, arbitrary_types_allowed=True)
-
-
-def _reader(parse: Callable[[Any], object]) -> PlainValidator:
-    """A reader of `units` for pydantic: None is an absent key, ValueError a problem."""
-
-    def validate(value: object) -> object:
-        try:
-            return None if value is None else parse(value)
-        except RecipeError as error:
-            raise ValueError(str(error)) from error
-
-    return PlainValidator(validate)
 
 
 def _version(value: object) -> int:
@@ -71,19 +57,18 @@ def _rule_list(value: object) -> object:
     return value
 
 
-_Count = Annotated[int | None, _reader(parse_count)]
-_Factor = Annotated[float | None, _reader(parse_factor)]
-_Size = Annotated[int | None, _reader(parse_size)]
-_Tolerance = Annotated[float | None, _reader(parse_tolerance)]
-_Drop = Annotated[Drop | None, _reader(parse_drop)]
-_Text = Annotated[str | None, _reader(parse_text)]
-_Modes = Annotated[tuple[int, ...] | None, _reader(parse_modes)]
-_Ranks = Annotated[tuple[int, ...] | int | None, _reader(parse_ranks)]
-_Selector = Annotated[str, _reader(check_selector)]
-_Store = _reader(one_of(AUTO, *STORES))
+_Factor = Annotated[float | None, reader(parse_factor)]
+_Size = Annotated[int | None, reader(parse_size)]
+_Tolerance = Annotated[float | None, reader(parse_tolerance)]
+_Drop = Annotated[Drop | None, reader(parse_drop)]
+_Text = Annotated[str | None, reader(parse_text)]
+_Modes = Annotated[tuple[int, ...] | None, reader(parse_modes)]
+_Ranks = Annotated[tuple[int, ...] | int | None, reader(parse_ranks)]
+_Selector = Annotated[str, reader(check_selector)]
+_Store = reader(one_of(AUTO, *STORES))
 
 
-@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+@dataclass(frozen=True, kw_only=True, config=CONFIG)
 class Budget:
     """What the result must reach; whatever is set must hold together.
 
@@ -92,15 +77,15 @@ class Budget:
     `tolerance` the relative Frobenius error of each weight as stored, `rank` a cap on every rank.
     """
 
-    rank: _Count = None
+    rank: Count = None
     tolerance: _Tolerance = None
     factor: _Factor = None
     size: _Size = None
-    params: _Count = None
+    params: Count = None
     multiply_adds: _Factor = None
 
 
-@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+@dataclass(frozen=True, kw_only=True, config=CONFIG)
 class Limits:
     """What a finished run is judged by."""
 
@@ -110,7 +95,7 @@ class Limits:
     min_multiply_adds: _Factor = None
 
 
-@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+@dataclass(frozen=True, kw_only=True, config=CONFIG)
 class Rule:
     """What to do with the weights that a selector matches; None leaves it to the recipe.
 
@@ -118,7 +103,7 @@ class Rule:
     """
 
     weights: _Selector
-    format: Annotated[RuleFormat | None, _reader(one_of("mps", "mpo", "auto", "dense", "keep"))] = (
+    format: Annotated[RuleFormat | None, reader(one_of("mps", "mpo", "auto", "dense", "keep"))] = (
         None
     )
     store: Annotated[str | None, _Store] = None
@@ -155,7 +140,7 @@ class Rule:
         return interior_ranks(ranks, info.data["row_modes"], info.data["column_modes"], format)
 
 
-@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+@dataclass(frozen=True, kw_only=True, config=CONFIG)
 class Recipe:
     """Everything a user asks for. Make one with `load_recipe`, `parse_recipe` or `recipe_from`.
 
@@ -164,14 +149,16 @@ class Recipe:
     recipe as written, "" when it was built from Python, and takes no part in equality.
     """
 
-    version: Annotated[int, _reader(_version)]
-    format: Annotated[RecipeFormat, _reader(one_of("mps", "mpo", "auto"))] = "mps"
+    version: Annotated[int, reader(_version)]
+    format: Annotated[RecipeFormat, reader(one_of("mps", "mpo", "auto"))] = "mps"
     store: Annotated[str, _Store] = AUTO
     rules: Annotated[tuple[Rule, ...], BeforeValidator(_rule_list)] = ()
-    default: Annotated[Default, _reader(one_of("keep", "decompose"))] = None  # type: ignore[assignment]
+    default: Annotated[Default, reader(one_of("keep", "decompose"))] = None  # type: ignore[assignment]
     budget: Budget = Budget()
+    task: Annotated[TaskChoice | None, BeforeValidator(named_task)] = None
+    finetune: Annotated[Finetune | None, BeforeValidator(switched)] = None
     limits: Limits | None = None
-    seed: Annotated[int, _reader(whole(0))] = 0
+    seed: Annotated[int, reader(whole(0))] = 0
     key: _Text = None
     text: str = field(default="", compare=False, repr=False)
 

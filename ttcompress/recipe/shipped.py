@@ -9,7 +9,7 @@ from pathlib import Path
 from ttcompress.errors import InputError
 from ttcompress.recipe.loading import load_recipe
 from ttcompress.recipe.schema import Recipe
-from ttcompress.recipe.units import nearest
+from ttcompress.recipe.wording import nearest
 
 DEFAULT_NAME = "balanced"
 

@@ -8,13 +8,13 @@ ranks (`8,24,12`).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
-from difflib import get_close_matches
 from math import isfinite
 
 from ttcompress.errors import RecipeError
+from ttcompress.recipe.wording import described, nearest
 
 SIZE_UNITS: dict[str, int] = {
     "b": 1,
@@ -34,6 +34,8 @@ FORMAT_ALIASES: dict[str, str] = {
 
 LARGEST = 2**63 - 1
 """Whole numbers stop here: they are counts of bytes, of values or of ranks."""
+
+Scalar = str | int | float | bool
 
 _SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*([a-z]*)")
 _PERCENT = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*%")
@@ -57,40 +59,6 @@ class Drop:
         if not self.relative:
             return self.amount
         return f"{(Decimal(repr(self.amount)) * 100).normalize():f}%"
-
-
-def described(value: object) -> str:
-    """A value as an error message names it: `the text '8'`, `true`, `the list [1, 2]`."""
-    shown = repr(value)
-    shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
-    match value:
-        case None:
-            return "nothing"
-        case bool():
-            return shown.lower()
-        case str():
-            return f"the text {shown}"
-        case list() | tuple():
-            return f"the list {shown}"
-        case dict():
-            return f"the keys {shown}"
-        case _:
-            return shown
-
-
-def counted(number: int, noun: str) -> str:
-    """A number with its noun.
-
-    >>> counted(1, "core"), counted(2, "core"), counted(0, "rank")
-    ('1 core', '2 cores', 'no ranks')
-    """
-    return f"{number or 'no'} {noun}{'' if number == 1 else 's'}"
-
-
-def nearest(word: object, known: Iterable[str]) -> str:
-    """` Did you mean ...?` where something known is near, otherwise nothing."""
-    found = get_close_matches(str(word)[:80].lower(), list(known), n=1)
-    return f" Did you mean `{found[0]}`?" if found else ""
 
 
 def parse_number(value: object) -> float:
@@ -142,15 +110,23 @@ def _factor_cure(number: float) -> str:
     return "For an eighth of the size, write 8."
 
 
-def parse_tolerance(value: object) -> float:
-    """A relative Frobenius error: 0 or more, below 1."""
-    number = parse_number(value)
-    if not 0 <= number < 1:
-        raise RecipeError(
-            f"a tolerance is a relative error from 0 to below 1; got {described(value)}."
-            "\nFor an error of 10 % in each weight, write 0.1."
-        )
-    return number
+def number_that(holds: Callable[[float], bool], fact: str, cure: str) -> Callable[[object], float]:
+    """A reader of numbers for which something holds; `fact` says what, `cure` what to write."""
+
+    def parse(value: object) -> float:
+        number = parse_number(value)
+        if not holds(number):
+            raise RecipeError(f"{fact}; got {described(value)}.\n{cure}")
+        return number
+
+    return parse
+
+
+parse_tolerance = number_that(
+    lambda number: 0 <= number < 1,
+    "a tolerance is a relative error from 0 to below 1",
+    "For an error of 10 % in each weight, write 0.1.",
+)
 
 
 def whole(least: int) -> Callable[[object], int]:
@@ -266,3 +242,39 @@ def parse_text(value: object) -> str:
     if not isinstance(value, str) or not value.strip():
         raise RecipeError(f"expected text, got {described(value)}.")
     return value
+
+
+def parse_flag(value: object) -> bool:
+    """true or false, and nothing that merely resembles them."""
+    if not isinstance(value, bool):
+        raise RecipeError(f"expected true or false, got {described(value)}.")
+    return value
+
+
+def parse_scalar(value: object) -> Scalar:
+    """Text, a finite number, true or false.
+
+    >>> parse_scalar("valid.txt"), parse_scalar(32), parse_scalar(False)
+    ('valid.txt', 32, False)
+    """
+    if isinstance(value, str):
+        if _EXPONENT.fullmatch(value):
+            raise RecipeError(f"got the text {value[:60]!r}.{_number_cure(value)}")
+        return value
+    if isinstance(value, bool):
+        return value
+    if not isinstance(value, int | float):
+        raise RecipeError(f"expected text, a number, true or false; got {described(value)}.")
+    parse_number(value)
+    return value
+
+
+def parse_option(value: object) -> Scalar | tuple[Scalar, ...]:
+    """A task's option: one plain value, or a list of them.
+
+    >>> parse_option(["noun", "verb"])
+    ('noun', 'verb')
+    """
+    if isinstance(value, list | tuple):
+        return tuple(parse_scalar(item) for item in value)
+    return parse_scalar(value)

@@ -11,19 +11,18 @@ from pydantic import TypeAdapter, ValidationError
 from ttcompress.errors import RecipeError
 from ttcompress.recipe.problems import KeyPath, Problem, render
 from ttcompress.recipe.schema import VERSION, Budget, Limits, Recipe, Rule
-from ttcompress.recipe.units import described, nearest
+from ttcompress.recipe.training import Finetune
+from ttcompress.recipe.wording import described, nearest
 from ttcompress.recipe.yaml_text import Document
 
 # Delete a row when its feature arrives.
 UNAVAILABLE: dict[KeyPath, str] = {
-    ("task",): "measuring by a task",
     ("calibration",): "calibration",
-    ("finetune",): "fine-tuning",
     ("budget", "drop"): "a budget in drop",
-    ("limits", "max_drop"): "a limit in drop",
 }
 
 BUDGET_KEYS: tuple[str, ...] = tuple(field.name for field in fields(Budget))
+FINETUNE_KEYS: tuple[str, ...] = tuple(field.name for field in fields(Finetune))
 LIMIT_KEYS: tuple[str, ...] = tuple(field.name for field in fields(Limits))
 RULE_KEYS: tuple[str, ...] = tuple(field.name for field in fields(Rule))
 RECIPE_KEYS: tuple[str, ...] = tuple(
@@ -33,6 +32,7 @@ RECIPE_KEYS: tuple[str, ...] = tuple(
 )
 
 _MISSING: dict[str, str] = {
+    "name": "Write which task, for example `name: language-model`.",
     "version": f"Write `version: {VERSION}`.",
     "weights": "Write a role (recurrent, embedding, linear, all), a glob or `re:...`.",
 }
@@ -84,6 +84,7 @@ def _strange_keys(recipe: Mapping[Any, Any]) -> Iterator[Problem]:
     sections: list[tuple[KeyPath, object, tuple[str, ...]]] = [
         ((), recipe, RECIPE_KEYS),
         (("budget",), recipe.get("budget"), BUDGET_KEYS),
+        (("finetune",), recipe.get("finetune"), FINETUNE_KEYS),
         (("limits",), recipe.get("limits"), LIMIT_KEYS),
     ]
     if isinstance(rules, list):
@@ -101,6 +102,8 @@ def _strange_keys(recipe: Mapping[Any, Any]) -> Iterator[Problem]:
 def _translated(error: Mapping[str, Any]) -> Problem:
     """One of pydantic's errors as a problem in this program's words."""
     path = tuple(error["loc"])
+    if path[:2] == ("task", "options"):  # in a recipe they stand beside the name
+        path = ("task", *path[2:])
     match error["type"]:
         case "value_error":
             return Problem(path, str(error["ctx"]["error"]))

@@ -17,7 +17,8 @@ from ttcompress.recipe.problems import KeyPath, Problem
 MOST_ALIASES = 16
 """More than a recipe needs, and too few to multiply into anything large."""
 
-MOST_CHARACTERS = 1_000_000
+MOST_CHARACTERS = 256_000
+"""A page is a hundredth of it; what is larger takes seconds to read, and is no recipe."""
 
 _PLAIN_INTEGER = re.compile(r"[-+]?(0|[1-9][0-9_]*)")
 _COLLECTION_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from math import isclose
 
+from ttcompress.recipe.wording import counted
 from ttcompress.report.model import Json
 from ttcompress.report.tables import Column, Table
 
@@ -74,8 +75,8 @@ def verification_table(found: Verification) -> Table:
 def verification_remarks(found: Verification) -> tuple[str, ...]:
     """What was checked besides, what differs, and the verdict."""
     beside = f"{found.kept} kept tensors compared bit for bit; the source is the model given"
-    count = len(found.differences)
-    verdict = "verified" if found.agrees else f"NOT VERIFIED: {count} differences"
+    count = counted(len(found.differences), "difference")
+    verdict = "verified" if found.agrees else f"NOT VERIFIED: {count}"
     return (beside, *found.differences, verdict)
 
 
