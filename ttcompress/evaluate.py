@@ -21,6 +21,7 @@ from ttcompress.tasks.structure import names_inside, structure_of
 
 Options = Mapping[str, Any] | None
 Metrics = dict[str, float]
+Comparison = dict[str, dict[str, float | bool]]
 
 MAX_LISTED = 6
 
@@ -65,7 +66,7 @@ def metrics_before_after(
     options: Options = None,
     *,
     progress: Progress = silent,
-) -> dict[str, dict[str, float | bool]]:
+) -> Comparison:
     """Measure a checkpoint and what it was compressed to.
 
     Returns:
@@ -81,6 +82,11 @@ def metrics_before_after(
     progress("evaluate", 1, 2, f"{chosen.name}, after")
     after = measured(chosen, compressed)
     progress("evaluate", 2, 2)
+    return compared(chosen, before, after)
+
+
+def compared(task: Task, before: Metrics, after: Metrics) -> Comparison:
+    """Each metric before and after, its drop, and its direction."""
     return {
         metric.name: {
             "before": before[metric.name],
@@ -89,7 +95,7 @@ def metrics_before_after(
             * (1 if metric.higher_is_better else -1),
             "higher_is_better": metric.higher_is_better,
         }
-        for metric in chosen.metrics
+        for metric in task.metrics
     }
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from math import inf
 from typing import TYPE_CHECKING
 
+from ttcompress.errors import RecipeError
 from ttcompress.report.asked import times_fewer
 from ttcompress.report.model import Json, Report
 
 if TYPE_CHECKING:
     from ttcompress.artifact import CompressedModel
-    from ttcompress.recipe import Limits
+    from ttcompress.recipe import Drop, Limits
 
 
 def judged(model: CompressedModel, limits: Limits | None) -> CompressedModel:
@@ -47,9 +49,28 @@ def _verdicts(report: Report, limits: Limits, file_bytes: int) -> Iterator[Json]
         yield _at_least("min_factor", limits.min_factor, weights.compression_factor)
     if limits.max_size is not None:
         yield _verdict("max_size", limits.max_size, file_bytes, file_bytes <= limits.max_size)
+    if limits.max_drop is not None:
+        yield _drop_verdict(report, limits.max_drop)
     if limits.min_multiply_adds is not None:
         factor = times_fewer(weights.multiply_adds_before, weights.multiply_adds_after)
         yield _at_least("min_multiply_adds", limits.min_multiply_adds, factor)
+
+
+def _drop_verdict(report: Report, limit: Drop) -> Json:
+    """The counting metric's drop, in the unit of the limit.
+
+    Raises:
+        RecipeError: nothing was measured, so nothing can be judged.
+    """
+    if not report.metrics:
+        raise RecipeError(
+            f"limits.max_drop: {limit.written} asked, but no task measured the model. Add --task."
+        )
+    counting = next(iter(report.metrics.values()))
+    drop = counting["drop"]
+    if limit.relative:
+        drop = drop / abs(counting["before"]) if counting["before"] else inf
+    return _verdict("max_drop", limit.amount, drop, drop <= limit.amount)
 
 
 def _at_least(name: str, limit: float, value: float) -> Json:

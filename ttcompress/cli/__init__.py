@@ -16,6 +16,7 @@ from ttcompress.cli.artifacts import report, restore, verify
 from ttcompress.cli.decompose import decompose, plan
 from ttcompress.cli.inspect import inspect
 from ttcompress.cli.recipes import recipes
+from ttcompress.cli.tasks import evaluate, finetune
 from ttcompress.errors import TTCompressError
 
 
@@ -66,7 +67,7 @@ def _root(
     """
 
 
-for command in (inspect, plan, decompose, report, verify, restore):
+for command in (inspect, plan, decompose, evaluate, finetune, report, verify, restore):
     app.command()(command)
 app.add_typer(recipes, name="recipes")
 

@@ -9,10 +9,10 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import Timer
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
@@ -24,10 +24,19 @@ from ttcompress.errors import TTCompressError
 from ttcompress.progress import Progress, silent
 from ttcompress.report.tables import Table
 
+if TYPE_CHECKING:
+    from ttcompress.finetune.training import Moment
+
 _PATIENCE = 1.0  # seconds without bars: shorter work needs none
 _WIDE = 100  # characters from which columns may stand apart
 _PIPE_WIDTH = 240
-_STAGES = {"spectra": "measuring spectra", "decompose": "decomposing", "verify": "verifying"}
+_STAGES = {
+    "spectra": "measuring spectra",
+    "decompose": "decomposing",
+    "verify": "verifying",
+    "finetune": "fine-tuning",
+    "evaluate": "measuring",
+}
 
 
 def document(content: Any) -> None:
@@ -94,6 +103,21 @@ def progress(talk: Talk) -> Iterator[Progress]:
         timer.cancel()
         timer.join()
         bars.stop()
+
+
+def watching(progress: Progress, talk: Talk) -> Callable[[Moment], None]:
+    """Tell about training: on the bar, and a line at the end of every epoch where there is none."""
+    bars = progress is not silent
+
+    def watch(moment: Moment) -> None:
+        left = (moment.steps - moment.step) / max(moment.steps_per_second, 1e-9)
+        best = "".join(f", {name} {value:.4g}" for name, value in (moment.metrics or {}).items())
+        speed = f"{moment.steps_per_second:.2g} steps/s, {left:.0f} s left"
+        progress("finetune", moment.step, moment.steps, f"loss {moment.loss:.3f}, {speed}")
+        if moment.metrics is not None and not bars:
+            say(f"step {moment.step} of {moment.steps}: loss {moment.loss:.3f}{best}", talk)
+
+    return watch
 
 
 def _teller(bars: Bars) -> Progress:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ttcompress.cli.options import Model, Overwrite, RecipeOptions, Talk, flattened
+from ttcompress.cli.options import Model, Overwrite, RecipeOptions, Talk, TuningOptions, flattened
 from ttcompress.errors import OutputPathError
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def plan(model: Model, chosen: RecipeOptions, talk: Talk) -> None:
 def decompose(
     model: Model,
     chosen: RecipeOptions,
+    tuning: TuningOptions,
     talk: Talk,
     output: Output = None,
     overwrite: Overwrite = False,
@@ -70,7 +71,9 @@ def decompose(
     path = output or Path(default_name(model, recipe.format))
     _check_output(path, model, overwrite)
     with console.progress(talk) as progress:
-        compressed = judged(compress(model, recipe, progress=progress), recipe.limits)
+        conditions = tuning.conditions(path, console.watching(progress, talk))
+        made = compress(model, recipe, conditions=conditions, progress=progress)
+        compressed = judged(made, recipe.limits)
     compressed.save(path, overwrite)
     show_report(f"{model}: {chosen.title()}", path, compressed.report, talk)
     console.say(f"wrote {path}", talk)

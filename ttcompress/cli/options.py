@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_type_hints
 import typer
 
 if TYPE_CHECKING:
+    from ttcompress.finetune.run import Conditions
+    from ttcompress.finetune.training import Moment
     from ttcompress.recipe import Options, Recipe
 
 Model = Annotated[
@@ -49,6 +51,29 @@ class Talk:
 
 
 @dataclass(frozen=True)
+class TuningOptions:
+    """How a fine-tuning runs: what does not belong in a recipe."""
+
+    control: Annotated[
+        bool, typer.Option("--control", help="Train the original equally long, to compare with.")
+    ] = False
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the interrupted run of the same output.")
+    ] = False
+    device: Annotated[str, typer.Option(help="Where to train, as cuda:0.")] = "cpu"
+
+    def conditions(self, output: Path, watch: Callable[[Moment], None]) -> Conditions:
+        """Of a run whose result goes to `output`; it saves itself beside that."""
+        from ttcompress.finetune.run import Conditions
+
+        saved = output.with_name(f"{output.name}.resume")
+        if not self.resume:
+            for stale in (saved, saved.with_name(f"{saved.name}.control")):
+                stale.unlink(missing_ok=True)
+        return Conditions(device=self.device, resume=saved, control=self.control, watch=watch)
+
+
+@dataclass(frozen=True)
 class RecipeOptions:
     """A recipe, and the options that stand in place of its keys."""
 
@@ -79,6 +104,20 @@ class RecipeOptions:
         str | None, typer.Option(metavar="STORE", help="auto, int2 to int8, float16, float32 ...")
     ] = None
     key: Key = None
+    task: Annotated[
+        str | None,
+        typer.Option(help="Measures the model: a built-in task, or file.py:Name.", metavar="TASK"),
+    ] = None
+    finetune: Annotated[
+        bool | None,
+        typer.Option(
+            "--finetune", help="Train the result on the task, with the original to guide."
+        ),
+    ] = None
+    max_drop: Annotated[
+        str | None,
+        typer.Option(help="Limit: exit 4 if the metric drops by more, as 1%.", metavar="DROP"),
+    ] = None
     min_factor: Annotated[float | None, typer.Option(help="Limit: exit 4 below this factor.")] = (
         None
     )
@@ -97,7 +136,7 @@ class RecipeOptions:
     def title(self) -> str:
         """The recipe as the user named it: `balanced (the default) with --factor 16`."""
         name = self.recipe or "balanced (the default)"
-        given = [f"--{key.replace('_', '-')} {_written(v)}" for key, v in self._given().items()]
+        given = [f"--{key.replace('_', '-')}{_written(v)}" for key, v in self._given().items()]
         return f"recipe {' '.join([name, 'with', *given] if given else [name])}"
 
     def _given(self) -> dict[str, Any]:
@@ -108,7 +147,9 @@ class RecipeOptions:
 
 
 def _written(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    if value is True:
+        return ""
+    return f" {value:g}" if isinstance(value, float) else f" {value}"
 
 
 def flattened(command: Callable[..., None]) -> Callable[..., None]:

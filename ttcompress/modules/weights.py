@@ -6,7 +6,7 @@ that state dict keys are `weight_ih_l0.cores.0`, ...; any other matrix stays a p
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -49,12 +49,25 @@ class TrainWeight(nn.Module):
         self.ranks = train.ranks
         self.work = _work(train.layout, train.ranks)
         self.cores = nn.ParameterList(nn.Parameter(copied(core)) for core in train.cores)
+        self.views = nn.ModuleList()
         self._product: _Kept[Product] | None = None
         self._dense: _Kept[Tensor] | None = None
 
+    def see_through(self, views: Sequence[nn.Module]) -> None:
+        """From now on compute with what each view makes of its core, one view for each core.
+
+        Training uses it to compute with the rounded values that a store will keep, while the
+        optimizer goes on with the cores themselves.
+        """
+        self.views = nn.ModuleList(views)
+        self._product = self._dense = None
+
     def as_train(self) -> Train:
         """The train of the present cores, attached to their graph."""
-        return Train(self.layout, self._cores)
+        if not self.views:
+            return Train(self.layout, self._cores)
+        seen = (view(core) for view, core in zip(self.views, self._cores, strict=True))
+        return Train(self.layout, tuple(seen))
 
     def dense(self) -> Tensor:  # (rows, columns)
         """The matrix, rebuilt."""

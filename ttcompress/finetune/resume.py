@@ -1,0 +1,92 @@
+"""What survives an interruption: a `Training` is written to a file, and goes on from it.
+
+The file holds tensors and plain values only, and is read as such (`weights_only`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ttcompress.errors import RecipeError
+from ttcompress.files import written_whole
+from ttcompress.finetune.student import see_the_store
+from ttcompress.finetune.training import Training
+
+
+def fingerprint(training: Training) -> str:
+    """What a run is: another source, plan, recipe, task, seed or length gives another text."""
+    report = training.start.report
+    facts = {
+        "source": report.source["sha256"],
+        "plan": [(w.name, w.format, w.ranks, w.store) for w in report.weights],
+        "settings": asdict(training.settings),
+        "task": training.task.name,
+        "seed": training.seed,
+        "steps": training.steps,
+        "teacher": training.teacher is not None,
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def save_progress(training: Training, path: Path) -> None:
+    """Write where a run stands, whole or not at all.
+
+    Raises:
+        OutputError: the disk is full or not writable.
+    """
+    content = {
+        "fingerprint": fingerprint(training),
+        "step": training.step,
+        "stale": training.stale,
+        "judged": training.judged,
+        "sees_store": training.sees_store,
+        "state": training.state,
+        "student": training.student.state_dict(),
+        "optimizer": training.optimizer.state_dict(),
+        "best": training.best.stored_tensors(),
+        "metrics": training.metrics,
+        "random": torch.get_rng_state(),
+    }
+    with written_whole(path, overwrite=True) as file:
+        torch.save(content, file)
+
+
+def resume_progress(training: Training, path: Path) -> None:
+    """Put a run where its file says it stood.
+
+    Raises:
+        RecipeError: the file is of another run, or damaged.
+    """
+    content = _read(path)
+    if content.get("fingerprint") != fingerprint(training):
+        raise RecipeError(
+            f"{path}: is of another run: the model, recipe, task, seed or number of steps differ. "
+            "Resume with what that run was started with, or delete the file to start anew."
+        )
+    if content["sees_store"]:
+        see_the_store(training.student, training.start)
+    training.student.load_state_dict(content["student"])
+    training.optimizer.load_state_dict(content["optimizer"])
+    training.step, training.judged = content["step"], content["judged"]
+    training.stale = content["stale"]
+    training.sees_store, training.state = content["sees_store"], content["state"]
+    training.best = training.start.with_tensors(content["best"])
+    training.metrics = content["metrics"]
+    torch.set_rng_state(content["random"])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = torch.load(path, weights_only=True)
+    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
+        raise RecipeError(
+            f"{path}: cannot be resumed from ({error}). Delete it to start anew."
+        ) from error
+    return content if isinstance(content, dict) else {}

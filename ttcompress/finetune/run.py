@@ -1,0 +1,149 @@
+"""A compressed model and its task enter; the tuned model, its report brought up to date, leaves."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from ttcompress.artifact import CompressedModel
+from ttcompress.checkpoint import Checkpoint
+from ttcompress.compress import StoredWeight, relative_errors
+from ttcompress.errors import RecipeError
+from ttcompress.evaluate import Metrics, compared, loaded_model
+from ttcompress.finetune.resume import resume_progress, save_progress
+from ttcompress.finetune.training import Moment, Training, Tuned
+from ttcompress.recipe import Finetune
+from ttcompress.report.model import Json, WeightReport
+from ttcompress.tasks.protocol import Task
+
+SAVE_EVERY = 60.0
+"""Seconds between two saves of a run that can be resumed."""
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """How to run a fine-tuning: what does not belong in a recipe.
+
+    `resume` is the file that a run saves itself to and goes on from; `control` also trains the
+    dense original equally long; `watch` is told about every step.
+    """
+
+    seed: int = 0
+    device: str = "cpu"
+    resume: Path | None = None
+    control: bool = False
+    watch: Callable[[Moment], None] = lambda moment: None
+
+
+CONDITIONS = Conditions()
+"""The defaults."""
+
+
+def finetune(
+    compressed: CompressedModel,
+    task: Task,
+    settings: Finetune,
+    conditions: Conditions,
+    original: Checkpoint | None = None,
+) -> CompressedModel:
+    """Train a compressed model on a task; on the counting metric it never becomes worse.
+
+    Args:
+        compressed: the model to start from.
+        task: gives batches, losses and metrics.
+        settings: the recipe's `finetune:` block.
+        conditions: seed, device, resuming, control.
+        original: what the model was compressed from: the teacher, and what errors are measured
+            against. Without it nothing is distilled, and the report keeps the errors it had.
+
+    Raises:
+        RecipeError: no training data; `control` without the original; a file of another run.
+        TrainingError: the loss is not finite; `conditions.resume` holds the last good state.
+    """
+    if conditions.control and original is None:
+        raise RecipeError("--control trains the original too. Give it: --original MODEL.")
+    teacher = loaded_model(task, original) if original and settings.distill else None
+    tuned = _run(compressed, task, settings, conditions, teacher)
+    control = None
+    if conditions.control and original is not None:
+        alone = replace(conditions, resume=_beside(conditions.resume))
+        trained = _run(_uncompressed(compressed, original), task, settings, alone, None)
+        control = _compared(task, trained.after, tuned.after)
+    return _reported(tuned.model, original, control)
+
+
+def _run(
+    start: CompressedModel,
+    task: Task,
+    settings: Finetune,
+    conditions: Conditions,
+    teacher: torch.nn.Module | None,
+) -> Tuned:
+    """One training, saved about once a minute, at the end of epochs and when interrupted."""
+    training = Training(
+        start, task, settings, seed=conditions.seed, teacher=teacher, device=conditions.device
+    )
+    path, last = conditions.resume, time.monotonic()
+    if path is None:
+        return training.run(conditions.watch)
+    if path.exists():
+        resume_progress(training, path)
+
+    def watch(moment: Moment) -> None:
+        nonlocal last
+        if moment.metrics is not None or time.monotonic() - last > SAVE_EVERY:
+            save_progress(training, path)
+            last = time.monotonic()
+        conditions.watch(moment)
+
+    try:
+        tuned = training.run(watch)
+    except KeyboardInterrupt:
+        save_progress(training, path)
+        raise
+    path.unlink(missing_ok=True)
+    return tuned
+
+
+def _beside(path: Path | None) -> Path | None:
+    return None if path is None else path.with_name(f"{path.name}.control")
+
+
+def _uncompressed(compressed: CompressedModel, original: Checkpoint) -> CompressedModel:
+    """The original in the form that training takes: every tensor kept."""
+    names = [weight.name for weight in original.weights] + [t.name for t in original.others]
+    report = replace(compressed.report, weights=())
+    kept = {name: original.tensor(name) for name in names}
+    return replace(compressed, weights=(), kept=kept, report=report)
+
+
+def _compared(task: Task, control: Metrics, tuned: Metrics) -> Json:
+    """The drop against the dense model that was trained equally long."""
+    found = compared(task, control, tuned)
+    return {
+        name: {"control": entry["before"], "after": entry["after"], "drop": entry["drop"]}
+        for name, entry in found.items()
+    }
+
+
+def _reported(
+    model: CompressedModel, original: Checkpoint | None, control: Json | None
+) -> CompressedModel:
+    """The report with the errors of the trained cores."""
+    entries = model.report.weights
+    if original is not None:
+        entries = tuple(
+            _measured_anew(entry, stored, original)
+            for entry, stored in zip(entries, model.weights, strict=True)
+        )
+    return replace(model, report=replace(model.report, weights=entries, control=control))
+
+
+def _measured_anew(entry: WeightReport, stored: StoredWeight, original: Checkpoint) -> WeightReport:
+    matrix = original.tensor(stored.weight.name)
+    error, gates = relative_errors(matrix, stored.dense(torch.float64), stored.weight)
+    return replace(entry, relative_error=error, gate_errors=gates)
