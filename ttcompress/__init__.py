@@ -27,19 +27,23 @@ from ttcompress.errors import (
     OutputPathError,
     PlanError,
     RecipeError,
+    TrainingError,
     TTCompressError,
 )
 
 if TYPE_CHECKING:
     from ttcompress.artifact import CompressedModel, load
+    from ttcompress.evaluate import evaluate
     from ttcompress.inspection import inspect
     from ttcompress.limits import judged
-    from ttcompress.pipeline import compress, plan
+    from ttcompress.modules.swap import load_into
+    from ttcompress.pipeline import compress, plan, tune_artifact
     from ttcompress.recipe import Recipe, load_recipe, parse_recipe, recipe_from, with_options
     from ttcompress.report.inspection import Inspection
     from ttcompress.report.model import Report
     from ttcompress.report.verification import Verification
     from ttcompress.restore import restore
+    from ttcompress.tasks.protocol import Metric, Task
     from ttcompress.verify import verify
 
 __version__ = version("ttcompress")
@@ -51,6 +55,7 @@ __all__ = [
     "DecompositionError",
     "InputError",
     "Inspection",
+    "Metric",
     "MissingExtraError",
     "OutputError",
     "OutputPathError",
@@ -59,17 +64,22 @@ __all__ = [
     "RecipeError",
     "Report",
     "TTCompressError",
+    "Task",
+    "TrainingError",
     "Verification",
     "__version__",
     "compress",
+    "evaluate",
     "inspect",
     "judged",
     "load",
+    "load_into",
     "load_recipe",
     "parse_recipe",
     "plan",
     "recipe_from",
     "restore",
+    "tune_artifact",
     "verify",
     "with_options",
 ]
@@ -77,18 +87,23 @@ __all__ = [
 _LAZY: dict[str, str] = {
     "CompressedModel": "ttcompress.artifact",
     "Inspection": "ttcompress.report.inspection",
+    "Metric": "ttcompress.tasks.protocol",
     "Recipe": "ttcompress.recipe",
     "Report": "ttcompress.report.model",
+    "Task": "ttcompress.tasks.protocol",
     "Verification": "ttcompress.report.verification",
     "compress": "ttcompress.pipeline",
+    "evaluate": "ttcompress.evaluate",
     "inspect": "ttcompress.inspection",
     "judged": "ttcompress.limits",
     "load": "ttcompress.artifact",
+    "load_into": "ttcompress.modules.swap",
     "load_recipe": "ttcompress.recipe",
     "parse_recipe": "ttcompress.recipe",
     "plan": "ttcompress.pipeline",
     "recipe_from": "ttcompress.recipe",
     "restore": "ttcompress.restore",
+    "tune_artifact": "ttcompress.pipeline",
     "verify": "ttcompress.verify",
     "with_options": "ttcompress.recipe",
 }

@@ -1,0 +1,89 @@
+"""Every block of the README is run: shell sessions against their output, Python for its effects."""
+
+import os
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import ttcompress
+from ttcompress.cli import app
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder in which all blocks run in their order, as a reader would run them."""
+    path = tmp_path_factory.mktemp("readme")
+    shutil.copytree(ROOT / "sample_models", path / "sample_models")
+    return path
+
+
+def skeleton(text: str) -> list[str]:
+    """A session's output without what another machine may say differently: figures and widths."""
+    plain = re.sub(r"\d[\d,.]*(e-\d+)?", "0", text)
+    return [" ".join(line.split()) for line in plain.splitlines() if line.strip()]
+
+
+def session(text: str) -> list[tuple[list[str], str]]:
+    """The commands of a console block, each with the output below it."""
+    parts = re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]
+    return [(shlex.split(line), shown) for line, _, shown in (p.partition("\n") for p in parts)]
+
+
+def test_console_blocks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("COLUMNS", "120")
+    sessions = [step for block in blocks("console") for step in session(block)]
+    assert len(sessions) >= 5
+    for (program, *arguments), shown in sessions:
+        assert program == "ttcompress"
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 0, f"{arguments}: {result.output}"
+        if shown.strip():
+            assert skeleton(shown) == skeleton(result.stdout), arguments
+
+
+def test_python_blocks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    found = blocks("python")
+    scope: dict[str, object] = {}
+    for block in found:
+        exec(compile(block, "README.md", "exec"), scope)
+    model = ttcompress.load("charlm.mps.safetensors")
+    name = scope["entry"]["weight"]["name"]  # type: ignore[index]
+    ours = model.state_dict()[name].numpy()
+    np.testing.assert_allclose(scope["matrix"], ours, atol=1e-6)
+    assert isinstance(scope["state_dict"][name], torch.Tensor)  # type: ignore[index]
+
+
+def test_every_command_and_exit_code_is_in_the_readme() -> None:
+    commands = {command.name or command.callback.__name__ for command in app.registered_commands}
+    groups = {group.name for group in app.registered_groups}
+    for name in commands | groups:
+        assert f"`{name}" in README, name
+    codes = {error.exit_code for error in ttcompress.TTCompressError.__subclasses__()}
+    for code in codes:
+        assert f"| {code} |" in README
+
+
+def test_yaml_blocks_are_recipes() -> None:
+    for block in blocks("yaml"):
+        assert ttcompress.parse_recipe(block, "README.md").budget.factor == 8
+
+
+def test_the_set_up_commands_pin_torch() -> None:
+    for command in blocks("sh")[:2]:
+        assert "torch==2.13.0" in command
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
