@@ -96,7 +96,7 @@ def larger_by_one_rank(planned: PlannedWeight) -> list[PlannedWeight]:
     return [replace(planned, ranks=ranks) for ranks in fitting]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     budget=st.fixed_dictionaries(
         {},
