@@ -45,13 +45,18 @@ class Highlighter(LabelTask):
 
 def _classes(structure: Structure, classes: int, task: str) -> torch.Tensor:  # (labels,)
     """The model's index of each of `LABELS`."""
+    if classes != len(LABELS):
+        raise RecipeError(
+            f"task {task}: the model has {classes} classes, and there are {len(LABELS)} labels "
+            f"here: {', '.join(LABELS)}. Take the task tagger with your own data."
+        )
     found = find_labels(structure.content, classes, task)
     if found.keys() == {str(index) for index in range(len(LABELS))}:
         return torch.arange(len(LABELS))
     if found.keys() != set(LABELS):
         raise RecipeError(
-            f"task {task}: the model's {len(found)} labels are {', '.join(found)}, and the "
-            f"{len(LABELS)} here are {', '.join(LABELS)}. Take the task tagger with your own data."
+            f"task {task}: the model's labels are {', '.join(found)}, and those here are "
+            f"{', '.join(LABELS)}. Take the task tagger with your own data."
         )
     return torch.tensor([found[label] for label in LABELS])
 

@@ -88,7 +88,10 @@ class RecurrentTask(ABC):
         """Logits (positions, classes) of the real positions; the state after them, detached."""
         device = next(model.parameters()).device
         logits, after = model(batch.inputs.to(device), state, batch.lengths)
-        real = logits[(batch.targets != PADDING).to(device)]
+        if batch.lengths is None:
+            real = logits.flatten(0, -2)
+        else:
+            real = logits[(batch.targets != PADDING).to(device)]
         return real, _detached(after) if self.carries_state else None
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
