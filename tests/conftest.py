@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import ttcompress
+
 # Typer looks at these once, when it is first imported, and would draw differently under CI.
 for name in ("GITHUB_ACTIONS", "FORCE_COLOR", "PY_COLORS", "TERMINAL_WIDTH"):
     os.environ.pop(name, None)
@@ -42,4 +44,13 @@ def tiny_checkpoint(
     """The path of a plain state dict as `torch.save` writes it; not to be changed."""
     path = tmp_path_factory.mktemp("tiny") / "tiny.pt"
     torch.save(tiny_state_dict, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_artifact(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The path of `tiny_checkpoint` in MPS with int8 cores under factor 2; not to be changed."""
+    path = tmp_path_factory.mktemp("artifact") / "tiny.mps.safetensors"
+    recipe = {"version": 1, "budget": {"factor": 2}, "store": "int8"}
+    ttcompress.compress(tiny_checkpoint, recipe).save(path)
     return path

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
-from importlib.metadata import version
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +31,7 @@ from ttcompress.errors import (
 )
 
 if TYPE_CHECKING:
+    __version__: str
     from ttcompress.artifact import CompressedModel, load
     from ttcompress.evaluate import evaluate
     from ttcompress.inspection import inspect
@@ -45,8 +45,6 @@ if TYPE_CHECKING:
     from ttcompress.restore import restore
     from ttcompress.tasks.protocol import Metric, Task
     from ttcompress.verify import verify
-
-__version__ = version("ttcompress")
 
 __all__ = [
     "ArtifactError",
@@ -123,9 +121,12 @@ class _Door(ModuleType):
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
+    if name == "__version__":  # even importlib.metadata is too slow for every --help
+        value: Any = import_module("importlib.metadata").version(__name__)
+    elif name in _LAZY:
+        value = getattr(import_module(_LAZY[name]), name)
+    else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_LAZY[name]), name)
     globals()[name] = value
     return value
 

@@ -13,9 +13,6 @@ from typer.testing import CliRunner
 
 from ttcompress.cli import app
 
-FACTOR = "2"
-"""A budget that a model of a few hundred values can meet."""
-
 
 @dataclass(frozen=True)
 class Finished:
@@ -49,14 +46,3 @@ def run(folder: Path) -> Run:
         return Finished(result.exit_code, result.stdout, result.stderr)
 
     return invoke
-
-
-@pytest.fixture(scope="session")
-def tiny_artifact(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`tiny_checkpoint` in MPS under factor 2; not to be changed."""
-    import ttcompress
-
-    path = tmp_path_factory.mktemp("artifact") / "tiny.mps.safetensors"
-    recipe = {"version": 1, "budget": {"factor": 2}, "store": "int8"}
-    ttcompress.compress(tiny_checkpoint, recipe).save(path)
-    return path

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from ttcompress import __version__
+import ttcompress
 from ttcompress.cli.artifacts import report, restore, verify
 from ttcompress.cli.decompose import decompose, plan
 from ttcompress.cli.inspect import inspect
@@ -49,7 +49,7 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"ttcompress {__version__}")
+        typer.echo(f"ttcompress {ttcompress.__version__}")
         raise typer.Exit
 
 

@@ -22,12 +22,11 @@ def reference_matrix(cores: Sequence[Tensor], layout: Layout) -> Tensor:  # (row
     Raises:
         ValueError: the cores make no train of this layout.
     """
+    modes = layout.row_modes + layout.column_modes
     with tensorly.backend_context("pytorch", local_threadsafe=True):
         wide = [core.double() for core in cores]
         train = TTTensor(wide) if layout.format == "mps" else TTMatrix(wide)
-        matrix: Tensor = (
-            train.to_tensor().reshape(layout.shape) if layout.format == "mps" else train.to_matrix()
-        )
-    if tuple(matrix.shape) != layout.shape:
-        raise ValueError(f"cores make {tuple(matrix.shape)}, the modes {layout.shape}")
-    return matrix
+        if train.shape != modes:
+            raise ValueError(f"cores have modes {train.shape}, the layout {modes}")
+        matrix: Tensor = train.to_tensor() if layout.format == "mps" else train.to_matrix()
+    return matrix.reshape(layout.shape)

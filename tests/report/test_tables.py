@@ -1,0 +1,162 @@
+"""Tables, remarks and Markdown of one report whose every figure is set by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from ttcompress.report.asked import answers, times_fewer
+from ttcompress.report.markdown import report_markdown, table_markdown
+from ttcompress.report.model import KeptReport, Report, Scope, WeightReport
+from ttcompress.report.tables import (
+    NOT_MEASURED,
+    Column,
+    Table,
+    comparison_table,
+    report_remarks,
+    totals_table,
+    weights_table,
+)
+
+WEIGHT = WeightReport(
+    name="lstm.weight_hh_l0",
+    names=("lstm.weight_hh_l0",),
+    role="recurrent",
+    format="mpo",
+    row_modes=(4, 8),
+    column_modes=(2, 4),
+    ranks=(5,),
+    store="int4",
+    params_before=256,
+    params_after=200,
+    bytes_before=1024,
+    bytes_after=128,
+    multiply_adds_before=256,
+    multiply_adds_after=64,
+    relative_error=0.123456,
+    gate_errors=(0.1, 0.1, 0.1, 0.2),
+    spectrum=(),
+    notes=("ranks [9] lowered to the attainable [5]",),
+)
+WEIGHTS = Scope(256, 200, 1024, 128, 0.78125, 8.0, 256, 64)
+MODEL = Scope(1256, 1200, 5024, 4128, 0.9554, 1.217, 1256, 1064)
+REPORT = Report(
+    ttcompress="0.1.0",
+    source={"sha256": "0" * 64, "bytes": 6000},
+    recipe={"text": "", "effective": {"budget": {"factor": 7.5}}},
+    totals={"weights": WEIGHTS, "model": MODEL},
+    weights=(WEIGHT,),
+    kept=(
+        KeptReport("head.weight", 900, 3600, "no rule names it"),
+        KeptReport("head.bias", 60, 240, "not a weight"),
+        KeptReport("lstm.bias_ih_l0", 40, 160, "not a weight"),
+    ),
+    notes=("a note",),
+)
+
+
+def with_budget(**budget: float) -> Report:
+    return replace(REPORT, recipe={"text": "", "effective": {"budget": budget}})
+
+
+def test_a_weight_is_one_row() -> None:
+    [row] = weights_table(REPORT).rows
+    assert row == (
+        "lstm.weight_hh_l0",
+        "mpo",
+        "4.8 x 2.4",
+        "5",
+        "int4",
+        "256",
+        "200",
+        "128",
+        "0.1235",
+    )
+
+
+def test_both_scopes_are_told_in_three_quantities() -> None:
+    rows = totals_table(REPORT.totals).rows
+    assert rows[:3] == (
+        ("weights", "params", "256", "200", "78.1% kept"),
+        ("weights", "bytes", "1,024", "128", "factor 8.00"),
+        ("weights", "multiply-adds", "256", "64", "factor 4.00"),
+    )
+    assert [row[0] for row in rows[3:]] == ["model"] * 3
+
+
+@pytest.mark.parametrize(
+    ("budget", "asked", "achieved"),
+    [
+        ({"factor": 7.5}, "7.5", "8.00"),
+        ({"size": 5000}, "5,000 bytes", "4,800 bytes"),
+        ({"params": 2000}, "2,000", "200"),
+        ({"multiply_adds": 3.5}, "3.5", "4.00"),
+        ({"tolerance": 0.2}, "0.2", "0.1235"),
+        ({"rank": 6}, "6", "5"),
+    ],
+)
+def test_every_budget_is_answered(budget, asked, achieved) -> None:
+    [answer] = answers(with_budget(**budget), file_bytes=4800)
+    assert (answer.name, answer.asked, answer.achieved) == (*budget, asked, achieved)
+
+
+def test_budgets_that_stand_together_are_answered_one_by_one() -> None:
+    found = answers(with_budget(rank=6, factor=7.5, size=5000))  # no file yet: no size
+    assert [answer.name for answer in found] == ["rank", "factor"]
+
+
+def test_remarks_leave_nothing_out() -> None:
+    limits = (
+        {"name": "min_factor", "limit": 6.0, "value": 8.0, "ok": True},
+        {"name": "max_size", "limit": 4000, "value": 4800, "ok": False},
+    )
+    assert report_remarks(replace(REPORT, limits=limits), 4800) == (
+        "factor: 7.5 asked, 8.00 achieved",
+        "file: 6,000 -> 4,800 bytes, 1.25x",
+        "head.weight is kept (3,600 bytes): no rule names it",
+        "kept beside the weights: 2 tensors, 400 bytes",
+        "lstm.weight_hh_l0: ranks [9] lowered to the attainable [5]",
+        "a note",
+        "limit min_factor 6: 8, kept",
+        "limit max_size 4,000: 4,800, BROKEN",
+        NOT_MEASURED,
+    )
+
+
+def test_metrics_take_the_place_of_not_measured() -> None:
+    metrics = {"perplexity": {"before": 4.5, "after": 5.0, "drop": 0.5, "higher_is_better": False}}
+    remarks = report_remarks(replace(REPORT, metrics=metrics), 4800)
+    assert remarks[-1].startswith("perplexity: 4.5 -> 5")
+    assert NOT_MEASURED not in remarks
+
+
+def test_files_side_by_side() -> None:
+    failed = replace(REPORT, limits=({"name": "max_size", "limit": 1, "value": 2, "ok": False},))
+    rows = comparison_table([("a", REPORT, 3000), ("b", failed, 6000)]).rows
+    assert rows == (
+        ("a", "mpo", "3,000", "2.00x", "8.00x", "4.00x", "0.1235", "-"),
+        ("b", "mpo", "6,000", "1.00x", "8.00x", "4.00x", "0.1235", "BROKEN"),
+    )
+
+
+def test_markdown_holds_the_same_cells() -> None:
+    page = report_markdown("model_a", REPORT, 4800)
+    assert page.startswith("# model\\_a\n\n| weight | format |")
+    assert (
+        "| lstm.weight\\_hh\\_l0 | mpo | 4.8 x 2.4 | 5 | int4 | 256 | 200 | 128 | 0.1235 |" in page
+    )
+    assert "- file: 6,000 -> 4,800 bytes, 1.25x\n" in page
+
+
+def test_markdown_escapes_what_would_break_a_table() -> None:
+    table = Table((Column("a|b"), Column("n", right=True)), (("x|y<z\nw", "1"),))
+    assert table_markdown(table).splitlines() == [
+        "| a\\|b | n |",
+        "| --- | --: |",
+        "| x\\|y&lt;z w | 1 |",
+    ]
+
+
+def test_nothing_left_is_a_factor_of_one() -> None:
+    assert (times_fewer(8, 2), times_fewer(0, 0)) == (4, 1)

@@ -1,0 +1,66 @@
+"""Limits judge a finished report; the verdicts stand in the file whose size they judge."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import ttcompress
+from ttcompress.artifact import CompressedModel
+from ttcompress.limits import broken, judged, judged_report
+from ttcompress.recipe import Limits
+
+
+@pytest.fixture(scope="module")
+def model(tiny_artifact: Path) -> CompressedModel:
+    return ttcompress.load(tiny_artifact)
+
+
+def test_without_limits_nothing_changes(model: CompressedModel) -> None:
+    assert judged(model, None) is model
+    assert judged(model, Limits()).report == model.report
+
+
+@pytest.mark.parametrize(
+    ("limits", "ok"),
+    [
+        (Limits(min_factor=1.5), True),
+        (Limits(min_factor=50), False),
+        (Limits(max_size=10_000), True),
+        (Limits(max_size=9_999), False),
+        (Limits(min_multiply_adds=1), True),
+        (Limits(min_multiply_adds=1.01), False),
+    ],
+)
+def test_each_limit_holds_or_breaks(limits: Limits, ok: bool, model: CompressedModel) -> None:
+    report = judged_report(model.report, limits, file_bytes=10_000)
+    [entry] = report.limits
+    assert set(entry) == {"name", "limit", "value", "ok"}
+    assert entry["ok"] is ok
+    assert broken(report) == (() if ok else (entry,))
+
+
+def test_a_value_equal_to_its_limit_keeps_it(model: CompressedModel) -> None:
+    factor = model.report.totals["weights"].compression_factor
+    assert not broken(judged_report(model.report, Limits(min_factor=factor), 1))
+    assert not broken(judged_report(model.report, Limits(max_size=77), 77))
+    assert broken(judged_report(model.report, Limits(max_size=77), 78))
+
+
+def test_all_limits_are_judged_in_one_report(model: CompressedModel) -> None:
+    limits = Limits(min_factor=50, max_size=1, min_multiply_adds=1)
+    report = judged(model, limits).report
+    assert [entry["name"] for entry in broken(report)] == ["min_factor", "max_size"]
+    assert len(report.limits) == 3
+
+
+def test_the_size_that_is_judged_is_that_of_the_file(model: CompressedModel, tmp_path) -> None:
+    """At every limit around the real size: the verdict's own bytes count too."""
+    size = judged(model, Limits(max_size=10**6)).file_bytes
+    for limit in range(size - 40, size + 40):
+        found = judged(model, Limits(max_size=limit))
+        found.save(tmp_path / "out", overwrite=True)
+        [entry] = ttcompress.load(tmp_path / "out").report.limits
+        assert entry["value"] == (tmp_path / "out").stat().st_size
+        assert entry["ok"] is (entry["value"] <= limit)
