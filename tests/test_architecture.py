@@ -29,7 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (  # a room imports only from rows above i
     ("checkpoint", "report", "trains"),
     ("compress",),
     ("artifact",),
-    ("limits", "modules", "restore"),
+    ("fitting", "limits", "modules", "restore"),
     ("tasks",),
     ("drift", "evaluate"),
     ("finetune",),

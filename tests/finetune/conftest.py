@@ -8,7 +8,7 @@ from torch import nn
 from ttcompress.artifact import CompressedModel
 from ttcompress.checkpoint import Checkpoint, open_checkpoint
 from ttcompress.evaluate import loaded_model, task_for
-from ttcompress.pipeline import decompose
+from ttcompress.fitting import decompose
 from ttcompress.recipe import recipe_from
 from ttcompress.tasks.protocol import Task
 
