@@ -46,12 +46,13 @@ def verify(
     source = open_checkpoint(against, key or model.report.recipe["effective"].get("key"))
     _check_source(model.report, source, artifact)
     checked = tuple(_checked_weights(model, source, progress))
+    trained = bool((model.report.finetune or {}).get("settings", {}).get("kept"))
     differences = (
         *_strange_weights(model),
         *(weight.difference for weight in checked if not weight.agrees),
-        *_kept_differences(model, source),
+        *(() if trained else _kept_differences(model, source)),
     )
-    return Verification(checked, len(model.kept), differences)
+    return Verification(checked, 0 if trained else len(model.kept), differences)
 
 
 def _check_source(report: Report, source: Checkpoint, artifact: str | Path) -> None:

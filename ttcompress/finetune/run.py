@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -73,7 +73,9 @@ def finetune(
         alone = replace(conditions, resume=_beside(conditions.resume))
         trained = _run(_uncompressed(compressed, original), task, settings, alone, None)
         control = _compared(task, trained.after, tuned.after)
-    return _reported(tuned.model, original, control)
+    done = {"task": task.name, "steps": tuned.steps, "settings": asdict(settings)}
+    model = replace(tuned.model, report=replace(tuned.model.report, finetune=done))
+    return _reported(model, original, control)
 
 
 def _run(

@@ -93,7 +93,8 @@ class Report:
     """Everything the user is told about one compressed model; times and paths are never in it.
 
     `totals` has the scopes "weights" (those that shared the budget) and "model" (all tensors).
-    `metrics`, `bench`, `control` and `calibration` are None until something measured them.
+    `metrics`, `bench`, `control` and `calibration` are None until something measured them;
+    `finetune` is None unless the model was trained after decomposition.
     """
 
     ttcompress: str
@@ -106,6 +107,7 @@ class Report:
     metrics: Json | None = None
     drift: Json = field(default_factory=dict)
     limits: tuple[Json, ...] = ()
+    finetune: Json | None = None
     bench: Json | None = None
     control: Json | None = None
     calibration: Json | None = None

@@ -74,7 +74,10 @@ def verification_table(found: Verification) -> Table:
 
 def verification_remarks(found: Verification) -> tuple[str, ...]:
     """What was checked besides, what differs, and the verdict."""
-    beside = f"{found.kept} kept tensors compared bit for bit; the source is the model given"
+    compared = f"{found.kept} kept tensors compared bit for bit"
+    if not found.kept:
+        compared = "no kept tensor compared: they were trained, or there are none"
+    beside = f"{compared}; the source is the model given"
     count = counted(len(found.differences), "difference")
     verdict = "verified" if found.agrees else f"NOT VERIFIED: {count}"
     return (beside, *found.differences, verdict)

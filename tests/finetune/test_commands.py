@@ -1,0 +1,133 @@
+"""The commands that need a task, on a model trained in a second."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from ttcompress.cli import app
+
+RECIPE = """\
+version: 1
+budget: {{factor: 16}}
+store: int4
+task: {{name: language-model, text: {text}, batch: 8, steps: 20}}
+finetune: {{epochs: 1, learning_rate: 1.0e-2}}
+"""
+
+
+@pytest.fixture
+def here(case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a recipe in it, the current one."""
+    text = case.path.parent / "text.txt"
+    (tmp_path / "tuned.yaml").write_text(RECIPE.format(text=text), encoding="utf-8")
+    plain = RECIPE.format(text=text).rpartition("finetune:")[0]
+    (tmp_path / "plain.yaml").write_text(plain, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def report_of(result: Result) -> dict:
+    return json.loads(result.stdout)
+
+
+def test_decompose_measures_before_and_after(case, here):
+    result = run("decompose", case.path, "-r", "plain.yaml", "-o", "x.safetensors", "--json")
+    assert result.exit_code == 0, result.output
+    metrics = report_of(result)["metrics"]
+    assert list(metrics) == ["bits_per_character", "perplexity"]
+    for found in metrics.values():
+        assert found["drop"] == pytest.approx(found["after"] - found["before"])
+        assert found["drop"] > 0
+    shown = run("decompose", case.path, "-r", "plain.yaml", "-o", "y.safetensors").stdout
+    assert "bits_per_character: " in shown
+    assert "accuracy not measured" not in shown
+
+
+def test_drift_is_always_measured(case, here):
+    result = run("decompose", case.path, "--factor", "16", "-o", "x.safetensors", "--json")
+    assert report_of(result)["metrics"] is None
+    assert set(report_of(result)["drift"]["lstm."]) == {"1", "10", "100"}
+
+
+def test_a_broken_drop_is_exit_4_and_the_file_is_written(case, here):
+    arguments = ("decompose", case.path, "-r", "plain.yaml", "--max-drop", "1%", "--json")
+    result = run(*arguments, "-o", "x.safetensors")
+    assert result.exit_code == 4
+    (limit,) = report_of(result)["limits"]
+    found = next(iter(report_of(result)["metrics"].values()))
+    assert limit["name"] == "max_drop" and limit["ok"] is False
+    assert limit["value"] == pytest.approx(found["drop"] / found["before"])
+    assert (here / "x.safetensors").exists()
+    assert run("report", "x.safetensors").exit_code == 0
+    kept = run(*arguments[:5], "1000%", "-o", "y.safetensors")
+    assert kept.exit_code == 0, kept.output
+
+
+def test_a_drop_that_nothing_measured_is_refused(case, here):
+    result = run("decompose", case.path, "--max-drop", "1%", "-o", "x.safetensors")
+    assert result.exit_code == 2
+    assert "--task" in result.stderr
+    assert not (here / "x.safetensors").exists()
+
+
+def test_evaluate_gives_the_same_for_artifact_and_restored_model(case, here):
+    run("decompose", case.path, "-r", "plain.yaml", "-o", "x.safetensors")
+    run("restore", "x.safetensors", "-o", "dense.pt")
+    found = [
+        json.loads(run("evaluate", path, "-r", "plain.yaml", "--json").stdout)["metrics"]
+        for path in ("x.safetensors", "dense.pt")
+    ]
+    assert found[0] == pytest.approx(found[1])
+
+
+def test_evaluate_needs_a_task(case, here):
+    result = run("evaluate", case.path)
+    assert result.exit_code == 2
+    assert "--task" in result.stderr
+
+
+def test_finetuning_at_once_and_afterwards(case, here):
+    at_once = run(
+        "decompose", case.path, "-r", "tuned.yaml", "-o", "once.safetensors", "--json", "--control"
+    )
+    assert at_once.exit_code == 0, at_once.output
+    report = report_of(at_once)
+    assert report["finetune"]["steps"] > 0
+    assert set(report["control"]) == {"bits_per_character", "perplexity"}
+
+    run("decompose", case.path, "-r", "plain.yaml", "-o", "x.safetensors")
+    arguments = ("finetune", "x.safetensors", "-r", "tuned.yaml", "--original", case.path)
+    after = run(*arguments, "-o", "after.safetensors", "--json")
+    assert after.exit_code == 0, after.output
+    assert report_of(after)["metrics"] == report["metrics"]
+    assert not list(here.glob("*.resume"))
+
+    verified = run("verify", "after.safetensors", "--against", case.path)
+    assert verified.exit_code == 0, verified.output
+
+
+def test_finetuning_without_the_original_says_what_it_could_not_do(case, here):
+    run("decompose", case.path, "-r", "plain.yaml", "-o", "x.safetensors")
+    result = run("finetune", "x.safetensors", "-r", "tuned.yaml", "-o", "y.safetensors", "--json")
+    assert result.exit_code == 0, result.output
+    assert "fine-tuned without the original" in report_of(result)["notes"][-1]
+    assert report_of(result)["metrics"]["perplexity"]["before"] < 2
+
+
+def test_finetuning_needs_a_task_and_the_right_original(case, here, tmp_path):
+    refused = run("decompose", case.path, "--finetune", "-o", "x.safetensors")
+    assert refused.exit_code == 2
+    assert "--task" in refused.stderr
+    run("decompose", case.path, "-r", "plain.yaml", "-o", "x.safetensors")
+    run("restore", "x.safetensors", "-o", "other.pt")
+    arguments = ("finetune", "x.safetensors", "-r", "tuned.yaml", "--original", "other.pt")
+    wrong = run(*arguments, "-o", "y.safetensors")
+    assert wrong.exit_code == 3
+    assert "hash" in wrong.stderr
+    assert not (here / "y.safetensors").exists()
