@@ -146,6 +146,11 @@ def test_a_task_keeps_to_the_metrics_it_named(found):
         checked_metrics(Fixed(found), nn.Linear(1, 1))
 
 
+def test_the_counting_metric_comes_first_however_a_task_returns_them():
+    found = checked_metrics(Fixed({"loss": 2, "score": 1}), nn.Linear(1, 1))
+    assert list(found.items()) == [("score", 1.0), ("loss", 2.0)]
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_metric_that_is_no_number_is_told(value):
     with pytest.raises(TTCompressError, match=r"task fixed: loss is (nan|inf)") as caught:

@@ -57,6 +57,20 @@ class OneHot(nn.Module):
         return logits
 
 
+class HeadFirst(nn.Module):
+    """By shapes and by order the head could be the embedding; its name says that it is none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(8, CLASSES, bias=False)
+        self.embed = nn.Embedding(SYMBOLS, 8)
+        self.lstm = nn.LSTM(8, 8, batch_first=True)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        logits: Tensor = self.fc(self.lstm(self.embed(inputs))[0])
+        return logits
+
+
 class Tied(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -82,6 +96,7 @@ MODELS = {
     "embedding as wide as the output": lambda: Plain(nn.LSTM(8, 8, batch_first=True), 8),
     "nested": Nested,
     "one-hot": OneHot,
+    "head first": HeadFirst,
     "tied": Tied,
 }
 

@@ -38,6 +38,11 @@ def test_an_embedding_may_have_rows_to_spare():
     assert find_vocabulary({"vocab": INDICES}, 32, "charlm").indices == INDICES
 
 
+def test_the_whole_vocabulary_goes_before_a_part_of_it():
+    content = {"vowels and more": ALPHABET[:16], "vocab": INDICES, "frequent": ALPHABET[1:18]}
+    assert find_vocabulary(content, 20, "charlm").indices == INDICES
+
+
 def test_two_different_vocabularies_are_a_question():
     content = {"source": INDICES, "other": {letter: 19 - k for letter, k in INDICES.items()}}
     with pytest.raises(RecipeError, match=r"2 tables could be the vocabulary.*source, other"):
@@ -116,6 +121,11 @@ def test_labels_may_be_given_and_are_else_numbers(tmp_path):
     for given_labels in (["neg", "pos"], {"neg": 0, "pos": 1}, str(tmp_path / "labels.txt")):
         assert find_labels({}, 2, "tagger", given_labels) == {"neg": 0, "pos": 1}
     assert find_labels({"vocab": ["x", "y"]}, 2, "tagger") == {"0": 0, "1": 1}
+
+
+def test_counts_of_classes_are_no_labels():
+    content = {"class_counts": {"neg": 120, "pos": 80}}
+    assert find_labels(content, 2, "tagger") == {"0": 0, "1": 1}
 
 
 def test_labels_of_another_number_are_an_error():
