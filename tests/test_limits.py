@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import ttcompress
 from ttcompress.artifact import CompressedModel
+from ttcompress.errors import RecipeError
 from ttcompress.limits import broken, judged, judged_report
-from ttcompress.recipe import Limits
+from ttcompress.recipe import Drop, Limits
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +41,32 @@ def test_each_limit_holds_or_breaks(limits: Limits, ok: bool, model: CompressedM
     assert set(entry) == {"name", "limit", "value", "ok"}
     assert entry["ok"] is ok
     assert broken(report) == (() if ok else (entry,))
+
+
+METRICS = {
+    "perplexity": {"before": 4.0, "after": 4.1, "drop": 0.1, "higher_is_better": False},
+    "accuracy": {"before": 0.9, "after": 0.1, "drop": 0.8, "higher_is_better": True},
+}
+
+
+@pytest.mark.parametrize(
+    ("drop", "ok"),
+    [
+        (Drop(0.03, relative=True), True),
+        (Drop(0.02, relative=True), False),
+        (Drop(0.11, relative=False), True),
+        (Drop(0.09, relative=False), False),
+    ],
+)
+def test_a_drop_is_judged_by_the_counting_metric_alone(drop: Drop, ok: bool, model) -> None:
+    measured = replace(model.report, metrics=METRICS)
+    [entry] = judged_report(measured, Limits(max_drop=drop.written), 1).limits
+    assert entry["ok"] is ok
+
+
+def test_a_drop_that_nobody_measured_is_refused(model: CompressedModel) -> None:
+    with pytest.raises(RecipeError, match="no task measured the model"):
+        judged_report(model.report, Limits(max_drop="1%"), 1)
 
 
 def test_a_value_equal_to_its_limit_keeps_it(model: CompressedModel) -> None:

@@ -71,8 +71,8 @@ def change_a_bias(tensors: Tensors, _: dict[str, Any]) -> None:
     tensors["head.bias"][3] = torch.nextafter(tensors["head.bias"][3], torch.tensor(9.0))
 
 
-def turn_zero_into_minus_zero(tensors: Tensors, _: dict[str, Any]) -> None:
-    tensors["head.bias"].mul_(-1)
+def store_in_double(tensors: Tensors, _: dict[str, Any]) -> None:
+    tensors["head.bias"] = tensors["head.bias"].double()
 
 
 def drop_a_bias(tensors: Tensors, _: dict[str, Any]) -> None:
@@ -105,7 +105,7 @@ def invent_a_weight(_: Tensors, document: dict[str, Any]) -> None:
     [
         (flip_a_plane, "lstm.weight_hh_l0: the report says error 0.00"),
         (change_a_bias, "head.bias: was to be kept as it is"),
-        (turn_zero_into_minus_zero, "head.bias: was to be kept as it is"),
+        (store_in_double, "head.bias: was to be kept as it is"),
         (drop_a_bias, "head.bias: is missing from the file"),
         (add_a_tensor, "extra: is not in the model"),
         (report_less, "lstm.weight_ih_l0: the report says error 0.00"),
@@ -122,6 +122,22 @@ def test_every_change_is_seen(
     assert len(found.differences) == 1
     assert found.differences[0].startswith(difference)
     assert verification_remarks(found)[-1] == "NOT VERIFIED: 1 difference"
+
+
+def test_kept_tensors_are_compared_by_their_bits(tiny_state_dict, tmp_path: Path) -> None:
+    """NaN is equal to itself, and 0 is not -0."""
+    bias = torch.tensor([float("nan"), 0.0] + [1.0] * 9)
+    torch.save(dict(tiny_state_dict, **{"head.bias": bias}), tmp_path / "model.pt")
+    artifact = tmp_path / "out.safetensors"
+    compress(tmp_path / "model.pt", {"version": 1, "budget": {"factor": 2}}).save(artifact)
+    assert verify(artifact, tmp_path / "model.pt").agrees
+
+    def turn_zero_into_minus_zero(tensors: Tensors, _: dict[str, Any]) -> None:
+        tensors["head.bias"][1] = -0.0
+
+    found = verify(changed(artifact, tmp_path, turn_zero_into_minus_zero), tmp_path / "model.pt")
+    [difference] = found.differences
+    assert difference.startswith("head.bias: was to be kept as it is")
 
 
 def test_another_model_is_refused(tiny_artifact, tiny_state_dict, tmp_path) -> None:

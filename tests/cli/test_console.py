@@ -37,8 +37,9 @@ def test_long_work_shows_bars_on_a_terminal(terminal, monkeypatch) -> None:
     assert "weight 1" in terminal.getvalue()
 
 
-@pytest.mark.parametrize("talk", [Talk(), Talk(quiet=True)])
-def test_short_work_and_quiet_work_show_none(talk, terminal) -> None:
+@pytest.mark.parametrize(("talk", "patience"), [(Talk(), 60.0), (Talk(quiet=True), 0.01)])
+def test_short_work_and_quiet_work_show_none(talk, patience, terminal, monkeypatch) -> None:
+    monkeypatch.setattr(console, "_PATIENCE", patience)
     work(talk)
     assert "decomposing" not in terminal.getvalue()
 

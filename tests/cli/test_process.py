@@ -16,6 +16,12 @@ from ttcompress.cli import app
 HEAVY = ("torch", "pydantic", "numpy", "rich", "safetensors", "tensorly")
 
 
+@pytest.fixture(autouse=True)
+def buffered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a user's Python is: what it writes waits until the end."""
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+
+
 def python(*arguments: str, **more) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, **more)

@@ -101,6 +101,13 @@ def test_every_budget_is_answered(budget, asked, achieved) -> None:
     assert (answer.name, answer.asked, answer.achieved) == (*budget, asked, achieved)
 
 
+def test_a_tolerance_is_answered_by_the_worst_weight_and_a_rank_by_the_largest() -> None:
+    other = replace(WEIGHT, name="other", relative_error=0.01, ranks=(2, 3))
+    dense = replace(WEIGHT, name="dense", relative_error=0.5, ranks=(), format="dense")
+    report = replace(with_budget(tolerance=0.2, rank=6), weights=(other, WEIGHT, dense))
+    assert [answer.achieved for answer in answers(report)] == ["0.1235", "5"]
+
+
 def test_budgets_that_stand_together_are_answered_one_by_one() -> None:
     found = answers(with_budget(rank=6, factor=7.5, size=5000))  # no file yet: no size
     assert [answer.name for answer in found] == ["rank", "factor"]

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 from ttcompress.plan.spectrum import Spectrum
+from ttcompress.recipe.wording import counted
 from ttcompress.report.model import Json
 from ttcompress.report.tables import Column, Table
 from ttcompress.weights import OtherTensor, RecurrentStack, Weight
@@ -121,7 +122,7 @@ def inspection_remarks(found: Inspection) -> tuple[str, ...]:
         f"weights are {dtypes}",
         f"{found.params:,} values, {found.tensor_bytes:,} bytes of tensors, "
         f"{found.file_bytes:,} bytes of file",
-        f"beside the weights: {len(found.others)} tensors, {others:,} bytes",
+        f"beside the weights: {counted(len(found.others), 'tensor')}, {others:,} bytes",
         *found.notes,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from ttcompress.recipe.wording import counted
 from ttcompress.report.asked import answers, error_of, times_fewer
 from ttcompress.report.model import KeptReport, Report, Scope, WeightReport
 from ttcompress.report.planned import PlannedWeightReport, PlanReport
@@ -120,7 +121,7 @@ def _kept(entries: Sequence[KeptReport]) -> Iterator[str]:
             yield f"{entry.name} is kept ({entry.bytes:,} bytes): {entry.why}"
     if plain:
         total = sum(entry.bytes for entry in plain)
-        yield f"kept beside the weights: {len(plain)} tensors, {total:,} bytes"
+        yield f"kept beside the weights: {counted(len(plain), 'tensor')}, {total:,} bytes"
 
 
 def _weight_row(weight: WeightReport | PlannedWeightReport) -> tuple[str, ...]:
