@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from ttcompress.artifact import CompressedModel, load
 from ttcompress.checkpoint import Checkpoint, open_checkpoint
+from ttcompress.checkpoint.names import names_inside
 from ttcompress.errors import RecipeError, TTCompressError
 from ttcompress.progress import Progress, silent
 from ttcompress.tasks.finding import make_task
 from ttcompress.tasks.protocol import Task
 from ttcompress.tasks.recurrent_task import measuring
-from ttcompress.tasks.structure import names_inside, structure_of
+from ttcompress.tasks.structure import structure_of
 
 Options = Mapping[str, Any] | None
 Metrics = dict[str, float]
@@ -157,11 +158,9 @@ def loaded_model(task: Task, model: Checkpoint | CompressedModel) -> nn.Module:
 
 def state_dict_of(model: Checkpoint | CompressedModel) -> dict[str, Tensor]:
     """Every tensor of the state dict, dense, under all of its names; nothing from beside it."""
-    names = names_inside(model.source_paths)
     if isinstance(model, CompressedModel):
-        dense = model.state_dict()
-        return {name: dense[name] for name in names}
-    return {name: model.tensor(name) for name in names}
+        return model.state_dict()
+    return {name: model.tensor(name) for name in names_inside(model.source_paths)}
 
 
 def _mismatches(built: Mapping[str, Tensor], file: Mapping[str, Tensor]) -> Iterator[str]:

@@ -1,8 +1,9 @@
 import torch
 from torch import nn
 
+from ttcompress.checkpoint.names import names_inside
 from ttcompress.pipeline import compress
-from ttcompress.tasks.structure import names_inside, structure_of
+from ttcompress.tasks.structure import structure_of
 
 
 class Tied(nn.Module):

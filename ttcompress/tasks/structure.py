@@ -11,7 +11,7 @@ import torch
 
 from ttcompress.artifact import CompressedModel
 from ttcompress.checkpoint import Checkpoint, rebuild
-from ttcompress.checkpoint.names import COMPILED
+from ttcompress.checkpoint.names import names_inside
 from ttcompress.checkpoint.roles import role_of
 from ttcompress.modules.geometry import tensor_shapes
 from ttcompress.weights import RecurrentStack, Role
@@ -52,23 +52,6 @@ def structure_of(model: Checkpoint | CompressedModel) -> Structure:
         stacks=model.stacks,
         content=rebuild(model.carried, defaultdict(lambda: torch.empty(0))),
     )
-
-
-def names_inside(source_paths: Mapping[str, str]) -> tuple[str, ...]:
-    """The names of the tensors in the state dict, in the file's order.
-
-    What lies beside the state dict is named by its place in the file, and what lies inside is not.
-
-    Example:
-        >>> names_inside({"head.weight": "model.head.weight", "loss_history": "loss_history"})
-        ('head.weight',)
-    """
-    moved = {
-        name: path.replace(COMPILED, "") != name.replace(COMPILED, "")
-        for name, path in source_paths.items()
-    }
-    nested = any(moved.values())
-    return tuple(name for name in source_paths if moved[name] or not nested)
 
 
 def _tensors(model: Checkpoint | CompressedModel) -> Iterator[tuple[tuple[str, ...], Shape]]:
