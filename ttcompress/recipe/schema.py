@@ -1,8 +1,9 @@
 """The recipe as frozen dataclasses: plain mappings come in through pydantic, checked values go out.
 
 pydantic walks the classes, fills in defaults and finds every wrong value, not only the first;
-`units.py` reads single values, `modes.py` checks what modes and ranks must agree on. The format of
-the whole recipe reaches its rules as the validation context `{"format": ...}`.
+`units.py` reads single values, `modes.py` checks what modes and ranks must agree on, `training.py`
+holds the task and its training. The format of the whole recipe reaches its rules as the validation
+context `{"format": ...}`.
 """
 
 from __future__ import annotations
