@@ -14,6 +14,14 @@ from ttcompress.plan.spectrum import Cut, Spectra
 from ttcompress.recipe import Assignment, Budget
 from ttcompress.stores import AUTO, AUTO_STORES, STORES, Store
 
+ROUNDING_WEIGHT = 3.0
+"""What rounding counts beside truncation, error for error, when bits and ranks are chosen together.
+
+Rounding spreads its error over all directions; truncation gives up those the weights, and as a rule
+the inputs, use least. Of 1, 1.5, 2 and 3, the last was best or within 0.2 % of it in the metrics of
+both sample models, at factors 8, 16 and 32, in mps and auto.
+"""
+
 _NEGLIGIBLE = 0.01
 """Without a limit on bytes, rounding may add this fraction to the squared error, not more."""
 
@@ -73,7 +81,8 @@ def menu(course: Course, spectra: Spectra, budget: Budget, byte_limited: bool) -
         for layout in course.layouts
         for store in stores
     )
-    return tuple(filter(None, (_tolerant(option, budget.tolerance) for option in options)))
+    within = filter(None, (_tolerant(option, budget.tolerance) for option in options))
+    return tuple(replace(option, noise_weight=ROUNDING_WEIGHT) for option in within)
 
 
 def finest_needed(option: Option, ranks: Sequence[int]) -> Store:

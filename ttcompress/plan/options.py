@@ -44,7 +44,7 @@ class Option:
 
     `floors` and `caps` bound each rank; where they are equal the rank is fixed.
     `dense_multiply_adds` is what one step costs with the dense matrix (0 for a lookup), `energy`
-    the squared norm of the matrix.
+    the squared norm of the matrix. `noise_weight` is what rounding counts beside truncation.
     """
 
     layout: Layout | None
@@ -55,15 +55,16 @@ class Option:
     spectra: tuple[Spectrum, ...] = ()
     floors: tuple[int, ...] = ()
     caps: tuple[int, ...] = ()
+    noise_weight: float = 1.0
 
     @cached_property
     def noise(self) -> float:
-        """Relative squared error of rounding every core.
+        """Relative squared error of rounding every core, times its weight.
 
         With left-orthogonal cores the relative errors of the cores add: each is multiplied by
         isometries on its left and by rows of norm one singular value on its right.
         """
-        return self.store.noise * (self.layout.cores if self.layout else 1)
+        return self.noise_weight * self.store.noise * (self.layout.cores if self.layout else 1)
 
     def error(self, ranks: Sequence[int]) -> float:
         """Expected squared error: discarded energy, and rounding noise on what is left.

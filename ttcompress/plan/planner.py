@@ -168,7 +168,12 @@ def _planned(course: Course, choice: Choice) -> PlannedWeight:
 
 
 def _expected_error(option: Option, choice: Choice) -> float:
-    return sqrt(max(0.0, choice.error) / option.energy)
+    return sqrt(_expected(choice) / option.energy)
+
+
+def _expected(choice: Choice) -> float:
+    """Expected squared error as it will be measured, rounding for what it is."""
+    return max(0.0, replace(choice.option, noise_weight=1.0).error(choice.ranks))
 
 
 def _grew(planned: PlannedWeight, budget: Budget) -> bool:
@@ -204,7 +209,7 @@ def _bits_alone(
     if choices is None:
         return ()
     energy = sum(choice.option.energy for choice in choices)
-    bits = sqrt(sum(choice.error for choice in choices) / energy)
+    bits = sqrt(sum(map(_expected, choices)) / energy)
     ours = sqrt(_squared_error(planned, choices) / energy)
     if bits >= ours:
         return ()
