@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.metadata import version
+from typing import Any
 
 from ttcompress.plan.model import Plan, PlannedWeight, Totals, dense_multiply_adds
 from ttcompress.report.model import Json, KeptReport, Measured, Report, Scope, WeightReport
@@ -63,24 +64,31 @@ def _scope(totals: Totals) -> Scope:
 
 
 def _weight_report(planned: PlannedWeight, measured: Measured) -> WeightReport:
-    weight, layout = planned.weight, planned.layout
     return WeightReport(
-        name=weight.name,
-        names=weight.names,
-        role=weight.role,
-        format=planned.format,
-        row_modes=layout.row_modes if layout else (),
-        column_modes=layout.column_modes if layout else (),
-        ranks=planned.ranks,
-        store=planned.store.name if planned.store else weight.dtype,
-        params_before=weight.params,
-        params_after=planned.params,
-        bytes_before=weight.bytes,
-        bytes_after=planned.bytes,
-        multiply_adds_before=dense_multiply_adds(weight),
-        multiply_adds_after=planned.multiply_adds,
+        **weight_facts(planned),
         relative_error=measured.relative_error,
         gate_errors=measured.gate_errors,
         spectrum=measured.spectrum,
-        notes=planned.notes,
     )
+
+
+def weight_facts(planned: PlannedWeight) -> dict[str, Any]:
+    """The fields that a weight has in a plan and in a report alike."""
+    weight, layout = planned.weight, planned.layout
+    return {
+        "name": weight.name,
+        "names": weight.names,
+        "role": weight.role,
+        "format": planned.format,
+        "row_modes": layout.row_modes if layout else (),
+        "column_modes": layout.column_modes if layout else (),
+        "ranks": planned.ranks,
+        "store": planned.store.name if planned.store else weight.dtype,
+        "params_before": weight.params,
+        "params_after": planned.params,
+        "bytes_before": weight.bytes,
+        "bytes_after": planned.bytes,
+        "multiply_adds_before": dense_multiply_adds(weight),
+        "multiply_adds_after": planned.multiply_adds,
+        "notes": planned.notes,
+    }

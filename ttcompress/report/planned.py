@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 
-from ttcompress.plan.model import Plan, PlannedWeight, dense_multiply_adds
-from ttcompress.report.build import kept, scopes
+from ttcompress.plan.model import Plan, PlannedWeight
+from ttcompress.report.build import kept, scopes, weight_facts
 from ttcompress.report.model import Json, KeptReport, Scope
 
 
@@ -69,22 +69,4 @@ def plan_report(source: Json, recipe: Json, plan: Plan, notes: tuple[str, ...]) 
 
 
 def _weight(planned: PlannedWeight) -> PlannedWeightReport:
-    weight, layout = planned.weight, planned.layout
-    return PlannedWeightReport(
-        name=weight.name,
-        names=weight.names,
-        role=weight.role,
-        format=planned.format,
-        row_modes=layout.row_modes if layout else (),
-        column_modes=layout.column_modes if layout else (),
-        ranks=planned.ranks,
-        store=planned.store.name if planned.store else weight.dtype,
-        params_before=weight.params,
-        params_after=planned.params,
-        bytes_before=weight.bytes,
-        bytes_after=planned.bytes,
-        multiply_adds_before=dense_multiply_adds(weight),
-        multiply_adds_after=planned.multiply_adds,
-        expected_error=planned.expected_error,
-        notes=planned.notes,
-    )
+    return PlannedWeightReport(**weight_facts(planned), expected_error=planned.expected_error)
