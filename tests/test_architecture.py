@@ -23,7 +23,7 @@ MODULES = {
 DOOR = "ttcompress"
 
 LAYERS: tuple[tuple[str, ...], ...] = (  # a room imports only from rows above its own
-    ("canonical", "errors", "progress", "stores", "weights"),
+    ("canonical", "errors", "launch", "progress", "stores", "weights"),
     ("files", "recipe"),
     ("plan",),
     ("checkpoint", "report", "trains"),
@@ -40,7 +40,17 @@ LAYERS: tuple[tuple[str, ...], ...] = (  # a room imports only from rows above i
 )
 ROW = {room: row for row, rooms in enumerate(LAYERS) for room in rooms}
 
-WITHOUT_TORCH = ("cli", "errors", "plan", "progress", "recipe", "report", "stores", "weights")
+WITHOUT_TORCH = (
+    "cli",
+    "errors",
+    "launch",
+    "plan",
+    "progress",
+    "recipe",
+    "report",
+    "stores",
+    "weights",
+)
 ONLY_IN = {"tensorly": "trains/reference.py", "rich": "cli/console.py"}
 
 MOST_LINES = 300

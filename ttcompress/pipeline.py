@@ -9,6 +9,7 @@ Read this file first; every arrow is one call.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -142,6 +143,18 @@ def tune_artifact(
         return measure(dense, tuned, task, seed=chosen.seed, progress=progress)
     assert task is not None  # `tune` asked for one
     return _measured_alone(compressed, tuned, task)
+
+
+def find_original(artifact: str | Path) -> Path | None:
+    """The checkpoint an artifact was made from, by size and hash: beside it or in this folder."""
+    wanted = load(artifact).report.source
+    for folder in dict.fromkeys((Path(artifact).resolve().parent, Path.cwd())):
+        for path in sorted(folder.iterdir()):
+            if path.is_file() and path.stat().st_size == wanted["bytes"]:
+                with path.open("rb") as file:
+                    if hashlib.file_digest(file, "sha256").hexdigest() == wanted["sha256"]:
+                        return path
+    return None
 
 
 def _same_source(checkpoint: Checkpoint, compressed: CompressedModel) -> Checkpoint:

@@ -1,6 +1,7 @@
 """The commands that need a task, on a model trained in a second."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -131,3 +132,29 @@ def test_finetuning_needs_a_task_and_the_right_original(case, here, tmp_path):
     assert wrong.exit_code == 3
     assert "hash" in wrong.stderr
     assert not (here / "y.safetensors").exists()
+
+
+def test_the_original_is_found_by_its_hash(case, here):
+    shutil.copy(case.path, here / "renamed.pt")
+    (here / "decoy.pt").write_bytes(bytes(case.path.stat().st_size))
+    run("decompose", case.path, "-r", "plain.yaml", "-o", "x.safetensors")
+    result = run("finetune", "x.safetensors", "-r", "tuned.yaml", "-o", "y.safetensors", "--json")
+    assert result.exit_code == 0, result.output
+    assert "the original is" in result.stderr and "renamed.pt" in result.stderr
+    assert not any("without the original" in note for note in report_of(result)["notes"])
+
+
+def test_an_interrupted_training_is_not_thrown_away(case, here):
+    left = here / "x.safetensors.resume"
+    left.write_bytes(b"of hours")
+    arguments = ("decompose", case.path, "-r", "tuned.yaml", "-o", "x.safetensors")
+    refused = run(*arguments)
+    assert refused.exit_code == 2
+    assert "--resume" in refused.stderr and "--overwrite" in refused.stderr
+    assert left.read_bytes() == b"of hours"
+    plain = run("decompose", case.path, "-r", "plain.yaml", "-o", "x.safetensors")
+    assert plain.exit_code == 0, plain.output
+    assert left.exists()  # decomposing alone has nothing to do with it
+    anew = run(*arguments, "--overwrite")
+    assert anew.exit_code == 0, anew.output
+    assert not left.exists()

@@ -5,6 +5,7 @@ import torch
 
 from ttcompress.errors import RecipeError, TrainingError
 from ttcompress.evaluate import loaded_model, measured
+from ttcompress.finetune.machine import OneDevice
 from ttcompress.finetune.resume import resume_progress, save_progress
 from ttcompress.finetune.run import Conditions, finetune
 from ttcompress.finetune.training import Training, steps_in
@@ -106,7 +107,7 @@ def test_a_loss_that_is_not_finite_names_the_step(case, monkeypatch):
 def test_no_training_data_is_refused(case, monkeypatch):
     monkeypatch.setattr(type(case.task), "batches_per_epoch", 0)
     with pytest.raises(RecipeError, match="0 batches"):
-        steps_in(case.task, SHORT)
+        steps_in(case.task, SHORT, OneDevice())
 
 
 def test_max_steps_stops_earlier(case):

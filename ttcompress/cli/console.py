@@ -21,6 +21,7 @@ from rich.table import Table as RichTable
 
 from ttcompress.cli.options import Talk
 from ttcompress.errors import TTCompressError
+from ttcompress.launch import is_first
 from ttcompress.progress import Progress, silent
 from ttcompress.report.tables import Table
 
@@ -84,7 +85,7 @@ def progress(talk: Talk) -> Iterator[Progress]:
     None are drawn where stderr is no terminal.
     """
     console = _stderr()
-    if talk.quiet or not console.is_terminal:
+    if talk.quiet or not is_first() or not console.is_terminal:
         yield silent
         return
     columns = (
@@ -114,7 +115,7 @@ def watching(progress: Progress, talk: Talk) -> Callable[[Moment], None]:
         best = "".join(f", {name} {value:.4g}" for name, value in (moment.metrics or {}).items())
         speed = f"{moment.steps_per_second:.2g} steps/s, {left:.0f} s left"
         progress("finetune", moment.step, moment.steps, f"loss {moment.loss:.3f}, {speed}")
-        if moment.metrics is not None and not bars:
+        if moment.metrics is not None and not bars and is_first():
             say(f"step {moment.step} of {moment.steps}: loss {moment.loss:.3f}{best}", talk)
 
     return watch

@@ -9,6 +9,7 @@ import typer
 
 from ttcompress.cli.options import Model, Overwrite, RecipeOptions, Talk, TuningOptions, flattened
 from ttcompress.errors import OutputPathError
+from ttcompress.launch import is_first
 
 if TYPE_CHECKING:
     from ttcompress.report.model import Report
@@ -64,6 +65,7 @@ def decompose(
       ttcompress decompose charlm.pt --format mps --factor 8 -o small.safetensors
     """
     from ttcompress.cli import console
+    from ttcompress.finetune.run import CONDITIONS
     from ttcompress.limits import judged
     from ttcompress.pipeline import compress
 
@@ -71,9 +73,13 @@ def decompose(
     path = output or Path(default_name(model, recipe.format))
     _check_output(path, model, overwrite)
     with console.progress(talk) as progress:
-        conditions = tuning.conditions(path, console.watching(progress, talk))
+        conditions = CONDITIONS
+        if recipe.finetune is not None:
+            conditions = tuning.conditions(path, overwrite, console.watching(progress, talk))
         made = compress(model, recipe, conditions=conditions, progress=progress)
         compressed = judged(made, recipe.limits)
+    if not is_first():
+        return
     compressed.save(path, overwrite)
     show_report(f"{model}: {chosen.title()}", path, compressed.report, talk)
     console.say(f"wrote {path}", talk)

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_type_hints
 
 import typer
 
+from ttcompress.errors import OutputPathError
+from ttcompress.launch import is_first
+
 if TYPE_CHECKING:
     from ttcompress.finetune.run import Conditions
     from ttcompress.finetune.training import Moment
@@ -60,17 +63,43 @@ class TuningOptions:
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the interrupted run of the same output.")
     ] = False
-    device: Annotated[str, typer.Option(help="Where to train, as cuda:0.")] = "cpu"
+    device: Annotated[
+        str | None, typer.Option(help="Where to train, as cuda:0.  [what accelerate finds, or cpu]")
+    ] = None
+    mixed_precision: Annotated[
+        str, typer.Option(metavar="no|bf16|fp16", help="Of the products, to train faster.")
+    ] = "no"
 
-    def conditions(self, output: Path, watch: Callable[[Moment], None]) -> Conditions:
-        """Of a run whose result goes to `output`; it saves itself beside that."""
+    def conditions(
+        self, output: Path, overwrite: bool, watch: Callable[[Moment], None]
+    ) -> Conditions:
+        """Of a run whose result goes to `output`; it saves itself beside that.
+
+        Raises:
+            OutputPathError: a run was interrupted there, and nobody said to go on or to overwrite.
+        """
         from ttcompress.finetune.run import Conditions
 
         saved = output.with_name(f"{output.name}.resume")
-        if not self.resume:
-            for stale in (saved, saved.with_name(f"{saved.name}.control")):
-                stale.unlink(missing_ok=True)
-        return Conditions(device=self.device, resume=saved, control=self.control, watch=watch)
+        stale = [
+            path for path in (saved, saved.with_name(f"{saved.name}.control")) if path.exists()
+        ]
+        if stale and not self.resume:
+            if not overwrite:
+                raise OutputPathError(
+                    f"{stale[0]}: a training that was interrupted. "
+                    "Go on with --resume, or start anew with --overwrite."
+                )
+            if is_first():
+                for path in stale:
+                    path.unlink(missing_ok=True)
+        return Conditions(
+            device=self.device,
+            precision=self.mixed_precision,
+            resume=saved,
+            control=self.control,
+            watch=watch,
+        )
 
 
 @dataclass(frozen=True)

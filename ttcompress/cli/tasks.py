@@ -10,6 +10,7 @@ import typer
 from ttcompress.cli.decompose import show_report
 from ttcompress.cli.options import Artifact, Key, Overwrite, Talk, TuningOptions, flattened
 from ttcompress.errors import RecipeError
+from ttcompress.launch import is_first
 
 if TYPE_CHECKING:
     from ttcompress.recipe import Recipe
@@ -28,7 +29,9 @@ WithTask = Annotated[
 
 Original = Annotated[
     Path | None,
-    typer.Option(metavar="MODEL", help="The checkpoint it was made from: teacher and measure."),
+    typer.Option(
+        metavar="MODEL", help="What it was made from: teacher and measure.  [found beside FILE]"
+    ),
 ]
 
 
@@ -80,15 +83,19 @@ def finetune(
     """
     from ttcompress.cli import console
     from ttcompress.files import check_output
-    from ttcompress.pipeline import tune_artifact
+    from ttcompress.pipeline import find_original, tune_artifact
 
     check_output(output, overwrite)
     chosen = _with_task(recipe, task)
     with console.progress(talk) as progress:
-        conditions = tuning.conditions(output, console.watching(progress, talk))
+        conditions = tuning.conditions(output, overwrite, console.watching(progress, talk))
+        if original is None and (original := find_original(file)) is not None:
+            console.say(f"the original is {original}, by its hash", talk)
         tuned = tune_artifact(
             file, chosen, original=original, conditions=conditions, progress=progress
         )
+    if not is_first():
+        return
     tuned.save(output, overwrite)
     show_report(str(file), output, tuned.report, talk)
     console.say(f"wrote {output}", talk)

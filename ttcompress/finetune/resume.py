@@ -30,6 +30,7 @@ def fingerprint(training: Training) -> str:
         "task": training.task.name,
         "seed": training.seed,
         "steps": training.steps,
+        "processes": training.machine.processes,
         "teacher": training.teacher is not None,
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
@@ -79,7 +80,10 @@ def resume_progress(training: Training, path: Path) -> None:
     training.sees_store, training.state = content["sees_store"], content["state"]
     training.best = training.start.with_tensors(content["best"])
     training.metrics = content["metrics"]
-    torch.set_rng_state(content["random"])
+    if training.machine.processes == 1:
+        torch.set_rng_state(content["random"])
+    else:  # the file is the first process's: the others go on with numbers of their own
+        torch.manual_seed(hash((training.seed, training.machine.rank, training.step)))
 
 
 def _read(path: Path) -> dict[str, Any]:

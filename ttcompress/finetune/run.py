@@ -14,6 +14,7 @@ from ttcompress.checkpoint import Checkpoint
 from ttcompress.compress import StoredWeight, relative_errors
 from ttcompress.errors import RecipeError
 from ttcompress.evaluate import Metrics, compared, loaded_model
+from ttcompress.finetune.machine import make_machine
 from ttcompress.finetune.resume import resume_progress, save_progress
 from ttcompress.finetune.training import Moment, Training, Tuned
 from ttcompress.recipe import Finetune
@@ -28,12 +29,14 @@ SAVE_EVERY = 60.0
 class Conditions:
     """How to run a fine-tuning: what does not belong in a recipe.
 
-    `resume` is the file that a run saves itself to and goes on from; `control` also trains the
-    dense original equally long; `watch` is told about every step.
+    `device` and `precision` are those of `make_machine`. `resume` is the file that a run saves
+    itself to and goes on from; `control` also trains the dense original equally long; `watch` is
+    told about every step.
     """
 
     seed: int = 0
-    device: str = "cpu"
+    device: str | None = None
+    precision: str = "no"
     resume: Path | None = None
     control: bool = False
     watch: Callable[[Moment], None] = lambda moment: None
@@ -56,7 +59,7 @@ def finetune(
         compressed: the model to start from.
         task: gives batches, losses and metrics.
         settings: the recipe's `finetune:` block.
-        conditions: seed, device, resuming, control.
+        conditions: seed, device, precision, resuming, control.
         original: what the model was compressed from: the teacher, and what errors are measured
             against. Without it nothing is distilled, and the report keeps the errors it had.
 
@@ -85,19 +88,25 @@ def _run(
     conditions: Conditions,
     teacher: torch.nn.Module | None,
 ) -> Tuned:
-    """One training, saved about once a minute, at the end of epochs and when interrupted."""
+    """One training, saved about once a minute, at the end of epochs and when interrupted.
+
+    Several processes are where the first one is only between epochs: then only that is saved.
+    """
+    machine = make_machine(conditions.device, conditions.precision)
     training = Training(
-        start, task, settings, seed=conditions.seed, teacher=teacher, device=conditions.device
+        start, task, settings, seed=conditions.seed, teacher=teacher, machine=machine
     )
     path, last = conditions.resume, time.monotonic()
     if path is None:
         return training.run(conditions.watch)
     if path.exists():
         resume_progress(training, path)
+    alone, saves = machine.processes == 1, machine.rank == 0
 
     def watch(moment: Moment) -> None:
         nonlocal last
-        if moment.metrics is not None or time.monotonic() - last > SAVE_EVERY:
+        is_late = alone and time.monotonic() - last > SAVE_EVERY
+        if saves and (moment.metrics is not None or is_late):
             save_progress(training, path)
             last = time.monotonic()
         conditions.watch(moment)
@@ -105,9 +114,11 @@ def _run(
     try:
         tuned = training.run(watch)
     except KeyboardInterrupt:
-        save_progress(training, path)
+        if alone:
+            save_progress(training, path)
         raise
-    path.unlink(missing_ok=True)
+    if saves:
+        path.unlink(missing_ok=True)
     return tuned
 
 

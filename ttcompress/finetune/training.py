@@ -22,6 +22,7 @@ from torch.nn.utils import parametrize
 from ttcompress.artifact import CompressedModel
 from ttcompress.errors import RecipeError, TrainingError
 from ttcompress.evaluate import Metrics, measured
+from ttcompress.finetune.machine import Machine, OneDevice, share, steps_each
 from ttcompress.finetune.student import make_student, see_the_store, snapshot
 from ttcompress.recipe import Finetune
 from ttcompress.tasks.protocol import Batch, State, Task
@@ -34,6 +35,9 @@ FLOOR = 0.02
 
 PATIENCE = 3
 """Epochs without a better metric, once the store is seen, before training stops."""
+
+ONE_CPU = OneDevice()
+"""The machine where none is given."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +63,8 @@ class Tuned:
     seconds: float
 
 
-def steps_in(task: Task, settings: Finetune) -> int:
-    """How many steps a run takes.
+def steps_in(task: Task, settings: Finetune, machine: Machine) -> int:
+    """How many steps a run takes on each process.
 
     Raises:
         RecipeError: the task has no training data.
@@ -70,7 +74,7 @@ def steps_in(task: Task, settings: Finetune) -> int:
             f"task {task.name}: an epoch has {task.batches_per_epoch} batches to train on. "
             "Give it training data, or take the finetune block out."
         )
-    steps = settings.epochs * task.batches_per_epoch
+    steps = settings.epochs * steps_each(task.batches_per_epoch, machine)
     return steps if settings.max_steps is None else min(steps, settings.max_steps)
 
 
@@ -84,7 +88,7 @@ class Training:
         seed: of batches and dropout.
         teacher: the original, for distillation (Hinton, Vinyals and Dean 2015): the loss is
             (1 - distill) of the task's and distill of the divergence from the teacher's outputs.
-        device: where to train.
+        machine: what to train on.
 
     Raises:
         RecipeError: the task has no training data.
@@ -98,18 +102,19 @@ class Training:
         *,
         seed: int = 0,
         teacher: nn.Module | None = None,
-        device: str = "cpu",
+        machine: Machine = ONE_CPU,
     ) -> None:
-        self.task, self.settings, self.seed = task, settings, seed
-        self.steps = steps_in(task, settings)
+        self.task, self.settings, self.seed, self.machine = task, settings, seed, machine
+        self.steps = steps_in(task, settings, machine)
+        self.steps_per_epoch = steps_each(task.batches_per_epoch, machine)
         self.start = start
-        self.student = make_student(start, task.build()).to(device)
-        self.teacher = None if teacher is None else teacher.to(device).eval()
-        self.optimizer = self._make_optimizer()
+        self.student = make_student(start, task.build()).to(machine.device)
+        self.teacher = None if teacher is None else teacher.to(machine.device).eval()
+        self.optimizer = machine.prepare(self._make_optimizer())
         self.step, self.state, self.sees_store = 0, None, False
-        self.before = self.metrics = measured(task, start)
+        self.before = self.metrics = self._measured(start)
         self.best, self.stale, self.judged = start, 0, 0
-        torch.manual_seed(seed)
+        torch.manual_seed(seed + machine.rank)
 
     def run(self, watch: Callable[[Moment], None] = lambda moment: None) -> Tuned:
         """Train to the end and tell `watch` about every step.
@@ -121,7 +126,7 @@ class Training:
         if self._is_due():  # interrupted between the last step of an epoch and its judgement
             self._judge()
         while self.step < self.steps and self.stale < PATIENCE:
-            epoch = self.step // self.task.batches_per_epoch
+            epoch = self.step // self.steps_per_epoch
             for loss in self._rest_of_epoch(epoch):
                 found = None
                 if self._is_due():
@@ -134,15 +139,17 @@ class Training:
 
     def _is_due(self) -> bool:
         """Whether an epoch (or all) is over and the model at its end has not been measured."""
-        over = self.step % self.task.batches_per_epoch == 0 or self.step == self.steps
+        over = self.step % self.steps_per_epoch == 0 or self.step == self.steps
         return over and self.judged < self.step
 
     def _rest_of_epoch(self, epoch: int) -> Iterator[float]:
         """Train on what is left of an epoch; the loss of every step."""
-        done = self.step % self.task.batches_per_epoch
+        done = self.step % self.steps_per_epoch
         if done == 0:
             self.state = None
-        for batch in islice(self.task.train_batches(epoch, self.seed), done, None):
+        whole = self.task.train_batches(epoch, self.seed)
+        mine = share(whole, self.task.batches_per_epoch, self.machine)
+        for batch in islice(mine, done, None):
             if not self.sees_store and self.step >= FLOAT_PART * self.steps:
                 see_the_store(self.student, self.start)
                 self.sees_store = True
@@ -158,15 +165,15 @@ class Training:
             group["lr"] = self.settings.learning_rate * self._warmth()
         self.optimizer.zero_grad(set_to_none=True)
         with parametrize.cached():
-            loss, state = self._loss(batch)
-            loss.backward()  # type: ignore[no-untyped-call]
+            with self.machine.autocast():
+                loss, state = self._loss(batch)
+            self.machine.backward(loss, self._trained(), self.settings.clip)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise TrainingError(
                 f"finetune: the loss is {value} at step {self.step + 1} of {self.steps}. "
                 f"Use a learning rate below {self.settings.learning_rate:g}."
             )
-        nn.utils.clip_grad_norm_(self._trained(), self.settings.clip)
         self.optimizer.step()
         self.state = state
         return value
@@ -175,19 +182,20 @@ class Training:
         """The loss, and the states that student and teacher go on with."""
         mine, theirs = self.state if self.state is not None else (None, None)
         logits, mine = self.task.outputs(self.student, batch, mine)
+        logits = logits.float()  # the loss in full, whatever the precision of the products
         loss = self.task.loss(logits, batch)
         if self.teacher is None or not self.settings.distill:
             return loss, (mine, None)
         with torch.no_grad():
             wanted, theirs = self.task.outputs(self.teacher, batch, theirs)
         part = self.settings.distill
-        divergence = _divergence(logits, wanted, self.settings.temperature)
+        divergence = _divergence(logits, wanted.float(), self.settings.temperature)
         return (1 - part) * loss + part * divergence, (mine, theirs)
 
     def _judge(self) -> None:
         """Measure the model as it would be stored, and keep it if it is the best so far."""
         candidate = snapshot(self.student, self.start)
-        found = measured(self.task, candidate)
+        found = self._measured(candidate)
         self.judged = self.step
         counting = self.task.metrics[0]
         sign = 1 if counting.higher_is_better else -1
@@ -195,6 +203,9 @@ class Training:
             self.best, self.metrics, self.stale = candidate, found, 0
         else:
             self.stale += self.sees_store
+
+    def _measured(self, model: CompressedModel) -> Metrics:
+        return self.machine.from_first(lambda: measured(self.task, model))
 
     def _warmth(self) -> float:
         """The schedule: linear warm-up, then a cosine down to `FLOOR`."""
