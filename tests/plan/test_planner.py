@@ -346,3 +346,14 @@ def test_a_looked_up_embedding_costs_no_product_and_a_tied_one_does() -> None:
         plan = make_plan(recipe, (weight,), (), spectra_of(recipe, (weight,)))
         before.append(plan.model_totals.multiply_adds_before)
     assert before == [0, 800]
+
+
+def test_where_a_fine_tuning_follows_bits_are_finer_and_ranks_fewer() -> None:
+    plain = plan_of({"factor": 16}, store="auto")
+    tuned = plan_of({"factor": 16}, store="auto", finetune={"epochs": 1})
+    bits, tuned_bits = (
+        sum(p.store.bits for p in plan.weights if p.store) for plan in (plain, tuned)
+    )
+    assert tuned_bits > bits
+    assert sum(sum(p.ranks) for p in tuned.weights) < sum(sum(p.ranks) for p in plain.weights)
+    assert sum(p.bytes for p in tuned.weights) <= 1.02 * sum(p.bytes for p in plain.weights)
