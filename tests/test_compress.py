@@ -145,7 +145,7 @@ def test_spectra_are_measured_at_the_cuts_asked_for_and_told() -> None:
     def progress(stage: str, done: int, total: int, detail: str = "") -> None:
         told.append((stage, done, total, detail))
 
-    found = measure_spectra(Tensors({"w": matrix}), {"w": weight(matrix)}, cuts, progress)
+    found = measure_spectra(Tensors({"w": matrix}), {"w": weight(matrix)}, cuts, progress=progress)
     assert list(found["w"]) == [(64, 1), (4, 4)]
     truth = np.linalg.svd(matrix.double().numpy(), compute_uv=False)
     assert np.allclose(found["w"][(64, 1)].values, truth, rtol=1e-6)

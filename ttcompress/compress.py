@@ -19,10 +19,18 @@ from ttcompress.plan.model import Plan, PlannedWeight
 from ttcompress.plan.spectrum import Cut, Spectra, Spectrum
 from ttcompress.progress import Progress, silent
 from ttcompress.report.model import SPECTRUM_POINTS, CutSpectrum, Measured
+from ttcompress.stores import Store
+from ttcompress.trains.feedback import round_matrix, round_train
 from ttcompress.trains.rounding import Rounded, round_to
 from ttcompress.trains.train import Train
 from ttcompress.trains.tt_svd import spectrum_at, tt_svd
+from ttcompress.trains.weighting import Weighting, weighted_spectrum_at, weighted_tt_svd
 from ttcompress.weights import Weight
+
+Weightings = Mapping[str, Weighting]
+"""What errors cost, by the names of the weights whose inputs are known."""
+
+NO_WEIGHTINGS: Weightings = {}
 
 
 class TensorSource(Protocol):
@@ -60,9 +68,12 @@ def measure_spectra(
     source: TensorSource,
     weights: Mapping[str, Weight],
     cuts: Mapping[str, tuple[Cut, ...]],
+    weightings: Weightings = NO_WEIGHTINGS,
     progress: Progress = silent,
 ) -> dict[str, Spectra]:
     """The singular values a plan needs: one pass over the weights named in `cuts`.
+
+    Those of a weight with a weighting are in units of what its errors cost.
 
     Raises:
         DecompositionError: a weight holds NaN or infinity.
@@ -71,13 +82,22 @@ def measure_spectra(
     for done, (name, wanted) in enumerate(cuts.items()):
         progress("spectra", done, len(cuts), name)
         matrix = finite_matrix(source, weights[name])
-        found[name] = {cut: spectrum_at(matrix, cut) for cut in wanted}
+        weighting = weightings.get(name)
+        found[name] = {
+            cut: weighted_spectrum_at(matrix, cut, weighting)
+            if weighting
+            else spectrum_at(matrix, cut)
+            for cut in wanted
+        }
     progress("spectra", len(cuts), len(cuts))
     return found
 
 
 def decompose_weights(
-    source: TensorSource, plan: Plan, progress: Progress = silent
+    source: TensorSource,
+    plan: Plan,
+    weightings: Weightings = NO_WEIGHTINGS,
+    progress: Progress = silent,
 ) -> Iterator[tuple[StoredWeight, Measured]]:
     """Every weight the plan changes, stored and measured, in the plan's order.
 
@@ -88,7 +108,7 @@ def decompose_weights(
         progress("decompose", done, len(plan.changed), planned.weight.name)
         matrix = finite_matrix(source, planned.weight)
         try:
-            stored, spectra = _stored(matrix, planned)
+            stored, spectra = _stored(matrix, planned, weightings.get(planned.weight.name))
         except DecompositionError as error:
             raise error.at(planned.weight.name) from error
         lost, gate_errors = relative_errors(matrix, stored.dense(torch.float64), planned.weight)
@@ -146,14 +166,40 @@ def _ratio(lost: float, norm: float) -> float:
     return sqrt(lost / norm)
 
 
-def _stored(matrix: Tensor, planned: PlannedWeight) -> tuple[StoredWeight, tuple[Spectrum, ...]]:
+def store_weight(matrix: Tensor, like: StoredWeight, weighting: Weighting) -> StoredWeight:
+    """Another matrix, stored as a weight is: the same layout, ranks and store, the same bytes."""
+    store = like.parts[0].store
+    ranks = tuple(part.shape[-1] for part in like.parts[:-1])
+    parts, _ = _parts(matrix, like.layout, ranks, store, weighting)
+    return StoredWeight(like.weight, like.layout, parts)
+
+
+def _stored(
+    matrix: Tensor, planned: PlannedWeight, weighting: Weighting | None
+) -> tuple[StoredWeight, tuple[Spectrum, ...]]:
     if planned.store is None:
         raise ValueError(f"{planned.weight.name} is kept")
-    if planned.layout is None:
-        return StoredWeight(planned.weight, None, (round_to(matrix, planned.store),)), ()
-    found = tt_svd(matrix, planned.layout, planned.ranks)
-    parts = tuple(round_to(core, planned.store) for core in found.train.cores)
-    return StoredWeight(planned.weight, planned.layout, parts), found.spectra
+    parts, spectra = _parts(matrix, planned.layout, planned.ranks, planned.store, weighting)
+    return StoredWeight(planned.weight, planned.layout, parts), spectra
+
+
+def _parts(
+    matrix: Tensor,
+    layout: Layout | None,
+    ranks: tuple[int, ...],
+    store: Store,
+    weighting: Weighting | None,
+) -> tuple[tuple[Rounded, ...], tuple[Spectrum, ...]]:
+    """Decompose and round, for the least cost on known inputs where there is a weighting."""
+    if layout is None:
+        moment = weighting.moment if weighting else None
+        rounded = round_to(matrix, store) if moment is None else round_matrix(matrix, store, moment)
+        return (rounded,), ()
+    if weighting is None:
+        found = tt_svd(matrix, layout, ranks)
+        return tuple(round_to(core, store) for core in found.train.cores), found.spectra
+    found = weighted_tt_svd(matrix, layout, ranks, weighting)
+    return round_train(found.train, matrix, store, weighting), found.spectra
 
 
 def _drawn(spectrum: Spectrum, rank: int) -> CutSpectrum:

@@ -8,11 +8,16 @@ over, the weights are planned and decomposed again.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from ttcompress.artifact import CompressedModel
 from ttcompress.checkpoint import Checkpoint
-from ttcompress.compress import decompose_weights, measure_spectra
+from ttcompress.compress import (
+    NO_WEIGHTINGS,
+    Weightings,
+    decompose_weights,
+    measure_spectra,
+)
 from ttcompress.errors import PlanError
 from ttcompress.plan.model import Plan
 from ttcompress.plan.planner import cuts_for, make_plan
@@ -28,29 +33,48 @@ HEADER_GUESS = 24_000
 _ROUNDS = 6
 
 
+@dataclass(frozen=True, eq=False)
+class Known:
+    """What was found out about the weights before they are decomposed, by name."""
+
+    spectra: Mapping[str, Spectra]
+    weightings: Weightings
+
+
 def decompose(
-    checkpoint: Checkpoint, recipe: Recipe, progress: Progress = silent
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    progress: Progress = silent,
+    weightings: Weightings = NO_WEIGHTINGS,
 ) -> CompressedModel:
     """Plan and execute, until what only the result can tell (errors, header) is within budget."""
-    spectra = spectra_for(checkpoint, recipe, progress)
+    known = Known(spectra_for(checkpoint, recipe, progress, weightings), weightings)
     if recipe.budget.size is not None:
-        return _within_size(checkpoint, recipe, spectra, recipe.budget.size, progress)
-    return _within_tolerance(checkpoint, recipe, spectra, progress)
+        return _within_size(checkpoint, recipe, known, recipe.budget.size, progress)
+    return _within_tolerance(checkpoint, recipe, known, progress)
 
 
 def spectra_for(
-    checkpoint: Checkpoint, recipe: Recipe, progress: Progress = silent
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    progress: Progress = silent,
+    weightings: Weightings = NO_WEIGHTINGS,
 ) -> dict[str, Spectra]:
     """The singular values this recipe needs to be planned."""
     weights = {weight.name: weight for weight in checkpoint.weights}
-    return measure_spectra(checkpoint, weights, cuts_for(recipe, checkpoint.weights), progress)
+    cuts = cuts_for(recipe, checkpoint.weights)
+    return measure_spectra(checkpoint, weights, cuts, weightings, progress)
 
 
 def execute(
-    checkpoint: Checkpoint, recipe: Recipe, plan: Plan, progress: Progress = silent
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    plan: Plan,
+    weightings: Weightings = NO_WEIGHTINGS,
+    progress: Progress = silent,
 ) -> CompressedModel:
     """Carry out a plan: decompose, round, measure, and keep the rest."""
-    results = list(decompose_weights(checkpoint, plan, progress))
+    results = list(decompose_weights(checkpoint, plan, weightings, progress))
     changed = {stored.weight.name for stored, _ in results}
     tensors: list[Weight | OtherTensor] = [*checkpoint.weights, *checkpoint.others]
     return CompressedModel(
@@ -79,7 +103,7 @@ def _plan(
 def _within_tolerance(
     checkpoint: Checkpoint,
     recipe: Recipe,
-    spectra: Mapping[str, Spectra],
+    known: Known,
     progress: Progress,
     overhead: int = 0,
 ) -> CompressedModel:
@@ -91,8 +115,8 @@ def _within_tolerance(
     asked = aim = recipe.budget.tolerance
     for _ in range(_ROUNDS):
         aimed = replace(recipe, budget=replace(recipe.budget, tolerance=aim))
-        made = _plan(checkpoint, aimed, spectra, overhead)
-        model = execute(checkpoint, recipe, made, progress)
+        made = _plan(checkpoint, aimed, known.spectra, overhead)
+        model = execute(checkpoint, recipe, made, known.weightings, progress)
         worst = _worst_error(made, model)
         if not asked or not aim or worst <= asked:
             return model
@@ -113,7 +137,7 @@ def _worst_error(made: Plan, model: CompressedModel) -> float:
 def _within_size(
     checkpoint: Checkpoint,
     recipe: Recipe,
-    spectra: Mapping[str, Spectra],
+    known: Known,
     size: int,
     progress: Progress,
 ) -> CompressedModel:
@@ -125,7 +149,7 @@ def _within_size(
     room = size - _to_be_measured(checkpoint, recipe)
     overhead, best = HEADER_GUESS, None
     for _ in range(_ROUNDS):
-        model = _within_tolerance(checkpoint, recipe, spectra, progress, overhead)
+        model = _within_tolerance(checkpoint, recipe, known, progress, overhead)
         written = model.file_bytes
         if written <= room and (best is None or written > best.file_bytes):
             best = model

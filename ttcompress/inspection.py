@@ -28,7 +28,7 @@ def inspect(
     checkpoint = open_checkpoint(source, key)
     weights = {weight.name: weight for weight in checkpoint.weights}
     cuts = {name: ((weight.shape[0], 1),) for name, weight in weights.items()}
-    spectra = measure_spectra(checkpoint, weights, cuts, progress)
+    spectra = measure_spectra(checkpoint, weights, cuts, progress=progress)
     tensors: list[Weight | OtherTensor] = [*checkpoint.weights, *checkpoint.others]
     return Inspection(
         container=checkpoint.container,

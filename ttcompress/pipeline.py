@@ -1,8 +1,8 @@
 """The whole way: checkpoint and recipe -> plan -> compress -> [fine-tune] -> measure -> artifact.
 
     checkpoint --+
-                 +-> plan -> execute -> [tune] -> measure -> CompressedModel (.save: the artifact)
-    recipe ------+
+                 +-> [calibrate] -> plan -> execute -> [refit] -> [tune] -> measure
+    recipe ------+                                             -> CompressedModel (.save: artifact)
 
 Read this file first; every arrow is one call.
 """
@@ -16,7 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from ttcompress.artifact import CompressedModel, load
+from ttcompress.calibration.collect import Calibration, calibrate
+from ttcompress.calibration.refit import refit
+from ttcompress.calibration.sources import FileSource, Source, TaskSource
 from ttcompress.checkpoint import Checkpoint, open_checkpoint
+from ttcompress.compress import NO_WEIGHTINGS, Weightings
 from ttcompress.drift import drift_over_time
 from ttcompress.errors import CheckpointError, RecipeError
 from ttcompress.evaluate import compared, measured, metrics_before_after
@@ -64,10 +68,41 @@ def compress(
     chosen = as_recipe(recipe)
     checkpoint = open_checkpoint(source, key or chosen.key)
     task = task_of(chosen, checkpoint)
-    compressed = decompose(checkpoint, chosen, progress)
+    calibration = calibration_of(chosen, checkpoint, task, progress)
+    compressed = decompose(checkpoint, chosen, progress, weightings_of(calibration))
+    if calibration is not None:
+        compressed = refit(checkpoint, compressed, calibration, progress)
     if chosen.finetune is not None:
         compressed = tune(compressed, chosen, task, checkpoint, conditions)
     return measure(checkpoint, compressed, task, seed=chosen.seed, progress=progress)
+
+
+def calibration_of(
+    recipe: Recipe, checkpoint: Checkpoint, task: Task | None, progress: Progress = silent
+) -> Calibration | None:
+    """What the data of a recipe's `calibration:` block show; None where it has no such block.
+
+    Raises:
+        RecipeError: there is neither a task nor a file.
+    """
+    if recipe.calibration is None:
+        return None
+    source: Source
+    if recipe.calibration.data is not None:
+        source = FileSource(recipe.calibration.data, checkpoint.stacks)
+    elif task is not None:
+        source = TaskSource(task, checkpoint.stacks, recipe.calibration.batches, recipe.seed)
+    else:
+        raise RecipeError(
+            "calibration: needs data. Add --task, whose batches show the weights their inputs, "
+            "or --calibration-data with a file of them."
+        )
+    return calibrate(checkpoint, source, progress)
+
+
+def weightings_of(calibration: Calibration | None) -> Weightings:
+    """What errors cost, by weight; nothing without a calibration."""
+    return NO_WEIGHTINGS if calibration is None else calibration.weightings
 
 
 def tune(
@@ -190,7 +225,9 @@ def plan(
     """
     chosen = as_recipe(recipe)
     checkpoint = open_checkpoint(source, key or chosen.key)
-    spectra = spectra_for(checkpoint, chosen, progress)
+    task = task_of(chosen, checkpoint) if chosen.calibration else None
+    weightings = weightings_of(calibration_of(chosen, checkpoint, task, progress))
+    spectra = spectra_for(checkpoint, chosen, progress, weightings)
     overhead = HEADER_GUESS if chosen.budget.size is not None else 0
     weights, others = checkpoint.weights, checkpoint.others
     return checkpoint, make_plan(chosen, weights, others, spectra, overhead)

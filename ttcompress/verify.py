@@ -47,12 +47,13 @@ def verify(
     _check_source(model.report, source, artifact)
     checked = tuple(_checked_weights(model, source, progress))
     trained = bool((model.report.finetune or {}).get("settings", {}).get("kept"))
+    fitted = set((model.report.calibration or {}).get("biases", ()))
     differences = (
         *_strange_weights(model),
         *(weight.difference for weight in checked if not weight.agrees),
-        *(() if trained else _kept_differences(model, source)),
+        *(() if trained else _kept_differences(model, source, fitted)),
     )
-    return Verification(checked, 0 if trained else len(model.kept), differences)
+    return Verification(checked, 0 if trained else len(model.kept.keys() - fitted), differences)
 
 
 def _check_source(report: Report, source: Checkpoint, artifact: str | Path) -> None:
@@ -111,14 +112,16 @@ def _strange_weights(model: CompressedModel) -> Iterator[str]:
     yield from (f"{name}: in the file and not in the report" for name in sorted(stored - reported))
 
 
-def _kept_differences(model: CompressedModel, source: Checkpoint) -> Iterator[str]:
-    """Tensors that should be the source's own, bit for bit."""
+def _kept_differences(
+    model: CompressedModel, source: Checkpoint, fitted: set[str]
+) -> Iterator[str]:
+    """Tensors that should be the source's own, bit for bit, but for biases fitted to data."""
     changed = {stored.weight.name for stored in model.weights}
     tensors: list[Weight | OtherTensor] = [*source.weights, *source.others]
     wanted = {tensor.name for tensor in tensors} - changed
     yield from (f"{name}: is missing from the file" for name in sorted(wanted - model.kept.keys()))
     yield from (f"{name}: is not in the model" for name in sorted(model.kept.keys() - wanted))
-    for name in sorted(wanted & model.kept.keys()):
+    for name in sorted((wanted & model.kept.keys()) - fitted):
         if not _identical(model.kept[name], source.tensor(name)):
             yield f"{name}: was to be kept as it is, and differs from the model's"
 

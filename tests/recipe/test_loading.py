@@ -224,7 +224,12 @@ WRONG = {
     HEAD + "task: {name: t, a: [[1]]}": ["task.a (line 3)", "got the list [1]"],
     HEAD + "task: {name: t, a: .nan}": ["task.a (line 3): expected a finite number, got nan"],
     HEAD + "task: {name: t, a: [1e-3]}": ["task.a", "YAML 1.1 reads 1e-3 as text; write 1.0e-3."],
-    HEAD + "calibration: {batches: 32}": ["calibration (line 3)", "not available"],
+    HEAD + "calibration: {batches: 0}": ["calibration.batches (line 3)"],
+    HEAD + "calibration: {samples: 3}": ["samples", "batches"],
+    "version: 1\nbudget: {tolerance: 0.1}\ncalibration: true": [
+        "calibration (line 3)",
+        "tolerance",
+    ],
     HEAD + "finetune: 2": ["finetune (line 3): expected keys with values, got 2"],
     HEAD + "finetune: {epoch: 2}": ["finetune.epoch (line 3): unknown key", "`epochs`"],
     HEAD + "finetune: {epochs: -1}": ["finetune.epochs (line 3)", "at least 0, got -1"],

@@ -143,6 +143,14 @@ class RecipeOptions:
             "--finetune", help="Train the result on the task, with the original to guide."
         ),
     ] = None
+    calibrate: Annotated[
+        int | None,
+        typer.Option(help="Fit to the inputs of so many of the task's batches.", metavar="N"),
+    ] = None
+    calibration_data: Annotated[
+        str | None,
+        typer.Option(help="Fit to the inputs in a safetensors file.", metavar="PATH"),
+    ] = None
     max_drop: Annotated[
         str | None,
         typer.Option(help="Limit: exit 4 if the metric drops by more, as 1%.", metavar="DROP"),

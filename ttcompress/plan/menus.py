@@ -11,7 +11,7 @@ from ttcompress.plan.model import dense_multiply_adds
 from ttcompress.plan.modes import layouts
 from ttcompress.plan.options import Cost, Option
 from ttcompress.plan.spectrum import Cut, Spectra
-from ttcompress.recipe import Assignment, Budget
+from ttcompress.recipe import Assignment, Budget, Recipe
 from ttcompress.stores import AUTO, AUTO_STORES, STORES, Store
 
 ROUNDING_WEIGHT = 3.0
@@ -22,11 +22,17 @@ the inputs, use least. Of 1, 1.5, 2 and 3, the last was best or within 0.2 % of 
 both sample models, at factors 8, 16 and 32, in mps and auto.
 """
 
-TUNED_ROUNDING_WEIGHT = 12.0
-"""The same where a fine-tuning follows: training wins back truncation better than coarse rounding.
+WEIGHTED_ROUNDING_WEIGHT = 0.75
+"""The same where calibration weighs errors by the inputs: truncation then counts what the inputs
+use, and rounding makes up for itself. Of 0.5, 1 and 2 in the sample models, at factors 8, 16, 32:
+mps was best at 0.5, auto at 1.
+"""
+
+TUNED_ROUNDING = 4.0
+"""Times as much where a fine-tuning follows: training wins back truncation better than rounding.
 
 Of `charlm`'s mps under one number of bits, 3 epochs brought 5 and 6 bits lower than 3, 4 and 8 at
-factors 16 and 32 alike, from worse starts; this weight is the least that chooses so.
+factors 16 and 32 alike, from worse starts; this is the least that chooses so.
 """
 
 _NEGLIGIBLE = 0.01
@@ -68,8 +74,8 @@ class Course:
         return tuple(dict.fromkeys(found))
 
 
-def course(assignment: Assignment, is_tuned: bool) -> Course:
-    """The layouts that a recipe leaves open for one weight; whether a fine-tuning follows."""
+def course(assignment: Assignment, recipe: Recipe) -> Course:
+    """The layouts that a recipe leaves open for one weight, and what rounding counts there."""
     weight = assignment.weight
     trains = [
         layout
@@ -79,8 +85,10 @@ def course(assignment: Assignment, is_tuned: bool) -> Course:
         )
     ]
     dense = (None,) if assignment.format in ("auto", "dense") else ()
-    noise_weight = TUNED_ROUNDING_WEIGHT if is_tuned else ROUNDING_WEIGHT
-    return Course(assignment, (*trains, *dense), noise_weight)
+    weight_of_noise = ROUNDING_WEIGHT if recipe.calibration is None else WEIGHTED_ROUNDING_WEIGHT
+    if recipe.finetune is not None:
+        weight_of_noise *= TUNED_ROUNDING
+    return Course(assignment, (*trains, *dense), weight_of_noise)
 
 
 def menu(course: Course, spectra: Spectra, budget: Budget, byte_limited: bool) -> Menu:
@@ -123,7 +131,7 @@ def _option(
     energy = next(iter(spectra.values())).energy if spectra else 0.0
     base = Option(layout, store, energy, dense_multiply_adds(weight), weight.params)
     if layout is None:
-        return base
+        return replace(base, rounding_share=_rounding_share(spectra))
     explicit = course.explicit_ranks
     if explicit is not None:
         known = tuple(spectra[cut] for cut in layout.cuts) if spectra else ()
@@ -136,6 +144,14 @@ def _option(
     return replace(
         base, spectra=tuple(spectra[cut] for cut in layout.cuts), floors=floors, caps=caps
     )
+
+
+def _rounding_share(spectra: Spectra) -> float:
+    """What rounding the matrix itself costs beside rounding noise on its energy."""
+    for spectrum in spectra.values():
+        if spectrum.rounding is not None and spectrum.energy:
+            return spectrum.rounding / spectrum.energy
+    return 1.0
 
 
 def _tolerant(option: Option, tolerance: float | None) -> Option | None:

@@ -44,7 +44,8 @@ class Option:
 
     `floors` and `caps` bound each rank; where they are equal the rank is fixed.
     `dense_multiply_adds` is what one step costs with the dense matrix (0 for a lookup), `energy`
-    the squared norm of the matrix. `noise_weight` is what rounding counts beside truncation.
+    the squared norm of the matrix. `noise_weight` is what rounding counts beside truncation,
+    `rounding_share` what part of the energy rounding takes its fraction of (above 1: a multiple).
     """
 
     layout: Layout | None
@@ -56,6 +57,7 @@ class Option:
     floors: tuple[int, ...] = ()
     caps: tuple[int, ...] = ()
     noise_weight: float = 1.0
+    rounding_share: float = 1.0
 
     @cached_property
     def noise(self) -> float:
@@ -64,7 +66,8 @@ class Option:
         With left-orthogonal cores the relative errors of the cores add: each is multiplied by
         isometries on its left and by rows of norm one singular value on its right.
         """
-        return self.noise_weight * self.store.noise * (self.layout.cores if self.layout else 1)
+        cores = self.layout.cores if self.layout else 1
+        return self.noise_weight * self.store.noise * self.rounding_share * cores
 
     def error(self, ranks: Sequence[int]) -> float:
         """Expected squared error: discarded energy, and rounding noise on what is left.

@@ -25,8 +25,7 @@ def cuts_for(recipe: Recipe, weights: Sequence[Weight]) -> Mapping[str, tuple[Cu
     Raises:
         PlanError: a rule does not fit the model.
     """
-    is_tuned = recipe.finetune is not None
-    return cuts_needed([course(a, is_tuned) for a in match(recipe, weights) if _is_open(a)])
+    return cuts_needed([course(a, recipe) for a in match(recipe, weights) if _is_open(a)])
 
 
 def make_plan(
@@ -48,7 +47,7 @@ def make_plan(
     assignments = match(recipe, weights)
     _check_something_to_do(recipe, assignments)
     known = spectra or {}
-    courses = [course(a, recipe.finetune is not None) for a in assignments if _is_open(a)]
+    courses = [course(a, recipe) for a in assignments if _is_open(a)]
     settled = {a.weight.name: _settled(a) for a in assignments if not _is_open(a)}
     fixed_bytes = overhead + sum(p.bytes for p in settled.values()) + sum(o.bytes for o in others)
     while True:

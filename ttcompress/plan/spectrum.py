@@ -18,9 +18,14 @@ Cut = tuple[int, int]
 
 @dataclass(frozen=True)
 class Spectrum:
-    """The singular values of one unfolding, largest first."""
+    """The singular values of one unfolding, largest first.
+
+    `rounding` is the squared norm that rounding the matrix itself takes its fraction of; None is
+    the energy. Where inputs weigh the values, it is another number.
+    """
 
     values: tuple[float, ...]
+    rounding: float | None = None
 
     @cached_property
     def _ascending_squares(self) -> list[float]:

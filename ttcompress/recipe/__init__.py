@@ -5,12 +5,13 @@ from ttcompress.recipe.options import Options, effective, with_options
 from ttcompress.recipe.rules import Assignment, match
 from ttcompress.recipe.schema import Budget, Limits, Recipe, Rule
 from ttcompress.recipe.shipped import ShippedRecipe, default_recipe, find_recipe, shipped
-from ttcompress.recipe.training import Finetune, TaskChoice
+from ttcompress.recipe.training import CalibrationChoice, Finetune, TaskChoice
 from ttcompress.recipe.units import Drop, parse_drop, parse_format, parse_ranks, parse_size
 
 __all__ = [
     "Assignment",
     "Budget",
+    "CalibrationChoice",
     "Drop",
     "Finetune",
     "Limits",

@@ -32,6 +32,11 @@ class Options(TypedDict, total=False):
     min_multiply_adds: float | None
     task: str | TaskChoice | None
     finetune: bool | None
+    calibrate: int | None
+    calibration_data: str | None
+
+
+_CALIBRATION_KEYS = {"calibrate": "batches", "calibration_data": "data"}
 
 
 def with_options(recipe: Recipe, **options: Unpack[Options]) -> Recipe:
@@ -81,6 +86,8 @@ def _key_path(option: str) -> KeyPath:
         return ("budget", option)
     if option in LIMIT_KEYS:
         return ("limits", option)
+    if option in _CALIBRATION_KEYS:
+        return ("calibration", _CALIBRATION_KEYS[option])
     return ("task", "name") if option == "task" else (option,)
 
 
@@ -88,12 +95,15 @@ def _overlaid(recipe: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     """A plain recipe with options laid over it."""
     budget = {name: value for name, value in given.items() if name in BUDGET_KEYS}
     limits = {name: value for name, value in given.items() if name in LIMIT_KEYS}
-    rest = {name: value for name, value in given.items() if name not in budget | limits}
-    result = recipe | rest
+    shown = {key: given[name] for name, key in _CALIBRATION_KEYS.items() if name in given}
+    apart = {*budget, *limits, *_CALIBRATION_KEYS}
+    result = recipe | {name: value for name, value in given.items() if name not in apart}
     if budget:
         result["budget"] = budget
     if limits:
         result["limits"] = recipe.get("limits", {}) | limits
+    if shown:
+        result["calibration"] = recipe.get("calibration", {}) | shown
     if "task" in given:
         result["task"] = _chosen(given["task"], recipe.get("task", {}))
     if given.get("finetune") is True:

@@ -18,7 +18,13 @@ from ttcompress.errors import RecipeError
 from ttcompress.recipe.modes import check_modes, interior_ranks
 from ttcompress.recipe.readers import CONFIG, Count, reader
 from ttcompress.recipe.selectors import check_selector
-from ttcompress.recipe.training import Finetune, TaskChoice, named_task, switched
+from ttcompress.recipe.training import (
+    CalibrationChoice,
+    Finetune,
+    TaskChoice,
+    named_task,
+    switched,
+)
 from ttcompress.recipe.units import (
     Drop,
     one_of,
@@ -157,6 +163,7 @@ class Recipe:
     default: Annotated[Default, reader(one_of("keep", "decompose"))] = None  # type: ignore[assignment]
     budget: Budget = Budget()
     task: Annotated[TaskChoice | None, BeforeValidator(named_task)] = None
+    calibration: Annotated[CalibrationChoice | None, BeforeValidator(switched)] = None
     finetune: Annotated[Finetune | None, BeforeValidator(switched)] = None
     limits: Limits | None = None
     seed: Annotated[int, reader(whole(0))] = 0
@@ -188,6 +195,19 @@ class Recipe:
                 " matches: `default: keep` or `default: decompose`."
             )
         return default or "keep"
+
+    @field_validator("calibration")
+    @classmethod
+    def _calibration_agrees(
+        cls, calibration: CalibrationChoice | None, info: ValidationInfo
+    ) -> CalibrationChoice | None:
+        budget = info.data.get("budget")
+        if calibration is not None and budget is not None and budget.tolerance is not None:
+            raise ValueError(
+                "a tolerance bounds the error of the weights themselves, and calibration minimises "
+                "that of their outputs.\nTake another budget beside it, as `budget: {factor: 8}`."
+            )
+        return calibration
 
     @field_validator("budget")
     @classmethod

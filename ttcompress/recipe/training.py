@@ -1,4 +1,4 @@
-"""What a recipe says about judging and training comes in; `TaskChoice` and `Finetune` go out."""
+"""What a recipe says about the data comes in: its task, what is trained, what is calibrated on."""
 
 from __future__ import annotations
 
@@ -72,6 +72,18 @@ class Finetune:
     distill: Annotated[float, _Distill] = 0.5
     temperature: Annotated[float, _Temperature] = 2.0
     kept: Annotated[bool, reader(parse_flag)] = True
+
+
+@dataclass(frozen=True, kw_only=True, config=CONFIG)
+class CalibrationChoice:
+    """What shows the weights their inputs: `batches` of the task's training data, or a file.
+
+    `data` is a safetensors file with the inputs of each recurrent layer, (batch, time, input),
+    under the layer's path; its path is relative to the folder the program runs in.
+    """
+
+    batches: Annotated[int, reader(whole(1))] = 24
+    data: Annotated[str | None, reader(parse_text)] = None
 
 
 def named_task(value: object) -> object:

@@ -11,17 +11,17 @@ from pydantic import TypeAdapter, ValidationError
 from ttcompress.errors import RecipeError
 from ttcompress.recipe.problems import KeyPath, Problem, render
 from ttcompress.recipe.schema import VERSION, Budget, Limits, Recipe, Rule
-from ttcompress.recipe.training import Finetune
+from ttcompress.recipe.training import CalibrationChoice, Finetune
 from ttcompress.recipe.wording import described, nearest
 from ttcompress.recipe.yaml_text import Document
 
 # Delete a row when its feature arrives.
 UNAVAILABLE: dict[KeyPath, str] = {
-    ("calibration",): "calibration",
     ("budget", "drop"): "a budget in drop",
 }
 
 BUDGET_KEYS: tuple[str, ...] = tuple(field.name for field in fields(Budget))
+CALIBRATION_KEYS: tuple[str, ...] = tuple(field.name for field in fields(CalibrationChoice))
 FINETUNE_KEYS: tuple[str, ...] = tuple(field.name for field in fields(Finetune))
 LIMIT_KEYS: tuple[str, ...] = tuple(field.name for field in fields(Limits))
 RULE_KEYS: tuple[str, ...] = tuple(field.name for field in fields(Rule))
@@ -84,6 +84,7 @@ def _strange_keys(recipe: Mapping[Any, Any]) -> Iterator[Problem]:
     sections: list[tuple[KeyPath, object, tuple[str, ...]]] = [
         ((), recipe, RECIPE_KEYS),
         (("budget",), recipe.get("budget"), BUDGET_KEYS),
+        (("calibration",), recipe.get("calibration"), CALIBRATION_KEYS),
         (("finetune",), recipe.get("finetune"), FINETUNE_KEYS),
         (("limits",), recipe.get("limits"), LIMIT_KEYS),
     ]

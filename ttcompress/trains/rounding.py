@@ -35,6 +35,9 @@ _CLIPS = {
 most. With the fit of the step behind it, this is within 1 % of a search as fine as one likes.
 """
 
+Scales = tuple[Tensor, Tensor]
+"""One scale for each group, float16, and one factor for all, float32."""
+
 _CHUNK = 1 << 14  # groups handled at a time: bounds the memory of the search for clips
 
 
@@ -80,22 +83,26 @@ class Rounded:
         """What the stored numbers stand for, in float32 of the original shape."""
         if not self.store.is_integer:
             return self.tensors[""].float()
-        codes = _unpack(self.tensors[".planes"], prod(self.shape))
         scales = self.tensors[".scales"].float() * self.tensors[".factor"]
-        levels = codes.float() - _widest(self.store.bits)
+        levels = self.codes().float() - _widest(self.store.bits)
         spread = scales.repeat_interleave(_group(self.store))[: levels.numel()]
         return (levels * spread).reshape(self.shape)
 
+    def codes(self) -> Tensor:  # (values,), uint8
+        """The codes of an integer store, out of their bit planes, in row-major order."""
+        return _unpack(self.tensors[".planes"], prod(self.shape))
 
-def round_to(values: Tensor, store: Store) -> Rounded:
-    """Round a float tensor of any shape.
+
+def round_to(values: Tensor, store: Store, scales: Scales | None = None) -> Rounded:
+    """Round a float tensor of any shape; an integer store at given scales, or those that fit best.
 
     Raises:
         DecompositionError: a value is outside what the store can hold.
     """
     shape = tuple(values.shape)
     if store.is_integer:
-        return Rounded(store, shape, _round_to_levels(values, store))
+        fitted = fit_scales(values, store) if scales is None else scales
+        return Rounded(store, shape, _round_to_levels(values, store, *fitted))
     kept = values.detach().to(getattr(torch, store.name)).contiguous()
     if not bool(kept.isfinite().all()):
         largest = float(values.abs().max())
@@ -104,7 +111,7 @@ def round_to(values: Tensor, store: Store) -> Rounded:
     return Rounded(store, shape, {"": kept})
 
 
-def fit_scales(values: Tensor, store: Store) -> tuple[Tensor, Tensor]:
+def fit_scales(values: Tensor, store: Store) -> Scales:
     """The scales (float16, (groups,)) and the factor (float32, ()) of an integer store.
 
     Raises:
@@ -132,8 +139,14 @@ def snap(values: Tensor, scales: Tensor, factor: Tensor, store: Store) -> Tensor
     return (levels * steps).reshape(-1)[: values.numel()].reshape(values.shape)
 
 
-def _round_to_levels(values: Tensor, store: Store) -> dict[str, Tensor]:
-    scales, factor = fit_scales(values, store)
+def nearest(values: Tensor, steps: Tensor, store: Store) -> Tensor:
+    """The nearest level of every value, at the step of each; any shape."""
+    return (_codes(values, steps, store.bits) - _widest(store.bits)) * steps
+
+
+def _round_to_levels(
+    values: Tensor, store: Store, scales: Tensor, factor: Tensor
+) -> dict[str, Tensor]:
     codes = _grouped_codes(values, (scales.float() * factor)[:, None], store)
     planes = _pack(codes.reshape(-1)[: values.numel()], store.bits)
     return {".planes": planes, ".scales": scales, ".factor": factor}

@@ -1,0 +1,154 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from ttcompress import pipeline
+from ttcompress.calibration.collect import calibrate
+from ttcompress.calibration.refit import refit
+from ttcompress.calibration.sources import FileSource, TaskSource
+from ttcompress.checkpoint import open_checkpoint
+from ttcompress.errors import InputError, RecipeError
+from ttcompress.evaluate import measured
+from ttcompress.fitting import decompose
+from ttcompress.recipe import recipe_from
+from ttcompress.verify import verify
+
+RECIPE = {
+    "version": 1,
+    "format": "mps",
+    "budget": {"factor": 12},
+    "store": "int3",
+    "rules": [{"weights": "recurrent"}, {"weights": "linear", "format": "dense", "store": "int3"}],
+    "default": "keep",
+}
+
+
+def source(case, batches: int = 6) -> TaskSource:
+    return TaskSource(case.task, case.checkpoint.stacks, batches, seed=0)
+
+
+def test_a_weighting_is_the_second_moment_of_the_inputs(case):
+    found = calibrate(case.checkpoint, source(case, 2))
+    model = case.task.build()
+    model.load_state_dict({n: case.checkpoint.tensor(n) for n in model.state_dict()})
+    inputs, state = [], None
+    model.head.register_forward_pre_hook(lambda module, args: inputs.append(args[0].flatten(0, 1)))
+    batches = case.task.train_batches(0, 0)
+    for _ in range(2):
+        _, state = case.task.outputs(model.eval(), next(batches), state)
+    wide = torch.cat(inputs).double().detach()
+    moment = found.weightings["head.weight"].moment
+    torch.testing.assert_close(
+        moment - moment.diagonal().diag(), _without_diagonal(wide.mT @ wide / len(wide))
+    )
+    assert set(found.weightings) == {w.name for w in case.checkpoint.weights}
+
+
+def _without_diagonal(matrix: torch.Tensor) -> torch.Tensor:
+    return matrix - matrix.diagonal().diag()
+
+
+def test_calibration_and_then_the_refit_bring_the_model_nearer(case):
+    recipe = recipe_from({**RECIPE, "calibration": {"batches": 6}})
+    shown = calibrate(case.checkpoint, source(case))
+    plain = decompose(case.checkpoint, recipe_from(RECIPE))
+    weighted = decompose(case.checkpoint, recipe, weightings=shown.weightings)
+    fitted = refit(case.checkpoint, weighted, shown)
+    losses = [measured(case.task, m)["perplexity"] for m in (plain, weighted, fitted)]
+    assert losses[1] < losses[0]
+    assert losses[2] < losses[1]
+    assert fitted.file_bytes > 0
+    assert fitted.report.totals == weighted.report.totals  # the bytes stay
+    assert fitted.report.calibration["refitted"]
+    assert "lstm.bias_ih_l0" in fitted.report.calibration["biases"]
+
+
+def test_the_pipeline_says_what_it_did_and_verify_agrees(case, tmp_path):
+    options = {"name": "language-model", "text": str(case.path.parent / "text.txt")}
+    recipe = {**RECIPE, "task": options | {"batch": 8, "steps": 20}, "calibration": {"batches": 6}}
+    made = pipeline.compress(case.path, recipe)
+    made.save(tmp_path / "a.safetensors")
+    pipeline.compress(case.path, recipe).save(tmp_path / "b.safetensors")
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+    found = verify(tmp_path / "a.safetensors", case.path)
+    assert found.agrees
+    assert found.kept < len(made.kept)  # fitted biases are no longer the source's own
+    assert made.report.calibration["unweighted"] == {}
+
+
+def test_too_few_data_leave_a_weight_unweighted_and_say_so(case):
+    task = replace_steps(case, 2)
+    shown = calibrate(case.checkpoint, TaskSource(task, case.checkpoint.stacks, 1, seed=0))
+    assert "lstm.weight_hh_l0" not in shown.weightings
+    assert "saw 16 inputs, and 48 are the least" in shown.why["lstm.weight_hh_l0"]
+    recipe = recipe_from({**RECIPE, "calibration": {"batches": 1}})
+    made = decompose(case.checkpoint, recipe, weightings=shown.weightings)
+    report = refit(case.checkpoint, made, shown).report
+    assert "lstm.weight_hh_l0" in report.calibration["unweighted"]
+    assert any("lstm.weight_hh_l0" in note and "saw 16" in note for note in report.notes)
+
+
+def replace_steps(case, steps: int):
+    from ttcompress.evaluate import task_for
+
+    options = {"text": str(case.path.parent / "text.txt"), "batch": 8, "steps": steps}
+    return task_for(case.checkpoint, "language-model", options)
+
+
+@pytest.fixture
+def gru(tmp_path):
+    torch.manual_seed(0)
+    module = nn.GRU(6, 10, 2, bidirectional=True)
+    path = tmp_path / "gru.pt"
+    torch.save({f"rnn.{name}": value for name, value in module.state_dict().items()}, path)
+    inputs = torch.randn(12, 9, 6) @ torch.randn(6, 6)
+    save_file({"rnn": inputs.contiguous()}, tmp_path / "inputs.safetensors")
+    return path, tmp_path / "inputs.safetensors", module, inputs
+
+
+@pytest.mark.parametrize("format", ["mps", "mpo"])
+def test_a_file_of_inputs_is_enough_and_no_task_is_needed(gru, format):
+    path, data, module, inputs = gru
+    recipe = {"version": 1, "format": format, "budget": {"factor": 6}, "store": "int6"}
+    losses = []
+    with torch.no_grad():
+        wanted = module(inputs.transpose(0, 1))[0]
+        for extra in ({}, {"calibration": {"data": str(data)}}):
+            made = pipeline.compress(path, recipe | extra)
+            own = nn.GRU(6, 10, 2, bidirectional=True)
+            own.load_state_dict({n.removeprefix("rnn."): t for n, t in made.state_dict().items()})
+            losses.append(float((own(inputs.transpose(0, 1))[0] - wanted).square().sum()))
+    assert losses[1] < 0.9 * losses[0]
+
+
+def test_inputs_that_do_not_fit_are_refused(gru, tmp_path):
+    path, data, _, inputs = gru
+    stacks = open_checkpoint(path).stacks
+    with pytest.raises(InputError, match="cannot be read"):
+        FileSource(path, stacks)
+    save_file({"a": inputs, "b": inputs.clone()}, data)
+    with pytest.raises(RecipeError, match="a is no recurrent layer of the model; these are 'rnn'"):
+        FileSource(data, stacks)
+    save_file({"rnn": inputs[..., :5].contiguous()}, data)
+    with pytest.raises(RecipeError, match=r"rnn is \(12, 9, 5\).*\(batch, time, 6\)"):
+        FileSource(data, stacks)
+
+
+def test_without_data_there_is_a_cure(case):
+    with pytest.raises(RecipeError, match="Add --task"):
+        pipeline.compress(case.path, {**RECIPE, "calibration": True})
+
+
+def test_a_task_that_runs_no_recurrent_layer_by_torch_leaves_it_unweighted(case):
+    shown = calibrate(case.checkpoint, source(case))
+    alone = replace(shown, weightings={}, why={"lstm.weight_hh_l0": "has inputs that ..."})
+    made = decompose(case.checkpoint, recipe_from(RECIPE))
+    same = refit(case.checkpoint, made, alone)
+    assert same.report.calibration["refitted"] == []
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(made.state_dict().values(), same.state_dict().values(), strict=True)
+    )

@@ -1,0 +1,67 @@
+import pytest
+import torch
+
+from ttcompress.plan.layout import Layout
+from ttcompress.stores import STORES
+from ttcompress.trains.feedback import round_matrix, round_train
+from ttcompress.trains.rounding import round_to
+from ttcompress.trains.train import Train
+from ttcompress.trains.weighting import Weighting, weighted_tt_svd
+
+ROWS, COLUMNS = 40, 150  # more columns than one block of corrections
+
+
+@pytest.fixture
+def matrix() -> torch.Tensor:
+    return torch.randn(ROWS, COLUMNS, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def weighting() -> Weighting:
+    generator = torch.Generator().manual_seed(1)
+    inputs = torch.randn(2000, 20, generator=generator) @ torch.randn(
+        20, COLUMNS, generator=generator
+    ) + 0.1 * torch.randn(2000, COLUMNS, generator=generator)
+    return Weighting.damped(torch.ones(ROWS), inputs.mT @ inputs / 2000)
+
+
+@pytest.mark.parametrize("store", ["int2", "int3", "int4", "int5"])
+def test_feedback_costs_far_less_than_rounding_to_nearest(store, matrix, weighting):
+    plain = round_to(matrix, STORES[store]).values()
+    answered = round_matrix(matrix, STORES[store], weighting.moment).values()
+    assert weighting.cost(answered.double() - matrix) < 0.3 * weighting.cost(
+        plain.double() - matrix
+    )
+
+
+def test_from_eight_bits_on_rounding_is_plain(matrix, weighting):
+    for name in ("int8", "float16"):
+        plain, answered = (
+            round_to(matrix, STORES[name]),
+            round_matrix(matrix, STORES[name], weighting.moment),
+        )
+        assert all(torch.equal(plain.tensors[k], answered.tensors[k]) for k in plain.tensors)
+
+
+@pytest.mark.parametrize(
+    ("layout", "ranks"),
+    [
+        (Layout("mps", (40,), (150,)), (12,)),
+        (Layout("mps", (4, 10), (10, 15)), (4, 12, 8)),
+        (Layout("mpo", (4, 10), (10, 15)), (20,)),
+    ],
+    ids=str,
+)
+def test_later_cores_make_up_for_the_rounding_of_earlier_ones(layout, ranks, matrix, weighting):
+    train = weighted_tt_svd(matrix, layout, ranks, weighting).train
+    store = STORES["int3"]
+    exact = weighting.cost(train.to_dense() - matrix)
+
+    def added(parts) -> float:
+        stored = Train(layout, tuple(part.values().double() for part in parts))
+        return weighting.cost(stored.to_dense() - matrix) - exact
+
+    plain = added([round_to(core, store) for core in train.cores])
+    parts = round_train(train, matrix, store, weighting)
+    assert [part.shape for part in parts] == [tuple(core.shape) for core in train.cores]
+    assert added(parts) < 0.75 * plain

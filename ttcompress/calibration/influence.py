@@ -1,0 +1,87 @@
+"""Gate values along a sequence enter; how much an error of each gate counts in the outputs leaves.
+
+A gate that is saturated may be wrong; one that opens a cell whose content lasts may not. For each
+row of the matrices: the mean over all steps of the squared derivative of the outputs by the gate's
+pre-activation, through the cell alone (not through the recurrence), by the layer's own equations.
+No loss and no back-propagation take part.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ttcompress.weights import Kind
+
+Rows = tuple[Tensor, Tensor]
+"""For the rows of weight_ih and of weight_hh, (batch, time, gates x hidden) each."""
+
+
+def influence(
+    kind: Kind,
+    from_inputs: Tensor,  # (batch, time, gates x hidden): W_ih x + b_ih
+    from_hidden: Tensor,  # the same: W_hh h + b_hh
+    hidden: Tensor,  # (batch, time, hidden): before each step
+    real: Tensor,  # (batch, time): which positions are no padding
+    reverse: bool,
+) -> Rows:
+    """The squared derivatives at every step, each sequence taken to start from an empty cell."""
+    match kind:
+        case "lstm":
+            rows = _lstm(from_inputs + from_hidden, real[..., None], reverse)
+            return rows, rows
+        case "gru":
+            return _gru(from_inputs, from_hidden, hidden)
+        case "rnn":
+            rows = (1 - (from_inputs + from_hidden).tanh().square()).square()
+            return rows, rows
+
+
+def _lstm(gates: Tensor, real: Tensor, reverse: bool) -> Tensor:
+    """o tanh(c) by i, f, g, o; what enters the cell is read at all later steps, as f lets it."""
+    if reverse:
+        return _lstm(gates.flip(1), real.flip(1), False).flip(1)
+    i, f, g, o = gates.chunk(4, 2)
+    i, f, g, o = i.sigmoid() * real, f.sigmoid(), g.tanh(), o.sigmoid() * real
+    before, after = _cells(i, f, g)
+    squashed = after.tanh()
+    lasting = _read_later((o * (1 - squashed.square())).square(), f.square())
+    return torch.cat(
+        [
+            (g * i * (1 - i)).square() * lasting,
+            (before * f * (1 - f)).square() * lasting,
+            (i * (1 - g.square())).square() * lasting,
+            (squashed * o * (1 - o)).square(),
+        ],
+        2,
+    )
+
+
+def _cells(i: Tensor, f: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+    """The cell before and after each step, from an empty one."""
+    cell, states = torch.zeros_like(i[:, 0]), []
+    for step in range(i.shape[1]):
+        states.append(cell)
+        cell = f[:, step] * cell + i[:, step] * g[:, step]
+    return torch.stack(states, 1), torch.stack([*states[1:], cell], 1)
+
+
+def _read_later(now: Tensor, kept: Tensor) -> Tensor:
+    """now[t] + kept[t + 1] now[t + 1] + kept[t + 1] kept[t + 2] now[t + 2] + ..."""
+    total, sums = torch.zeros_like(now[:, 0]), []
+    for step in reversed(range(now.shape[1])):
+        total = now[:, step] + total
+        sums.append(total)
+        total = kept[:, step] * total
+    return torch.stack(sums[::-1], 1)
+
+
+def _gru(from_inputs: Tensor, from_hidden: Tensor, hidden: Tensor) -> Rows:
+    """(1 - z) n + z h by r, z, n; r gates what weight_hh gives to n."""
+    (r_in, z_in, n_in), (r_h, z_h, n_h) = from_inputs.chunk(3, 2), from_hidden.chunk(3, 2)
+    r, z = (r_in + r_h).sigmoid(), (z_in + z_h).sigmoid()
+    n = (n_in + r * n_h).tanh()
+    by_n = ((1 - z) * (1 - n.square())).square()
+    by_r = by_n * (n_h * r * (1 - r)).square()
+    by_z = ((hidden - n) * z * (1 - z)).square()
+    return torch.cat([by_r, by_z, by_n], 2), torch.cat([by_r, by_z, by_n * r.square()], 2)
