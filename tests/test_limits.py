@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -65,8 +66,18 @@ def test_a_drop_is_judged_by_the_counting_metric_alone(drop: Drop, ok: bool, mod
 
 
 def test_a_drop_that_nobody_measured_is_refused(model: CompressedModel) -> None:
-    with pytest.raises(RecipeError, match="no task measured the model"):
+    with pytest.raises(RecipeError, match="no task measures the model"):
         judged_report(model.report, Limits(max_drop="1%"), 1)
+
+
+@pytest.mark.parametrize(("drop", "ok"), [(0.0, True), (0.1, False)])
+def test_a_relative_limit_on_a_metric_that_was_zero_allows_no_drop_at_all(drop, ok, model) -> None:
+    metrics = {"loss": {"before": 0.0, "after": drop, "drop": drop, "higher_is_better": False}}
+    [entry] = judged_report(
+        replace(model.report, metrics=metrics), Limits(max_drop="50%"), 1
+    ).limits
+    assert entry["ok"] is ok
+    json.dumps(entry, allow_nan=False)
 
 
 def test_a_value_equal_to_its_limit_keeps_it(model: CompressedModel) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from math import inf
 from typing import TYPE_CHECKING
 
 from ttcompress.errors import RecipeError
@@ -13,7 +12,7 @@ from ttcompress.report.model import Json, Report
 
 if TYPE_CHECKING:
     from ttcompress.artifact import CompressedModel
-    from ttcompress.recipe import Drop, Limits
+    from ttcompress.recipe import Drop, Limits, Recipe
 
 
 def judged(model: CompressedModel, limits: Limits | None) -> CompressedModel:
@@ -56,6 +55,22 @@ def _verdicts(report: Report, limits: Limits, file_bytes: int) -> Iterator[Json]
         yield _at_least("min_multiply_adds", limits.min_multiply_adds, factor)
 
 
+def check_limits(recipe: Recipe) -> None:
+    """Refuse, before the work, a limit that could not be judged after it.
+
+    Raises:
+        RecipeError: a limit on the drop, and no task that measures it.
+    """
+    if recipe.limits is not None and recipe.limits.max_drop is not None and recipe.task is None:
+        raise _unmeasured(recipe.limits.max_drop)
+
+
+def _unmeasured(limit: Drop) -> RecipeError:
+    return RecipeError(
+        f"limits.max_drop: {limit.written} asked, but no task measures the model. Add --task."
+    )
+
+
 def _drop_verdict(report: Report, limit: Drop) -> Json:
     """The counting metric's drop, in the unit of the limit.
 
@@ -63,14 +78,13 @@ def _drop_verdict(report: Report, limit: Drop) -> Json:
         RecipeError: nothing was measured, so nothing can be judged.
     """
     if not report.metrics:
-        raise RecipeError(
-            f"limits.max_drop: {limit.written} asked, but no task measured the model. Add --task."
-        )
+        raise _unmeasured(limit)
     counting = next(iter(report.metrics.values()))
-    drop = counting["drop"]
-    if limit.relative:
-        drop = drop / abs(counting["before"]) if counting["before"] else inf
-    return _verdict("max_drop", limit.amount, drop, drop <= limit.amount)
+    drop, before = counting["drop"], abs(counting["before"])
+    if limit.relative and before:
+        drop = drop / before
+    allowed = 0.0 if limit.relative and not before else limit.amount  # a fraction of nothing
+    return _verdict("max_drop", limit.amount, drop, drop <= allowed)
 
 
 def _at_least(name: str, limit: float, value: float) -> Json:

@@ -30,6 +30,7 @@ from ttcompress.calibration.collect import Calibration, calibrate
 from ttcompress.calibration.refit import refit
 from ttcompress.calibration.sources import TaskSource
 from ttcompress.checkpoint import Checkpoint, open_checkpoint
+from ttcompress.errors import PlanError
 from ttcompress.evaluate import measured
 from ttcompress.fitting import decompose
 from ttcompress.recipe import recipe_from
@@ -47,10 +48,8 @@ REST = [
 
 def recipe(factor: float, rules: list[dict[str, Any]] | None = None, **keys: Any) -> Any:
     first = [{"weights": "recurrent"}] if rules is None else rules
-    budget = {"budget": {"factor": factor}}
-    return recipe_from(
-        {"version": 1, "rules": [*first, *REST], "default": "keep", **budget, **keys}
-    )
+    asked = {"version": 1, "default": "keep", "budget": {"factor": factor}}
+    return recipe_from({**asked, "rules": [*first, *REST], **keys})
 
 
 def equal_fractions(checkpoint: Checkpoint, factor: float) -> list[dict[str, Any]]:
@@ -84,7 +83,10 @@ def levers(
     free_model = decompose(checkpoint, free, weightings=weightings)
     yield "auto", refit(checkpoint, free_model, shown)
     bits = [{"weights": "recurrent", "format": "dense"}]
-    yield "quantised", decompose(checkpoint, recipe(factor, bits))
+    try:
+        yield "quantised", decompose(checkpoint, recipe(factor, bits))
+    except PlanError:  # bits alone end before 16
+        return
 
 
 def main() -> None:

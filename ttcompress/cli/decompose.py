@@ -66,10 +66,13 @@ def decompose(
     """
     from ttcompress.cli import console
     from ttcompress.finetune.run import CONDITIONS
-    from ttcompress.limits import judged
+    from ttcompress.limits import check_limits, judged
     from ttcompress.pipeline import compress
 
     recipe = chosen.in_force()
+    check_limits(recipe)
+    if recipe.finetune is None:
+        tuning.refuse()
     path = output or Path(default_name(model, recipe.format))
     _check_output(path, model, overwrite)
     with console.progress(talk) as progress:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_type_hints
 
 import typer
 
-from ttcompress.errors import OutputPathError
+from ttcompress.errors import OutputPathError, RecipeError
 from ttcompress.launch import is_first
 
 if TYPE_CHECKING:
@@ -69,6 +69,17 @@ class TuningOptions:
     mixed_precision: Annotated[
         str, typer.Option(metavar="no|bf16|fp16", help="Of the products, to train faster.")
     ] = "no"
+
+    def refuse(self) -> None:
+        """Where nothing is trained.
+
+        Raises:
+            RecipeError: one of the options was given.
+        """
+        for field in fields(self):
+            if getattr(self, field.name) != field.default:
+                name = field.name.replace("_", "-")
+                raise RecipeError(f"--{name}: belongs to a fine-tuning. Add --finetune.")
 
     def conditions(
         self, output: Path, overwrite: bool, watch: Callable[[Moment], None]
