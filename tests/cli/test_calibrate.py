@@ -63,3 +63,10 @@ def test_what_is_missing_is_named(run, case, options, said):
     found = run("plan", str(case.path), *options)
     assert found.code == 2
     assert said in found.err
+
+
+def test_the_plan_lists_what_was_tried(run, case):
+    document = run("plan", str(case.path), "--factor", "4", "--json").json
+    tried = {w["name"]: w["tried"] for w in document["weights"]}["lstm.weight_hh_l0"]
+    assert {"format": "mps", "row_modes": [4, 24], "column_modes": [24]} in tried
+    assert len(tried) > 2

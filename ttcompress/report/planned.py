@@ -15,7 +15,7 @@ class PlannedWeightReport:
     """One weight whose numbers will change; the fields are those of `WeightReport`.
 
     `expected_error` is the relative Frobenius error that the spectra let expect, None where the
-    plan needed no spectra.
+    plan needed no spectra. `tried` are the trains that were compared, each with its modes.
     """
 
     name: str
@@ -33,6 +33,7 @@ class PlannedWeightReport:
     multiply_adds_before: int
     multiply_adds_after: int
     expected_error: float | None
+    tried: tuple[Json, ...]
     notes: tuple[str, ...]
 
 
@@ -69,4 +70,10 @@ def plan_report(source: Json, recipe: Json, plan: Plan, notes: tuple[str, ...]) 
 
 
 def _weight(planned: PlannedWeight) -> PlannedWeightReport:
-    return PlannedWeightReport(**weight_facts(planned), expected_error=planned.expected_error)
+    tried = tuple(
+        {"format": one.format, "row_modes": one.row_modes, "column_modes": one.column_modes}
+        for one in planned.tried
+    )
+    return PlannedWeightReport(
+        **weight_facts(planned), expected_error=planned.expected_error, tried=tried
+    )

@@ -76,9 +76,12 @@ def plan_remarks(report: PlanReport) -> tuple[str, ...]:
     """Lines below a plan's tables."""
     tensors = report.totals["model"].bytes_after
     basis = "the weights' spectra" if report.from_spectra else "shapes alone, no weight was read"
+    most = max((len(weight.tried) for weight in report.weights), default=0)
+    tried = (f"modes: the best of up to {most} tried for each weight, listed by --json",)
     return (
         *_asked_and_achieved(report),
         f"file: {tensors:,} bytes of tensors, and a header",
+        *(tried if most > 1 else ()),
         *_kept_and_noted(report),
         f"planned from {basis}; nothing was written",
     )
