@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     __version__: str
     from ttcompress.artifact import CompressedModel, load
     from ttcompress.evaluate import evaluate
+    from ttcompress.export import Exported, OwnModule, export
     from ttcompress.inspection import inspect
     from ttcompress.limits import judged
     from ttcompress.modules.swap import load_into
@@ -51,12 +52,14 @@ __all__ = [
     "CheckpointError",
     "CompressedModel",
     "DecompositionError",
+    "Exported",
     "InputError",
     "Inspection",
     "Metric",
     "MissingExtraError",
     "OutputError",
     "OutputPathError",
+    "OwnModule",
     "PlanError",
     "Recipe",
     "RecipeError",
@@ -68,6 +71,7 @@ __all__ = [
     "__version__",
     "compress",
     "evaluate",
+    "export",
     "inspect",
     "judged",
     "load",
@@ -84,14 +88,17 @@ __all__ = [
 
 _LAZY: dict[str, str] = {
     "CompressedModel": "ttcompress.artifact",
+    "Exported": "ttcompress.export",
     "Inspection": "ttcompress.report.inspection",
     "Metric": "ttcompress.tasks.protocol",
+    "OwnModule": "ttcompress.export",
     "Recipe": "ttcompress.recipe",
     "Report": "ttcompress.report.model",
     "Task": "ttcompress.tasks.protocol",
     "Verification": "ttcompress.report.verification",
     "compress": "ttcompress.pipeline",
     "evaluate": "ttcompress.evaluate",
+    "export": "ttcompress.export",
     "inspect": "ttcompress.inspection",
     "judged": "ttcompress.limits",
     "load": "ttcompress.artifact",

@@ -22,6 +22,7 @@ COMMANDS = (
     "report",
     "verify",
     "restore",
+    "export",
 )
 RECIPES = ("list", "show", "check")
 

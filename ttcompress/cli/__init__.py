@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 import ttcompress
 from ttcompress.cli.artifacts import report, restore, verify
 from ttcompress.cli.decompose import decompose, plan
+from ttcompress.cli.export import export
 from ttcompress.cli.inspect import inspect
 from ttcompress.cli.recipes import recipes
 from ttcompress.cli.tasks import evaluate, finetune
@@ -67,7 +68,7 @@ def _root(
     """
 
 
-for command in (inspect, plan, decompose, evaluate, finetune, report, verify, restore):
+for command in (inspect, plan, decompose, evaluate, finetune, report, verify, restore, export):
     app.command()(command)
 app.add_typer(recipes, name="recipes")
 

@@ -1,0 +1,43 @@
+"""`export` by what it prints, writes and exits with."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("onnxruntime")
+
+
+def test_export_prints_a_table_and_writes_the_file(run, folder, tiny_artifact) -> None:
+    result = run("export", tiny_artifact, "-o", "tiny.onnx")
+    assert result.code == 0
+    assert result.err == "wrote tiny.onnx\n"
+    lines = result.out.splitlines()
+    assert lines[2].split() == ["part", "inputs", "outputs", "bytes", "difference", "largest"]
+    assert lines[3].startswith("lstm")
+    assert any("few bits are widened to float32 once" in line for line in lines)
+    assert (folder / "tiny.onnx").stat().st_size > 0
+
+
+def test_export_in_json_is_one_document(run, folder, tiny_artifact) -> None:
+    result = run("export", tiny_artifact, "-o", "tiny.onnx", "--quantize", "int8", "--json", "-q")
+    assert result.code == 0
+    (file,) = result.json["files"]
+    assert file["file"] == "tiny.onnx"
+    assert file["bytes"] == (folder / "tiny.onnx").stat().st_size
+    assert file["inputs"] == ["x", "h0", "c0"]
+    assert file["holds"]["int8"] > 0
+    assert result.err == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (["--quantize", "int4"], 2, "'int4' is not int8"),
+        (["--task", "nosuch"], 2, "there is none of that name"),
+        (["-o", "nowhere/tiny.onnx"], 2, "does not exist"),
+    ],
+)
+def test_export_refuses(run, tiny_artifact, options, code, message) -> None:
+    result = run("export", tiny_artifact, "-o", "tiny.onnx", *options)
+    assert result.code == code
+    assert message in result.err

@@ -1,0 +1,80 @@
+"""`export`: a compressed model enters, ONNX files leave."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+from ttcompress.cli.options import Artifact, Overwrite, Talk, flattened
+from ttcompress.cli.tasks import TaskName, WithTask
+
+if TYPE_CHECKING:
+    from ttcompress.artifact import CompressedModel
+    from ttcompress.tasks.protocol import Task
+    from ttcompress.tasks.recurrent_model import Nonlinearity
+
+Onnx = Annotated[
+    Path,
+    typer.Option(
+        "--output", "-o", help="The ONNX file; of several layers, each gets its name in it."
+    ),
+]
+Quantize = Annotated[
+    str | None,
+    typer.Option("--quantize", metavar="int8", help="Multiply in int8, rounding inputs too."),
+]
+OfRNNs = Annotated[
+    str, typer.Option("--nonlinearity", metavar="tanh|relu", help="Of RNNs, without a task.")
+]
+
+
+@flattened
+def export(
+    file: Artifact,
+    output: Onnx,
+    talk: Talk,
+    quantize: Quantize = None,
+    task: TaskName = None,
+    recipe: WithTask = None,
+    nonlinearity: OfRNNs = "tanh",
+    overwrite: Overwrite = False,
+) -> None:
+    """Write FILE for ONNX Runtime, with any length and batch, after comparing it with torch.
+
+    With a task it is the whole model; without one, each recurrent layer by itself.
+
+    \b
+    Example:
+      ttcompress export charlm.mps.safetensors --task charlm -o charlm.onnx
+    """
+    from ttcompress.artifact import load
+    from ttcompress.cli import console
+    from ttcompress.export import export as write_onnx
+    from ttcompress.export.tables import exported_remarks, exported_table
+
+    compressed = load(file)
+    with console.progress(talk) as progress:
+        made = write_onnx(
+            compressed,
+            output,
+            task=_task(compressed, task, recipe),
+            quantize=quantize,
+            nonlinearity=cast("Nonlinearity", nonlinearity),
+            overwrite=overwrite,
+            progress=progress,
+        )
+    if talk.json:
+        console.document({"files": [one.as_json() for one in made]})
+    else:
+        console.show(str(file), [exported_table(made)], exported_remarks(made, file.stat().st_size))
+    console.say(f"wrote {', '.join(str(one.file) for one in made)}", talk)
+
+
+def _task(compressed: CompressedModel, task: str | None, recipe: str | None) -> Task | None:
+    """The task, with the options that a recipe gives it; None where nothing names one."""
+    from ttcompress.pipeline import as_recipe, task_of
+    from ttcompress.recipe import with_options
+
+    return task_of(with_options(as_recipe(recipe), task=task), compressed)

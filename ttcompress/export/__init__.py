@@ -1,0 +1,127 @@
+"""ONNX models of a compressed model: an artifact enters, files for ONNX Runtime leave.
+
+Whole models with a task or a module, or each recurrent stack by itself. Products run through
+factors, one Scan for each recurrent layer and direction; lengths and batches stay free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ttcompress.artifact import CompressedModel, load
+from ttcompress.errors import MissingExtraError, RecipeError
+from ttcompress.export.models import OwnModule
+from ttcompress.files import check_output
+from ttcompress.progress import Progress, silent
+from ttcompress.tasks.protocol import Task
+from ttcompress.tasks.recurrent_model import Nonlinearity
+
+if TYPE_CHECKING:
+    from ttcompress.export.run import Made
+
+__all__ = ["Exported", "OwnModule", "export", "require_onnx"]
+
+NEEDED = ("onnx", "onnxscript", "onnxruntime")
+
+
+@dataclass(frozen=True)
+class Exported:
+    """One ONNX file.
+
+    Attributes:
+        file: its path.
+        part: the recurrent layer that it is, or "model".
+        bytes: of the file.
+        inputs: their names.
+        outputs: their names.
+        largest_difference: of any value from torch's, relative to the output's largest.
+        relative_difference: the norm of the difference over that of torch's output.
+        holds: how many constant values there are in each type. Few bits are those of the artifact,
+            in 4 or 8; the runtime widens them to float32 once, as it loads the model.
+    """
+
+    file: Path
+    part: str
+    bytes: int
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    largest_difference: float
+    relative_difference: float
+    holds: Mapping[str, int]
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self) | {"file": str(self.file)}
+
+
+def export(
+    source: str | Path | CompressedModel,
+    output: str | Path,
+    *,
+    task: str | Task | None = None,
+    module: OwnModule | None = None,
+    quantize: str | None = None,
+    nonlinearity: Nonlinearity = "tanh",
+    overwrite: bool = False,
+    progress: Progress = silent,
+) -> tuple[Exported, ...]:
+    """Write a compressed model as ONNX, after holding its outputs against torch's.
+
+    Args:
+        source: an artifact's path, or a `CompressedModel`.
+        output: the file; several recurrent layers become several files, with their names in it.
+        task: exports the whole model, as a task builds it.
+        module: exports the whole model, in a module of your own. Without either, each recurrent
+            layer is one of (time, batch, input) and its state.
+        quantize: "int8" multiplies in int8, by onnxruntime's dynamic quantisation.
+        nonlinearity: of RNNs exported by themselves; a checkpoint does not tell it.
+        overwrite: replace files that exist.
+        progress: told which part is being exported.
+
+    Raises:
+        MissingExtraError: the extra `onnx` is not installed.
+        RecipeError: the arguments do not fit each other, or the model.
+        TTCompressError: the export failed or its outputs differ; nothing was written.
+    """
+    require_onnx()
+    from ttcompress.export.run import Wanted, make, write  # an extra
+
+    if quantize not in (None, "int8"):
+        raise RecipeError(f"quantize: {quantize!r} is not int8. Use that, or leave it away.")
+    check_output(Path(output), overwrite)  # before the work, which can be long
+    compressed = source if isinstance(source, CompressedModel) else load(source)
+    wanted = Wanted(task, module, quantize == "int8", nonlinearity)
+    made = make(compressed, wanted, progress)
+    paths = write(made, Path(output), overwrite)
+    return tuple(_exported(path, one) for path, one in zip(paths, made, strict=True))
+
+
+def require_onnx() -> None:
+    """Refuse to go on without the extra.
+
+    Raises:
+        MissingExtraError: a package of the extra `onnx` is not installed.
+    """
+    missing = [name for name in NEEDED if find_spec(name) is None]
+    if missing:
+        raise MissingExtraError(
+            f"ONNX needs {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not "
+            "installed. Install the extra: pip install 'ttcompress[onnx]'."
+        )
+
+
+def _exported(path: Path, made: Made) -> Exported:
+    return Exported(
+        file=path,
+        part=made.part.name or "model",
+        bytes=len(made.content),
+        inputs=made.part.call.inputs,
+        outputs=made.part.call.outputs,
+        largest_difference=made.difference.value,
+        relative_difference=made.difference.norm,
+        holds=made.holds,
+    )
