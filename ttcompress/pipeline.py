@@ -22,7 +22,7 @@ from ttcompress.calibration.sources import FileSource, Source, TaskSource
 from ttcompress.checkpoint import Checkpoint, open_checkpoint
 from ttcompress.compress import NO_WEIGHTINGS, Weightings
 from ttcompress.drift import drift_over_time
-from ttcompress.errors import CheckpointError, RecipeError
+from ttcompress.errors import CheckpointError, PlanError, RecipeError
 from ttcompress.evaluate import compared, measured, metrics_before_after
 from ttcompress.finetune.run import CONDITIONS, Conditions, finetune
 from ttcompress.fitting import HEADER_GUESS, decompose, spectra_for
@@ -37,6 +37,7 @@ from ttcompress.recipe import (
     load_recipe,
 )
 from ttcompress.recipe import recipe_from as recipe_from_mapping
+from ttcompress.search import within_drop
 from ttcompress.tasks.finding import make_task
 from ttcompress.tasks.protocol import Task
 from ttcompress.tasks.structure import structure_of
@@ -50,6 +51,7 @@ def compress(
     *,
     key: str | None = None,
     conditions: Conditions = CONDITIONS,
+    trials: Path | None = None,
     progress: Progress = silent,
 ) -> CompressedModel:
     """Compress a trained checkpoint, fine-tune it where the recipe says so, and measure it.
@@ -60,21 +62,45 @@ def compress(
             the default is `balanced`.
         key: which state dict to take where the file holds several.
         conditions: of a fine-tuning: device, resuming, control.
+        trials: under a budget of drop, the file that keeps what was tried; removed at the end.
         progress: told what is being done.
 
     Raises:
-        TTCompressError: see `ttcompress.errors`; nothing is written here.
+        TTCompressError: see `ttcompress.errors`; nothing else is written here.
     """
     chosen = as_recipe(recipe)
     checkpoint = open_checkpoint(source, key or chosen.key)
     task = task_of(chosen, checkpoint)
     calibration = calibration_of(chosen, checkpoint, task, progress)
-    compressed = decompose(checkpoint, chosen, progress, weightings_of(calibration))
+    if chosen.budget.drop is None:
+        compressed = carry_out(checkpoint, chosen, task, calibration, conditions, progress)
+    else:
+        compressed = within_drop(
+            lambda one: carry_out(checkpoint, one, task, calibration, conditions, progress),
+            checkpoint,
+            chosen,
+            task,
+            trials,
+            progress,
+        )
+    return measure(checkpoint, compressed, task, seed=chosen.seed, progress=progress)
+
+
+def carry_out(
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    task: Task | None,
+    calibration: Calibration | None = None,
+    conditions: Conditions = CONDITIONS,
+    progress: Progress = silent,
+) -> CompressedModel:
+    """Plan, execute, refit and fine-tune as a recipe says; nothing is measured on the task."""
+    compressed = decompose(checkpoint, recipe, progress, weightings_of(calibration))
     if calibration is not None:
         compressed = refit(checkpoint, compressed, calibration, progress)
-    if chosen.finetune is not None:
-        compressed = tune(compressed, chosen, task, checkpoint, conditions)
-    return measure(checkpoint, compressed, task, seed=chosen.seed, progress=progress)
+    if recipe.finetune is not None:
+        compressed = tune(compressed, recipe, task, checkpoint, conditions)
+    return compressed
 
 
 def calibration_of(
@@ -224,6 +250,11 @@ def plan(
     Under a `size` budget the bytes of the file's header are an estimate.
     """
     chosen = as_recipe(recipe)
+    if chosen.budget.drop is not None:
+        raise PlanError(
+            f"budget.drop: {chosen.budget.drop.written} asked, and what is lost is known only when "
+            "it is measured. Use decompose, or give the plan a factor."
+        )
     checkpoint = open_checkpoint(source, key or chosen.key)
     task = task_of(chosen, checkpoint) if chosen.calibration else None
     weightings = weightings_of(calibration_of(chosen, checkpoint, task, progress))

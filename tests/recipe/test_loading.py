@@ -208,7 +208,7 @@ WRONG = {
     f"version: 1\nbudget: {{rank: {'9' * 50}}}": ["budget.rank (line 2)", "whole number"],
     "version: 1\nbudget: {size: 2 mega}": ["expected a size", "2MB is 2,000,000"],
     "version: 1\nbudget: {size: 0MB}": ["at least 1, got 0"],
-    "version: 1\nbudget: {drop: 1%}": ["budget.drop (line 2)", "not available in this version"],
+    "version: 1\nbudget: {drop: some}": ["budget.drop (line 2)", "expected a drop", "Write 1%"],
     "version: 1\nbudget: {fctor: 8}": ["budget.fctor (line 2)", "Did you mean `factor`?"],
     HEAD + "limits: {max_drop: one}": ["limits.max_drop (line 3)", "expected a drop", "Write 1%"],
     HEAD + "limits: {max_drop: -1}": ["limits.max_drop (line 3)", "0 or more, got -1"],

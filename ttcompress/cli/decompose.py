@@ -79,7 +79,8 @@ def decompose(
         conditions = CONDITIONS
         if recipe.finetune is not None:
             conditions = tuning.conditions(path, overwrite, console.watching(progress, talk))
-        made = compress(model, recipe, conditions=conditions, progress=progress)
+        trials = path.with_name(f"{path.name}.trials.json")
+        made = compress(model, recipe, conditions=conditions, trials=trials, progress=progress)
         compressed = judged(made, recipe.limits)
     if not is_first():
         return

@@ -140,6 +140,10 @@ class RecipeOptions:
     multiply_adds: Annotated[
         float | None, typer.Option(help="Budget: times fewer multiply-adds.")
     ] = None
+    drop: Annotated[
+        str | None,
+        typer.Option(help="Budget: the smallest file within the drop, as 1%.", metavar="DROP"),
+    ] = None
     store: Annotated[
         str | None, typer.Option(metavar="STORE", help="auto, int2 to int8, float16, float32 ...")
     ] = None

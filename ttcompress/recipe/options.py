@@ -24,6 +24,7 @@ class Options(TypedDict, total=False):
     size: int | str | None
     params: int | None
     multiply_adds: float | None
+    drop: float | str | None
     seed: int | None
     key: str | None
     max_drop: float | str | None

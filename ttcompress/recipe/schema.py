@@ -82,6 +82,7 @@ class Budget:
     `factor` and `multiply_adds` say how many times fewer bytes and multiply-adds the decomposed
     weights take, `size` is the bytes of the file, `params` the values of the decomposed weights,
     `tolerance` the relative Frobenius error of each weight as stored, `rank` a cap on every rank.
+    `drop` is how much the task's counting metric may worsen: the largest factor is searched for.
     """
 
     rank: Count = None
@@ -90,6 +91,7 @@ class Budget:
     size: _Size = None
     params: Count = None
     multiply_adds: _Factor = None
+    drop: _Drop = None
 
 
 @dataclass(frozen=True, kw_only=True, config=CONFIG)

@@ -15,11 +15,6 @@ from ttcompress.recipe.training import CalibrationChoice, Finetune
 from ttcompress.recipe.wording import described, nearest
 from ttcompress.recipe.yaml_text import Document
 
-# Delete a row when its feature arrives.
-UNAVAILABLE: dict[KeyPath, str] = {
-    ("budget", "drop"): "a budget in drop",
-}
-
 BUDGET_KEYS: tuple[str, ...] = tuple(field.name for field in fields(Budget))
 CALIBRATION_KEYS: tuple[str, ...] = tuple(field.name for field in fields(CalibrationChoice))
 FINETUNE_KEYS: tuple[str, ...] = tuple(field.name for field in fields(Finetune))
@@ -79,7 +74,7 @@ def _no_recipe(value: object) -> Problem:
 
 
 def _strange_keys(recipe: Mapping[Any, Any]) -> Iterator[Problem]:
-    """Keys that no recipe has, and keys of what this version cannot do."""
+    """Keys that no recipe has."""
     rules = recipe.get("rules")
     sections: list[tuple[KeyPath, object, tuple[str, ...]]] = [
         ((), recipe, RECIPE_KEYS),
@@ -93,9 +88,7 @@ def _strange_keys(recipe: Mapping[Any, Any]) -> Iterator[Problem]:
     for path, section, known in sections:
         for key in section if isinstance(section, Mapping) else ():
             here = (*path, str(key))
-            if here in UNAVAILABLE:
-                yield Problem(here, f"{UNAVAILABLE[here]} is not available in this version.")
-            elif key not in known:
+            if key not in known:
                 cure = nearest(key, known) or f" Known here: {', '.join(known)}."
                 yield Problem(here, f"unknown key.{cure}")
 

@@ -20,7 +20,7 @@ class Answer:
 
 def answers(report: Report | PlanReport, file_bytes: int | None = None) -> tuple[Answer, ...]:
     """Asked and achieved for every key of the budget; `size` only where the file is there."""
-    budget: Mapping[str, float] = report.recipe["effective"].get("budget", {})
+    budget: Mapping[str, float | str] = report.recipe["effective"].get("budget", {})
     totals = report.totals["weights"]
     trains = [weight for weight in report.weights if weight.ranks]
     errors = [error for weight in trains if (error := error_of(weight)) is not None]
@@ -33,12 +33,22 @@ def answers(report: Report | PlanReport, file_bytes: int | None = None) -> tuple
         "multiply_adds": f"{fewer:.2f}",
         "tolerance": f"{max(errors):.4g}" if errors else "",
         "rank": f"{max(ranks)}" if ranks else "",
+        "drop": _dropped(report),
     }
     return tuple(
         Answer(name, _asked(name, value), achieved[name])
         for name, value in budget.items()
         if achieved.get(name)
     )
+
+
+def _dropped(report: Report | PlanReport) -> str:
+    """Of the counting metric, in its unit and as a fraction of what it was."""
+    if not isinstance(report, Report) or not report.metrics:
+        return ""
+    counting = next(iter(report.metrics.values()))
+    drop, before = counting["drop"], abs(counting["before"])
+    return f"{drop:.4g}" + (f" ({100 * drop / before:.2f}%)" if before else "")
 
 
 def error_of(weight: WeightReport | PlannedWeightReport) -> float | None:
@@ -51,7 +61,9 @@ def times_fewer(before: int, after: int) -> float:
     return before / after if after else 1.0
 
 
-def _asked(name: str, value: float) -> str:
+def _asked(name: str, value: float | str) -> str:
+    if isinstance(value, str):
+        return value
     if name == "size":
         return f"{value:,} bytes"
     return f"{value:,}" if isinstance(value, int) else f"{value:g}"
