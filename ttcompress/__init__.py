@@ -33,6 +33,8 @@ from ttcompress.errors import (
 if TYPE_CHECKING:
     __version__: str
     from ttcompress.artifact import CompressedModel, load
+    from ttcompress.bench import Benchmark, bench
+    from ttcompress.compare.run import compare
     from ttcompress.evaluate import evaluate
     from ttcompress.export import Exported, OwnModule, export
     from ttcompress.inspection import inspect
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from ttcompress.modules.swap import load_into
     from ttcompress.pipeline import compress, plan, tune_artifact
     from ttcompress.recipe import Recipe, load_recipe, parse_recipe, recipe_from, with_options
+    from ttcompress.report.comparison import Comparison
     from ttcompress.report.inspection import Inspection
     from ttcompress.report.model import Report
     from ttcompress.report.verification import Verification
@@ -49,7 +52,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ArtifactError",
+    "Benchmark",
     "CheckpointError",
+    "Comparison",
     "CompressedModel",
     "DecompositionError",
     "Exported",
@@ -69,6 +74,8 @@ __all__ = [
     "TrainingError",
     "Verification",
     "__version__",
+    "bench",
+    "compare",
     "compress",
     "evaluate",
     "export",
@@ -87,7 +94,9 @@ __all__ = [
 ]
 
 _LAZY: dict[str, str] = {
+    "Benchmark": "ttcompress.bench",
     "CompressedModel": "ttcompress.artifact",
+    "Comparison": "ttcompress.report.comparison",
     "Exported": "ttcompress.export",
     "Inspection": "ttcompress.report.inspection",
     "Metric": "ttcompress.tasks.protocol",
@@ -96,6 +105,8 @@ _LAZY: dict[str, str] = {
     "Report": "ttcompress.report.model",
     "Task": "ttcompress.tasks.protocol",
     "Verification": "ttcompress.report.verification",
+    "compare": "ttcompress.compare.run",
+    "bench": "ttcompress.bench",
     "compress": "ttcompress.pipeline",
     "evaluate": "ttcompress.evaluate",
     "export": "ttcompress.export",

@@ -19,10 +19,12 @@ COMMANDS = (
     "decompose",
     "evaluate",
     "finetune",
+    "compare",
     "report",
     "verify",
     "restore",
     "export",
+    "bench",
 )
 RECIPES = ("list", "show", "check")
 

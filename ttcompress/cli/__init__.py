@@ -13,6 +13,8 @@ from typer.core import TyperGroup
 
 import ttcompress
 from ttcompress.cli.artifacts import report, restore, verify
+from ttcompress.cli.bench import bench
+from ttcompress.cli.compare import compare
 from ttcompress.cli.decompose import decompose, plan
 from ttcompress.cli.export import export
 from ttcompress.cli.inspect import inspect
@@ -68,7 +70,11 @@ def _root(
     """
 
 
-for command in (inspect, plan, decompose, evaluate, finetune, report, verify, restore, export):
+_COMMANDS = (
+    *(inspect, plan, decompose, evaluate, finetune, compare),
+    *(report, verify, restore, export, bench),
+)
+for command in _COMMANDS:
     app.command()(command)
 app.add_typer(recipes, name="recipes")
 

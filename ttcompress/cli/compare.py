@@ -1,0 +1,49 @@
+"""`compare`: a model and factors enter; every method side by side leaves."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ttcompress.cli.options import Model, RecipeOptions, Talk, flattened
+
+Factors = Annotated[
+    str, typer.Option(metavar="LIST", help="Times fewer bytes of the decomposed weights.")
+]
+
+
+@flattened
+def compare(model: Model, chosen: RecipeOptions, talk: Talk, factors: Factors = "4,8,16") -> None:
+    """Set mps, mpo, svd and quantised side by side at equal bytes: size, error, time, metric.
+
+    svd is each weight by itself at the same factor, its factors in int8; quantised is few bits
+    alone. With --calibrate or --finetune, mps, mpo and auto have it; add --task for the metric.
+
+    \b
+    Example:
+      ttcompress compare charlm.pt --factors 4,8,16 --task charlm
+    """
+    from ttcompress.cli import console
+    from ttcompress.compare.run import compare as run
+    from ttcompress.report.comparison import comparison_remarks, comparison_tables
+
+    recipe = chosen.in_force()
+    with console.progress(talk) as progress:
+        found = run(model, _numbers(factors), recipe, progress=progress)
+    if talk.json:
+        console.document(found.as_json())
+    else:
+        console.show(
+            f"{model}: {chosen.title()}", comparison_tables(found), comparison_remarks(found)
+        )
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or min(numbers) <= 1:
+        raise typer.BadParameter(f"--factors: {text!r} is no list of factors above 1, as 4,8,16.")
+    return numbers

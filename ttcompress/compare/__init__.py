@@ -1,0 +1,1 @@
+"""The honest comparison: every method at equal bytes, measured alike."""
