@@ -63,7 +63,7 @@ def test_a_users_module_is_exported_whole_and_left_as_it_was(compressed, tmp_pat
 
 
 def test_nested_arguments_become_inputs_of_their_own(compressed, tmp_path) -> None:
-    state = (torch.zeros(1, 3, 16), torch.zeros(1, 3, 16))
+    state = (torch.zeros(1, 3, 16),) * 2
     free = ({0: "batch", 1: "time"}, {1: "batch"}, {1: "batch"})
     own = ttcompress.OwnModule(Model(), (*WORDS, state), free)
     (made,) = ttcompress.export(compressed(Model(), **SMALL), tmp_path / "m.onnx", module=own)

@@ -44,12 +44,13 @@ def convert(module: nn.Module, call: Call, *, fold: bool) -> ModelProto:
     names = dict.fromkeys(name for axes in call.axes for name in axes.values())
     dims = {name: torch.export.Dim(name, min=1) for name in names}
     free = (tuple({k: dims[name] for k, name in axes.items()} for axes in call.axes),)
+    example = tuple(tensor.clone() for tensor in call.tensors)  # one tensor twice is an alias
     torch.compiler.reset()  # what was traced before, for other shapes, makes sizes constant
     try:
         with _quiet(), torch.no_grad():
             # Strict, or the second scan of a GRU in one module makes the batch constant.
             traced = torch.export.export(
-                Flat(module, call).eval(), call.tensors, dynamic_shapes=free, strict=True
+                Flat(module, call).eval(), example, dynamic_shapes=free, strict=True
             )
             program = torch.onnx.export(
                 traced,

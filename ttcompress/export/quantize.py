@@ -6,7 +6,7 @@ Dynamic quantisation: weights are rounded once, inputs at every call, in the bod
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -23,16 +23,21 @@ def quantized(model: ModelProto) -> ModelProto:
     plain = ModelProto()
     plain.CopyFrom(model)
     _split_gemms(plain.graph)
-    root = logging.getLogger()  # it recommends a preprocessing that the model has had
+    return round_weights(plain, QUANTIZED)
+
+
+def round_weights(model: ModelProto, operations: Sequence[str]) -> ModelProto:
+    """onnxruntime's dynamic quantisation of these operations."""
+    root = logging.getLogger()  # it recommends a preprocessing that would change nothing here
     before = root.level
     root.setLevel(logging.ERROR)
     try:
         with TemporaryDirectory() as folder:
             path = Path(folder) / "int8.onnx"
             quantize_dynamic(
-                plain,
+                model,
                 path,
-                op_types_to_quantize=list(QUANTIZED),
+                op_types_to_quantize=list(operations),
                 weight_type=QuantType.QInt8,
                 extra_options={"EnableSubgraph": True},
             )

@@ -1,0 +1,43 @@
+"""`bench` by what it prints and exits with; its measuring is in tests/bench."""
+
+from __future__ import annotations
+
+import pytest
+
+from ttcompress.bench.model import DENSE, SMALL, Benchmark, Layer, Measured
+from ttcompress.bench.timing import Timing
+
+pytest.importorskip("onnxruntime")
+
+from ttcompress.bench import run as way
+
+
+@pytest.fixture(autouse=True)
+def measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A benchmark that was 3 times faster, in no time."""
+    rows = tuple(
+        Measured("lstm", 1, run, Timing(median, median, median, 9), 3.0 / median, 1000)
+        for run, median in ((DENSE[0], 3.0), (SMALL[0], 1.0))
+    )
+    found = Benchmark(5, 1, (Layer("lstm", 8, 4.0),), rows)
+    monkeypatch.setattr(way, "measure", lambda *_: (found.layers, found.rows))
+
+
+def test_bench_prints_a_table_and_a_verdict(run, tiny_artifact) -> None:
+    result = run("bench", tiny_artifact, "--steps", "5", "--batch", "1")
+    lines = result.out.splitlines()
+    assert lines[0] == f"{tiny_artifact}: 5 steps, 1 thread"
+    assert lines[2].split() == ["layer", "batch", "run", "ms", "quartiles", "speed-up", "bytes"]
+    assert lines[-1].startswith("lstm, batch 1: 3x faster, 1 ms (torch compressed)")
+
+
+@pytest.mark.parametrize(("wanted", "code"), [("2.5", 0), ("3.5", 4)])
+def test_a_limit_that_breaks_is_exit_4(run, tiny_artifact, wanted, code) -> None:
+    result = run("bench", tiny_artifact, "--steps", "5", "--min-speedup", wanted, "--json")
+    assert result.code == code
+    assert result.json["speed_up"] == 3.0
+    assert ("limit broken: min_speedup 3.5 asked, 3 found" in result.err) == (code == 4)
+
+
+def test_a_batch_that_is_no_number_is_refused(run, tiny_artifact) -> None:
+    assert run("bench", tiny_artifact, "--batch", "one").code == 2

@@ -1,0 +1,53 @@
+"""How fast a compressed model runs on this machine: an artifact enters, a `Benchmark` leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ttcompress.artifact import CompressedModel, load
+from ttcompress.bench.model import Benchmark, Layer, Measured
+from ttcompress.bench.timing import Timing
+from ttcompress.errors import RecipeError
+from ttcompress.export import require_onnx
+from ttcompress.progress import Progress, silent
+
+__all__ = ["Benchmark", "Layer", "Measured", "Timing", "bench"]
+
+
+def bench(
+    source: str | Path | CompressedModel,
+    *,
+    batches: Sequence[int] = (1, 8, 32),
+    steps: int = 35,
+    threads: int = 1,
+    seconds: float = 3.0,
+    progress: Progress = silent,
+) -> Benchmark:
+    """Time each recurrent layer, dense and compressed, in torch and in ONNX Runtime.
+
+    All ways take turns, so that a busy machine slows all of them. The dense weights are rebuilt
+    from the artifact: of the original's shapes, and so of its cost.
+
+    Args:
+        source: an artifact's path, or a `CompressedModel`.
+        batches: sequences side by side; each is measured.
+        steps: length of the sequences.
+        threads: of torch and of ONNX Runtime.
+        seconds: for each layer and batch.
+        progress: told what is being measured.
+
+    Raises:
+        MissingExtraError: the extra `onnx` is not installed.
+        RecipeError: a number is not positive, or there is no recurrent layer.
+    """
+    require_onnx()
+    from ttcompress.bench.run import Conditions, measure  # an extra
+
+    for name, value in (("batch", min(batches, default=0)), ("steps", steps), ("threads", threads)):
+        if value < 1:
+            raise RecipeError(f"bench: {name} is {value}, and 1 is the least. Give more.")
+    compressed = source if isinstance(source, CompressedModel) else load(source)
+    conditions = Conditions(tuple(batches), steps, threads, seconds)
+    layers, rows = measure(compressed, conditions, progress)
+    return Benchmark(steps, threads, tuple(layers), tuple(rows))
