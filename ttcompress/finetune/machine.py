@@ -9,6 +9,7 @@ The first process measures, saves and speaks.
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from itertools import islice
@@ -99,6 +100,9 @@ class Accelerated:
         self.device: torch.device = self._accelerator.device
         self.processes: int = self._accelerator.num_processes
         self.rank: int = self._accelerator.process_index
+        if self.processes > 1:
+            # Gloo's threads must end before the interpreter does, or it aborts now and then.
+            atexit.register(_leave)
 
     def prepare(self, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
         """With the gradient scaler of fp16."""
@@ -129,6 +133,11 @@ class Accelerated:
         (found,) = broadcast_object_list(made)
         sent: Found = found
         return sent
+
+
+def _leave() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def make_machine(device: str | None = None, precision: str = "no") -> Machine:
