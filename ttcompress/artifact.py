@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -27,11 +28,36 @@ from ttcompress.report.model import Json, Report
 from ttcompress.stores import STORES
 from ttcompress.trains.rounding import Rounded
 from ttcompress.trains.train import Train
-from ttcompress.weights import RecurrentStack, Weight
+from ttcompress.weights import BYTES_PER_VALUE, RecurrentStack, Weight
 
 FORMAT_VERSION = 1
 
 Held = TypeVar("Held")
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """What the metadata say about one stored weight; a dense one has no layout and no ranks."""
+
+    weight: Weight
+    store: str
+    layout: Layout | None = None
+    ranks: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Document:
+    """The metadata."""
+
+    plan: tuple[_Entry, ...]
+    stacks: tuple[RecurrentStack, ...]
+    ties: dict[str, tuple[str, ...]]
+    source_paths: dict[str, str]
+    carried: Any
+    report: Report
+
+
+_DOCUMENT = TypeAdapter(_Document)
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,12 +175,20 @@ def load(path: str | Path) -> CompressedModel:
             "Install the version that wrote it, or compress the model again."
         )
     try:
-        return _model(document, tensors)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        return _model(_DOCUMENT.validate_python(document), tensors)
+    except (KeyError, ValueError) as error:
         raise ArtifactError(
-            f"{path}: the metadata and the tensors do not fit each other ({error!r}). "
+            f"{path}: the metadata and the tensors do not fit each other ({_fact(error)}). "
             "The file is damaged: compress the model again."
         ) from error
+
+
+def _fact(error: KeyError | ValueError) -> str:
+    """One line: of pydantic's findings the first, with its place."""
+    if not isinstance(error, ValidationError):
+        return repr(error)
+    first = error.errors(include_url=False)[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
 
 
 def _read(path: Path) -> tuple[Json, dict[str, Tensor]]:
@@ -181,8 +215,10 @@ def _read(path: Path) -> tuple[Json, dict[str, Tensor]]:
     return document, tensors
 
 
-def _model(document: Json, tensors: dict[str, Tensor]) -> CompressedModel:
-    weights = tuple(_stored_weight(entry, tensors) for entry in document["plan"])
+def _model(document: _Document, tensors: dict[str, Tensor]) -> CompressedModel:
+    if missing := {"weights", "model"} - document.report.totals.keys():
+        raise ValueError(f"report.totals: no {', '.join(sorted(missing))}")
+    weights = tuple(_stored_weight(entry, tensors) for entry in document.plan)
     used = {
         key + suffix
         for stored in weights
@@ -192,11 +228,11 @@ def _model(document: Json, tensors: dict[str, Tensor]) -> CompressedModel:
     return CompressedModel(
         weights=weights,
         kept={name: tensor for name, tensor in tensors.items() if name not in used},
-        ties={name: tuple(names) for name, names in document["ties"].items()},
-        stacks=tuple(RecurrentStack(**stack) for stack in document["stacks"]),
-        source_paths=document["source_paths"],
-        carried=document["carried"],
-        report=Report.from_json(document["report"]),
+        ties=document.ties,
+        stacks=document.stacks,
+        source_paths=document.source_paths,
+        carried=document.carried,
+        report=document.report,
     )
 
 
@@ -209,28 +245,19 @@ def _plan_entry(stored: StoredWeight) -> Json:
     return entry
 
 
-def _stored_weight(entry: Json, tensors: Mapping[str, Tensor]) -> StoredWeight:
-    weight = _weight(entry["weight"])
-    layout = _layout(entry["layout"]) if "layout" in entry else None
+def _stored_weight(entry: _Entry, tensors: Mapping[str, Tensor]) -> StoredWeight:
+    weight, layout = entry.weight, entry.layout
+    if weight.dtype not in BYTES_PER_VALUE:
+        raise ValueError(f"{weight.name}: no weight is of type {weight.dtype}")
     if layout is not None and layout.shape != weight.shape:
         raise ValueError(f"{weight.name}: modes make {layout.shape}, the weight is {weight.shape}")
-    shapes = layout.core_shapes(entry["ranks"]) if layout else (weight.shape,)
-    store = STORES[entry["store"]]
+    shapes = layout.core_shapes(entry.ranks) if layout else (weight.shape,)
+    store = STORES[entry.store]
     parts = tuple(
         Rounded.read(store, shape, key, tensors)
         for key, shape in zip(_part_keys(weight, layout), shapes, strict=True)
     )
     return StoredWeight(weight, layout, parts)
-
-
-def _weight(entry: Json) -> Weight:
-    lists = {"names": tuple(entry["names"]), "shape": tuple(entry["shape"])}
-    return Weight(**(entry | lists))
-
-
-def _layout(entry: Json) -> Layout:
-    modes = {side: tuple(entry[side]) for side in ("row_modes", "column_modes")}
-    return Layout(entry["format"], **modes)
 
 
 def _keyed_parts(stored: StoredWeight) -> Iterator[tuple[str, Rounded]]:

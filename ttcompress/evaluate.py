@@ -15,6 +15,7 @@ from ttcompress.checkpoint import Checkpoint, open_checkpoint
 from ttcompress.checkpoint.names import names_inside
 from ttcompress.errors import RecipeError, TTCompressError
 from ttcompress.progress import Progress, silent
+from ttcompress.report.model import Change
 from ttcompress.tasks.finding import make_task
 from ttcompress.tasks.protocol import Task
 from ttcompress.tasks.recurrent_task import measuring
@@ -22,7 +23,7 @@ from ttcompress.tasks.structure import structure_of
 
 Options = Mapping[str, Any] | None
 Metrics = dict[str, float]
-Comparison = dict[str, dict[str, float | bool]]
+Comparison = dict[str, Change]
 
 MAX_LISTED = 6
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ttcompress.errors import RecipeError
 from ttcompress.report.asked import times_fewer
-from ttcompress.report.model import Json, Report
+from ttcompress.report.model import Report, Verdict
 
 if TYPE_CHECKING:
     from ttcompress.artifact import CompressedModel
@@ -37,12 +37,12 @@ def judged_report(report: Report, limits: Limits, file_bytes: int) -> Report:
     return replace(report, limits=tuple(_verdicts(report, limits, file_bytes)))
 
 
-def broken(report: Report) -> tuple[Json, ...]:
+def broken(report: Report) -> tuple[Verdict, ...]:
     """The limits that were not kept."""
     return tuple(limit for limit in report.limits if not limit["ok"])
 
 
-def _verdicts(report: Report, limits: Limits, file_bytes: int) -> Iterator[Json]:
+def _verdicts(report: Report, limits: Limits, file_bytes: int) -> Iterator[Verdict]:
     weights = report.totals["weights"]
     if limits.min_factor is not None:
         yield _at_least("min_factor", limits.min_factor, weights.compression_factor)
@@ -71,7 +71,7 @@ def _unmeasured(limit: Drop) -> RecipeError:
     )
 
 
-def _drop_verdict(report: Report, limit: Drop) -> Json:
+def _drop_verdict(report: Report, limit: Drop) -> Verdict:
     """The counting metric's drop, in the unit of the limit.
 
     Raises:
@@ -87,9 +87,9 @@ def _drop_verdict(report: Report, limit: Drop) -> Json:
     return _verdict("max_drop", limit.amount, drop, drop <= allowed)
 
 
-def _at_least(name: str, limit: float, value: float) -> Json:
+def _at_least(name: str, limit: float, value: float) -> Verdict:
     return _verdict(name, limit, value, value >= limit)
 
 
-def _verdict(name: str, limit: float, value: float, ok: bool) -> Json:
+def _verdict(name: str, limit: float, value: float, ok: bool) -> Verdict:
     return {"name": name, "limit": limit, "value": value, "ok": ok}

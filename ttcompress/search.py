@@ -21,6 +21,7 @@ from ttcompress.evaluate import measured
 from ttcompress.files import written_whole
 from ttcompress.progress import Progress, silent
 from ttcompress.recipe import Drop, Recipe, effective
+from ttcompress.report.model import Asked
 from ttcompress.tasks.protocol import Task
 
 LEAST, MOST = 1.25, 128.0
@@ -138,7 +139,7 @@ class _Search:
             self.path.unlink(missing_ok=True)
         tried = len(self.known) - 1
         note = f"drop {self.allowed.written}: factor {factor:.4g} found in {tried} trials"
-        asked = {"text": self.recipe.text, "effective": effective(self.recipe)}
+        asked: Asked = {"text": self.recipe.text, "effective": effective(self.recipe)}
         report = replace(model.report, recipe=asked, notes=(*model.report.notes, note))
         return replace(model, report=report)
 

@@ -12,7 +12,7 @@ from ttcompress.errors import OutputPathError
 from ttcompress.launch import is_first
 
 if TYPE_CHECKING:
-    from ttcompress.report.model import Report
+    from ttcompress.report.model import Asked, Report, Source
 
 Output = Annotated[
     Path | None,
@@ -39,8 +39,8 @@ def plan(model: Model, chosen: RecipeOptions, talk: Talk) -> None:
     recipe = chosen.in_force()
     with console.progress(talk) as progress:
         checkpoint, made = make_plan(model, recipe, progress=progress)
-    source = {"sha256": checkpoint.sha256, "bytes": checkpoint.bytes}
-    asked = {"text": recipe.text, "effective": effective(recipe)}
+    source: Source = {"sha256": checkpoint.sha256, "bytes": checkpoint.bytes}
+    asked: Asked = {"text": recipe.text, "effective": effective(recipe)}
     report = plan_report(source, asked, made, checkpoint.notes)
     if talk.json:
         console.document(report.as_json())

@@ -7,12 +7,20 @@ from importlib.metadata import version
 from typing import Any
 
 from ttcompress.plan.model import Plan, PlannedWeight, Totals, dense_multiply_adds
-from ttcompress.report.model import Json, KeptReport, Measured, Report, Scope, WeightReport
+from ttcompress.report.model import (
+    Asked,
+    KeptReport,
+    Measured,
+    Report,
+    Scope,
+    Source,
+    WeightReport,
+)
 
 
 def build_report(
-    source: Json,
-    recipe: Json,
+    source: Source,
+    recipe: Asked,
     plan: Plan,
     measured: Sequence[Measured],
     notes: Sequence[str] = (),

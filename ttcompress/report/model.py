@@ -8,11 +8,50 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from typing_extensions import TypedDict
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 Json = dict[str, Any]
+Number = int | float
 SPECTRUM_POINTS = 64
 """Enough for a picture, and few enough to be a small part of a small file."""
+
+
+class Source(TypedDict):
+    """What was compressed: the file's hash and its bytes."""
+
+    sha256: str
+    bytes: int
+
+
+class Asked(TypedDict):
+    """The recipe as written, "" where it was built from Python, and as in force."""
+
+    text: str
+    effective: Json
+
+
+class Change(TypedDict):
+    """A metric before and after; `drop` is how much it worsened, in its own unit."""
+
+    before: Number
+    after: Number
+    drop: Number
+    higher_is_better: bool
+
+
+class Verdict(TypedDict):
+    """A limit, what was found, and whether it was kept."""
+
+    name: str
+    limit: Number
+    value: Number
+    ok: bool
 
 
 @dataclass(frozen=True)
@@ -98,15 +137,15 @@ class Report:
     """
 
     ttcompress: str
-    source: Json
-    recipe: Json
+    source: Source
+    recipe: Asked
     totals: Mapping[str, Scope]
     weights: tuple[WeightReport, ...]
     kept: tuple[KeptReport, ...]
     notes: tuple[str, ...] = ()
-    metrics: Json | None = None
-    drift: Json = field(default_factory=dict)
-    limits: tuple[Json, ...] = ()
+    metrics: Mapping[str, Change] | None = None
+    drift: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    limits: tuple[Verdict, ...] = ()
     finetune: Json | None = None
     bench: Json | None = None
     control: Json | None = None
@@ -119,32 +158,19 @@ class Report:
 
     @classmethod
     def from_json(cls, document: Json) -> Report:
-        """Read back what `as_json` gave.
+        """Read back what `as_json` gave; keys of a later version are passed by.
 
         Raises:
-            KeyError, TypeError: the document is not a report (callers name the file).
+            ValueError: the document is not a report (callers name the file).
         """
-        known = {f.name for f in fields(cls)} - {"totals", "weights", "kept"}
-        rest = {key: _tuples(document[key]) for key in known if key in document}
-        return cls(
-            totals={name: Scope(**scope) for name, scope in document["totals"].items()},
-            weights=tuple(_weight(entry) for entry in document["weights"]),
-            kept=tuple(KeptReport(**entry) for entry in document["kept"]),
-            **rest,
-        )
+        return _adapter().validate_python(document)
 
 
-def _weight(entry: Json) -> WeightReport:
-    spectrum = tuple(
-        CutSpectrum(**{key: _tuples(value) for key, value in cut.items()})
-        for cut in entry["spectrum"]
-    )
-    plain = {key: _tuples(value) for key, value in entry.items() if key != "spectrum"}
-    return WeightReport(spectrum=spectrum, **plain)
+@cache
+def _adapter() -> TypeAdapter[Report]:
+    from pydantic import TypeAdapter  # heavy, and needed only where a file is read
 
-
-def _tuples(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+    return TypeAdapter(Report)
 
 
 def _plain(value: Any) -> Any:

@@ -7,7 +7,7 @@ from importlib.metadata import version
 
 from ttcompress.plan.model import Plan, PlannedWeight
 from ttcompress.report.build import kept, scopes, weight_facts
-from ttcompress.report.model import Json, KeptReport, Scope
+from ttcompress.report.model import Asked, Json, KeptReport, Scope, Source
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class PlanReport:
     """Everything the user is told about a plan; the sizes are those that the report will have."""
 
     ttcompress: str
-    source: Json
-    recipe: Json
+    source: Source
+    recipe: Asked
     from_spectra: bool
     totals: dict[str, Scope]
     weights: tuple[PlannedWeightReport, ...]
@@ -55,7 +55,7 @@ class PlanReport:
         return asdict(self)
 
 
-def plan_report(source: Json, recipe: Json, plan: Plan, notes: tuple[str, ...]) -> PlanReport:
+def plan_report(source: Source, recipe: Asked, plan: Plan, notes: tuple[str, ...]) -> PlanReport:
     """What `ttcompress plan` tells; `notes` are the checkpoint's, after the plan's own."""
     return PlanReport(
         ttcompress=version("ttcompress"),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ttcompress.recipe.wording import counted
 from ttcompress.report.asked import answers, error_of, times_fewer
-from ttcompress.report.model import KeptReport, Report, Scope, WeightReport
+from ttcompress.report.model import Change, KeptReport, Report, Scope, Verdict, WeightReport
 from ttcompress.report.planned import PlannedWeightReport, PlanReport
 
 NOT_MEASURED = "accuracy not measured: add --task"
@@ -101,13 +101,13 @@ def _kept_and_noted(report: Report | PlanReport) -> Iterator[str]:
     yield from report.notes
 
 
-def _metrics(metrics: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
+def _metrics(metrics: Mapping[str, Change]) -> Iterator[str]:
     for name, found in metrics.items():
         before, after, drop = (found[key] for key in ("before", "after", "drop"))
         yield f"{name}: {before:.4g} -> {after:.4g}, drop {drop:.4g}"
 
 
-def _limit(limit: Mapping[str, object]) -> str:
+def _limit(limit: Verdict) -> str:
     verdict = "kept" if limit["ok"] else "BROKEN"
     return f"limit {limit['name']} {_figure(limit['limit'])}: {_figure(limit['value'])}, {verdict}"
 
