@@ -237,6 +237,24 @@ def test_content_that_does_not_fit_is_refused(damage: str, saved: Path, tmp_path
     assert str(caught.value).startswith(f"{damaged}: ")
 
 
+def test_cores_that_would_rebuild_to_terabytes_are_named(saved: Path, tmp_path: Path) -> None:
+    side = 1 << 20
+    metadata = json.loads(header_of(saved.read_bytes()))["__metadata__"]
+    document, tensors = json.loads(metadata["ttcompress"]), load_file(saved)
+    (entry,) = (e for e in document["plan"] if e["weight"]["name"] == "lstm.weight_hh_l0")
+    assert entry["store"] == "float16"
+    entry |= {
+        "ranks": [1],
+        "layout": {"format": "mps", "row_modes": [side], "column_modes": [side]},
+    }
+    entry["weight"]["shape"] = [side, side]
+    for k, shape in enumerate(((1, side, 1), (1, side, 1))):
+        tensors[f"lstm.weight_hh_l0.cores.{k}"] = torch.zeros(shape).half()
+    save_file(tensors, tmp_path / "x", metadata | {"ttcompress": json.dumps(document)})
+    with pytest.raises(ArtifactError, match=r"hh_l0: rebuilding it takes 8,796,093,022,208 bytes"):
+        load(tmp_path / "x").restored()
+
+
 @pytest.mark.parametrize("length", [0, 4, 8, 100, 5000, -1])
 def test_a_truncated_file_is_refused(length: int, saved: Path, tmp_path: Path) -> None:
     damaged = tmp_path / "damaged.safetensors"

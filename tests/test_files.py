@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,33 @@ def test_a_file_appears_whole_and_leaves_nothing_beside_it(tmp_path: Path) -> No
         file.write(b"one")
         assert not target.exists()
     assert target.read_bytes() == b"one"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_what_a_killed_writer_left_is_cleared_away(tmp_path: Path) -> None:
+    target, other = tmp_path / "out[1].bin", tmp_path / ".other.bin.abc.part"
+    other.write_bytes(b"of another output")
+    killed = (
+        "import os, signal, sys\nfrom pathlib import Path\n"
+        "from ttcompress.files import written_whole\n"
+        "with written_whole(Path(sys.argv[1])) as file:\n"
+        "    file.write(b'half')\n    file.flush()\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", killed, target])
+    assert len(list(tmp_path.glob(".out*.part"))) == 1
+    with written_whole(target) as file:
+        file.write(b"whole")
+    assert target.read_bytes() == b"whole"
+    assert sorted(tmp_path.iterdir()) == [other, target]
+
+
+def test_a_writer_at_work_is_left_alone(tmp_path: Path) -> None:
+    target = tmp_path / "out.bin"
+    with written_whole(target) as first:
+        first.write(b"first")
+        with written_whole(target) as second:
+            second.write(b"second")
+    assert target.read_bytes() == b"first"
     assert list(tmp_path.iterdir()) == [target]
 
 

@@ -5,6 +5,8 @@ Nothing is decided here. Weights are read, decomposed and rounded one at a time.
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import sqrt
@@ -13,7 +15,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ttcompress.errors import DecompositionError
+from ttcompress.errors import ArtifactError, DecompositionError
 from ttcompress.plan.layout import Layout
 from ttcompress.plan.model import Plan, PlannedWeight
 from ttcompress.plan.spectrum import Cut, Spectra, Spectrum
@@ -56,12 +58,30 @@ class StoredWeight:
         return Train(self.layout, tuple(part.values() for part in self.parts))
 
     def dense(self, dtype: torch.dtype | None = None) -> Tensor:  # (rows, columns)
-        """The matrix, in its source's dtype unless another is given; computed in float64."""
+        """The matrix, in its source's dtype unless another is given; computed in float64.
+
+        Raises:
+            ArtifactError: it would not fit into this machine: cores can claim any shape.
+        """
+        needed, there = 8 * self.weight.params, _memory()
+        if needed > there:
+            raise ArtifactError(
+                f"{self.weight.name}: rebuilding it takes {needed:,} bytes, and this machine has "
+                f"{there:,}. The file is damaged, or meant for a larger machine."
+            )
         wanted = dtype or getattr(torch, self.weight.dtype)
         if self.layout is None:
             return self.parts[0].values().to(wanted)
         cores = tuple(part.values().double() for part in self.parts)
         return Train(self.layout, cores).to_dense().to(wanted)
+
+
+def _memory() -> int:
+    """Bytes of this machine's memory; without bound where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return sys.maxsize
 
 
 def measure_spectra(

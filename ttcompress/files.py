@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import errno
+import glob
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from ttcompress.errors import OutputError, OutputPathError
+
+if sys.platform != "win32":
+    import fcntl
 
 
 def check_output(path: Path, overwrite: bool) -> None:
@@ -31,17 +36,22 @@ def check_output(path: Path, overwrite: bool) -> None:
 def written_whole(path: Path, overwrite: bool = False) -> Iterator[BinaryIO]:
     """A binary file that takes the place of `path` when the block ends well, and vanishes if not.
 
+    What a killed writer of the same path left is cleared away first.
+
     Raises:
         OutputPathError: see `check_output`.
         OutputError: the disk is full or the folder is not writable.
     """
     check_output(path, overwrite)
     try:
+        _clear_remains(path)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     except OSError as error:
         raise OutputError(_fact(path, error)) from error
     try:
         with os.fdopen(handle, "wb") as file:
+            with suppress(OSError):  # where locks are unknown, nothing is cleared away either
+                _lock(handle)
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -51,6 +61,20 @@ def written_whole(path: Path, overwrite: bool = False) -> Iterator[BinaryIO]:
         raise OutputError(_fact(path, error)) from error
     finally:
         Path(name).unlink(missing_ok=True)
+
+
+def _lock(handle: int) -> None:
+    """Hold a file as long as this process lives: so others know that it is being written."""
+    if sys.platform != "win32":
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _clear_remains(path: Path) -> None:
+    """Remove the temporary files that no living process holds."""
+    for remains in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        with suppress(OSError), remains.open("rb") as file:
+            _lock(file.fileno())
+            remains.unlink()
 
 
 def _fact(path: Path, error: OSError) -> str:
