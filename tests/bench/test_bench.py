@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,12 @@ def test_calls_take_turns_until_each_was_timed_often_enough() -> None:
     assert all(timing.calls >= LEAST for timing in found.values())
     assert all(t.low <= t.median <= t.high for t in found.values())
     assert order[:3] == ["a", "b", "a"]
+
+
+def test_another_clock_can_be_given() -> None:
+    ticks = itertools.count()
+    found = timings({"a": lambda: None}, seconds=0.0, clock=lambda: float(next(ticks)))
+    assert (found["a"].low, found["a"].high) == (1000.0, 1000.0)
 
 
 @pytest.mark.slow

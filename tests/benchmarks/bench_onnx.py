@@ -4,13 +4,15 @@
 
 One layer, input = hidden, both matrices at middle rank hidden / 16, 35 steps, one thread: the dense
 LSTM and its int8, a Scan of the fewest operations written by hand, and the exported one. All of a
-row take turns; times are medians.
+row take turns; times are medians of the milliseconds that the one thread worked, so that what else
+runs on the machine, which would interrupt long calls more often than short ones, does not count.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from time import thread_time
 
 import numpy as np
 import torch
@@ -137,7 +139,9 @@ def main() -> None:
     print("  ours/hand  int8  dense/int8 ours  int8/int8 ours  wanted")
     for hidden in (256, 650, 1024, 1500):
         for batch in (1, 8):
-            ms = {n: t.median for n, t in timings(calls(hidden, batch), SECONDS).items()}
+            ms = {
+                n: t.median for n, t in timings(calls(hidden, batch), SECONDS, thread_time).items()
+            }
             print(f"{hidden:6}{batch:6} " + "".join(f"{ms[n]:11.3f}" for n in columns), end="")
             print(f"{ms['ours'] / ms['hand']:11.2f}", end="")
             print(f"{ms['ours int8'] / ms['hand int8']:6.2f}", end="")
