@@ -19,7 +19,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> None:
         Measured("lstm", 1, run, Timing(median, median, median, 9), 3.0 / median, 1000)
         for run, median in ((DENSE[0], 3.0), (SMALL[0], 1.0))
     )
-    found = Benchmark(5, 1, (Layer("lstm", 8, 4.0),), rows)
+    found = Benchmark(5, 1, "wall", (Layer("lstm", 8, 4.0),), rows)
     monkeypatch.setattr(way, "measure", lambda *_: (found.layers, found.rows))
 
 
@@ -28,7 +28,7 @@ def test_bench_prints_a_table_and_a_verdict(run, tiny_artifact) -> None:
     lines = result.out.splitlines()
     assert lines[0] == str(tiny_artifact)
     assert lines[2].split() == ["layer", "batch", "run", "ms", "quartiles", "speed-up", "bytes"]
-    assert "ms: of 5 steps on 1 thread of this machine" in result.out
+    assert "time of 5 steps on 1 thread of this machine" in result.out
     assert lines[-1].startswith("lstm, batch 1: 3x faster, 1 ms (torch compressed)")
 
 

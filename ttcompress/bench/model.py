@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ttcompress.bench.timing import Timing
+from ttcompress.bench.timing import Clock, Timing
 
 DENSE = ("torch dense", "onnx dense", "onnx dense int8")
 SMALL = ("torch compressed", "onnx compressed", "onnx compressed int8")
@@ -47,6 +47,7 @@ class Benchmark:
 
     steps: int
     threads: int
+    clock: Clock
     layers: tuple[Layer, ...]
     rows: tuple[Measured, ...]
 

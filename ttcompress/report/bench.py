@@ -29,8 +29,8 @@ def bench_remarks(found: Json | None) -> tuple[str, ...]:
         return ()
     steps, threads = counted(found["steps"], "step"), counted(found["threads"], "thread")
     return (
-        f"ms: of {steps} on {threads} of this machine; speed-up: over the fastest dense run with "
-        "that batch, int8 included",
+        f"ms: {found['clock']} time of {steps} on {threads} of this machine; speed-up: over the "
+        "fastest dense run with that batch, int8 included",
         *found["remarks"],
     )
 
