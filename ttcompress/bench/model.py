@@ -65,9 +65,9 @@ class Benchmark:
                 f"({dense.run})"
             )
             if best.speed_up >= 1:
-                yield f"{place}: {best.speed_up:.2g}x faster, {times}"
+                yield f"{place}: {best.speed_up:.3g}x faster, {times}"
             else:
-                yield f"{place}: {1 / best.speed_up:.2g}x SLOWER, {times}: {_reason(layer)}"
+                yield f"{place}: {1 / best.speed_up:.3g}x SLOWER, {times}: {_reason(layer)}"
 
     def as_json(self) -> dict[str, Any]:
         """Plain values."""

@@ -45,7 +45,9 @@ def exported_remarks(files: Sequence[Exported], artifact_bytes: int) -> tuple[st
         remarks.append(f"{one.part} holds {counts}")
     held = {type for one in files for type in one.holds}
     if "int8" in held:
-        remarks.append("int8: weights were rounded again, and products run in int8")
+        remarks.append(
+            "int8: weights were rounded again (an MPO as its matrix), and products run in int8"
+        )
     elif held & _INTEGERS:
         remarks.append(
             "few bits: int2 to int4 are in uint4, int5 to int8 in uint8, the next types of ONNX; a "
