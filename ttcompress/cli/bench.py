@@ -33,6 +33,8 @@ def bench(
 ) -> None:
     """Time FILE's recurrent layers beside dense ones, in torch and ONNX Runtime, float and int8.
 
+    Where the compressed layer is the slower one, it says so, and why. Needs the extra onnx.
+
     \b
     Example:
       ttcompress bench charlm.mps.safetensors --batch 1,8
