@@ -16,10 +16,13 @@ from ttcompress.cli import app
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+DEPLOY = re.search(r"^## Deploy\n.*?(?=^## )", README, re.MULTILINE | re.DOTALL)[0]
+"""Needs the extra `onnx`; the rest does not."""
+REST = README.replace(DEPLOY, "")
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+def blocks(language: str, text: str = REST) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +50,10 @@ def test_console_blocks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "120")
     sessions = [step for block in blocks("console") for step in session(block)]
     assert len(sessions) >= 5
+    replay(sessions)
+
+
+def replay(sessions: list[tuple[list[str], str]]) -> None:
     for (program, *arguments), shown in sessions:
         assert program == "ttcompress"
         result = CliRunner().invoke(app, arguments)
@@ -66,6 +73,20 @@ def test_python_blocks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ours = model.state_dict()[name].numpy()
     np.testing.assert_allclose(scope["matrix"], ours, atol=1e-6)
     assert isinstance(scope["state_dict"][name], torch.Tensor)  # type: ignore[index]
+
+
+def test_the_blocks_of_deploy(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file that the session exports is the one that Python streams through."""
+    pytest.importorskip("onnxruntime", reason="the README's section Deploy needs the extra onnx")
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("COLUMNS", "120")
+    sessions = [step for block in blocks("console", DEPLOY) for step in session(block)]
+    assert [arguments[1] for arguments, _ in sessions] == ["decompose", "export"]
+    replay(sessions)
+    (streaming,) = blocks("python", DEPLOY)
+    scope: dict[str, object] = {}
+    exec(compile(streaming, "README.md", "exec"), scope)
+    assert len(scope["streamed"]) == 40  # type: ignore[arg-type]
 
 
 def test_every_command_and_exit_code_is_in_the_readme() -> None:

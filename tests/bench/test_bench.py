@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from functools import partial
 from pathlib import Path
+from time import sleep
 
 import numpy as np
 import pytest
@@ -11,7 +14,7 @@ from torch import nn
 
 import ttcompress
 from ttcompress.bench.model import DENSE, SMALL, Benchmark, Layer, Measured
-from ttcompress.bench.timing import LEAST, Timing, timings
+from ttcompress.bench.timing import CLOCKS, LEAST, Timing, clock_for, timings
 
 pytest.importorskip("onnxruntime")
 
@@ -51,18 +54,31 @@ def test_what_onnx_cannot_run_is_left_out() -> None:
     assert dense_int8(dense_model(KINDS["gru"])) is None
 
 
-def test_calls_take_turns_until_each_was_timed_often_enough() -> None:
+@pytest.mark.parametrize("clock", CLOCKS)
+def test_calls_take_turns_until_each_was_timed_often_enough(clock) -> None:
     order: list[str] = []
     calls = {name: lambda name=name: order.append(name) for name in "ab"}
-    found = timings(calls, seconds=0.0)
+    found = timings(calls, 0.0, clock)
     assert all(timing.calls >= LEAST for timing in found.values())
     assert all(t.low <= t.median <= t.high for t in found.values())
     assert order[:3] == ["a", "b", "a"]
 
 
+def test_waiting_is_time_on_the_wall_alone() -> None:
+    calls = {"sleep": partial(sleep, 0.0005)}
+    assert timings(calls, 0.0, "wall")["sleep"].median >= 0.5
+    assert timings(calls, 0.0, "processor")["sleep"].median < 0.5
+
+
+def test_one_thread_is_timed_by_what_it_worked() -> None:
+    assert clock_for(1) == ("processor" if os.name == "posix" else "wall")
+    assert clock_for(2) == "wall"
+
+
 @pytest.mark.slow
 def test_every_way_is_timed_with_every_batch(tiny_artifact: Path) -> None:
     found = ttcompress.bench(tiny_artifact, batches=(1, 2), steps=3, seconds=0.2)
+    assert found.clock == clock_for(1)
     assert [(row.batch, row.run) for row in found.rows] == [
         (batch, run) for batch in (1, 2) for run in (*DENSE, *SMALL)
     ]
@@ -81,7 +97,7 @@ def benchmark(dense: float, small: float, fewer: float = 8.0) -> Benchmark:
         row(SMALL[0], 9.0),
         row(SMALL[1], small),
     )
-    return Benchmark(35, 1, (Layer("lstm", 64, fewer),), rows)
+    return Benchmark(35, 1, "wall", (Layer("lstm", 64, fewer),), rows)
 
 
 def test_the_fastest_of_each_side_are_compared() -> None:

@@ -4,7 +4,8 @@
 
 One layer, input = hidden, both matrices at middle rank hidden / 16, 35 steps, one thread: the dense
 LSTM and its int8, a Scan of the fewest operations written by hand, and the exported one. All of a
-row take turns; times are medians.
+row take turns; times are medians of the milliseconds that the one thread worked, so that what else
+runs on the machine, which would interrupt long calls more often than short ones, does not count.
 """
 
 from __future__ import annotations
@@ -28,8 +29,6 @@ from ttcompress.plan.layout import Layout
 from ttcompress.trains.train import Train
 
 STEPS, DIVISOR, SECONDS = 35, 16, 4.0
-WANTED = {650: (8, 2), 1024: (18, 4), 1500: (40, 6)}
-"""At batch 1: times faster than the dense LSTM, and than its int8."""
 
 
 def exported(dense: nn.LSTM) -> tuple[ModelProto, ModelProto]:
@@ -131,20 +130,18 @@ def calls(hidden: int, batch: int) -> dict[str, Callable[[], object]]:
 
 
 def main() -> None:
-    """Print the table."""
+    """Print the table, in Markdown."""
     columns = ("dense", "dense int8", "hand", "ours", "hand int8", "ours int8")
-    print("hidden batch " + "".join(f"{name:>11}" for name in columns), end="")
-    print("  ours/hand  int8  dense/int8 ours  int8/int8 ours  wanted")
+    ratios = (("dense", "ours"), ("dense", "ours int8"), ("dense int8", "ours int8"))
+    print(f"| hidden | batch | {' | '.join(columns)} | {' | '.join(map('/'.join, ratios))} |")
+    print("|--:" * (2 + len(columns) + len(ratios)) + "|")
     for hidden in (256, 650, 1024, 1500):
         for batch in (1, 8):
-            ms = {n: t.median for n, t in timings(calls(hidden, batch), SECONDS).items()}
-            print(f"{hidden:6}{batch:6} " + "".join(f"{ms[n]:11.3f}" for n in columns), end="")
-            print(f"{ms['ours'] / ms['hand']:11.2f}", end="")
-            print(f"{ms['ours int8'] / ms['hand int8']:6.2f}", end="")
-            print(f"{ms['dense'] / ms['ours int8']:15.1f}x", end="")
-            print(f"{ms['dense int8'] / ms['ours int8']:14.1f}x", end="")
-            wanted = WANTED.get(hidden) if batch == 1 else None
-            print(f"   {wanted[0]}x, {wanted[1]}x" if wanted else "", flush=True)
+            found = timings(calls(hidden, batch), SECONDS, "processor")
+            ms = {name: timing.median for name, timing in found.items()}
+            cells = [f"{hidden}", f"{batch}", *(f"{ms[name]:.3f}" for name in columns)]
+            cells += [f"{ms[slow] / ms[fast]:.1f}x" for slow, fast in ratios]
+            print(f"| {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -19,16 +19,36 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> None:
         Measured("lstm", 1, run, Timing(median, median, median, 9), 3.0 / median, 1000)
         for run, median in ((DENSE[0], 3.0), (SMALL[0], 1.0))
     )
-    found = Benchmark(5, 1, (Layer("lstm", 8, 4.0),), rows)
+    found = Benchmark(5, 1, "wall", (Layer("lstm", 8, 4.0),), rows)
     monkeypatch.setattr(way, "measure", lambda *_: (found.layers, found.rows))
 
 
 def test_bench_prints_a_table_and_a_verdict(run, tiny_artifact) -> None:
     result = run("bench", tiny_artifact, "--steps", "5", "--batch", "1")
     lines = result.out.splitlines()
-    assert lines[0] == f"{tiny_artifact}: 5 steps, 1 thread"
+    assert lines[0] == str(tiny_artifact)
     assert lines[2].split() == ["layer", "batch", "run", "ms", "quartiles", "speed-up", "bytes"]
+    assert "time of 5 steps on 1 thread of this machine" in result.out
     assert lines[-1].startswith("lstm, batch 1: 3x faster, 1 ms (torch compressed)")
+
+
+def test_report_shows_it_and_leaves_the_file(run, folder, tiny_artifact) -> None:
+    before = tiny_artifact.read_bytes()
+    result = run("report", tiny_artifact, "--bench")
+    assert result.out.splitlines()[-1].startswith("lstm, batch 1: 3x faster")
+    assert "torch dense" in result.out
+    page = run("report", tiny_artifact, "--bench", "--as", "markdown").out
+    assert "| lstm | 1 | torch dense | 3.000 |" in page
+    assert "\n- lstm, batch 1: 3x faster" in page
+    assert run("report", tiny_artifact, "--bench", "--json").json["bench"]["speed_up"] == 3.0
+    assert run("report", tiny_artifact, "--json").json["bench"] is None
+    assert tiny_artifact.read_bytes() == before
+
+
+def test_report_of_several_files_names_each(run, tiny_artifact) -> None:
+    result = run("report", tiny_artifact, tiny_artifact, "--bench")
+    verdict = f"{tiny_artifact}: lstm, batch 1: 3x faster"
+    assert sum(line.startswith(verdict) for line in result.out.splitlines()) == 2
 
 
 @pytest.mark.parametrize(("wanted", "code"), [("2.5", 0), ("3.5", 4)])

@@ -14,7 +14,7 @@ def test_export_prints_a_table_and_writes_the_file(run, folder, tiny_artifact) -
     lines = result.out.splitlines()
     assert lines[2].split() == ["part", "inputs", "outputs", "bytes", "difference", "largest"]
     assert lines[3].startswith("lstm")
-    assert any("few bits are widened to float32 once" in line for line in lines)
+    assert any("int5 to int8 in uint8, the next types of ONNX" in line for line in lines)
     assert (folder / "tiny.onnx").stat().st_size > 0
 
 

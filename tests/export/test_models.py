@@ -1,4 +1,4 @@
-"""Whole models exported by a task or in a user's module, and every refusal on the way."""
+"""Whole models exported in a user's module, and every refusal on the way."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ import ttcompress
 from ttcompress.export import checking
 from ttcompress.export import run as way
 
-ROOT = Path(__file__).parents[2]
 WORDS = (torch.randint(40, (3, 5), generator=torch.Generator().manual_seed(0)),)
 SMALL = {"budget": {"factor": 2}, "store": "int8"}
 AXES = ({0: "batch", 1: "time"},)
@@ -90,19 +89,6 @@ def test_a_tied_matrix_is_in_the_file_once(compressed, tmp_path) -> None:
         (made,) = ttcompress.export(small, tmp_path / "m.onnx", module=own, overwrite=True)
         counts.append(made.holds["uint8"])
     assert counts[0] - counts[1] == 40 * 16
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("sample", "states"), [("charlm", ("h0", "c0")), ("highlighter", ())], ids=lambda v: str(v)
-)
-def test_the_samples_are_exported_by_their_tasks(sample, states, tmp_path) -> None:
-    model = ttcompress.compress(ROOT / "sample_models" / f"{sample}.pt", "fast")
-    (made,) = ttcompress.export(model, tmp_path / "m.onnx", task=sample)
-    assert made.inputs == ("input", *states)
-    assert made.largest_difference < 1e-4
-    (int8,) = ttcompress.export(model, tmp_path / "8.onnx", task=sample, quantize="int8")
-    assert int8.holds["int8"] > 10 * int8.holds["float"]
 
 
 def test_a_model_that_differs_from_torch_is_not_kept(compressed, tmp_path, monkeypatch) -> None:

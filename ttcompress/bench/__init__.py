@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ttcompress.artifact import CompressedModel, load
 from ttcompress.bench.model import Benchmark, Layer, Measured
-from ttcompress.bench.timing import Timing
+from ttcompress.bench.timing import Timing, clock_for
 from ttcompress.errors import RecipeError
 from ttcompress.export import require_onnx
 from ttcompress.progress import Progress, silent
@@ -26,7 +26,8 @@ def bench(
 ) -> Benchmark:
     """Time each recurrent layer, dense and compressed, in torch and in ONNX Runtime.
 
-    All ways take turns, so that a busy machine slows all of them. The dense weights are rebuilt
+    All ways take turns, so that a busy machine slows all of them; one thread is timed by what it
+    worked. The dense weights are rebuilt
     from the artifact: of the original's shapes, and so of its cost.
 
     Args:
@@ -48,6 +49,7 @@ def bench(
         if value < 1:
             raise RecipeError(f"bench: {name} is {value}, and 1 is the least. Give more.")
     compressed = source if isinstance(source, CompressedModel) else load(source)
-    conditions = Conditions(tuple(batches), steps, threads, seconds)
+    clock = clock_for(threads)
+    conditions = Conditions(tuple(batches), steps, threads, seconds, clock)
     layers, rows = measure(compressed, conditions, progress)
-    return Benchmark(steps, threads, tuple(layers), tuple(rows))
+    return Benchmark(steps, threads, clock, tuple(layers), tuple(rows))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ttcompress.bench.timing import Timing
+from ttcompress.bench.timing import Clock, Timing
 
 DENSE = ("torch dense", "onnx dense", "onnx dense int8")
 SMALL = ("torch compressed", "onnx compressed", "onnx compressed int8")
@@ -47,6 +47,7 @@ class Benchmark:
 
     steps: int
     threads: int
+    clock: Clock
     layers: tuple[Layer, ...]
     rows: tuple[Measured, ...]
 
@@ -64,9 +65,9 @@ class Benchmark:
                 f"({dense.run})"
             )
             if best.speed_up >= 1:
-                yield f"{place}: {best.speed_up:.2g}x faster, {times}"
+                yield f"{place}: {best.speed_up:.3g}x faster, {times}"
             else:
-                yield f"{place}: {1 / best.speed_up:.2g}x SLOWER, {times}: {_reason(layer)}"
+                yield f"{place}: {1 / best.speed_up:.3g}x SLOWER, {times}: {_reason(layer)}"
 
     def as_json(self) -> dict[str, Any]:
         """Plain values."""

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ttcompress.artifact import CompressedModel
 from ttcompress.bench.dense import dense_int8, dense_model
 from ttcompress.bench.model import DENSE, SMALL, Layer, Measured
-from ttcompress.bench.timing import timings
+from ttcompress.bench.timing import Clock, timings
 from ttcompress.export.checking import start_session
 from ttcompress.export.run import Made, Wanted, make
 from ttcompress.export.stacks import recurrent_parts, stored_names
@@ -37,6 +37,7 @@ class Conditions:
     steps: int
     threads: int
     seconds: float
+    clock: Clock
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +76,7 @@ def _measured(
     x = torch.randn(at.steps, batch, stack.input_size, generator=generator)
     with _threads(at.threads), torch.inference_mode():
         calls = {name: runner.call(x) for name, runner in runners.items()}
-        times = timings(calls, at.seconds)
+        times = timings(calls, at.seconds, at.clock)
     fastest = min(times[name].median for name in DENSE if name in times)
     for name, time in times.items():
         yield Measured(part, batch, name, time, fastest / time.median, runners[name].bytes)

@@ -22,6 +22,10 @@ Artifacts = Annotated[
 Notation = Annotated[
     str, typer.Option("--as", metavar="table|json|markdown", help="How to write the report.")
 ]
+Timed = Annotated[
+    bool,
+    typer.Option("--bench", help="Time it here too, as `bench` does; the file stays as it is."),
+]
 Against = Annotated[
     Path, typer.Option("--against", metavar="MODEL", help="The checkpoint it was made from.")
 ]
@@ -33,7 +37,9 @@ DIFFERENT = 1
 
 
 @flattened
-def report(files: Artifacts = None, notation: Notation = "table", *, talk: Talk) -> None:
+def report(
+    files: Artifacts = None, notation: Notation = "table", timed: Timed = False, *, talk: Talk
+) -> None:
     """Show what was done to a model, from the compressed file alone.
 
     Several files, or none (those in this folder), are set side by side.
@@ -43,11 +49,14 @@ def report(files: Artifacts = None, notation: Notation = "table", *, talk: Talk)
       ttcompress report charlm.mps.safetensors --as markdown > charlm.md
     """
     from ttcompress.cli import console
+    from ttcompress.report.bench import bench_remarks
     from ttcompress.report.markdown import report_markdown
     from ttcompress.report.tables import comparison_table
 
     talk, notation = _agreed(talk, notation)
     found = _load_reports(files, talk)
+    if timed:
+        found = [(path, _timed(path, one, talk)) for path, one in found]
     sizes = [(str(path), one, path.stat().st_size) for path, one in found]
     if notation == "markdown":
         console.text("\n".join(report_markdown(*entry) for entry in sizes))
@@ -56,7 +65,8 @@ def report(files: Artifacts = None, notation: Notation = "table", *, talk: Talk)
     elif talk.json:
         console.document({"reports": [{"file": name, **one.as_json()} for name, one, _ in sizes]})
     else:
-        console.show("", [comparison_table(sizes)])
+        lines = [f"{name}: {line}" for name, one, _ in sizes for line in bench_remarks(one.bench)]
+        console.show("", [comparison_table(sizes)], lines)
 
 
 @flattened
@@ -128,6 +138,15 @@ def _load_reports(files: list[Path] | None, talk: Talk) -> list[tuple[Path, Repo
     if not found:
         raise InputError(f"{Path.cwd()}: no compressed model in this folder. Give a FILE.")
     return found
+
+
+def _timed(path: Path, report: Report, talk: Talk) -> Report:
+    """The report with what `bench` finds on this machine."""
+    from ttcompress.bench import bench
+    from ttcompress.cli import console
+
+    with console.progress(talk) as progress:
+        return replace(report, bench=bench(path, progress=progress).as_json())
 
 
 def _say_left_out(error: ArtifactError, talk: Talk) -> None:

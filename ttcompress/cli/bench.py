@@ -33,23 +33,24 @@ def bench(
 ) -> None:
     """Time FILE's recurrent layers beside dense ones, in torch and ONNX Runtime, float and int8.
 
+    Where the compressed layer is the slower one, it says so, and why. Needs the extra onnx.
+
     \b
     Example:
       ttcompress bench charlm.mps.safetensors --batch 1,8
     """
     batches = _numbers(batch)
     from ttcompress.bench import bench as measure
-    from ttcompress.bench.tables import bench_table
     from ttcompress.cli import console
+    from ttcompress.report.bench import bench_remarks, bench_tables
 
     with console.progress(talk) as progress:
         found = measure(file, batches=batches, steps=steps, threads=threads, progress=progress)
+    plain = found.as_json()
     if talk.json:
-        console.document(found.as_json())
+        console.document(plain)
     else:
-        title = f"{file}: {steps} steps, {threads} thread{'s' if threads > 1 else ''}"
-        base = "speed-up: over the fastest dense run with that batch, int8 included"
-        console.show(title, [bench_table(found)], [base, *found.remarks()])
+        console.show(str(file), bench_tables(plain), bench_remarks(plain))
     if min_speedup is not None and found.speed_up < min_speedup:
         console.say(
             f"limit broken: min_speedup {min_speedup:g} asked, {found.speed_up:.3g} found", talk

@@ -93,13 +93,15 @@ def decompose(
 def show_report(title: str, path: Path, report: Report, talk: Talk) -> None:
     """One report as JSON or as tables."""
     from ttcompress.cli import console
+    from ttcompress.report.bench import bench_remarks, bench_tables
     from ttcompress.report.tables import report_remarks, totals_table, weights_table
 
     if talk.json:
         console.document(report.as_json())
     else:
-        tables = [weights_table(report), totals_table(report.totals)]
-        console.show(title, tables, report_remarks(report, path.stat().st_size))
+        tables = [weights_table(report), totals_table(report.totals), *bench_tables(report.bench)]
+        lines = (*report_remarks(report, path.stat().st_size), *bench_remarks(report.bench))
+        console.show(title, tables, lines)
 
 
 def default_name(model: Path, format: str) -> str:

@@ -43,7 +43,8 @@ def export(
 ) -> None:
     """Write FILE for ONNX Runtime, with any length and batch, after comparing it with torch.
 
-    With a task it is the whole model; without one, each recurrent layer by itself.
+    With a task it is the whole model; without one, each recurrent layer by itself. Needs the extra
+    onnx.
 
     \b
     Example:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from ttcompress.export import Exported
 from ttcompress.report.tables import Column, Table
 
-_FEW_BITS = ("uint4", "uint8", "float16", "bfloat16")
+_INTEGERS = {"uint4", "uint8"}
+_HALVES = {"float16", "bfloat16"}
 
 
 def exported_table(files: Sequence[Exported]) -> Table:
@@ -44,9 +45,16 @@ def exported_remarks(files: Sequence[Exported], artifact_bytes: int) -> tuple[st
         remarks.append(f"{one.part} holds {counts}")
     held = {type for one in files for type in one.holds}
     if "int8" in held:
-        remarks.append("int8: weights were rounded again, and products run in int8")
-    elif held.intersection(_FEW_BITS):
-        remarks.append("few bits are widened to float32 once, as a runtime loads the file")
+        remarks.append(
+            "int8: weights were rounded again (an MPO as its matrix), and products run in int8"
+        )
+    elif held & _INTEGERS:
+        remarks.append(
+            "few bits: int2 to int4 are in uint4, int5 to int8 in uint8, the next types of ONNX; a "
+            "runtime widens them to float32 once, as it loads the file"
+        )
+    elif held & _HALVES:
+        remarks.append("16 bits: a runtime widens them to float32 once, as it loads the file")
     return (
         *remarks,
         f"{artifact_bytes:,} bytes compressed -> {sum(one.bytes for one in files):,} bytes of ONNX",

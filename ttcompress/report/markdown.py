@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ttcompress.report.bench import bench_remarks, bench_tables
 from ttcompress.report.model import Report
 from ttcompress.report.tables import Table, report_remarks, totals_table, weights_table
 
@@ -12,11 +13,12 @@ _SPECIAL = str.maketrans({"|": "\\|", "*": "\\*", "_": "\\_", "`": "\\`", "<": "
 
 def report_markdown(title: str, report: Report, file_bytes: int) -> str:
     """A report as a page with a heading: its tables, then its remarks as a list."""
+    tables = (weights_table(report), totals_table(report.totals), *bench_tables(report.bench))
+    remarks = (*report_remarks(report, file_bytes), *bench_remarks(report.bench))
     parts = [
         f"# {_escaped(title)}",
-        table_markdown(weights_table(report)),
-        table_markdown(totals_table(report.totals)),
-        "\n".join(f"- {_escaped(line)}" for line in report_remarks(report, file_bytes)),
+        *map(table_markdown, tables),
+        "\n".join(f"- {_escaped(line)}" for line in remarks),
     ]
     return "\n\n".join(parts) + "\n"
 
