@@ -179,6 +179,7 @@ def _scope_rows(name: str, scope: Scope) -> Iterator[tuple[str, ...]]:
 
 def comparison_table(reports: Sequence[tuple[str, Report, int]]) -> Table:
     """Files side by side; each comes with its name and its size in bytes."""
+    measured = any(report.metrics for _, report, _ in reports)
     columns = (
         Column("file", name=True),
         Column("format"),
@@ -187,12 +188,13 @@ def comparison_table(reports: Sequence[tuple[str, Report, int]]) -> Table:
         Column("weights", right=True),
         Column("multiply-adds", right=True),
         Column("largest error", right=True),
+        *((Column("metric", right=True),) if measured else ()),
         Column("limits"),
     )
-    return Table(columns, tuple(_file_row(*entry) for entry in reports))
+    return Table(columns, tuple(_file_row(*entry, measured) for entry in reports))
 
 
-def _file_row(name: str, report: Report, file_bytes: int) -> tuple[str, ...]:
+def _file_row(name: str, report: Report, file_bytes: int, measured: bool) -> tuple[str, ...]:
     weights = report.totals["weights"]
     fewer = times_fewer(weights.multiply_adds_before, weights.multiply_adds_after)
     formats = dict.fromkeys(weight.format for weight in report.weights)
@@ -205,5 +207,12 @@ def _file_row(name: str, report: Report, file_bytes: int) -> tuple[str, ...]:
         f"{weights.compression_factor:.2f}x",
         f"{fewer:.2f}x",
         error_text(max((w.relative_error for w in report.weights), default=0.0)),
+        *((_counting_metric(report),) if measured else ()),
         "BROKEN" if False in verdicts else "kept" if verdicts else "-",
     )
+
+
+def _counting_metric(report: Report) -> str:
+    """The first one with its name: files may have been measured by different tasks."""
+    name, found = next(iter((report.metrics or {}).items()), ("", None))
+    return "-" if found is None else f"{name} {found['after']:.4g}"
