@@ -13,7 +13,7 @@ from ttcompress.report.asked import answers, times_fewer
 from ttcompress.report.model import Json, Report
 from ttcompress.report.tables import Column, Table, error_text
 
-_UNITS = ((1_000_000_000, "GB"), (1_000_000, "MB"), (1_000, "kB"))
+_UNITS = ((1_000_000_000_000, "TB"), (1_000_000_000, "GB"), (1_000_000, "MB"), (1_000, "kB"))
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,8 @@ def bytes_text(count: int) -> str:
     ('490 kB', '3.55 MB', '812 bytes')
     """
     for unit, name in _UNITS:
-        if count >= unit:
-            return (
-                f"{count / unit:.3g} {name}"
-                if count < 999.5 * unit
-                else f"{count / unit:,.0f} {name}"
-            )
+        if count >= 0.9995 * unit:
+            return f"{count / unit:.3g} {name}"
     return f"{count} bytes"
 
 
