@@ -13,7 +13,7 @@ def bench_table(found: Benchmark) -> Table:
         Column("batch", right=True),
         Column("run", name=True),
         Column("ms", right=True),
-        Column("quartiles", right=True),
+        Column("quartiles", right=True, name=True, spare=1),
         Column("speed-up", right=True),
         Column("bytes", right=True),
     )

@@ -177,7 +177,7 @@ def _short(name: str) -> str:
     """A name on one line; of one too long, both ends.
 
     >>> _short("encoder.layers.0.recurrent.weight_hh_l0_reverse")
-    'encoder.layers.0…weight_hh_l0_rev'
+    'encoder.layers.0…ht_hh_l0_reverse'
     """
     line = " ".join(name.split())
     half = (_LONGEST - 1) // 2

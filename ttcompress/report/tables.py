@@ -15,11 +15,16 @@ NOT_MEASURED = "accuracy not measured: add --task"
 
 @dataclass(frozen=True)
 class Column:
-    """A column's heading; numbers stand at the right, and a name is not to be broken."""
+    """A column's heading; numbers stand at the right, and a name is not to be broken.
+
+    Where all columns together are too wide, those with the highest `spare` are left out first, and
+    those with 0 never.
+    """
 
     heading: str
     right: bool = False
     name: bool = False
+    spare: int = 0
 
 
 @dataclass(frozen=True)
@@ -36,11 +41,11 @@ def weights_table(report: Report | PlanReport) -> Table:
     columns = (
         Column("weight", name=True),
         Column("format", name=True),
-        Column("modes"),
+        Column("modes", name=True, spare=1),
         Column("ranks"),
         Column("store", name=True),
-        Column("params before", right=True),
-        Column("params after", right=True),
+        Column("params before", right=True, spare=3),
+        Column("params after", right=True, spare=2),
         Column("bytes after", right=True),
         Column(error, right=True),
     )
@@ -182,12 +187,12 @@ def comparison_table(reports: Sequence[tuple[str, Report, int]]) -> Table:
     measured = any(report.metrics for _, report, _ in reports)
     columns = (
         Column("file", name=True),
-        Column("format"),
+        Column("format", spare=2),
         Column("bytes", right=True),
         Column("file", right=True),
-        Column("weights", right=True),
-        Column("multiply-adds", right=True),
-        Column("largest error", right=True),
+        Column("weights", right=True, spare=4),
+        Column("multiply-adds", right=True, spare=3),
+        Column("largest error", right=True, spare=1),
         *((Column("metric", right=True),) if measured else ()),
         Column("limits"),
     )
