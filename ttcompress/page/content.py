@@ -69,7 +69,7 @@ def _accuracy(report: Report) -> Headline:
     if not report.metrics:
         return Headline("accuracy", "not measured", "add --task")
     name, found = next(iter(report.metrics.items()))
-    share = f" ({found['drop'] / abs(found['before']):.1%})" if found["before"] else ""
+    share = f" ({found['drop'] / abs(found['before']):.2%})" if found["before"] else ""
     return Headline(
         name,
         f"{found['after']:.4g}",

@@ -112,5 +112,6 @@ def _spectra(report: Report) -> Iterator[Figure]:
 def _drift(report: Report) -> Figure:
     layers = {content.layer_name(prefix): found for prefix, found in report.drift.items()}
     return Figure(
-        "Difference of the outputs", Markup(pictures.drift("Drift over the steps", layers))
+        "Hidden-state drift, relative, over the steps",
+        Markup(pictures.drift("Drift over the steps", layers)),
     )
