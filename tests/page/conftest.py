@@ -8,7 +8,7 @@ import pytest
 
 from ttcompress.report.model import CutSpectrum, KeptReport, Report, Scope, WeightReport
 
-HOSTILE = '<script>alert("x")</script> $\\frac{ & \u2603 <b>'
+HOSTILE = '$\\frac$ <script>alert("x")</script> & <b> \u6f22'
 
 
 @pytest.fixture(scope="session")

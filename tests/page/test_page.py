@@ -12,9 +12,10 @@ import matplotlib
 import pytest
 
 from ttcompress.errors import MissingExtraError
-from ttcompress.page import report_page
+from ttcompress.page import pictures, report_page
 from ttcompress.page.content import bytes_text
 from ttcompress.page.palette import PALETTE
+from ttcompress.report.model import CutSpectrum
 from ttcompress.report.tables import NOT_MEASURED
 
 
@@ -76,15 +77,15 @@ def test_everything_is_said(page: str, said: str) -> None:
 
 
 def test_every_picture_is_there_and_says_what_it_is(page: str) -> None:
-    pictures = [picture["aria-label"] for picture in Elements(page).of("svg")]
-    assert pictures == [
+    labels = [picture["aria-label"] for picture in Elements(page).of("svg")]
+    assert labels == [
         "Bytes of each weight before and after",
         "Relative error of each weight and gate",
         "Drift over the steps",
         "Singular values of lstm.weight_hh_l0, cut 1 of 2, rank 4",
         "Singular values of lstm.weight_hh_l0, cut 2 of 2, rank 5",
     ]
-    assert page.count("<title>") == len(pictures) + 1
+    assert page.count("<title>") == len(labels) + 1
 
 
 def test_the_cut_is_drawn_where_it_is(page: str) -> None:
@@ -153,10 +154,22 @@ def test_an_infinite_error_is_drawn_at_the_end(full_report, weight) -> None:
     assert "nan" not in page.lower().replace("provenance", "")
 
 
+@pytest.mark.parametrize("values", [(2.0,), (0.0, 0.0), (1.0, 0.5)])
+def test_the_smallest_spectra_are_drawn(values: tuple[float, ...]) -> None:
+    cut = CutSpectrum(tuple(range(len(values))), values, 1)
+    assert "rank 1" in pictures.spectrum("a title", cut)
+
+
+def test_no_drift_and_an_endless_one_are_drawn() -> None:
+    for value in (0.0, float("inf")):
+        assert ">lstm<" not in pictures.drift("a title", {"lstm": {"1": value}})
+    assert ">lstm<" in pictures.drift("a title", {"lstm": {"1": 0.0}, "gru": {"1": 0.0}})
+
+
 def test_colours_of_a_picture_are_the_pages(page: str) -> None:
-    pictures = "".join(re.findall(r"<svg.*?</svg>", page, re.DOTALL))
-    assert "var(--after)" in pictures
-    assert not re.findall(r"#[0-9a-f]{6}\b", pictures)
+    drawn = "".join(re.findall(r"<svg.*?</svg>", page, re.DOTALL))
+    assert "var(--after)" in drawn
+    assert not re.findall(r"#[0-9a-f]{6}\b", drawn)
 
 
 def luminance(colour: str) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 
@@ -50,8 +50,7 @@ def sizes(title: str, bars: Sequence[Bar]) -> str:
 
 def errors(title: str, weights: Sequence[WeightReport], figures: Sequence[str]) -> str:
     """One line for each weight: its error as a bar, and a mark for each gate."""
-    found = [error for weight in weights for error in (weight.relative_error, *weight.gate_errors)]
-    most = max(filter(isfinite, found), default=0.0) or 1.0
+    most = _largest(error for w in weights for error in (w.relative_error, *w.gate_errors))
     gated = any(weight.gate_errors for weight in weights)
     top = _LEGEND if gated else 0.0
     height = top + len(weights) * _ROW
@@ -124,8 +123,7 @@ def drift(title: str, layers: Mapping[str, Mapping[str, float]]) -> str:
         axes.set_xscale("log")
         axes.set_xticks(steps, [f"{step}" for step in steps])
         axes.minorticks_off()
-        most = max(value for found in layers.values() for value in found.values())
-        axes.set_ylim(0, 1.1 * most or 1)
+        axes.set_ylim(0, 1.1 * _largest(v for found in layers.values() for v in found.values()))
         axes.margins(x=0.04)
         axes.set_xlabel("step")
         if told_apart:
@@ -133,6 +131,11 @@ def drift(title: str, layers: Mapping[str, Mapping[str, float]]) -> str:
 
     left, bottom, right, _ = AXES
     return picture(title, 170 + top, draw, (left, bottom, right, top))
+
+
+def _largest(values: Iterable[float]) -> float:
+    """Of the finite ones, and 1 where all are zero: something to measure by."""
+    return max(filter(isfinite, values), default=0.0) or 1.0
 
 
 def _heading(axes: Axes, top: float, name: str, figure: str) -> float:
