@@ -27,7 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (  # a room imports only from rows above i
     ("files", "recipe"),
     ("plan",),
     ("checkpoint", "report", "trains"),
-    ("compress",),
+    ("compress", "page"),
     ("artifact",),
     ("fitting", "limits", "modules", "restore"),
     ("tasks",),

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from ttcompress.inspection import inspect
     from ttcompress.limits import judged
     from ttcompress.modules.swap import load_into
+    from ttcompress.page import report_page
     from ttcompress.pipeline import compress, plan, tune_artifact
     from ttcompress.recipe import Recipe, load_recipe, parse_recipe, recipe_from, with_options
     from ttcompress.report.comparison import Comparison
@@ -87,6 +88,7 @@ __all__ = [
     "parse_recipe",
     "plan",
     "recipe_from",
+    "report_page",
     "restore",
     "tune_artifact",
     "verify",
@@ -118,6 +120,7 @@ _LAZY: dict[str, str] = {
     "parse_recipe": "ttcompress.recipe",
     "plan": "ttcompress.pipeline",
     "recipe_from": "ttcompress.recipe",
+    "report_page": "ttcompress.page",
     "restore": "ttcompress.restore",
     "tune_artifact": "ttcompress.pipeline",
     "verify": "ttcompress.verify",

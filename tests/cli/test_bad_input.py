@@ -274,12 +274,12 @@ TABLE = (
         "Give a FILE",
     ),
     Bad(
-        "a report in HTML",
-        lambda: ["report", "--as", "html"],
+        "a report in a folder that is not there",
+        lambda: ["report", GOOD, "--as", "html", "-o", "reports/model.html"],
         2,
-        "--as html",
-        "not in this version",
-        "--as markdown",
+        "reports/model.html",
+        "the folder reports does not exist",
+        "Create it first",
     ),
 )
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from ttcompress.cli import console
 from ttcompress.cli.options import Talk
 from ttcompress.progress import silent
+from ttcompress.report.tables import Column, Table
 
 
 @pytest.fixture
@@ -52,3 +53,58 @@ def test_bars_are_silent_where_stderr_is_no_terminal() -> None:
 def test_an_error_within_passes_through(terminal) -> None:
     with pytest.raises(KeyError), console.progress(Talk()):
         raise KeyError("lost")
+
+
+WIDE = Table(
+    (
+        Column("weight", name=True),
+        Column("params before", right=True, spare=2),
+        Column("modes", name=True, spare=1),
+        Column("error", right=True),
+    ),
+    (("lstm.weight_hh_l0", "1,048,576", "1024 x 256", "0.1234"),),
+)
+
+
+def drawn(table: Table, width: int, monkeypatch, encoding: str = "utf-8") -> list[str]:
+    file = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(console, "_stdout", lambda: Console(file=file, width=width))
+    console.show("", [table])
+    file.seek(0)
+    return [line.rstrip() for line in file.read().splitlines() if line]
+
+
+@pytest.mark.parametrize(
+    ("width", "cells", "left_out"),
+    [
+        (100, ["lstm.weight_hh_l0", "1,048,576", "1024 x 256", "0.1234"], None),
+        (45, ["lstm.weight_hh_l0", "1,048,576", "1024 x 256", "0.1234"], None),
+        (44, ["lstm.weight_hh_l0", "1024 x 256", "0.1234"], "params before"),
+        (34, ["lstm.weight_hh_l0", "0.1234"], "params before, modes"),
+    ],
+)
+def test_a_narrow_terminal_loses_what_is_spare_and_is_told(
+    width, cells, left_out, monkeypatch
+) -> None:
+    lines = drawn(WIDE, width, monkeypatch)
+    assert all(len(line) <= width for line in lines)
+    row = next(line for line in lines if line.startswith("lstm"))
+    assert " ".join(row.split()) == " ".join(cells)
+    told = " ".join(lines).split("not shown at this width: ")[1:]
+    assert told == ([left_out] if left_out else [])
+
+
+def test_where_nothing_is_spare_all_is_folded(monkeypatch) -> None:
+    lines = drawn(WIDE, 12, monkeypatch)
+    assert all(len(line) <= 12 for line in lines)
+    assert "".join(line.split()[0] for line in lines if "l" in line).count("lstm") == 1
+
+
+@pytest.mark.parametrize(
+    ("encoding", "shown"), [("utf-8", "█▄▁ ━━╸"), ("ascii", "841 ==-"), ("latin-1", "841 ==-")]
+)
+def test_blocks_are_plain_characters_where_they_cannot_be_shown(
+    encoding, shown, monkeypatch
+) -> None:
+    table = Table((Column("spectrum"), Column("lost")), (("█▄▁", "━━╸"),))
+    assert drawn(table, 80, monkeypatch, encoding)[-1].split() == shown.split()

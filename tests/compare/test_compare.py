@@ -97,13 +97,45 @@ def test_those_that_tie_all_win_and_direction_counts() -> None:
     assert lower.winners(row, lower.quantities[-1]) == ("b",)
 
 
-def test_the_table_is_narrow_enough_for_a_terminal(found) -> None:
-    (table,) = comparison_tables(found)
-    widths = [
-        max(len(c.heading), *(len(row[k]) for row in table.rows))
-        for k, c in enumerate(table.columns)
+def test_the_tables_are_narrow_enough_for_a_terminal(found) -> None:
+    for table in comparison_tables(found):
+        widths = [
+            max(len(c.heading), *(len(row[k]) for row in table.rows))
+            for k, c in enumerate(table.columns)
+            if not c.spare
+        ]
+        assert sum(widths) + len(widths) - 1 <= 80
+
+
+def bars(found: Comparison) -> list[tuple[str, ...]]:
+    return [row for table in comparison_tables(found)[1::2] for row in table.rows]
+
+
+def test_bars_are_of_what_was_lost_on_one_scale() -> None:
+    rows = (
+        Row(4, (Cell("a", relative_error=0.1), Cell("b", relative_error=0.4))),
+        Row(8, (Cell("a", relative_error=0.8), Cell("b", why="cannot"))),
+    )
+    assert bars(Comparison(Cell("dense"), rows, 35, {})) == [
+        ("a", "0.1", "━" * 4),
+        ("b", "0.4", "━" * 16),
+        ("a", "0.8", "━" * 32),
     ]
-    assert sum(widths) + 2 * (len(widths) - 1) <= 104
+
+
+@pytest.mark.parametrize(("higher_is_better", "lengths"), [(True, [0, 4, 32]), (False, [32, 0, 0])])
+def test_bars_of_a_metric_are_its_drop(higher_is_better, lengths) -> None:
+    cells = tuple(Cell(name, metric=m) for name, m in (("a", 0.95), ("b", 0.85), ("c", 0.5)))
+    found = Comparison(
+        Cell("dense", metric=0.9), (Row(4, cells),), 35, {}, "score", higher_is_better
+    )
+    shown = bars(found)
+    assert [(name, value) for name, value, _ in shown] == [
+        ("a", "0.95"),
+        ("b", "0.85"),
+        ("c", "0.5"),
+    ]
+    assert [len(bar) for _, _, bar in shown] == lengths
 
 
 def test_the_command_prints_one_document(case, monkeypatch, tmp_path) -> None:

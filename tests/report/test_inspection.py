@@ -22,12 +22,12 @@ def test_ranks_hold_their_share_of_the_energy() -> None:
 def test_the_fall_is_told_at_every_eighth() -> None:
     found = inspected(WEIGHT, Spectrum(tuple(2.0**-k for k in range(8))))
     assert found.fall == (1, 1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 32, 1 / 64, 1 / 128, 1 / 128)
-    assert spectra_table([found]).rows[0][-1] == "0.25 0.06 0.02"
+    assert spectra_table([found]).rows[0][-2:] == ("0.25 0.06 0.02", "█▄▂▁▁▁▁▁▁")
 
 
 def test_a_zero_weight_has_no_fall() -> None:
     found = inspected(WEIGHT, Spectrum((0.0,) * 8))
-    assert (found.fall, spectra_table([found]).rows[0][-1]) == ((), "zero")
+    assert (found.fall, spectra_table([found]).rows[0][-2:]) == ((), ("zero", "zero"))
 
 
 def test_a_built_spectrum_is_found_in_the_file(tmp_path) -> None:

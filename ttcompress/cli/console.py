@@ -23,6 +23,8 @@ from ttcompress.cli.options import Talk
 from ttcompress.errors import TTCompressError
 from ttcompress.launch import is_first
 from ttcompress.progress import Progress, silent
+from ttcompress.report.comparison import HALF, WHOLE
+from ttcompress.report.inspection import LEVELS
 from ttcompress.report.tables import Table
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 _PATIENCE = 1.0  # seconds without bars: shorter work needs none
 _WIDE = 100  # characters from which columns may stand apart
 _PIPE_WIDTH = 240
+_PLAIN = str.maketrans(dict(zip(LEVELS, "12345678", strict=True)) | {WHOLE: "=", HALF: "-"})
 _STAGES = {
     "spectra": "measuring spectra",
     "decompose": "decomposing",
@@ -58,7 +61,7 @@ def show(title: str, tables: Sequence[Table], lines: Sequence[str] = ()) -> None
     for table in tables:
         if table.rows:
             console.print()
-            console.print(_drawn(table, console.width))
+            _draw(console, table)
     if lines:
         console.print()
     for line in lines:
@@ -144,27 +147,55 @@ def _stderr() -> Console:
     return Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
-def _drawn(table: Table, width: int) -> RichTable:
-    """Names stay in one piece while the other columns, folded at their spaces, still fit."""
-    gap = 2 if width >= _WIDE else 1
+def _draw(console: Console, table: Table) -> None:
+    """A table whose names stay in one piece, without the columns that this width has no room for.
+
+    Where even that is too wide, everything is folded.
+    """
+    gap = 2 if console.width >= _WIDE and _least_width(table, 2) <= console.width else 1
+    narrow = table
+    while _least_width(narrow, gap) > console.width and any(c.spare for c in narrow.columns):
+        narrow = _without_most_spare(narrow)
+    fits = _least_width(narrow, gap) <= console.width
     drawn = RichTable(box=None, pad_edge=False, padding=(0, gap, 0, 0))
-    least = sum(_least_width(table, index) + gap for index in range(len(table.columns))) - gap
-    for column in table.columns:
+    for column in narrow.columns:
         drawn.add_column(
             column.heading,
             justify="right" if column.right else "left",
-            no_wrap=column.name and least <= width,
+            no_wrap=column.name and fits,
             overflow="fold",
         )
-    for row in table.rows:
-        drawn.add_row(*row)
-    return drawn
+    for row in narrow.rows:
+        drawn.add_row(*(_encodable(cell, console.encoding) for cell in row))
+    console.print(drawn)
+    left_out = [column.heading for column in table.columns if column not in narrow.columns]
+    if left_out:
+        console.print(f"not shown at this width: {', '.join(left_out)}", style="dim")
 
 
-def _least_width(table: Table, index: int) -> int:
-    """Characters of a column's longest word, or of its longest cell where that is a name."""
-    cells = [table.columns[index].heading, *(row[index] for row in table.rows)]
-    pieces = (
-        cells if table.columns[index].name else [word for cell in cells for word in cell.split()]
-    )
-    return max(map(len, pieces))
+def _without_most_spare(table: Table) -> Table:
+    most = max(column.spare for column in table.columns)
+    places = [k for k, column in enumerate(table.columns) if column.spare < most]
+    columns = tuple(table.columns[k] for k in places)
+    return Table(columns, tuple(tuple(row[k] for k in places) for row in table.rows))
+
+
+def _least_width(table: Table, gap: int) -> int:
+    """Characters that a table needs so that nothing is folded but at spaces, and names nowhere."""
+    widths = (_least_column_width(table, index) for index in range(len(table.columns)))
+    return sum(widths) + gap * (len(table.columns) - 1)
+
+
+def _least_column_width(table: Table, index: int) -> int:
+    cells = [row[index] for row in table.rows]
+    pieces = cells if table.columns[index].name else [w for cell in cells for w in cell.split()]
+    return max(map(len, [*table.columns[index].heading.split(), *pieces]))
+
+
+def _encodable(cell: str, encoding: str) -> str:
+    """Blocks and lines as plain characters where the output cannot show them."""
+    try:
+        cell.encode(encoding)
+    except UnicodeEncodeError:
+        return cell.translate(_PLAIN)
+    return cell

@@ -31,9 +31,9 @@ def assignments_table(assignments: Iterable[Assignment]) -> Table:
     """One row for each weight, with the rule that takes it."""
     columns = (
         Column("weight", name=True),
-        Column("role"),
-        Column("shape", right=True),
-        Column("rule"),
+        Column("role", spare=2),
+        Column("shape", right=True, name=True, spare=1),
+        Column("rule", name=True),
         Column("format"),
         Column("modes"),
         Column("ranks"),

@@ -16,7 +16,7 @@ def bench_tables(found: Json | None) -> tuple[Table, ...]:
         Column("batch", right=True),
         Column("run", name=True),
         Column("ms", right=True),
-        Column("quartiles", right=True),
+        Column("quartiles", right=True, name=True, spare=1),
         Column("speed-up", right=True),
         Column("bytes", right=True),
     )

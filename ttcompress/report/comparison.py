@@ -8,6 +8,9 @@ from dataclasses import asdict, dataclass
 from ttcompress.report.model import Json
 from ttcompress.report.tables import Column, Table
 
+BAR_WIDTH = 32
+WHOLE, HALF = "━", "╸"
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -112,23 +115,70 @@ def _plain(cell: Cell) -> Json:
 
 
 def comparison_tables(found: Comparison) -> list[Table]:
-    """One table for all factors: a line for each quantity, a column for each method."""
-    methods = [cell.method for cell in found.rows[0].cells] if found.rows else []
-    headings = ["factor", "of", "dense", *methods, "best"]
-    columns = tuple(
-        Column(heading, right=heading not in ("of", "best"), name=heading == "of")
-        for heading in headings
+    """For each factor a line for each quantity, a column for each method; below it, bars."""
+    most = max((_lost(found, cell) for row in found.rows for cell in row.cells), default=0.0) or 1.0
+    return [
+        table
+        for row in found.rows
+        for table in (_quantities_table(found, row), _bars_table(found, row, most))
+    ]
+
+
+def _quantities_table(found: Comparison, row: Row) -> Table:
+    columns = (
+        Column(f"factor {row.factor:g}", name=True),
+        Column("dense", right=True, spare=1),
+        *(Column(cell.method, right=True) for cell in row.cells),
+        Column("best", spare=2),
     )
-    return [Table(columns, tuple(_lines(found)))]
+    return Table(columns, tuple(_lines(found, row)))
 
 
-def _lines(found: Comparison) -> Iterator[tuple[str, ...]]:
-    for row in found.rows:
-        for k, quantity in enumerate(found.quantities):
-            values = [_text(getattr(cell, quantity.field)) for cell in (found.dense, *row.cells)]
-            winners = found.winners(row, quantity)
-            best = " ".join(winners) if len(winners) < 3 else f"{len(winners)} alike"
-            yield (f"{row.factor:g}" if k == 0 else "", quantity.title, *values, best)
+def _lines(found: Comparison, row: Row) -> Iterator[tuple[str, ...]]:
+    for quantity in found.quantities:
+        values = [_text(getattr(cell, quantity.field)) for cell in (found.dense, *row.cells)]
+        winners = found.winners(row, quantity)
+        best = " ".join(winners) if len(winners) < 3 else f"{len(winners)} alike"
+        yield (quantity.title, *values, best)
+
+
+def _bars_table(found: Comparison, row: Row, most: float) -> Table:
+    """What each method loses, on one scale for all factors: of the metric, or else the error."""
+    columns = (
+        Column(f"factor {row.factor:g}", name=True),
+        Column(found.metric or "error", right=True),
+        Column("lost", name=True),
+    )
+    cells = (
+        (
+            cell.method,
+            _text(cell.relative_error if found.metric is None else cell.metric),
+            _bar(_lost(found, cell) / most),
+        )
+        for cell in row.cells
+        if not cell.why
+    )
+    return Table(columns, tuple(cells))
+
+
+def _lost(found: Comparison, cell: Cell) -> float:
+    """How much worse than the dense model; 0 where better, or out of reach."""
+    if found.metric is None:
+        return cell.relative_error or 0.0
+    if cell.metric is None or found.dense.metric is None:
+        return 0.0
+    rise = cell.metric - found.dense.metric
+    return max(0.0, -rise if found.higher_is_better else rise)
+
+
+def _bar(share: float) -> str:
+    """A line as long as a share of `BAR_WIDTH`, to half a character.
+
+    >>> _bar(0.25), _bar(0.02)
+    ('━━━━━━━━', '╸')
+    """
+    halves = round(2 * BAR_WIDTH * share)
+    return WHOLE * (halves // 2) + HALF * (halves % 2)
 
 
 def comparison_remarks(found: Comparison) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from math import ceil
 
 from ttcompress.plan.spectrum import Spectrum
 from ttcompress.recipe.wording import counted
@@ -12,6 +13,7 @@ from ttcompress.report.tables import Column, Table
 from ttcompress.weights import OtherTensor, RecurrentStack, Weight
 
 ENERGIES = (0.90, 0.95, 0.99)
+LEVELS = "▁▂▃▄▅▆▇█"
 _EIGHTHS = 8
 
 
@@ -107,7 +109,8 @@ def spectra_table(weights: Iterable[InspectedWeight]) -> Table:
         Column("shape", right=True, name=True),
         Column("bytes", right=True),
         *(Column(f"{energy:.0%}", right=True) for energy in ENERGIES),
-        Column("falls to", right=True, name=True),
+        Column("falls to", right=True, name=True, spare=1),
+        Column("spectrum", name=True),
     )
     return Table(columns, tuple(map(_row, weights)))
 
@@ -119,6 +122,7 @@ def inspection_remarks(found: Inspection) -> tuple[str, ...]:
     return (
         "90%, 95%, 99%: the rank that holds as much of the energy (the squared norm)",
         "falls to: singular values at 1/4, 1/2 and 3/4 of the spectrum, the largest being 1",
+        "spectrum: singular values at every eighth of it, in eighths of the largest",
         f"weights are {dtypes}",
         f"{found.params:,} values, {found.tensor_bytes:,} bytes of tensors, "
         f"{found.file_bytes:,} bytes of file",
@@ -137,7 +141,17 @@ def _row(weight: InspectedWeight) -> tuple[str, ...]:
         f"{weight.bytes:,}",
         *(str(rank) for rank in weight.ranks.values()),
         " ".join(f"{value:.2f}" for value in quarters) or "zero",
+        "".join(map(_level, weight.fall)) or "zero",
     )
+
+
+def _level(value: float) -> str:
+    """A block as high as a fraction of the largest value, in eighths.
+
+    >>> _level(1.0), _level(0.5), _level(0.01), _level(0.0)
+    ('█', '▄', '▁', '▁')
+    """
+    return LEVELS[max(0, ceil(value * len(LEVELS)) - 1)]
 
 
 def _layer_row(stack: RecurrentStack) -> tuple[str, ...]:

@@ -15,11 +15,16 @@ NOT_MEASURED = "accuracy not measured: add --task"
 
 @dataclass(frozen=True)
 class Column:
-    """A column's heading; numbers stand at the right, and a name is not to be broken."""
+    """A column's heading; numbers stand at the right, and a name is not to be broken.
+
+    Where all columns together are too wide, those with the highest `spare` are left out first, and
+    those with 0 never.
+    """
 
     heading: str
     right: bool = False
     name: bool = False
+    spare: int = 0
 
 
 @dataclass(frozen=True)
@@ -36,11 +41,11 @@ def weights_table(report: Report | PlanReport) -> Table:
     columns = (
         Column("weight", name=True),
         Column("format", name=True),
-        Column("modes"),
+        Column("modes", name=True, spare=1),
         Column("ranks"),
         Column("store", name=True),
-        Column("params before", right=True),
-        Column("params after", right=True),
+        Column("params before", right=True, spare=3),
+        Column("params after", right=True, spare=2),
         Column("bytes after", right=True),
         Column(error, right=True),
     )
@@ -179,20 +184,22 @@ def _scope_rows(name: str, scope: Scope) -> Iterator[tuple[str, ...]]:
 
 def comparison_table(reports: Sequence[tuple[str, Report, int]]) -> Table:
     """Files side by side; each comes with its name and its size in bytes."""
+    measured = any(report.metrics for _, report, _ in reports)
     columns = (
         Column("file", name=True),
-        Column("format"),
+        Column("format", spare=2),
         Column("bytes", right=True),
         Column("file", right=True),
-        Column("weights", right=True),
-        Column("multiply-adds", right=True),
-        Column("largest error", right=True),
+        Column("weights", right=True, spare=4),
+        Column("multiply-adds", right=True, spare=3),
+        Column("largest error", right=True, spare=1),
+        *((Column("metric", right=True),) if measured else ()),
         Column("limits"),
     )
-    return Table(columns, tuple(_file_row(*entry) for entry in reports))
+    return Table(columns, tuple(_file_row(*entry, measured) for entry in reports))
 
 
-def _file_row(name: str, report: Report, file_bytes: int) -> tuple[str, ...]:
+def _file_row(name: str, report: Report, file_bytes: int, measured: bool) -> tuple[str, ...]:
     weights = report.totals["weights"]
     fewer = times_fewer(weights.multiply_adds_before, weights.multiply_adds_after)
     formats = dict.fromkeys(weight.format for weight in report.weights)
@@ -205,5 +212,12 @@ def _file_row(name: str, report: Report, file_bytes: int) -> tuple[str, ...]:
         f"{weights.compression_factor:.2f}x",
         f"{fewer:.2f}x",
         error_text(max((w.relative_error for w in report.weights), default=0.0)),
+        *((_counting_metric(report),) if measured else ()),
         "BROKEN" if False in verdicts else "kept" if verdicts else "-",
     )
+
+
+def _counting_metric(report: Report) -> str:
+    """The first one with its name: files may have been measured by different tasks."""
+    name, found = next(iter((report.metrics or {}).items()), ("", None))
+    return "-" if found is None else f"{name} {found['after']:.4g}"

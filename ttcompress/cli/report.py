@@ -1,0 +1,138 @@
+"""`report`: compressed files enter, what was done to them leaves, in one of four notations."""
+
+from __future__ import annotations
+
+from contextlib import redirect_stdout
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ttcompress.cli.decompose import show_report
+from ttcompress.cli.options import Overwrite, Talk, flattened
+from ttcompress.errors import ArtifactError, InputError
+
+if TYPE_CHECKING:
+    from ttcompress.report.model import Report
+
+Artifacts = Annotated[
+    list[Path] | None,
+    typer.Argument(metavar="FILE", help="Compressed models.  [those in this folder]"),
+]
+Notation = Annotated[
+    str, typer.Option("--as", metavar="table|json|markdown|html", help="How to write the report.")
+]
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", help="The file to write it to.  [stdout]")
+]
+
+Timed = Annotated[
+    bool,
+    typer.Option("--bench", help="Time it here too, as `bench` does; the file stays as it is."),
+]
+
+NOTATIONS = ("table", "json", "markdown", "html")
+
+
+@flattened
+def report(
+    files: Artifacts = None,
+    notation: Notation = "table",
+    output: Output = None,
+    overwrite: Overwrite = False,
+    timed: Timed = False,
+    *,
+    talk: Talk,
+) -> None:
+    """Show what was done to a model, from the compressed file alone.
+
+    Several files, or none (those in this folder), are set side by side.
+
+    \b
+    Example:
+      ttcompress report charlm.mps.safetensors --as html -o charlm.html
+    """
+    from ttcompress.cli import console
+    from ttcompress.files import check_output, written_whole
+
+    notation = _agreed(notation, talk)
+    if output is not None:
+        check_output(output, overwrite)
+    found = _load_reports(files, talk)
+    if timed:
+        found = [(path, _timed(path, one, talk)) for path, one in found]
+    alone = bool(files) and len(found) == 1
+    if output is None:
+        _tell(found, notation, alone)
+        return
+    told = StringIO()
+    with redirect_stdout(told):
+        _tell(found, notation, alone)
+    with written_whole(output, overwrite) as file:
+        file.write(told.getvalue().encode("utf-8"))
+    console.say(f"wrote {output}", talk)
+
+
+def _tell(found: list[tuple[Path, Report]], notation: str, alone: bool) -> None:
+    """On stdout: `alone` is a report by itself, and otherwise one of several."""
+    from ttcompress.cli import console
+    from ttcompress.page import report_page
+    from ttcompress.report.bench import bench_remarks
+    from ttcompress.report.markdown import report_markdown
+    from ttcompress.report.tables import comparison_table
+
+    sizes = [(str(path), one, path.stat().st_size) for path, one in found]
+    if notation == "html":
+        console.text(report_page(sizes))
+    elif notation == "markdown":
+        console.text("\n".join(report_markdown(*entry) for entry in sizes))
+    elif alone:
+        show_report(sizes[0][0], *found[0], Talk(json=notation == "json"))
+    elif notation == "json":
+        console.document({"reports": [{"file": name, **one.as_json()} for name, one, _ in sizes]})
+    else:
+        lines = [f"{name}: {line}" for name, one, _ in sizes for line in bench_remarks(one.bench)]
+        console.show("", [comparison_table(sizes)], lines)
+
+
+def _agreed(notation: str, talk: Talk) -> str:
+    """`--json` and `--as json` are one."""
+    if notation not in NOTATIONS:
+        raise typer.BadParameter(f"{notation!r} is none of {', '.join(NOTATIONS)}.")
+    if talk.json and notation not in ("table", "json"):
+        raise typer.BadParameter(f"--json and --as {notation} are two notations. Give one.")
+    return "json" if talk.json else notation
+
+
+def _load_reports(files: list[Path] | None, talk: Talk) -> list[tuple[Path, Report]]:
+    """The reports of the files given, or of the artifacts in this folder."""
+    from ttcompress.artifact import load
+
+    if files:
+        return [(path, load(path).report) for path in files]
+    found = []
+    for path in sorted(Path().glob("*.safetensors")):
+        try:
+            found.append((path, load(path).report))
+        except ArtifactError as error:
+            _say_left_out(error, talk)
+    if not found:
+        raise InputError(f"{Path.cwd()}: no compressed model in this folder. Give a FILE.")
+    return found
+
+
+def _timed(path: Path, report: Report, talk: Talk) -> Report:
+    """The report with what `bench` finds on this machine."""
+    from ttcompress.bench import bench
+    from ttcompress.cli import console
+
+    with console.progress(talk) as progress:
+        return replace(report, bench=bench(path, progress=progress).as_json())
+
+
+def _say_left_out(error: ArtifactError, talk: Talk) -> None:
+    from ttcompress.cli import console
+
+    console.say(f"left out: {error}", talk)

@@ -1,0 +1,43 @@
+"""Reports enter, one HTML page leaves that needs nothing beside it: no network, no script."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+
+from ttcompress.errors import MissingExtraError
+from ttcompress.report.model import Report
+
+__all__ = ["report_page", "require_plots"]
+
+NEEDED = ("matplotlib", "jinja2")
+
+
+def report_page(reports: Sequence[tuple[str, Report, int]]) -> str:
+    """A page about compressed models; several are set side by side first.
+
+    Args:
+        reports: each with the name of its file and the file's size in bytes.
+
+    Raises:
+        MissingExtraError: the extra `plots` is not installed.
+    """
+    require_plots()
+    from ttcompress.page.render import render  # an extra
+
+    return render(reports)
+
+
+def require_plots() -> None:
+    """Refuse to go on without the extra.
+
+    Raises:
+        MissingExtraError: a package of the extra `plots` is not installed.
+    """
+    missing = [name for name in NEEDED if find_spec(name) is None]
+    if missing:
+        raise MissingExtraError(
+            f"HTML needs {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not "
+            "installed. Install the extra: pip install 'ttcompress[plots]'. "
+            "--as markdown needs nothing."
+        )

@@ -1,0 +1,28 @@
+"""The page's colours, each for light and for dark; pictures and style sheet name them alike.
+
+The hues keep apart for every kind of colour vision; nothing is told by colour alone.
+"""
+
+from __future__ import annotations
+
+PALETTE: dict[str, tuple[str, str]] = {
+    "paper": ("#fdfdfb", "#151614"),
+    "panel": ("#f4f4ef", "#1f201d"),
+    "line": ("#dadad2", "#3a3b36"),
+    "muted": ("#62625b", "#a5a49b"),
+    "ink": ("#1b1b19", "#eae9e3"),
+    "before": ("#c3c3b9", "#55564f"),
+    "after": ("#0a67a3", "#69b3e6"),
+    "alarm": ("#b23c17", "#f0916b"),
+    "second": ("#b8501a", "#ef9a5c"),
+    "third": ("#157a57", "#5cc49a"),
+    "fourth": ("#85489b", "#c898dc"),
+}
+"""`before` and `after` are a model's two sizes; `after` to `fourth` tell up to four lines apart."""
+
+SERIES = ("after", "second", "third", "fourth")
+
+
+def light(name: str) -> str:
+    """A colour as a drawing gives it, before the page puts its own in its place."""
+    return PALETTE[name][0]
