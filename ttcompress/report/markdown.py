@@ -12,12 +12,15 @@ _SPECIAL = str.maketrans({"|": "\\|", "*": "\\*", "_": "\\_", "`": "\\`", "<": "
 
 def report_markdown(title: str, report: Report, file_bytes: int) -> str:
     """A report as a page with a heading: its tables, then its remarks as a list."""
-    parts = [
-        f"# {_escaped(title)}",
-        table_markdown(weights_table(report)),
-        table_markdown(totals_table(report.totals)),
-        "\n".join(f"- {_escaped(line)}" for line in report_remarks(report, file_bytes)),
-    ]
+    tables = [weights_table(report), totals_table(report.totals)]
+    return page(title, tables, report_remarks(report, file_bytes))
+
+
+def page(title: str, tables: Sequence[Table], remarks: Sequence[str]) -> str:
+    """A heading, tables, and a list of remarks where there are any."""
+    parts = [f"# {_escaped(title)}", *map(table_markdown, tables)]
+    if remarks:
+        parts.append("\n".join(f"- {_escaped(line)}" for line in remarks))
     return "\n\n".join(parts) + "\n"
 
 
