@@ -35,7 +35,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (  # a room imports only from rows above i
     ("export", "finetune"),
     ("bench", "search"),
     ("inspection", "pipeline", "verify"),
-    ("compare",),
+    ("batch", "compare"),
     (DOOR,),
     ("cli",),
     ("__main__",),
@@ -43,6 +43,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (  # a room imports only from rows above i
 ROW = {room: row for row, rooms in enumerate(LAYERS) for room in rooms}
 
 WITHOUT_TORCH = (
+    "batch",
     "cli",
     "errors",
     "launch",

@@ -33,6 +33,9 @@ from ttcompress.errors import (
 if TYPE_CHECKING:
     __version__: str
     from ttcompress.artifact import CompressedModel, load
+    from ttcompress.batch.engine import Engine
+    from ttcompress.batch.result import BatchResult
+    from ttcompress.batch.run import batch
     from ttcompress.bench import Benchmark, bench
     from ttcompress.compare.run import compare
     from ttcompress.evaluate import evaluate
@@ -53,11 +56,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ArtifactError",
+    "BatchResult",
     "Benchmark",
     "CheckpointError",
     "Comparison",
     "CompressedModel",
     "DecompositionError",
+    "Engine",
     "Exported",
     "InputError",
     "Inspection",
@@ -75,6 +80,7 @@ __all__ = [
     "TrainingError",
     "Verification",
     "__version__",
+    "batch",
     "bench",
     "compare",
     "compress",
@@ -96,9 +102,11 @@ __all__ = [
 ]
 
 _LAZY: dict[str, str] = {
+    "BatchResult": "ttcompress.batch.result",
     "Benchmark": "ttcompress.bench",
     "CompressedModel": "ttcompress.artifact",
     "Comparison": "ttcompress.report.comparison",
+    "Engine": "ttcompress.batch.engine",
     "Exported": "ttcompress.export",
     "Inspection": "ttcompress.report.inspection",
     "Metric": "ttcompress.tasks.protocol",
@@ -108,6 +116,7 @@ _LAZY: dict[str, str] = {
     "Task": "ttcompress.tasks.protocol",
     "Verification": "ttcompress.report.verification",
     "compare": "ttcompress.compare.run",
+    "batch": "ttcompress.batch.run",
     "bench": "ttcompress.bench",
     "compress": "ttcompress.pipeline",
     "evaluate": "ttcompress.evaluate",

@@ -77,6 +77,16 @@ def _clear_remains(path: Path) -> None:
             remains.unlink()
 
 
+def model_stem(path: Path) -> str:
+    """What a model is called in the names of files made from it.
+
+    >>> model_stem(Path("runs/charlm.pt")), model_stem(Path("model.safetensors.index.json"))
+    ('charlm', 'model')
+    """
+    name = path.name.removesuffix(".safetensors.index.json")
+    return name if name != path.name else path.stem
+
+
 def _fact(path: Path, error: OSError) -> str:
     if error.errno == errno.ENOSPC:
         return f"{path}: the disk is full; nothing was written. Free some space, or use another -o."

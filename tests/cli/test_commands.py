@@ -25,6 +25,7 @@ COMMANDS = (
     "restore",
     "export",
     "bench",
+    "batch",
 )
 RECIPES = ("list", "show", "check")
 

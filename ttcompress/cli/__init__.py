@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 import ttcompress
 from ttcompress.cli.artifacts import restore, verify
+from ttcompress.cli.batch import batch
 from ttcompress.cli.bench import bench
 from ttcompress.cli.compare import compare
 from ttcompress.cli.decompose import decompose, plan
@@ -67,13 +68,13 @@ def _root(
     """Make a trained LSTM smaller and faster by writing its weights as tensor trains.
 
     Exit codes: 0 done; 1 unexpected, disk full or unreadable; 2 usage or recipe; 3 checkpoint or
-    artifact not understood; 4 a limit broke; 130 interrupted.
+    artifact not understood; 4 a limit broke; 5 a batch partly failed; 130 interrupted.
     """
 
 
 _COMMANDS = (
     *(inspect, plan, decompose, evaluate, finetune, compare),
-    *(report, verify, restore, export, bench),
+    *(report, verify, restore, export, bench, batch),
 )
 for command in _COMMANDS:
     app.command()(command)

@@ -15,7 +15,14 @@ from threading import Timer
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.progress import Progress as Bars
 from rich.table import Table as RichTable
 
@@ -91,14 +98,7 @@ def progress(talk: Talk) -> Iterator[Progress]:
     if talk.quiet or not is_first() or not console.is_terminal:
         yield silent
         return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[detail]}", markup=False),
-    )
-    bars = Bars(*columns, console=console, transient=True)
+    bars = Bars(*_columns(), console=console, transient=True)
     timer = Timer(_PATIENCE, bars.start)
     timer.start()
     try:
@@ -107,6 +107,35 @@ def progress(talk: Talk) -> Iterator[Progress]:
         timer.cancel()
         timer.join()
         bars.stop()
+
+
+@contextmanager
+def jobs_progress(talk: Talk) -> Iterator[tuple[Progress, Callable[[str], None]]]:
+    """A bar for the batch and one for each running job, and a way to say lines above them.
+
+    Where stderr is no terminal there are the lines alone.
+    """
+    console = _stderr()
+
+    def line(text: str) -> None:
+        if not talk.quiet:
+            console.print(text, soft_wrap=True)
+
+    if talk.quiet or not console.is_terminal:
+        yield silent, line
+        return
+    with Bars(*_columns(), console=console, transient=True) as bars:
+        yield _teller(bars, leave_done=False), line
+
+
+def _columns() -> tuple[ProgressColumn, ...]:
+    return (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[detail]}", markup=False),
+    )
 
 
 def watching(progress: Progress, talk: Talk) -> Callable[[Moment], None]:
@@ -124,13 +153,16 @@ def watching(progress: Progress, talk: Talk) -> Callable[[Moment], None]:
     return watch
 
 
-def _teller(bars: Bars) -> Progress:
+def _teller(bars: Bars, leave_done: bool = True) -> Progress:
     tasks: dict[str, TaskID] = {}
 
     def tell(stage: str, done: int, total: int, detail: str = "") -> None:
         if stage not in tasks:
             tasks[stage] = bars.add_task(_STAGES.get(stage, stage), detail=detail)
-        bars.update(tasks[stage], completed=done, total=total, detail=detail)
+        detail = _STAGES.get(detail, detail)  # of a job
+        over = done == total and not detail
+        visible = leave_done or not over
+        bars.update(tasks[stage], completed=done, total=total, detail=detail, visible=visible)
 
     return tell
 

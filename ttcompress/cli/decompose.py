@@ -9,6 +9,7 @@ import typer
 
 from ttcompress.cli.options import Model, Overwrite, RecipeOptions, Talk, TuningOptions, flattened
 from ttcompress.errors import OutputPathError
+from ttcompress.files import check_output, model_stem
 from ttcompress.launch import is_first
 
 if TYPE_CHECKING:
@@ -112,15 +113,11 @@ def default_name(model: Path, format: str) -> str:
     >>> default_name(Path("model.safetensors.index.json"), "auto")
     'model.auto.safetensors'
     """
-    name = model.name.removesuffix(".safetensors.index.json")
-    stem = name if name != model.name else model.stem
-    return f"{stem}.{format}.safetensors"
+    return f"{model_stem(model)}.{format}.safetensors"
 
 
 def _check_output(path: Path, model: Path, overwrite: bool) -> None:
     """Before the work, which can be long."""
-    from ttcompress.files import check_output
-
     check_output(path, overwrite)
     if path.exists() and model.exists() and path.samefile(model):
         raise OutputPathError(f"{path}: is the model itself. Use another -o.")

@@ -19,29 +19,35 @@ def load_recipe(path: str | Path) -> Recipe:
         RecipeError: the file is no recipe; every problem with its key and line.
         TTCompressError: the file cannot be read.
     """
-    path = Path(path)
+    return parse_recipe(yaml_file(Path(path)), str(path))
+
+
+def yaml_file(path: Path, kind: str = "recipe") -> str:
+    """The text of a file that a user wrote; `kind` is what errors call it.
+
+    Raises:
+        InputError: there is no such file, or it is a folder.
+        RecipeError: it is too large, or no text.
+        TTCompressError: it cannot be read.
+    """
     if path.is_dir():
-        raise InputError(f"{path}: is a folder, and a recipe is a YAML file.")
+        raise InputError(f"{path}: is a folder, and a {kind} is a YAML file.")
     try:
         with path.open("rb") as file:
             raw = file.read(MOST_CHARACTERS + 1)
     except FileNotFoundError as error:
-        raise InputError(f"{path}: there is no such recipe file.") from error
+        raise InputError(f"{path}: there is no such {kind} file.") from error
     except OSError as error:
         raise TTCompressError(f"{path}: cannot be read: {error.strerror}.") from error
-    return parse_recipe(_decoded(raw, path), str(path))
-
-
-def _decoded(raw: bytes, path: Path) -> str:
     if len(raw) > MOST_CHARACTERS:
         raise RecipeError(
-            f"{path}: holds more than {MOST_CHARACTERS:,} bytes, and a recipe is a page of YAML."
+            f"{path}: holds more than {MOST_CHARACTERS:,} bytes, and a {kind} is a page of YAML."
         )
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise RecipeError(
-            f"{path}: is not text (byte {error.start} is not UTF-8), and a recipe is YAML text."
+            f"{path}: is not text (byte {error.start} is not UTF-8), and a {kind} is YAML text."
         ) from error
 
 

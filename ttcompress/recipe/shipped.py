@@ -39,23 +39,23 @@ def _title(path: Path) -> str:
         return file.readline().removeprefix("#").strip()
 
 
-def find_recipe(name_or_path: str | Path) -> Path:
-    """The file of a shipped recipe's name, or of a path.
+def find_recipe(name_or_path: str | Path, folder: Path = Path()) -> Path:
+    """The file of a shipped recipe's name, or of a path from a folder: by default, from here.
 
     A name has neither a folder nor a suffix: a shipped name never hides a file `small.yaml`.
 
     Raises:
         InputError: there is neither; names the nearest shipped recipe.
     """
-    path, names = Path(name_or_path), {recipe.name: recipe.path for recipe in shipped()}
+    path, names = folder / name_or_path, {recipe.name: recipe.path for recipe in shipped()}
     if str(name_or_path) in names:
         return names[str(name_or_path)]
     if path.exists():
         return path
-    if path.suffix in _SUFFIXES or len(path.parts) > 1:
+    if path.suffix in _SUFFIXES or len(Path(name_or_path).parts) > 1:
         raise InputError(f"{path}: there is no such recipe file.")
     raise InputError(
-        f"{path}: neither a recipe file nor a shipped recipe.{nearest(name_or_path, names)}"
+        f"{name_or_path}: neither a recipe file nor a shipped recipe.{nearest(name_or_path, names)}"
         f"\n    Shipped are: {', '.join(names)}."
     )
 

@@ -52,15 +52,18 @@ class _Loader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
-def read_yaml(text: str) -> Document:
-    """Read one document of plain values. Never raises: what is wrong is in `problems`."""
+def read_yaml(text: str, kind: str = "recipe") -> Document:
+    """Read one document of plain values. Never raises: what is wrong is in `problems`.
+
+    `kind` is what those call the document.
+    """
     if len(text) > MOST_CHARACTERS:
-        fact = f"{len(text):,} characters, and a recipe has at most {MOST_CHARACTERS:,}."
+        fact = f"{len(text):,} characters, and a {kind} has at most {MOST_CHARACTERS:,}."
         return Document(None, problems=(Problem((), fact),))
     try:
         loader = _Loader(text)
         root = loader.get_single_node()
-        walk = _Walk(loader)
+        walk = _Walk(loader, kind)
         value = walk.value(root, ()) if root else None
     except yaml.YAMLError as error:
         return Document(None, problems=(_syntax_problem(error),))
@@ -80,8 +83,8 @@ def _syntax_problem(error: yaml.YAMLError) -> Problem:
 class _Walk:
     """From nodes to values, collecting lines and problems."""
 
-    def __init__(self, loader: _Loader) -> None:
-        self.loader = loader
+    def __init__(self, loader: _Loader, kind: str) -> None:
+        self.loader, self.kind = loader, kind
         self.lines: dict[KeyPath, int] = {}
         self.problems: list[Problem] = []
 
@@ -91,7 +94,7 @@ class _Walk:
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node, path)
         if node.tag not in _COLLECTION_TAGS:
-            self._problem(path, node, f"the YAML tag {node.tag!r} has no meaning in a recipe.")
+            self._problem(path, node, f"the YAML tag {node.tag!r} has no meaning in a {self.kind}.")
         if isinstance(node, yaml.SequenceNode):
             return [self.value(item, (*path, k)) for k, item in enumerate(node.value)]
         return self._mapping(node, path)
@@ -121,9 +124,10 @@ class _Walk:
             self._problem((*path, "?"), node, "a key must be one word.")
             return None
         if node.tag not in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"):
-            kind = node.tag.rpartition(":")[2]
+            type_ = node.tag.rpartition(":")[2]
             fact = (
-                f"YAML 1.1 reads this key as a {kind}, not as text, and no recipe key is a {kind}."
+                f"YAML 1.1 reads this key as a {type_}, not as text,"
+                f" and no {self.kind} key is a {type_}."
             )
             self._problem((*path, node.value), node, fact)
             return None

@@ -14,12 +14,14 @@ _SPECIAL = str.maketrans({"|": "\\|", "*": "\\*", "_": "\\_", "`": "\\`", "<": "
 def report_markdown(title: str, report: Report, file_bytes: int) -> str:
     """A report as a page with a heading: its tables, then its remarks as a list."""
     tables = (weights_table(report), totals_table(report.totals), *bench_tables(report.bench))
-    remarks = (*report_remarks(report, file_bytes), *bench_remarks(report.bench))
-    parts = [
-        f"# {_escaped(title)}",
-        *map(table_markdown, tables),
-        "\n".join(f"- {_escaped(line)}" for line in remarks),
-    ]
+    return page(title, tables, (*report_remarks(report, file_bytes), *bench_remarks(report.bench)))
+
+
+def page(title: str, tables: Sequence[Table], remarks: Sequence[str]) -> str:
+    """A heading, tables, and a list of remarks where there are any."""
+    parts = [f"# {_escaped(title)}", *map(table_markdown, tables)]
+    if remarks:
+        parts.append("\n".join(f"- {_escaped(line)}" for line in remarks))
     return "\n\n".join(parts) + "\n"
 
 

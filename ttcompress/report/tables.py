@@ -72,7 +72,7 @@ def report_remarks(report: Report, file_bytes: int) -> tuple[str, ...]:
         *_asked_and_achieved(report, file_bytes),
         f"file: {before:,} -> {file_bytes:,} bytes, {times_fewer(before, file_bytes):.2f}x",
         *_kept_and_noted(report),
-        *map(_limit, report.limits),
+        *map(limit_text, report.limits),
         *(_metrics(report.metrics) if report.metrics else (NOT_MEASURED,)),
     )
 
@@ -112,7 +112,12 @@ def _metrics(metrics: Mapping[str, Change]) -> Iterator[str]:
         yield f"{name}: {before:.4g} -> {after:.4g}, drop {drop:.4g}"
 
 
-def _limit(limit: Verdict) -> str:
+def limit_text(limit: Verdict) -> str:
+    """A limit with what was asked, what was found, and the verdict.
+
+    >>> limit_text({"name": "min_factor", "limit": 8.0, "value": 7.5, "ok": False})
+    'limit min_factor 8: 7.5, BROKEN'
+    """
     verdict = "kept" if limit["ok"] else "BROKEN"
     return f"limit {limit['name']} {_figure(limit['limit'])}: {_figure(limit['value'])}, {verdict}"
 

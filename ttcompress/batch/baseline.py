@@ -1,0 +1,69 @@
+"""The JSON of an earlier batch and an outcome come in; the outcome, judged against it, goes out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from ttcompress.batch.outcome import Outcome
+from ttcompress.batch.schema import Tolerance
+from ttcompress.errors import InputError, TTCompressError
+from ttcompress.recipe import Drop
+from ttcompress.report.model import Verdict
+
+Baseline = Mapping[str, Outcome]
+"""Earlier outcomes by the name of their file."""
+
+
+def read_baseline(path: Path) -> Baseline:
+    """What `--json` of an earlier batch says.
+
+    Raises:
+        InputError: there is no such file, or it is no JSON of a batch.
+        TTCompressError: it cannot be read.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        found = map(Outcome.from_json, document["jobs"])
+        return {outcome.file: outcome for outcome in found}
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: there is no such baseline. Write one with --json.") from error
+    except OSError as error:
+        raise TTCompressError(f"{path}: cannot be read: {error.strerror}.") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{path}: is not the JSON of a batch ({error!r}). Write one with --json."
+        ) from error
+
+
+def judged_against(baseline: Baseline | None, outcome: Outcome, allowed: Tolerance) -> Outcome:
+    """The outcome with a limit for its metric and one for its size, where the baseline has both.
+
+    A job that failed, then or now, has nothing to compare.
+    """
+    before = (baseline or {}).get(outcome.file)
+    if before is None or before.error or outcome.error:
+        return outcome
+    return replace(outcome, limits=(*outcome.limits, *_verdicts(before, outcome, allowed)))
+
+
+def _verdicts(before: Outcome, now: Outcome, allowed: Tolerance) -> Iterator[Verdict]:
+    assert before.bytes_after is not None and now.bytes_after is not None  # neither failed
+    most = before.bytes_after + _amount(allowed.size, before.bytes_after)
+    yield _verdict("baseline_size", most, now.bytes_after, now.bytes_after <= most)
+    if before.counting is None or now.counting is None or before.counting[0] != now.counting[0]:
+        return
+    (_, then), (_, found) = before.counting, now.counting
+    sign = 1 if found["higher_is_better"] else -1
+    worst = then["after"] - sign * _amount(allowed.metric, then["after"])
+    yield _verdict("baseline_metric", worst, found["after"], sign * (found["after"] - worst) >= 0)
+
+
+def _amount(allowed: Drop, value: float) -> float:
+    return allowed.amount * abs(value) if allowed.relative else allowed.amount
+
+
+def _verdict(name: str, limit: float, value: float, ok: bool) -> Verdict:
+    return {"name": name, "limit": limit, "value": value, "ok": ok}
