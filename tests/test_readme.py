@@ -4,14 +4,18 @@ import os
 import re
 import shlex
 import shutil
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from typer.testing import CliRunner
 
 import ttcompress
+from ttcompress.batch.manifest import read_manifest
+from ttcompress.batch.schema import Manifest
 from ttcompress.cli import app
 
 ROOT = Path(__file__).parents[1]
@@ -97,6 +101,46 @@ def test_every_command_and_exit_code_is_in_the_readme() -> None:
     codes = {error.exit_code for error in ttcompress.TTCompressError.__subclasses__()}
     for code in codes:
         assert f"| {code} |" in README
+
+
+def test_the_manifest_has_every_key_and_is_read(tmp_path: Path) -> None:
+    (block,) = blocks("yaml manifest")
+    for name in ("models/a.pt", "models/large.pt", "other/tagger.pt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "mine.yaml").write_text("{version: 1, budget: {factor: 2}}")
+    (tmp_path / "models.yaml").write_text(block)
+    _, jobs = read_manifest(tmp_path / "models.yaml")
+    assert len(jobs) == 3 * 3 - 1 + 1
+    assert {field.name for field in fields(Manifest)} == yaml.safe_load(block).keys()
+
+
+def test_the_example_is_both_samples_under_four_recipes() -> None:
+    _, jobs = read_manifest(ROOT / "recipes" / "batch" / "samples.yaml")
+    assert {job.model_name for job in jobs} == {"charlm", "highlighter"}
+    assert len(jobs) == 8
+    (command,) = re.findall(r"^\$ ttcompress batch (\S+)", README, re.MULTILINE)
+    assert (ROOT / command).is_file()
+
+
+def commands(script: list[str]) -> list[list[str]]:
+    return [shlex.split(line) for line in script if line.startswith("ttcompress")]
+
+
+def test_the_workflows_run_a_batch_with_options_that_exist() -> None:
+    (github,) = map(yaml.safe_load, blocks("yaml github"))
+    (gitlab,) = map(yaml.safe_load, blocks("yaml gitlab"))
+    steps = github["jobs"]["compress"]["steps"]
+    assert github[True] == ["push"]  # YAML 1.1 reads `on` so
+    assert any(step.get("with", {}).get("cache") == "pip" for step in steps)
+    assert ".cache/pip" in gitlab["compress"]["cache"]["paths"]
+    assert gitlab["compress"]["artifacts"]["reports"]["junit"] == "junit.xml"
+    for script in ([step.get("run", "") for step in steps], gitlab["compress"]["script"]):
+        ((program, *arguments),) = commands(script)
+        assert (program, arguments[:2]) == ("ttcompress", ["batch", "models.yaml"])
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 2
+        assert "models.yaml: there is no such manifest file" in result.stderr
 
 
 def test_yaml_blocks_are_recipes() -> None:

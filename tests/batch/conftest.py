@@ -46,3 +46,50 @@ def jobs(folder: Path) -> Jobs:
         return read_manifest(folder / "manifest.yaml")[1]
 
     return read
+
+
+TASK = '''
+import os, signal, time
+from pathlib import Path
+
+from torch import nn
+
+from ttcompress import Metric
+
+
+class Own:
+    """Kills its own process the first `kills` times, raises `error`, then measures."""
+
+    name = "own"
+    metrics = (Metric("score", higher_is_better=True),)
+    batches_per_epoch = 0
+
+    def __init__(self, structure, mark="mark", kills=0, error="", wait=0):
+        marks = Path(f"{mark}.starts")
+        with marks.open("ab") as file:
+            file.write(b".")
+        if marks.stat().st_size <= kills:
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(wait)
+        if error:
+            raise {"exit": SystemExit, "value": ValueError}[error]("of a task")
+
+    def build(self):
+        model = nn.Module()
+        model.embedding = nn.Embedding(11, 6)
+        model.lstm = nn.LSTM(6, 8, num_layers=2)
+        model.head = nn.Linear(8, 11)
+        return model
+
+    def evaluate(self, model):
+        return {"score": float(model.head.weight.abs().sum())}
+
+    train_batches = outputs = loss = evaluate
+'''
+
+
+@pytest.fixture
+def own_task(folder: Path) -> str:
+    """A task of a user's own, beside the manifest."""
+    (folder / "own.py").write_text(TASK)
+    return "own.py:Own"

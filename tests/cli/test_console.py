@@ -108,3 +108,29 @@ def test_blocks_are_plain_characters_where_they_cannot_be_shown(
 ) -> None:
     table = Table((Column("spectrum"), Column("lost")), (("█▄▁", "━━╸"),))
     assert drawn(table, 80, monkeypatch, encoding)[-1].split() == shown.split()
+
+
+def test_a_batch_shows_a_bar_for_each_running_job_and_lines_above(terminal) -> None:
+    with console.jobs_progress(Talk()) as (progress, say):
+        progress("batch", 0, 2)
+        progress("a under small", 3, 6, "decompose")
+        time.sleep(0.3)
+        shown = terminal.getvalue()
+        say("a under small: done")
+        progress("a under small", 1, 1)
+        seen = len(terminal.getvalue())
+        time.sleep(0.3)
+        later = terminal.getvalue()[seen:]
+    assert "a under small" in shown
+    assert "decomposing" in shown
+    assert "a under small: done" in terminal.getvalue()
+    assert "decomposing" not in later.rpartition("batch")[2]
+
+
+def test_a_batch_has_lines_alone_where_stderr_is_no_terminal(capsys) -> None:
+    with console.jobs_progress(Talk()) as (progress, say):
+        say("[a] under small: done")
+        assert progress is silent
+    with console.jobs_progress(Talk(quiet=True)) as (progress, say):
+        say("nothing")
+    assert capsys.readouterr().err == "[a] under small: done\n"

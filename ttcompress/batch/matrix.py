@@ -9,6 +9,7 @@ import glob
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -85,24 +86,17 @@ class _Expansion:
                 )
 
     def _matrix(self, matrix: Matrix) -> Iterator[_Pair]:
-        unused = dict(enumerate(matrix.exclude))
         for k, name in enumerate(matrix.recipes):
             self._load(name, ("matrix", "recipes", k))
+        used: set[int] = set()
         for k, entry in enumerate(matrix.models):
             place = ("matrix", "models", k)
-            for model in self._models(entry, place):
-                for name in matrix.recipes:
-                    out = [
-                        n
-                        for n, exclusion in enumerate(matrix.exclude)
-                        if fnmatchcase(model_stem(model), exclusion.model)
-                        and fnmatchcase(Path(name).stem, exclusion.recipe)
-                    ]
-                    if not out:
-                        yield _Pair(place, entry, model, name)
-                    for n in out:
-                        unused.pop(n, None)
-        for n in unused:
+            for model, name in product(self._models(entry, place), matrix.recipes):
+                out = _excluded(matrix, model_stem(model), Path(name).stem)
+                used.update(out)
+                if not out:
+                    yield _Pair(place, entry, model, name)
+        for n in sorted(set(range(len(matrix.exclude))) - used):
             fact = "leaves nothing out: no model and recipe of the matrix have these names."
             self._problem(("matrix", "exclude", n), f"{fact} Correct it, or take it out.")
 
@@ -143,6 +137,15 @@ class _Expansion:
 
     def _problem(self, place: KeyPath, message: str) -> None:
         self.problems.append(Problem(place, message))
+
+
+def _excluded(matrix: Matrix, model: str, recipe: str) -> list[int]:
+    """Which exclusions speak of a pair."""
+    return [
+        n
+        for n, exclusion in enumerate(matrix.exclude)
+        if fnmatchcase(model, exclusion.model) and fnmatchcase(recipe, exclusion.recipe)
+    ]
 
 
 def _given(limits: Limits | None) -> dict[str, Any]:

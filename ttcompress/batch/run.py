@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Event, Thread
@@ -82,17 +82,18 @@ def run_jobs(
     keys = job_keys(jobs)
     found: dict[Job, Outcome] = {}
     progress("batch", 0, len(jobs))
-    for job, outcome in _each(keys, engine, force, progress):
-        found[job] = outcome
-        told(outcome)
-        progress(job.name, 1, 1)
-        progress("batch", len(found), len(jobs))
+    with closing(_each(keys, engine, force, progress)) as each:
+        for job, outcome in each:
+            found[job] = outcome
+            told(outcome)
+            progress(job.name, 1, 1)
+            progress("batch", len(found), len(jobs))
     return tuple(found[job] for job in jobs)
 
 
 def _each(
     keys: Mapping[Job, str], engine: Engine, force: bool, progress: Progress
-) -> Iterator[tuple[Job, Outcome]]:
+) -> Generator[tuple[Job, Outcome]]:
     """What is recorded at once, then the rest as it is done."""
     known = {} if force else {job: recorded(job, key) for job, key in keys.items()}
     for job, outcome in known.items():

@@ -43,8 +43,9 @@ class Work:
                 return job.output, found
             starts = self.board.start(job)
             if starts > MOST_STARTS:
-                return job.output, replace(failed(job, _DIED, "WorkerDied"), attempts=MOST_STARTS)
-            outcome = replace(self._tried(job, key), attempts=starts)
+                outcome = replace(failed(job, _DIED, "WorkerDied"), attempts=MOST_STARTS)
+            else:
+                outcome = replace(self._tried(job, key), attempts=starts)
             if not outcome.error:
                 record(job, key, outcome)
             self.board.clear(job)

@@ -1,16 +1,19 @@
 """Jobs and what to do with each come in; outcomes leave as they finish. joblib runs them.
 
-A worker that dies takes every job with it that runs in the same pool (loky), or its own job alone
-(Dask, whose scheduler gives it to another worker). Either way a job is started three times at most.
+A worker that dies takes every job with it that runs in the same pool (loky), or its own job alone,
+which the scheduler gives to another worker (Dask). Either way no job starts more than three times.
 """
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from importlib import import_module
+from importlib.metadata import version
 from typing import Any
 
 from joblib import Parallel, cpu_count, delayed, parallel_config
@@ -19,11 +22,16 @@ from ttcompress.batch.board import Board
 from ttcompress.batch.engine import Engine
 from ttcompress.batch.job import Job
 from ttcompress.batch.outcome import Outcome
-from ttcompress.batch.work import MOST_STARTS, Work
-from ttcompress.errors import InputError, MissingExtraError
+from ttcompress.batch.work import Work
+from ttcompress.errors import InputError, MissingExtraError, TTCompressError
 
 Calls = Mapping[Job, str]
 """Jobs with their keys."""
+
+_NO_NEWS = ("A worker stopped while some jobs", ".*tasks (which were still|have been)")
+"""What joblib warns of: a worker that has grown is started anew between two jobs, and a batch that
+is interrupted leaves jobs undone.
+"""
 
 
 def outcomes(
@@ -37,62 +45,89 @@ def outcomes(
     """
     at_once = min(engine.jobs or cpu_count(), len(calls))
     threads = max(1, cpu_count() // at_once)
-    if engine.name == "loky":
-        yield from _on_loky(calls, at_once, Work(board, threads, force))
-    else:
+    with warnings.catch_warnings():
+        for message in _NO_NEWS:
+            warnings.filterwarnings("ignore", message, UserWarning)
+        if engine.name == "loky":
+            with parallel_config(backend="loky", inner_max_num_threads=threads):
+                yield from _in_rounds(calls, at_once, Work(board, threads, force))
+            return
         with _cluster(engine.scheduler, at_once, threads) as client:
             most = min(engine.jobs or len(calls), len(client.scheduler_info()["workers"]))
-            with parallel_config(backend="dask", client=client):
-                yield from _parallel(calls, Work(board, None, force), most, n_jobs=-1)
+            with parallel_config(backend=_backend(client)):
+                yield from _in_rounds(calls, most, Work(board, None, force))
 
 
-def _on_loky(calls: Calls, at_once: int, work: Work) -> Iterator[tuple[Job, Outcome]]:
-    """A pool after another, until no job is left.
+def _in_rounds(calls: Calls, at_once: int, work: Work) -> Iterator[tuple[Job, Outcome]]:
+    """One round after another, until no job is left.
 
-    A pool breaks as one of its workers dies. Those of its jobs that were running come last, each in
-    a pool of its own: then the one that kills its worker is told from those that were beside it.
+    A round breaks as a worker dies. Those of its jobs that were running come last, each in a round
+    of its own: then the one that kills its worker is told from those that were beside it.
     """
     left, suspects = dict(calls), dict[Job, str]()
-    with parallel_config(backend="loky", inner_max_num_threads=work.threads), _no_restart_warning():
-        while left or suspects:
-            now = left or dict([suspects.popitem()])
-            at_most = at_once if left else 1
-            finished = set()
-            try:
-                # One job at a time in a pool of two: joblib would run it in this process for one.
-                for job, outcome in _parallel(now, work, at_most, n_jobs=max(2, at_once)):
-                    finished.add(job)
-                    yield job, outcome
-            except BrokenProcessPool:
-                pass
-            unfinished = {job: key for job, key in now.items() if job not in finished}
-            left = {job: key for job, key in unfinished.items() if not work.board.starts(job)}
-            suspects |= {job: key for job, key in unfinished.items() if job not in left}
+    while left or suspects:
+        now = left or dict([suspects.popitem()])
+        finished = set()
+        try:
+            for job, outcome in _parallel(now, work, at_once if left else 1):
+                finished.add(job)
+                yield job, outcome
+        except _broken() as error:
+            if not finished and not any(map(work.board.starts, now)):
+                raise TTCompressError(f"worker processes die as they start: {error}") from error
+        unfinished = {job: key for job, key in now.items() if job not in finished}
+        left = {job: key for job, key in unfinished.items() if not work.board.starts(job)}
+        suspects |= {job: key for job, key in unfinished.items() if job not in left}
 
 
-def _parallel(calls: Calls, work: Work, at_once: int, n_jobs: int) -> Iterator[tuple[Job, Outcome]]:
+def _parallel(calls: Calls, work: Work, at_once: int) -> Iterator[tuple[Job, Outcome]]:
     by_output = {job.output: job for job in calls}
     run = Parallel(
-        n_jobs=n_jobs, pre_dispatch=at_once, batch_size=1, return_as="generator_unordered"
+        n_jobs=max(2, at_once),  # joblib would run a single job at a time in this process
+        pre_dispatch=at_once,
+        batch_size=1,
+        return_as="generator_unordered",
     )
     for output, outcome in run(delayed(work)(job, key) for job, key in calls.items()):
         yield by_output[output], outcome
 
 
-@contextmanager
-def _no_restart_warning() -> Iterator[None]:
-    """loky starts a worker anew that has grown, between two jobs: nothing to warn anybody of."""
-    message = "A worker stopped while some jobs were given"
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message, UserWarning)
-        yield
+def _broken() -> tuple[type[Exception], ...]:
+    """What tells that a worker died: in loky, and in Dask where that is loaded."""
+    dask: Any = sys.modules.get("distributed")
+    return (BrokenProcessPool,) if dask is None else (BrokenProcessPool, dask.KilledWorker)
+
+
+def _backend(client: Any) -> Any:
+    """joblib's backend for Dask, mended in two places.
+
+    joblib waits for ever for a job that Dask has given up, and runs all jobs in this process where
+    the cluster has a single thread.
+    """
+    from joblib._dask import DaskDistributedBackend  # of the extra
+
+    class Backend(DaskDistributedBackend):  # type: ignore[misc]
+        def submit(self, func: Any, callback: Any = None) -> Any:
+            future = super().submit(func, callback)
+            future.add_done_callback(lambda done: callback(done) if done.exception() else None)
+            return future
+
+        def retrieve_result_callback(self, out: Any) -> Any:
+            if isinstance(out, Future):
+                return out.result()  # raises
+            return super().retrieve_result_callback(out)
+
+        def effective_n_jobs(self, n_jobs: int) -> int:
+            slots: int = super().effective_n_jobs(n_jobs)
+            return max(2, slots)
+
+    return Backend(client=client)
 
 
 @contextmanager
 def _cluster(address: str | None, at_once: int, threads: int) -> Iterator[Any]:
     """A client of the cluster at an address, or of one made for the time being."""
     try:
-        dask: Any = import_module("dask")
         distributed: Any = import_module("distributed")
     except ImportError as error:
         raise MissingExtraError(
@@ -103,13 +138,9 @@ def _cluster(address: str | None, at_once: int, threads: int) -> Iterator[Any]:
         with _connected(distributed.Client, address) as client:
             yield client
         return
-    settings = {"distributed.scheduler.allowed-failures": MOST_STARTS}
-    # joblib runs everything in this process where a cluster has one thread in all.
-    threads = max(2, threads) if at_once == 1 else threads
     with (
-        dask.config.set(settings),
         distributed.LocalCluster(
-            n_workers=at_once, threads_per_worker=threads, dashboard_address=None
+            n_workers=at_once, threads_per_worker=threads, dashboard_address=":0"
         ) as own,
         distributed.Client(own, set_as_default=False) as client,
     ):
@@ -126,17 +157,25 @@ def _connected(client_of: Callable[..., Any], address: str) -> Iterator[Any]:
             "Start one: dask scheduler; its address is tcp://HOST:8786."
         ) from error
     with client:
-        slots = sum(client.ncores().values())
-        if slots < 2:
-            raise InputError(
-                f"--scheduler {address}: its workers have {slots} threads in all, and joblib needs "
-                "2. Start another worker: dask worker."
-            )
-        allowed = client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.allowed_failures)
-        if allowed < MOST_STARTS:
-            raise InputError(
-                f"--scheduler {address}: gives a job up after {allowed} dead workers, and a batch "
-                f"after {MOST_STARTS}. Start it with "
-                f"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES={MOST_STARTS}."
-            )
+        ours = version("ttcompress")
+        for worker, theirs in client.run(_installed_version()).items():
+            if theirs != ours:
+                raise InputError(
+                    f"--scheduler {address}: the worker {worker} has ttcompress {theirs}, and here "
+                    f"it is {ours}. Install the same version in both places."
+                )
         yield client
+
+
+def _installed_version() -> Callable[[], str | None]:
+    """What a worker runs to say its version: a nested function goes there whole, not by name."""
+
+    def installed() -> str | None:
+        from importlib.metadata import PackageNotFoundError, version  # there, not here
+
+        try:
+            return version("ttcompress")
+        except PackageNotFoundError:
+            return None
+
+    return installed
