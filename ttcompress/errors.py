@@ -1,7 +1,7 @@
 """Every error a user of ttcompress can meet.
 
     TTCompressError
-      RecipeError          the recipe (or an option) is wrong; carries every problem found
+      RecipeError          the recipe (an option, a manifest) is wrong; carries all its problems
         PlanError          recipe and model do not fit each other, or the budget is out of reach
       OutputError          the output cannot be written where it was asked for
         OutputPathError    it exists already, or its folder does not

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from joblib import cpu_count
 
 import ttcompress
 from ttcompress.batch.board import Board
@@ -132,6 +133,13 @@ jobs:
     assert 2 <= (folder / "always.starts").stat().st_size <= 3
     assert always.error.startswith("its worker process died 3 times")
     assert result.exit_code == 5
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_jobs_share_the_threads_of_the_cores(at_once, run, folder, own_task) -> None:
+    text = f"version: 1\njobs: [{{path: models/*.pt, recipe: half.yaml, task: '{own_task}'}}]"
+    assert run(text, engine=Engine(jobs=at_once)).exit_code == 0
+    assert (folder / "mark.threads").read_text() == str(max(1, cpu_count() // at_once))
 
 
 def test_an_interrupted_batch_goes_on_where_it_stopped(run) -> None:

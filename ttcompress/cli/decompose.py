@@ -9,7 +9,6 @@ import typer
 
 from ttcompress.cli.options import Model, Overwrite, RecipeOptions, Talk, TuningOptions, flattened
 from ttcompress.errors import OutputPathError
-from ttcompress.files import check_output, model_stem
 from ttcompress.launch import is_first
 
 if TYPE_CHECKING:
@@ -113,11 +112,15 @@ def default_name(model: Path, format: str) -> str:
     >>> default_name(Path("model.safetensors.index.json"), "auto")
     'model.auto.safetensors'
     """
+    from ttcompress.files import model_stem
+
     return f"{model_stem(model)}.{format}.safetensors"
 
 
 def _check_output(path: Path, model: Path, overwrite: bool) -> None:
     """Before the work, which can be long."""
+    from ttcompress.files import check_output
+
     check_output(path, overwrite)
     if path.exists() and model.exists() and path.samefile(model):
         raise OutputPathError(f"{path}: is the model itself. Use another -o.")
