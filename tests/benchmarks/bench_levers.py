@@ -39,7 +39,7 @@ from ttcompress.tasks.finding import make_task
 from ttcompress.tasks.structure import structure_of
 from ttcompress.trains import feedback
 
-CALIBRATED = {"calibration": {"batches": 16}}
+CALIBRATED = {"calibration": {"batches": 64}}
 REST = [
     {"weights": "embedding", "format": "dense", "store": "int8"},
     {"weights": "linear", "format": "dense", "store": "int8"},

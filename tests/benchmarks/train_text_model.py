@@ -3,7 +3,8 @@
     python tests/benchmarks/train_text_model.py input.txt text512.pt [--epochs N] [--bfloat16]
 
 The larger model that compression is measured on beside the samples; it is trained as they are, and
-measured by `ttcompress evaluate text512.pt --task language-model --task-option text=input.txt`.
+measured by `ttcompress evaluate text512.pt -r text.yaml`, a recipe in which stands
+`task: {name: language-model, text: input.txt}`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ import make
 CONFIG = make.Config(embedding_size=64, hidden_size=512, num_layers=2, bidirectional=False)
 EPOCHS = 12
 DROPOUT = 0.25
-STREAMS = 32
 TRAINED = 0.9
 
 

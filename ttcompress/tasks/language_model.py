@@ -24,6 +24,9 @@ END_OF_LINE = "<eos>"
 LEAST_WINDOWS = 8
 """Of a stream: each begins with an empty state, which a model is worse at."""
 
+HELD_OUT_STREAMS = 32
+"""Side by side where it is measured: fixed, so that the batch of a training moves no metric."""
+
 BITS_PER_CHARACTER = Metric("bits_per_character", higher_is_better=False)
 PERPLEXITY = Metric("perplexity", higher_is_better=False)
 
@@ -39,7 +42,8 @@ class SymbolTask(RecurrentTask):
         train: gives the symbols to train on; called when they are first needed.
         held_out: gives the symbols to measure on; the first one is not predicted.
         of_characters: whether symbols are characters: then bits per character count.
-        batch: streams; fewer where each would have less than `LEAST_WINDOWS` windows.
+        batch: streams of the training; fewer where each would have less than `LEAST_WINDOWS`
+            windows.
         steps: the length of a window.
         nonlinearity: of the stacks that are RNNs.
     """
@@ -72,16 +76,17 @@ class SymbolTask(RecurrentTask):
     @property
     def batches_per_epoch(self) -> int:
         """Windows along each stream."""
-        return -(-self._length(self._train) // self._steps)
+        length = (len(self._train) - 1) // self._streams(self._train, self._batch)
+        return -(-length // self._steps)
 
     def train_batches(self, epoch: int, seed: int) -> Iterator[Batch]:
         """Windows of the whole text, each epoch from another place on."""
         start = int(torch.randint(len(self._train), (), generator=generator_of(epoch, seed)))
-        return self._windows(self._train.roll(-start))
+        return self._windows(self._train.roll(-start), self._batch)
 
     def held_out_batches(self) -> Iterator[Batch]:
         """Windows of the held-out text."""
-        return self._windows(self._held_out)
+        return self._windows(self._held_out, HELD_OUT_STREAMS)
 
     def _tally(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return metrics.nats(outputs, targets)
@@ -101,15 +106,13 @@ class SymbolTask(RecurrentTask):
             )
         return torch.tensor(symbols)
 
-    def _streams(self, symbols: Tensor) -> int:
+    def _streams(self, symbols: Tensor, batch: int) -> int:
         most = (len(symbols) - 1) // (LEAST_WINDOWS * self._steps)
-        return max(1, min(self._batch, most))
+        return max(1, min(batch, most))
 
-    def _length(self, symbols: Tensor) -> int:
-        return (len(symbols) - 1) // self._streams(symbols)
-
-    def _windows(self, symbols: Tensor) -> Iterator[Batch]:
-        streams, length = self._streams(symbols), self._length(symbols)
+    def _windows(self, symbols: Tensor, batch: int) -> Iterator[Batch]:
+        streams = self._streams(symbols, batch)
+        length = (len(symbols) - 1) // streams
         inputs, targets = (symbols[k : k + streams * length].view(streams, -1) for k in (0, 1))
         for start in range(0, length, self._steps):
             window = slice(start, start + self._steps)
