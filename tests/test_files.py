@@ -79,7 +79,13 @@ def test_overwriting_must_be_asked_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "fact"), [("", "is a folder"), ("missing/out.bin", "does not exist")]
+    ("name", "fact"),
+    [
+        ("", "is a folder"),
+        ("missing/out.bin", "does not exist"),
+        ("A" * 300, "no file can be there"),
+        ("a\0b", "no file can be there"),
+    ],
 )
 def test_folders_are_refused_even_when_overwriting(tmp_path: Path, name: str, fact: str) -> None:
     with pytest.raises(OutputPathError, match=fact):

@@ -8,6 +8,7 @@ each into `.planes`, `.scales` and `.factor`. Every other tensor keeps its own n
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -192,8 +193,8 @@ def _fact(error: KeyError | ValueError) -> str:
 
 
 def _read(path: Path) -> tuple[Json, dict[str, Tensor]]:
-    if not path.is_file():
-        fact = "is a folder" if path.is_dir() else "no such file"
+    if not os.path.isfile(path):  # unlike the method, False for a name no file can have
+        fact = "is a folder" if os.path.isdir(path) else "no such file"
         raise InputError(f"{path}: {fact}. Give the path of a compressed .safetensors file.")
     try:
         with safe_open(path, framework="pt") as file:

@@ -24,6 +24,12 @@ def check_output(path: Path, overwrite: bool) -> None:
     Raises:
         OutputPathError: it is a folder, its folder is missing, or it exists without `overwrite`.
     """
+    try:
+        path.stat()
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:  # too long, a NUL in it, a file as its folder
+        raise OutputPathError(f"{path}: no file can be there ({error}). Use another -o.") from error
     if path.is_dir():
         raise OutputPathError(f"{path}: is a folder. Give the name of a file in it.")
     if not path.parent.is_dir():

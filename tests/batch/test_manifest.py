@@ -95,6 +95,9 @@ PROBLEMS = {
         " Did you mean `tiny`?"
     ),
     "matrix: {models: [models/*.pt], recipes: [manifest.yaml]}": ("matrix (line 2): unknown key."),
+    "matrix: {models: [models/*.pt], recipes: [null]}": "matrix.recipes[0] (line 2): expected text",
+    "matrix: {models: [null], recipes: [tiny]}": "matrix.models[0]",
+    f'matrix: {BOTH}\noutput: "o\\0ut"': "output.folder (line 3): 'o\\x00ut' holds the character",
     f"matrix: {{exclude: [{{model: c}}], {BOTH[1:]}": (
         "matrix.exclude[0] (line 2): leaves nothing out"
     ),

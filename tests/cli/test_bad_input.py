@@ -6,6 +6,7 @@ import errno
 import os
 import pickle
 import resource
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -377,3 +378,28 @@ def test_a_limit_that_cannot_be_judged_is_refused_before_the_work(
     said = " ".join(found.err.split())
     assert "limits.max_drop: 1% asked, but no task measures the model. Add --task." in said
     assert "spectra" not in found.err and not list(folder.glob("*.safetensors"))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "inspect {}",
+        "plan {}",
+        "decompose {}",
+        "decompose good.pt -r {}",
+        "decompose good.pt -o {}",
+        "decompose good.pt --task {}.py:Name",
+        "report {}",
+        "restore {} -o x.pt",
+        "verify {} --against good.pt",
+        "evaluate {} --task charlm",
+        "batch {}",
+    ],
+)
+def test_a_name_that_no_file_can_have_is_refused(
+    command: str, run, tiny_checkpoint: Path, folder: Path
+) -> None:
+    shutil.copy(tiny_checkpoint, folder / "good.pt")
+    result = run(*command.format("A" * 300).split())
+    assert result.code in (1, 2)
+    assert result.err.startswith("error: ")

@@ -28,6 +28,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,9 +40,13 @@ from torch import nn
 
 import ttcompress
 from ttcompress.artifact import load
+from ttcompress.batch.baseline import read_baseline
+from ttcompress.batch.manifest import read_manifest
+from ttcompress.batch.outcome import Outcome
 from ttcompress.checkpoint import open_checkpoint, rebuild
 from ttcompress.errors import TTCompressError
 from ttcompress.recipe import load_recipe
+from ttcompress.report.model import Change, Verdict
 from ttcompress.report.tables import report_remarks, totals_table, weights_table
 
 SECONDS = 10
@@ -56,6 +61,21 @@ VALUES: tuple[Any, ...] = (
     None, True, 0, -1, 1, 2**31, 2**60, 2**70, 0.5, 1e308, float("nan"), "", "a", "\0", "../x",
     "A" * 5000, [], [0], [2**40, 2**40], [[[]]], {}, {"a": 1},
 )  # fmt: skip
+
+MANIFEST = """\
+version: 1
+output: {folder: out, name: "{model}.{recipe}.safetensors"}
+limits: {max_drop: 2%, min_factor: 6}
+baseline: {metric: 1%, size: 1%}
+task: {name: language-model, text: zip}
+matrix:
+  models: [zip, {path: legacy, limits: {max_size: 1MB}}]
+  recipes: [balanced, small]
+  exclude: [{model: legacy, recipe: small}]
+jobs: [{path: module, recipe: tiny}]
+"""
+CHANGE: Change = {"before": 1.0, "after": 2.0, "drop": 1.0, "higher_is_better": False}
+VERDICT: Verdict = {"name": "max_drop", "limit": 0.1, "value": 1.0, "ok": False}
 
 Mutate = Callable[[bytes, random.Random], bytes]
 
@@ -121,7 +141,7 @@ def in_tree(value: Any, chance: random.Random) -> Any:
     """A tree of mappings and lists with one place changed; it is changed in place."""
     places = list(_places(value))
     if not places:
-        return chance.choice(VALUES)
+        return deepcopy(chance.choice(VALUES))
     holder, key = chance.choice(places)
     what = chance.randrange(5)
     if what == 0:
@@ -130,9 +150,9 @@ def in_tree(value: Any, chance: random.Random) -> Any:
         holder[f"{key}x"] = holder.pop(key)
     elif what == 2:
         other, other_key = chance.choice(places)
-        holder[key] = json.loads(json.dumps(other[other_key]))
+        holder[key] = deepcopy(other[other_key])
     else:
-        holder[key] = chance.choice(VALUES)
+        holder[key] = deepcopy(chance.choice(VALUES))
     return value
 
 
@@ -237,6 +257,9 @@ def readers(folder: Path) -> dict[str, Reader]:
     recipe = {"version": 1, "budget": {"factor": 3}, "default": "decompose", "store": "int4"}
     ttcompress.compress(folder / "zip", recipe).save(folder / "artifact")
     shutil.copy(RECIPES / "explicit-ranks.yaml", folder / "recipe")
+    (folder / "manifest").write_text(MANIFEST)
+    outcome = Outcome("a", "b", "c", 1.0, 1, False, 9, 3, 3.0, {"m": CHANGE}, (VERDICT,))
+    (folder / "baseline").write_text(json.dumps({"jobs": [outcome.as_json()]}))
     zip_ways, plain_ways = (plain, zipped_pickle, zipped_pickle), (plain,)
     return {
         "torch zip": Reader(folder / "zip", use_checkpoint, zip_ways),
@@ -249,6 +272,8 @@ def readers(folder: Path) -> dict[str, Reader]:
             folder / "artifact", use_artifact, (plain, artifact_document, artifact_document)
         ),
         "recipe": Reader(folder / "recipe", load_recipe, (plain, yaml_text, yaml_text)),
+        "manifest": Reader(folder / "manifest", read_manifest, (plain, yaml_text, yaml_text)),
+        "baseline": Reader(folder / "baseline", read_baseline, (plain, json_text, json_text)),
     }
 
 

@@ -65,7 +65,7 @@ def _folder_alone(value: object) -> object:
     return {"folder": value} if isinstance(value, str) else value
 
 
-_Text = Annotated[str, reader(parse_text)]
+_Text = Annotated[str, reader(parse_text, required=True)]
 _MaybeText = Annotated[str | None, reader(parse_text)]
 _Task = Annotated[TaskChoice | None, BeforeValidator(named_task)]
 _Drop = Annotated[Drop, reader(parse_drop)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def yaml_file(path: Path, kind: str = "recipe") -> str:
         RecipeError: it is too large, or no text.
         TTCompressError: it cannot be read.
     """
-    if path.is_dir():
+    if os.path.isdir(path):
         raise InputError(f"{path}: is a folder, and a {kind} is a YAML file.")
     try:
         with path.open("rb") as file:

@@ -14,12 +14,15 @@ from ttcompress.recipe.units import number_that, parse_count
 CONFIG = ConfigDict(validate_default=True, arbitrary_types_allowed=True)
 
 
-def reader(parse: Callable[[Any], object]) -> PlainValidator:
-    """A reader of `units` for pydantic: None is an absent key, ValueError a problem."""
+def reader(parse: Callable[[Any], object], *, required: bool = False) -> PlainValidator:
+    """A reader of `units` for pydantic: ValueError is a problem; None, unless `required`, absence.
+
+    An item of a list is never absent.
+    """
 
     def validate(value: object) -> object:
         try:
-            return None if value is None else parse(value)
+            return None if value is None and not required else parse(value)
         except RecipeError as error:
             raise ValueError(str(error)) from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -50,7 +51,7 @@ def find_recipe(name_or_path: str | Path, folder: Path = Path()) -> Path:
     path, names = folder / name_or_path, {recipe.name: recipe.path for recipe in shipped()}
     if str(name_or_path) in names:
         return names[str(name_or_path)]
-    if path.exists():
+    if os.path.exists(path):  # unlike the method, False for a name no file can have
         return path
     if path.suffix in _SUFFIXES or len(Path(name_or_path).parts) > 1:
         raise InputError(f"{path}: there is no such recipe file.")

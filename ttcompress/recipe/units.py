@@ -238,9 +238,11 @@ def one_of(*known: str) -> Callable[[object], str]:
 
 
 def parse_text(value: object) -> str:
-    """Text that is not empty."""
+    """Text that is not empty and could be a path."""
     if not isinstance(value, str) or not value.strip():
         raise RecipeError(f"expected text, got {described(value)}.")
+    if "\0" in value:
+        raise RecipeError(f"{value!r} holds the character NUL, which no name has. Take it out.")
     return value
 
 

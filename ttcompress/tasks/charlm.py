@@ -31,9 +31,7 @@ class CharLM(SymbolTask):
 
     name = "charlm"
 
-    def __init__(
-        self, structure: Structure, *, batch: int = STREAMS, steps: int = WINDOW
-    ) -> None:
+    def __init__(self, structure: Structure, *, batch: int = STREAMS, steps: int = WINDOW) -> None:
         require_positive(self.name, batch=batch, steps=steps)
         chain = read_predicting_chain(structure, self.name)
         known = find_vocabulary(structure.content, chain.symbols, self.name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -101,7 +102,7 @@ def _unknown(name: str, known: list[str]) -> RecipeError:
 def _imported(place: str) -> ModuleType:
     """A module by its name or its file; whatever goes wrong in a user's file is told with it."""
     is_file = place.endswith(".py")
-    if is_file and not Path(place).is_file():
+    if is_file and not os.path.isfile(place):
         raise InputError(f"task {place}: no such file. Give a file; you are in {Path.cwd()}.")
     try:
         return _from_file(Path(place)) if is_file else importlib.import_module(place)

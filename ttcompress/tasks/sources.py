@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,8 +76,8 @@ def read_text(path: str | Path, task: str) -> str:
         RecipeError: it is empty, or no UTF-8.
     """
     path = Path(path)
-    if not path.is_file():
-        fact = "is a folder" if path.is_dir() else "no such file"
+    if not os.path.isfile(path):
+        fact = "is a folder" if os.path.isdir(path) else "no such file"
         raise InputError(f"task {task}: {path}: {fact}. Give a file; you are in {Path.cwd()}.")
     try:
         text = path.read_text(encoding="utf-8-sig")
