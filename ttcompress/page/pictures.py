@@ -22,6 +22,9 @@ _ROW = 36.0  # pixels of a bar with the line of text above it
 _LEGEND = 24.0
 _LEGEND_LINE = 15.0
 _INSET = 5.0  # pixels that a mark at the end of a scale needs
+_LABELS = ((0, -17), (0, 9), (18, -3))
+"""Pixels from a mark to its label: below for the first line, and otherwise where others have none."""
+
 _LONGEST = 34  # characters of a name that fit beside a figure
 
 
@@ -163,11 +166,10 @@ def front(title: str, lines: Sequence[Line], worth: str, dense: float) -> Drawin
         axes.axhline(dense, color=light("muted"), linewidth=1, linestyle="--")
         axes.annotate(
             "dense",
-            (1, dense),
-            (0, -3),
+            (0, dense),
+            (4, -3),
             xycoords=("axes fraction", "data"),
-            textcoords="offset pixels",
-            ha="right",
+            textcoords="offset points",
             va="top",
             color=light("muted"),
         )
@@ -210,8 +212,9 @@ def _front_line(axes: Axes, place: int, line: Line) -> None:
         axes.annotate(
             spot.label,
             (spot.bytes, spot.worth),
-            (7, 4),
-            textcoords="offset pixels",
+            _LABELS[place % len(_LABELS)],
+            textcoords="offset points",
+            ha="center",
             fontweight="bold" if spot.front else "normal",
             color=light("ink" if spot.front else "muted"),
         )
