@@ -113,18 +113,15 @@ def sweep(
       ttcompress sweep charlm.pt --factors 4,8,16 --task charlm --pick mps@16
     """
     from ttcompress.cli import console
-    from ttcompress.sweep.run import point_name
-    from ttcompress.sweep.run import sweep as run
-    from ttcompress.sweep.tables import sweep_remarks, sweep_table
+    from ttcompress.sweep import run
 
     _refuse_replaced(chosen)
     asked, names, engine = numbers(factors), formats.split(","), where.chosen()
-    wanted.check(model, [point_name(name, factor) for name in names for factor in asked])
-    recipe = chosen.in_force()
+    wanted.check(model, [run.point_name(name, factor) for name in names for factor in asked])
     with console.jobs_progress(talk) as (progress, say):
-        found = run(
+        found = run.sweep(
             model,
-            recipe,
+            chosen.in_force(),
             factors=asked,
             formats=names,
             folder=folder,
@@ -133,13 +130,20 @@ def sweep(
             told=teller(say),
             progress=progress,
         )
-    if talk.json:
-        console.document(found.as_json())
-    else:
-        console.show(f"{model}: {chosen.title()}", [sweep_table(found)], sweep_remarks(found))
+    _show(f"{model}: {chosen.title()}", found, talk)
     wanted.write(found, model, talk)
     if found.exit_code:
         raise typer.Exit(found.exit_code)
+
+
+def _show(title: str, found: Sweep, talk: Talk) -> None:
+    from ttcompress.cli import console
+    from ttcompress.sweep.tables import sweep_remarks, sweep_table
+
+    if talk.json:
+        console.document(found.as_json())
+    else:
+        console.show(title, [sweep_table(found)], sweep_remarks(found))
 
 
 def _refuse_replaced(chosen: RecipeOptions) -> None:

@@ -23,7 +23,7 @@ _LEGEND = 24.0
 _LEGEND_LINE = 15.0
 _INSET = 5.0  # pixels that a mark at the end of a scale needs
 _LABELS = ((0, -17), (0, 9), (18, -3))
-"""Pixels from a mark to its label: below for the first line, and otherwise where others have none."""
+"""Pixels from a mark to its label: of the first line below, of the second above, then beside."""
 
 _LONGEST = 34  # characters of a name that fit beside a figure
 

@@ -60,16 +60,7 @@ def sweep(
     target = Path(folder) if folder is not None else Path(f"{model_stem(model)}.sweep")
     jobs = sweep_jobs(model, recipe or default_recipe(), factors, formats, target)
     outcomes = run_jobs(jobs, engine=engine, force=force, told=told, progress=progress)
-    reports = [None if o.error else _report(j.output) for j, o in zip(jobs, outcomes, strict=True)]
-    first = next((report for report in reports if report is not None), None)
-    if first is None:
-        raise _error(outcomes[0])
-    points = tuple(map(_point, jobs, outcomes, reports))
-    totals = first.totals["model"]
-    name, change = next(iter((first.metrics or {}).items()), (None, None))
-    before, higher = (change["before"], change["higher_is_better"]) if change else (None, False)
-    dense = Figures(totals.bytes_before, totals.multiply_adds_before, 0.0, before)
-    return Sweep(model.name, points, dense, name, higher, time.monotonic() - started)
+    return _swept(model.name, jobs, outcomes, time.monotonic() - started)
 
 
 def sweep_jobs(
@@ -107,6 +98,20 @@ def point_name(format: str, factor: float) -> str:
     ('mps@16', 'mpo@2.5')
     """
     return f"{format}@{factor:g}"
+
+
+def _swept(model: str, jobs: Sequence[Job], outcomes: Sequence[Outcome], seconds: float) -> Sweep:
+    """The points, and the dense model as the first report there is knows it."""
+    reports = [None if o.error else _report(j.output) for j, o in zip(jobs, outcomes, strict=True)]
+    first = next((report for report in reports if report is not None), None)
+    if first is None:
+        raise _error(outcomes[0])
+    points = tuple(map(_point, jobs, outcomes, reports))
+    totals = first.totals["model"]
+    name, change = next(iter((first.metrics or {}).items()), (None, None))
+    before, higher = (change["before"], change["higher_is_better"]) if change else (None, False)
+    dense = Figures(totals.bytes_before, totals.multiply_adds_before, 0.0, before)
+    return Sweep(model, points, dense, name, higher, seconds)
 
 
 def _point(job: Job, outcome: Outcome, report: Report | None) -> Point:
