@@ -36,6 +36,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (  # a room imports only from rows above i
     ("bench", "search"),
     ("inspection", "pipeline", "verify"),
     ("batch", "compare"),
+    ("sweep",),
     (DOOR,),
     ("cli",),
     ("__main__",),
@@ -52,6 +53,7 @@ WITHOUT_TORCH = (
     "recipe",
     "report",
     "stores",
+    "sweep",
     "weights",
 )
 ONLY_IN = {"tensorly": "trains/reference.py", "rich": "cli/console.py"}

@@ -51,6 +51,10 @@ if TYPE_CHECKING:
     from ttcompress.report.model import Report
     from ttcompress.report.verification import Verification
     from ttcompress.restore import restore
+    from ttcompress.sweep.front import Sweep
+    from ttcompress.sweep.pick import pick
+    from ttcompress.sweep.picture import front_picture
+    from ttcompress.sweep.run import sweep
     from ttcompress.tasks.protocol import Metric, Task
     from ttcompress.verify import verify
 
@@ -75,6 +79,7 @@ __all__ = [
     "Recipe",
     "RecipeError",
     "Report",
+    "Sweep",
     "TTCompressError",
     "Task",
     "TrainingError",
@@ -86,16 +91,19 @@ __all__ = [
     "compress",
     "evaluate",
     "export",
+    "front_picture",
     "inspect",
     "judged",
     "load",
     "load_into",
     "load_recipe",
     "parse_recipe",
+    "pick",
     "plan",
     "recipe_from",
     "report_page",
     "restore",
+    "sweep",
     "tune_artifact",
     "verify",
     "with_options",
@@ -113,6 +121,7 @@ _LAZY: dict[str, str] = {
     "OwnModule": "ttcompress.export",
     "Recipe": "ttcompress.recipe",
     "Report": "ttcompress.report.model",
+    "Sweep": "ttcompress.sweep.front",
     "Task": "ttcompress.tasks.protocol",
     "Verification": "ttcompress.report.verification",
     "compare": "ttcompress.compare.run",
@@ -121,16 +130,19 @@ _LAZY: dict[str, str] = {
     "compress": "ttcompress.pipeline",
     "evaluate": "ttcompress.evaluate",
     "export": "ttcompress.export",
+    "front_picture": "ttcompress.sweep.picture",
     "inspect": "ttcompress.inspection",
     "judged": "ttcompress.limits",
     "load": "ttcompress.artifact",
     "load_into": "ttcompress.modules.swap",
     "load_recipe": "ttcompress.recipe",
     "parse_recipe": "ttcompress.recipe",
+    "pick": "ttcompress.sweep.pick",
     "plan": "ttcompress.pipeline",
     "recipe_from": "ttcompress.recipe",
     "report_page": "ttcompress.page",
     "restore": "ttcompress.restore",
+    "sweep": "ttcompress.sweep.run",
     "tune_artifact": "ttcompress.pipeline",
     "verify": "ttcompress.verify",
     "with_options": "ttcompress.recipe",

@@ -20,6 +20,7 @@ COMMANDS = (
     "evaluate",
     "finetune",
     "compare",
+    "sweep",
     "report",
     "verify",
     "restore",

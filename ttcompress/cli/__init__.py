@@ -21,6 +21,7 @@ from ttcompress.cli.export import export
 from ttcompress.cli.inspect import inspect
 from ttcompress.cli.recipes import recipes
 from ttcompress.cli.report import report
+from ttcompress.cli.sweep import sweep
 from ttcompress.cli.tasks import evaluate, finetune
 from ttcompress.errors import TTCompressError
 
@@ -73,7 +74,7 @@ def _root(
 
 
 _COMMANDS = (
-    *(inspect, plan, decompose, evaluate, finetune, compare),
+    *(inspect, plan, decompose, evaluate, finetune, compare, sweep),
     *(report, verify, restore, export, bench, batch),
 )
 for command in _COMMANDS:

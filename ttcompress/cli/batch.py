@@ -118,7 +118,7 @@ def batch(
             engine=engine,
             force=force,
             baseline=baseline,
-            told=_teller(say),
+            told=teller(say),
             progress=progress,
         )
     reports.write(result)
@@ -130,7 +130,7 @@ def batch(
         raise typer.Exit(result.exit_code)
 
 
-def _teller(say: Callable[[str], None]) -> Callable[[Outcome], None]:
+def teller(say: Callable[[str], None]) -> Callable[[Outcome], None]:
     """A line for each job as it ends."""
 
     def tell(outcome: Outcome) -> None:

@@ -2,15 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
-from ttcompress.cli.options import Model, RecipeOptions, Talk, flattened
-
-Factors = Annotated[
-    str, typer.Option(metavar="LIST", help="Times fewer bytes of the decomposed weights.")
-]
+from ttcompress.cli.options import Factors, Model, RecipeOptions, Talk, flattened, numbers
 
 
 @flattened
@@ -30,20 +22,10 @@ def compare(model: Model, chosen: RecipeOptions, talk: Talk, factors: Factors = 
 
     recipe = chosen.in_force()
     with console.progress(talk) as progress:
-        found = run(model, _numbers(factors), recipe, progress=progress)
+        found = run(model, numbers(factors), recipe, progress=progress)
     if talk.json:
         console.document(found.as_json())
     else:
         console.show(
             f"{model}: {chosen.title()}", comparison_tables(found), comparison_remarks(found)
         )
-
-
-def _numbers(text: str) -> list[float]:
-    try:
-        numbers = [float(part) for part in text.split(",")]
-    except ValueError:
-        numbers = []
-    if not numbers or min(numbers) <= 1:
-        raise typer.BadParameter(f"--factors: {text!r} is no list of factors above 1, as 4,8,16.")
-    return numbers

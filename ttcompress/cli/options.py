@@ -30,6 +30,10 @@ Key = Annotated[
     str | None, typer.Option("--key", help="Which state dict, where the file holds several.")
 ]
 
+Factors = Annotated[
+    str, typer.Option(metavar="LIST", help="Times fewer bytes of the decomposed weights.")
+]
+
 
 def _remember(context: typer.Context, verbose: bool) -> bool:
     """Tell whoever reports the error, which is no command."""
@@ -202,6 +206,17 @@ def _written(value: object) -> str:
     if value is True:
         return ""
     return f" {value:g}" if isinstance(value, float) else f" {value}"
+
+
+def numbers(text: str) -> list[float]:
+    """The factors of `Factors`."""
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or min(numbers) <= 1:
+        raise typer.BadParameter(f"--factors: {text!r} is no list of factors above 1, as 4,8,16.")
+    return numbers
 
 
 def flattened(command: Callable[..., None]) -> Callable[..., None]:

@@ -28,8 +28,8 @@ def report_page(reports: Sequence[tuple[str, Report, int]]) -> str:
     return render(reports)
 
 
-def require_plots() -> None:
-    """Refuse to go on without the extra.
+def require_plots(what: str = "HTML", instead: str = "--as markdown needs nothing.") -> None:
+    """Refuse to go on without the extra; the message says what needs it, and what does not.
 
     Raises:
         MissingExtraError: a package of the extra `plots` is not installed.
@@ -37,7 +37,6 @@ def require_plots() -> None:
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
         raise MissingExtraError(
-            f"HTML needs {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not "
-            "installed. Install the extra: pip install 'ttcompress[plots]'. "
-            "--as markdown needs nothing."
+            f"{what} needs {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not "
+            f"installed. Install the extra: pip install 'ttcompress[plots]'. {instead}"
         )

@@ -1,4 +1,4 @@
-"""A drawing in matplotlib enters; SVG to stand inside a page leaves. What is drawn is not known.
+"""A drawing in matplotlib enters; a picture for a page, or a file, leaves. Of what, is not known.
 
 One unit is one pixel. Colours become the page's own (`var(--ink)`), so that one picture serves
 light and dark, and text stays text.
@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from html import escape
-from io import StringIO
+from io import BytesIO, StringIO
 
 from matplotlib import style
 from matplotlib.axes import Axes
@@ -52,6 +54,66 @@ _STYLE = {
     "ytick.labelsize": 10,
 }
 _COLOURS = {colours[0]: f"var(--{name})" for name, colours in PALETTE.items()}
+_SHARP = 3
+"""Pixels of a PNG for each pixel of its drawing."""
+
+_NO_SOFTWARE = {"Software": None}  # its version would change the bytes
+_NAMESPACES = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One pair of axes that `draw` fills, with margins around them, in pixels.
+
+    `title` is what a reader who does not see it is told.
+    """
+
+    title: str
+    height: float
+    draw: Callable[[Axes], None]
+    margins: Margins = AXES
+    width: float = WIDTH
+
+    def inline(self, attributes: str = "", sheet: str = "") -> str:
+        """An `<svg>` to stand inside a page, whose colours and fonts it takes."""
+        with self._figure() as figure:
+            inside = _inside(_drawn(figure))
+        name = escape(self.title)
+        box = f'{attributes}viewBox="0 0 {self.width:g} {self.height:g}"'
+        root = f'<svg {box} role="img" aria-label="{name}">'
+        return f"{root}<title>{name}</title>{sheet}{inside}"
+
+    def svg(self) -> bytes:
+        """A file that follows the reader's light or dark scheme by itself."""
+        light_scheme, dark_scheme = (
+            ";".join(f"--{name}:{colours[scheme]}" for name, colours in PALETTE.items())
+            for scheme in (0, 1)
+        )
+        sheet = (
+            f"<style>svg{{{light_scheme};background:var(--paper);font-family:sans-serif}}"
+            f"@media(prefers-color-scheme:dark){{svg{{{dark_scheme}}}}}</style>"
+        )
+        size = f'{_NAMESPACES} width="{self.width:g}" height="{self.height:g}" '
+        return self.inline(size, sheet).encode()
+
+    def png(self) -> bytes:
+        """A file in the light scheme."""
+        content = BytesIO()
+        with self._figure() as figure:
+            dots, paper = _SHARP * figure.dpi, light("paper")
+            figure.savefig(content, format="png", dpi=dots, facecolor=paper, metadata=_NO_SOFTWARE)
+        return content.getvalue()
+
+    @contextmanager
+    def _figure(self) -> Iterator[Figure]:
+        left, bottom, right, top = self.margins
+        width, height = self.width, self.height
+        # From matplotlib's own defaults: a user's settings must not change a report.
+        with style.context(["default", {**_STYLE, "svg.hashsalt": "ttcompress"}]):
+            figure = Figure(figsize=(width / 72, height / 72), dpi=72)
+            place = (left / width, bottom / height, 1 - (left + right) / width)
+            self.draw(figure.add_axes((*place, 1 - (bottom + top) / height)))
+            yield figure
 
 
 def picture(
@@ -65,13 +127,7 @@ def picture(
         draw: is given the axes.
         margins: around them.
     """
-    left, bottom, right, top = margins
-    # From matplotlib's own defaults: a user's settings must not change a report.
-    with style.context(["default", {**_STYLE, "svg.hashsalt": "ttcompress"}]):
-        figure = Figure(figsize=(WIDTH / 72, height / 72), dpi=72)
-        place = (left / WIDTH, bottom / height, 1 - (left + right) / WIDTH)
-        draw(figure.add_axes((*place, 1 - (bottom + top) / height)))
-        return _inline(_drawn(figure), title, height)
+    return Drawing(title, height, draw, margins).inline()
 
 
 def _drawn(figure: Figure) -> str:
@@ -83,14 +139,11 @@ def _drawn(figure: Figure) -> str:
     return text.getvalue()
 
 
-def _inline(document: str, title: str, height: float) -> str:
-    """What is inside the root element, in an element of the page."""
+def _inside(document: str) -> str:
+    """What is inside the root element, and its end."""
     inside = document[document.index("</metadata>") + len("</metadata>") :]
     inside = re.sub(r"<style.*?</style>", "", inside, flags=re.DOTALL)  # would reach the page
-    inside = re.sub(r"\s*<[^>]*>\s*", _tag, inside)
-    name = escape(title)
-    box = f'viewBox="0 0 {WIDTH:g} {height:g}"'
-    return f'<svg {box} role="img" aria-label="{name}"><title>{name}</title>{inside}'
+    return re.sub(r"\s*<[^>]*>\s*", _tag, inside)
 
 
 def _tag(found: re.Match[str]) -> str:

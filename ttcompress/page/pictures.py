@@ -8,8 +8,9 @@ from math import isfinite
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
-from ttcompress.page.canvas import AXES, NONE, WIDTH, picture
+from ttcompress.page.canvas import AXES, NONE, WIDTH, Drawing, picture
 from ttcompress.page.palette import SERIES, light
 from ttcompress.report.model import CutSpectrum, WeightReport
 
@@ -21,6 +22,9 @@ _ROW = 36.0  # pixels of a bar with the line of text above it
 _LEGEND = 24.0
 _LEGEND_LINE = 15.0
 _INSET = 5.0  # pixels that a mark at the end of a scale needs
+_LABELS = ((0, -17), (0, 9), (18, -3))
+"""Pixels from a mark to its label: of the first line below, of the second above, then beside."""
+
 _LONGEST = 34  # characters of a name that fit beside a figure
 
 
@@ -32,6 +36,24 @@ class Bar:
     figure: str
     before: float
     after: float
+
+
+@dataclass(frozen=True)
+class Spot:
+    """A model by its bytes and its metric, its label, and whether it is on the front."""
+
+    bytes: int
+    worth: float
+    label: str
+    front: bool
+
+
+@dataclass(frozen=True)
+class Line:
+    """The models of one format."""
+
+    name: str
+    spots: tuple[Spot, ...]
 
 
 def sizes(title: str, bars: Sequence[Bar]) -> str:
@@ -131,6 +153,71 @@ def drift(title: str, layers: Mapping[str, Mapping[str, float]]) -> str:
 
     left, bottom, right, _ = AXES
     return picture(title, 170 + top, draw, (left, bottom, right, top))
+
+
+def front(title: str, lines: Sequence[Line], worth: str, dense: float) -> Drawing:
+    """Bytes against what they are worth; the front is filled, what is behind it hollow.
+
+    `dense` is what the model is worth as it was: a line across.
+    """
+    top = 10 + _LEGEND_LINE * len(lines)
+
+    def draw(axes: Axes) -> None:
+        axes.axhline(dense, color=light("muted"), linewidth=1, linestyle="--")
+        axes.annotate(
+            "dense",
+            (0, dense),
+            (4, -3),
+            xycoords=("axes fraction", "data"),
+            textcoords="offset points",
+            va="top",
+            color=light("muted"),
+        )
+        for place, line in enumerate(lines):
+            _front_line(axes, place, line)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(EngFormatter("B"))
+        axes.margins(x=0.08, y=0.12)
+        axes.set_xlabel("bytes of the model's tensors")
+        axes.set_ylabel(worth)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderpad=0, labelspacing=0.2)
+
+    return Drawing(title, 300 + top, draw, (56, 38, 12, top), width=520)
+
+
+def _front_line(axes: Axes, place: int, line: Line) -> None:
+    colour, marker = light(SERIES[place % len(SERIES)]), MARKERS[place % len(MARKERS)]
+    spots = sorted(line.spots, key=lambda spot: spot.bytes)
+    axes.plot(
+        [spot.bytes for spot in spots],
+        [spot.worth for spot in spots],
+        color=colour,
+        linewidth=1.5,
+        marker=marker,
+        label=line.name,
+        zorder=2,
+    )
+    for spot in spots:
+        axes.plot(
+            [spot.bytes],
+            [spot.worth],
+            marker=marker,
+            markersize=9 if spot.front else 6,
+            color=colour,
+            markerfacecolor=colour if spot.front else light("paper"),
+            zorder=3,
+        )
+        axes.annotate(
+            spot.label,
+            (spot.bytes, spot.worth),
+            _LABELS[place % len(_LABELS)],
+            textcoords="offset points",
+            ha="center",
+            fontweight="bold" if spot.front else "normal",
+            color=light("ink" if spot.front else "muted"),
+        )
 
 
 def _largest(values: Iterable[float]) -> float:

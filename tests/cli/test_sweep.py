@@ -1,0 +1,55 @@
+"""`sweep` as a command: what it writes, what it refuses, and its exit codes."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+
+def test_a_factor_out_of_reach_is_shown_with_the_reason(case, run) -> None:
+    given = ("sweep", case.path, "--formats", "mps", "-j", "1", "--folder", "f")
+    found = run(*given, "--factors", "3,4000")
+    assert found.code == 0, found.err
+    assert re.search(r"model under mps@4000: .*4000 asked, at most", found.out)
+    assert "accuracy not measured: add --task" in found.out
+    alone = run(*given, "--factors", "4000")
+    assert alone.code == 2
+    assert "4000 asked, at most" in alone.err
+
+
+def test_the_command_writes_table_picture_artifact_and_recipe(tiny_checkpoint, run, folder) -> None:
+    options = ("--factors", "2", "--formats", "mps,auto", "-j", "1")
+    wanted = ("--pick", "mps@2", "--picture", "front.svg")
+    found = run("sweep", tiny_checkpoint, *options, *wanted)
+    assert found.code == 0, found.err
+    made = {"front.svg", "tiny.sweep", "tiny.mps.safetensors", "tiny.mps.yaml"}
+    assert {path.name for path in folder.iterdir()} == made
+    assert "wrote tiny.mps.safetensors and tiny.mps.yaml" in found.err
+    assert run("sweep", tiny_checkpoint, *options, *wanted).code == 2  # they exist
+    again = run("sweep", tiny_checkpoint, *options, "--json")
+    assert [point["outcome"]["cached"] for point in again.json["points"]] == [True, True]
+    assert set(again.json["front"]) <= {"mps@2", "auto@2"}
+    assert again.json["metric"] is None
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--format", "mps"], "--format: is what the points of a sweep differ in. Use --formats"),
+        (["--multiply-adds", "4"], "--multiply-adds: is what the points .* Use --factors"),
+        (["--pick", "mps@7"], r"'mps@7' is no point of this sweep. It has mps@2, mps@4"),
+        (["-o", "x.safetensors"], "--output: is for the point that is picked. Add --pick"),
+        (["--picture", "x.jpg"], "x.jpg ends in none of .svg, .png"),
+        (["--formats", "mps,svd"], "svd"),
+        (["--factors", "1"], "no list of factors above 1"),
+        (["--folder", "taken"], "taken: is a file, and points go to a folder"),
+        (["--finetune"], "finetune: needs a task"),
+    ],
+)
+def test_what_does_not_fit_is_refused(options, said, tiny_checkpoint, run, folder) -> None:
+    (folder / "taken").write_text("")
+    found = run("sweep", tiny_checkpoint, "-j", "1", *options)
+    assert found.code == 2, found.out
+    assert re.search(said, " ".join(found.err.split()))
+    assert not list(folder.rglob("*.safetensors"))

@@ -1,0 +1,161 @@
+"""`sweep`: a model, formats and factors enter; the front leaves, and what was picked from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ttcompress.cli.batch import EngineOptions, Force, teller
+from ttcompress.cli.decompose import default_name
+from ttcompress.cli.options import (
+    Factors,
+    Model,
+    Overwrite,
+    RecipeOptions,
+    Talk,
+    flattened,
+    numbers,
+)
+from ttcompress.errors import RecipeError
+
+if TYPE_CHECKING:
+    from ttcompress.sweep.front import Sweep
+
+Formats = Annotated[str, typer.Option(metavar="LIST", help="Of mps, mpo and auto.")]
+Folder = Annotated[
+    Path | None,
+    typer.Option(help="Of the artifacts: what is there and fits is not made again.  [MODEL.sweep]"),
+]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is written beside the table."""
+
+    picture: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw the front: .svg or .png.")
+    ] = None
+    pick: Annotated[
+        str | None, typer.Option(metavar="POINT", help="Write this point, and its recipe: mps@16.")
+    ] = None
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The picked artifact.  [as of decompose]"),
+    ] = None
+    overwrite: Overwrite = False
+
+    def check(self, model: Path, points: list[str]) -> None:
+        """Refuse, before the work, what cannot be written after it.
+
+        Raises:
+            RecipeError: an option that does not fit the others.
+            OutputPathError: an output exists, or its folder does not.
+            MissingExtraError: a picture, without the extra.
+        """
+        from ttcompress.files import check_output
+        from ttcompress.sweep.front import check_name
+        from ttcompress.sweep.pick import recipe_beside
+        from ttcompress.sweep.picture import check_picture
+
+        if self.picture is not None:
+            check_picture(self.picture)
+            check_output(self.picture, self.overwrite)
+        if self.pick is not None:
+            check_name(self.pick, points)
+            artifact = self._artifact(model, self.pick)
+            for path in (artifact, recipe_beside(artifact)):
+                check_output(path, self.overwrite)
+        elif self.output is not None:
+            raise RecipeError("--output: is for the point that is picked. Add --pick.")
+
+    def write(self, found: Sweep, model: Path, talk: Talk) -> None:
+        """Write what was asked for."""
+        from ttcompress.cli import console
+        from ttcompress.files import written_whole
+        from ttcompress.sweep.pick import pick
+        from ttcompress.sweep.picture import front_picture
+
+        if self.picture is not None:
+            with written_whole(self.picture, self.overwrite) as file:
+                file.write(front_picture(found, self.picture.suffix))
+            console.say(f"wrote {self.picture}", talk)
+        if self.pick is not None:
+            artifact = self._artifact(model, self.pick)
+            recipe = pick(found, self.pick, artifact, overwrite=self.overwrite)
+            console.say(f"wrote {artifact} and {recipe}", talk)
+
+    def _artifact(self, model: Path, pick: str) -> Path:
+        return self.output or Path(default_name(model, pick.partition("@")[0]))
+
+
+@flattened
+def sweep(
+    model: Model,
+    chosen: RecipeOptions,
+    where: EngineOptions,
+    wanted: Wanted,
+    talk: Talk,
+    factors: Factors = "2,4,8,16,32",
+    formats: Formats = "mps,mpo",
+    folder: Folder = None,
+    force: Force = False,
+) -> None:
+    """Compress MODEL in every format at every factor, and show which points are worth taking.
+
+    On the front is what no other point is ahead of: as good in bytes, metric and multiply-adds,
+    and better in one. Exit codes are those of batch; a factor out of reach is no failure.
+
+    \b
+    Example:
+      ttcompress sweep charlm.pt --factors 4,8,16 --task charlm --pick mps@16
+    """
+    from ttcompress.cli import console
+    from ttcompress.sweep import run
+
+    _refuse_replaced(chosen)
+    asked, names, engine = numbers(factors), formats.split(","), where.chosen()
+    wanted.check(model, [run.point_name(name, factor) for name in names for factor in asked])
+    with console.jobs_progress(talk) as (progress, say):
+        found = run.sweep(
+            model,
+            chosen.in_force(),
+            factors=asked,
+            formats=names,
+            folder=folder,
+            engine=engine,
+            force=force,
+            told=teller(say),
+            progress=progress,
+        )
+    _show(f"{model}: {chosen.title()}", found, talk)
+    wanted.write(found, model, talk)
+    if found.exit_code:
+        raise typer.Exit(found.exit_code)
+
+
+def _show(title: str, found: Sweep, talk: Talk) -> None:
+    from ttcompress.cli import console
+    from ttcompress.sweep.tables import sweep_remarks, sweep_table
+
+    if talk.json:
+        console.document(found.as_json())
+    else:
+        console.show(title, [sweep_table(found)], sweep_remarks(found))
+
+
+def _refuse_replaced(chosen: RecipeOptions) -> None:
+    """What every point sets for itself.
+
+    Raises:
+        RecipeError: a format or a budget was given.
+    """
+    from ttcompress.recipe.validation import BUDGET_KEYS
+
+    for name in ("format", *BUDGET_KEYS):
+        if getattr(chosen, name) is not None:
+            ours = "--formats" if name == "format" else "--factors"
+            option = f"--{name.replace('_', '-')}"
+            raise RecipeError(f"{option}: is what the points of a sweep differ in. Use {ours}.")
