@@ -103,10 +103,9 @@ def sweep(
     folder: Folder = None,
     force: Force = False,
 ) -> None:
-    """Compress MODEL in every format at every factor, and show which points are worth taking.
+    """Compress MODEL in every format at every factor, and show the front of size and quality.
 
-    On the front is what no other point is ahead of: as good in bytes, metric and multiply-adds,
-    and better in one. Exit codes are those of batch; a factor out of reach is no failure.
+    Exit codes are those of batch; a factor out of reach is no failure.
 
     \b
     Example:
@@ -132,8 +131,7 @@ def sweep(
         )
     _show(f"{model}: {chosen.title()}", found, talk)
     wanted.write(found, model, talk)
-    if found.exit_code:
-        raise typer.Exit(found.exit_code)
+    raise typer.Exit(found.exit_code)
 
 
 def _show(title: str, found: Sweep, talk: Talk) -> None:

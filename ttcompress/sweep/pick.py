@@ -17,7 +17,8 @@ def pick(found: Sweep, name: str, output: str | Path, *, overwrite: bool = False
     """Write the artifact of a point to `output`, and its recipe beside that.
 
     `ttcompress decompose MODEL -r RECIPE` writes the same bytes: the artifact has the recipe's text
-    in it.
+    in it. It takes as many threads as the point had (cores / jobs): others may change the last
+    digit of an error in the report.
 
     Returns:
         The recipe's file: see `recipe_beside`.
