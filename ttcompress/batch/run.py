@@ -106,7 +106,8 @@ def _each(
 
     records = [_records_made(job) for job in left]
     with (
-        TemporaryDirectory(prefix="run-", dir=records[0]) as folder,
+        # A job that is interrupted may still be writing there.
+        TemporaryDirectory(prefix="run-", dir=records[0], ignore_cleanup_errors=True) as folder,
         _stages_told(Board(Path(folder)), tuple(left), progress) as board,
     ):
         yield from outcomes(left, engine, board, force)

@@ -17,6 +17,7 @@ from importlib.metadata import version
 from typing import Any
 
 from joblib import Parallel, cpu_count, delayed, parallel_config
+from joblib.externals.loky import get_reusable_executor
 
 from ttcompress.batch.board import Board
 from ttcompress.batch.engine import Engine
@@ -50,7 +51,12 @@ def outcomes(
             warnings.filterwarnings("ignore", message, UserWarning)
         if engine.name == "loky":
             with parallel_config(backend="loky", inner_max_num_threads=threads):
-                yield from _in_rounds(calls, at_once, Work(board, threads, force))
+                try:
+                    yield from _in_rounds(calls, at_once, Work(board, threads, force))
+                except (KeyboardInterrupt, GeneratorExit):
+                    # A worker may have missed the interruption, and would be waited for.
+                    get_reusable_executor(reuse=True).shutdown(wait=False, kill_workers=True)
+                    raise
             return
         with _cluster(engine.scheduler, at_once, threads) as client:
             most = min(engine.jobs or len(calls), len(client.scheduler_info()["workers"]))
