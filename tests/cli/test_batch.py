@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -101,7 +102,10 @@ def test_interrupted_exits_130_and_goes_on(run, folder, models) -> None:
         "  - {path: a.pt, recipe: tiny, task: 'slow.py:Slow'}\n"
     )
     command = [sys.executable, "-m", "ttcompress", "batch", "-j", "1", "models.yaml"]
-    batch = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a background shell ignores it
+    batch = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=heard
+    )
     with batch:
         while not Path("a.small.safetensors").exists() and batch.poll() is None:
             time.sleep(0.1)
