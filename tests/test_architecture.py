@@ -24,7 +24,7 @@ DOOR = "ttcompress"
 
 LAYERS: tuple[tuple[str, ...], ...] = (  # a room imports only from rows above its own
     ("canonical", "errors", "launch", "progress", "stores", "weights"),
-    ("files", "recipe"),
+    ("extras", "files", "recipe"),
     ("plan",),
     ("checkpoint", "report", "trains"),
     ("compress", "page"),
@@ -47,6 +47,7 @@ WITHOUT_TORCH = (
     "batch",
     "cli",
     "errors",
+    "extras",
     "launch",
     "plan",
     "progress",

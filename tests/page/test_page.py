@@ -190,7 +190,7 @@ def test_text_can_be_read_in_both_schemes(name: str, ground: str, scheme: int) -
 def test_without_the_extra_its_name_is_told(full_report, monkeypatch) -> None:
     found = importlib.util.find_spec
     monkeypatch.setattr(
-        "ttcompress.page.find_spec", lambda name: None if name == "matplotlib" else found(name)
+        "ttcompress.extras.find_spec", lambda name: None if name == "matplotlib" else found(name)
     )
     with pytest.raises(MissingExtraError, match=r"HTML needs matplotlib, .*ttcompress\[plots\]"):
         report_page([("a", full_report, 4800)])

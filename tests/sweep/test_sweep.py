@@ -121,7 +121,7 @@ def test_the_picture_has_a_mark_for_each_point_and_both_schemes(swept) -> None:
 
 
 def test_without_the_extra_its_name_is_told(swept, monkeypatch) -> None:
-    monkeypatch.setattr("ttcompress.page.find_spec", lambda name: None)
+    monkeypatch.setattr("ttcompress.extras.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"--picture needs .*ttcompress\[plots\]"):
         front_picture(swept[2])
 

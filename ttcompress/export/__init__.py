@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ttcompress.artifact import CompressedModel, load
-from ttcompress.errors import MissingExtraError, RecipeError
+from ttcompress.errors import RecipeError
 from ttcompress.export.models import OwnModule
+from ttcompress.extras import require_extra
 from ttcompress.files import check_output
 from ttcompress.progress import Progress, silent
 from ttcompress.tasks.protocol import Task
@@ -106,12 +106,7 @@ def require_onnx() -> None:
     Raises:
         MissingExtraError: a package of the extra `onnx` is not installed.
     """
-    missing = [name for name in NEEDED if find_spec(name) is None]
-    if missing:
-        raise MissingExtraError(
-            f"ONNX needs {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not "
-            "installed. Install the extra: pip install 'ttcompress[onnx]'."
-        )
+    require_extra("onnx", NEEDED, "ONNX")
 
 
 def _exported(path: Path, made: Made) -> Exported:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 
-from ttcompress.errors import MissingExtraError
+from ttcompress.extras import require_extra
 from ttcompress.report.model import Report
 
 __all__ = ["report_page", "require_plots"]
@@ -34,9 +33,4 @@ def require_plots(what: str = "HTML", instead: str = "--as markdown needs nothin
     Raises:
         MissingExtraError: a package of the extra `plots` is not installed.
     """
-    missing = [name for name in NEEDED if find_spec(name) is None]
-    if missing:
-        raise MissingExtraError(
-            f"{what} needs {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not "
-            f"installed. Install the extra: pip install 'ttcompress[plots]'. {instead}"
-        )
+    require_extra("plots", NEEDED, what, instead)

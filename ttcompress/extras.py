@@ -1,0 +1,22 @@
+"""Which of the extras is installed: asked before work that needs one. Nothing is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+
+from ttcompress.errors import MissingExtraError
+
+
+def require_extra(extra: str, packages: Sequence[str], what: str, instead: str = "") -> None:
+    """Refuse to go on without an extra; the message says what needs it, and what does not.
+
+    Raises:
+        MissingExtraError: one of its packages is not installed.
+    """
+    missing = [name for name in packages if find_spec(name) is None]
+    if missing:
+        raise MissingExtraError(
+            f"{what} needs {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not "
+            f"installed. Install the extra: pip install 'ttcompress[{extra}]'. {instead}".rstrip()
+        )
