@@ -25,7 +25,7 @@ DOOR = "ttcompress"
 LAYERS: tuple[tuple[str, ...], ...] = (  # a room imports only from rows above its own
     ("canonical", "errors", "launch", "progress", "stores", "weights"),
     ("extras", "files", "recipe"),
-    ("plan",),
+    ("methods", "plan"),
     ("checkpoint", "report", "trains"),
     ("compress", "page"),
     ("artifact",),
@@ -49,6 +49,7 @@ WITHOUT_TORCH = (
     "errors",
     "extras",
     "launch",
+    "methods",
     "plan",
     "progress",
     "recipe",

@@ -84,6 +84,12 @@ def test_another_version_changes_it(package: str, job: Job, monkeypatch) -> None
     assert key(job) != before
 
 
+def test_the_precision_counts_where_something_is_trained(job: Job) -> None:
+    trained = replace(job, recipe=with_options(job.recipe, finetune=True))
+    for one, keys in ((job, 1), (trained, 2)):
+        assert len({job_keys([one], precision)[one] for precision in ("no", "bf16")}) == keys
+
+
 def test_names_and_places_do_not_change_it(job: Job, files: Path) -> None:
     moved = replace(job, output=files / "elsewhere", model_name="m", recipe_name="r")
     assert key(moved) == key(job)

@@ -41,7 +41,7 @@ def test_the_command_writes_table_picture_artifact_and_recipe(tiny_checkpoint, r
         (["--pick", "mps@7"], r"'mps@7' is no point of this sweep. It has mps@2, mps@4"),
         (["-o", "x.safetensors"], "--output: is for the point that is picked. Add --pick"),
         (["--picture", "x.jpg"], "x.jpg ends in none of .svg, .png"),
-        (["--formats", "mps,svd"], "svd"),
+        (["--formats", "mps,tt"], "'tt' is none of mps, mpo, svd, quantised, auto"),
         (["--factors", "1"], "no list of factors above 1"),
         (["--folder", "taken"], "taken: is a file, and points go to a folder"),
         (["--finetune"], "finetune: needs a task"),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from ttcompress.compare.methods import METHODS, method_recipe
 from ttcompress.compare.run import compare
 from ttcompress.fitting import decompose
+from ttcompress.methods import METHODS, method_recipe
 from ttcompress.recipe import recipe_from
 from ttcompress.report.comparison import Cell, Comparison, Row, comparison_tables
 
@@ -41,7 +41,7 @@ def test_few_bits_alone_end_before_factor_40(found) -> None:
 
 
 def test_the_figures_are_those_of_the_models(case, found) -> None:
-    asked = method_recipe("mps", recipe_from(RECIPE), case.checkpoint.weights, 3)
+    asked = method_recipe("mps", recipe_from(RECIPE), 3, lambda: ())
     totals = decompose(case.checkpoint, asked).report.totals["weights"]
     cell = found.rows[0].cells[0]
     assert (cell.params, cell.bytes) == (totals.params_after, totals.bytes_after)
@@ -62,7 +62,7 @@ RECIPE = {
 
 def test_svd_cuts_each_weight_by_the_same_factor(case) -> None:
     weights = case.checkpoint.weights
-    recipe = method_recipe("svd", recipe_from(RECIPE), weights, 3)
+    recipe = method_recipe("svd", recipe_from(RECIPE), 3, lambda: weights)
     report = decompose(case.checkpoint, recipe).report
     decomposed = [w for w in report.weights if w.format == "mps"]
     assert {w.role for w in decomposed} == {"recurrent"}
@@ -74,7 +74,7 @@ def test_svd_cuts_each_weight_by_the_same_factor(case) -> None:
 
 def test_what_the_recipe_keeps_or_rounds_stays_so_for_every_method(case) -> None:
     for method in METHODS:
-        recipe = method_recipe(method, recipe_from(RECIPE), case.checkpoint.weights, 3)
+        recipe = method_recipe(method, recipe_from(RECIPE), 3, lambda: case.checkpoint.weights)
         made = decompose(case.checkpoint, recipe)
         stores = {w.name: (w.format, w.store) for w in made.report.weights}
         assert "embedding.weight" not in stores
@@ -161,5 +161,5 @@ def test_the_command_prints_one_document(case, monkeypatch, tmp_path) -> None:
 def test_calibration_is_for_our_methods_alone(case) -> None:
     recipe = recipe_from(RECIPE | {"calibration": {"batches": 4}})
     weights = case.checkpoint.weights
-    calibrated = [m for m in METHODS if method_recipe(m, recipe, weights, 3).calibration]
+    calibrated = [m for m in METHODS if method_recipe(m, recipe, 3, lambda: weights).calibration]
     assert calibrated == ["mps", "mpo", "auto"]

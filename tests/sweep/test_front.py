@@ -20,7 +20,7 @@ def point(name: str, figures: tuple | None, kind: str = "", **more) -> Point:
     error = kind and "8 asked, 4 at most"
     outcome = Outcome(f"{name}.safetensors", "m", name, error=error, kind=kind, **more)
     found = None if figures is None else Figures(*figures)
-    return Point(RECIPE, Path("m.sweep") / outcome.file, outcome, found)
+    return Point("mps", 2.0, RECIPE, Path("m.sweep") / outcome.file, outcome, found)
 
 
 def swept(*points: Point, metric: str | None = "loss", higher: bool = False) -> Sweep:

@@ -100,6 +100,30 @@ def test_the_recipes_name_is_never_the_artifacts() -> None:
     assert recipe_beside(Path("a.yaml")) == Path("a.yaml.yaml")
 
 
+def test_what_one_would_do_by_hand_stands_beside(case, tmp_path) -> None:
+    found = ttcompress.sweep(
+        case.path, factors=[3], formats=["svd", "quantised"], folder=tmp_path, engine=ONE
+    )
+    by_hand = {point.name: ttcompress.load(point.path).report for point in found.points}
+    ranks = [len(weight.ranks) for weight in by_hand["svd@3"].weights if weight.ranks]
+    assert ranks and set(ranks) == {1}
+    assert {weight.format for weight in by_hand["quantised@3"].weights} == {"dense"}
+    compared = ttcompress.compare(case.path, [3]).rows[0].cells
+    bytes_of = {cell.method: cell.bytes for cell in compared}
+    for name, report in by_hand.items():
+        assert report.totals["weights"].bytes_after == bytes_of[name.partition("@")[0]]
+
+
+def test_a_sweep_trains_in_the_precision_of_its_engine(case, swept, tmp_path) -> None:
+    _, recipe, found = swept
+    engine = ttcompress.Engine(jobs=1, mixed_precision="bf16")
+    rough = ttcompress.sweep(
+        case.path, recipe, factors=[3], formats=["mps"], folder=tmp_path, engine=engine
+    )
+    assert rough.exit_code == 0
+    assert rough.points[0].path.read_bytes() != found.points[0].path.read_bytes()
+
+
 def test_where_no_point_is_made_the_error_is_the_first_ones(case, tmp_path) -> None:
     with pytest.raises(PlanError, match="4000 asked"):
         ttcompress.sweep(case.path, factors=[4000], formats=["mps"], folder=tmp_path, engine=ONE)

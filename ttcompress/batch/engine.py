@@ -1,4 +1,4 @@
-"""Where jobs run, as a value; `workers` does it."""
+"""Where jobs run and how they train, as a value; `workers` does it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ class Engine:
     """Where jobs run: worker processes of this machine (`loky`), or a Dask cluster.
 
     `jobs` run at once, by default one for each core here, or for each worker of the cluster at the
-    address `scheduler`; without an address Dask has a cluster of its own on this machine.
+    address `scheduler`; without an address Dask has a cluster of its own on this machine. A
+    fine-tuning has its products in `mixed_precision`: no, bf16 or fp16.
     """
 
     name: Literal["loky", "dask"] = "loky"
     jobs: int | None = None
     scheduler: str | None = None
+    mixed_precision: str = "no"
 
 
 HERE = Engine()

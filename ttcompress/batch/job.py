@@ -36,11 +36,12 @@ class Job:
         return f"{self.model_name} under {self.recipe_name}"
 
 
-def job_keys(jobs: Sequence[Job]) -> dict[Job, str]:
+def job_keys(jobs: Sequence[Job], mixed_precision: str = "no") -> dict[Job, str]:
     """A hash of all that a job's result depends on; each file is read once.
 
     That is the model, the recipe as written and as in force, the files that its task and its
-    calibration name, and the versions of ttcompress, torch and Python.
+    calibration name, the versions of ttcompress, torch and Python, and of a fine-tuning its
+    precision.
     """
     digest = cache(_digest)
     ran_on = {name: version(name) for name in ("ttcompress", "torch")}
@@ -52,6 +53,7 @@ def job_keys(jobs: Sequence[Job]) -> dict[Job, str]:
             "model": [digest(path) for path in _model_files(job.model)],
             "text": job.recipe.text,
             "recipe": effective(job.recipe),
+            "precision": mixed_precision if job.recipe.finetune else "no",
             "data": {name: [digest(path) for path in _files(job, name)] for name in _named(job)},
         }
         keys[job] = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -79,7 +79,7 @@ def run_jobs(
         OutputError: an output's folder cannot be made.
         TTCompressError: the engine is not there; see `workers.outcomes`.
     """
-    keys = job_keys(jobs)
+    keys = job_keys(jobs, engine.mixed_precision)
     found: dict[Job, Outcome] = {}
     progress("batch", 0, len(jobs))
     with closing(_each(keys, engine, force, progress)) as each:

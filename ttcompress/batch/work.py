@@ -31,6 +31,7 @@ class Work:
     board: Board
     threads: int | None
     force: bool
+    mixed_precision: str = "no"
 
     def __call__(self, job: Job, key: str) -> tuple[Path, Outcome]:
         """Run one job in this process, unless another batch has done it meanwhile.
@@ -74,6 +75,7 @@ class Work:
         torch.set_num_threads(self.threads or _threads_here())
         progress = self.board.teller(job)
         conditions = Conditions(
+            precision=self.mixed_precision,
             resume=beside(job, f".{key[:16]}.resume"),  # of the same key: it always fits
             watch=lambda moment: progress("finetune", moment.step, moment.steps),
         )

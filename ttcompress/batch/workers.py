@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib import import_module
 from importlib.metadata import version
 from typing import Any
@@ -46,13 +47,14 @@ def outcomes(
     """
     at_once = min(engine.jobs or cpu_count(), len(calls))
     threads = max(1, cpu_count() // at_once)
+    work = Work(board, threads, force, engine.mixed_precision)
     with warnings.catch_warnings():
         for message in _NO_NEWS:
             warnings.filterwarnings("ignore", message, UserWarning)
         if engine.name == "loky":
             with parallel_config(backend="loky", inner_max_num_threads=threads):
                 try:
-                    yield from _in_rounds(calls, at_once, Work(board, threads, force))
+                    yield from _in_rounds(calls, at_once, work)
                 except (KeyboardInterrupt, GeneratorExit):
                     # A worker may have missed the interruption, and would be waited for.
                     get_reusable_executor(reuse=True).shutdown(wait=False, kill_workers=True)
@@ -61,7 +63,7 @@ def outcomes(
         with _cluster(engine.scheduler, at_once, threads) as client:
             most = min(engine.jobs or len(calls), len(client.scheduler_info()["workers"]))
             with parallel_config(backend=_backend(client)):
-                yield from _in_rounds(calls, most, Work(board, None, force))
+                yield from _in_rounds(calls, most, replace(work, threads=None))
 
 
 def _in_rounds(calls: Calls, at_once: int, work: Work) -> Iterator[tuple[Job, Outcome]]:

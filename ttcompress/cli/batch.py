@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ttcompress.cli.options import Talk, flattened
+from ttcompress.cli.options import MixedPrecision, Talk, flattened
 from ttcompress.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ Baseline = Annotated[
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """Where jobs run."""
+    """Where jobs run, and how they train."""
 
     jobs: Annotated[
         int | None,
@@ -43,6 +43,7 @@ class EngineOptions:
         str | None,
         typer.Option(metavar="ADDRESS", help="Of Dask, tcp://host:8786.  [a cluster of its own]"),
     ] = None
+    mixed_precision: MixedPrecision = "no"
 
     def chosen(self) -> Engine:
         """The engine that the options name.
@@ -56,7 +57,8 @@ class EngineOptions:
             raise typer.BadParameter(f"--engine: {self.engine!r} is none of loky, dask.")
         if self.scheduler is not None and self.engine != "dask":
             raise RecipeError("--scheduler: belongs to Dask. Add --engine dask.")
-        return Engine("dask" if self.engine == "dask" else "loky", self.jobs, self.scheduler)
+        name: Literal["loky", "dask"] = "dask" if self.engine == "dask" else "loky"
+        return Engine(name, self.jobs, self.scheduler, self.mixed_precision)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import wraps
 from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_type_hints
 
 import typer
 
@@ -32,6 +32,11 @@ Key = Annotated[
 
 Factors = Annotated[
     str, typer.Option(metavar="LIST", help="Times fewer bytes of the decomposed weights.")
+]
+
+MixedPrecision = Annotated[
+    Literal["no", "bf16", "fp16"],
+    typer.Option(metavar="no|bf16|fp16", help="Of a training's products, to be faster."),
 ]
 
 
@@ -70,9 +75,7 @@ class TuningOptions:
     device: Annotated[
         str | None, typer.Option(help="Where to train, as cuda:0.  [what accelerate finds, or cpu]")
     ] = None
-    mixed_precision: Annotated[
-        str, typer.Option(metavar="no|bf16|fp16", help="Of the products, to train faster.")
-    ] = "no"
+    mixed_precision: MixedPrecision = "no"
 
     def refuse(self) -> None:
         """Where nothing is trained.

@@ -24,7 +24,7 @@ from ttcompress.errors import RecipeError
 if TYPE_CHECKING:
     from ttcompress.sweep.front import Sweep
 
-Formats = Annotated[str, typer.Option(metavar="LIST", help="Of mps, mpo and auto.")]
+Formats = Annotated[str, typer.Option(metavar="LIST", help="Of mps, mpo, auto, svd and quantised.")]
 Folder = Annotated[
     Path | None,
     typer.Option(help="Of the artifacts: what is there and fits is not made again.  [MODEL.sweep]"),
@@ -105,7 +105,7 @@ def sweep(
 ) -> None:
     """Compress MODEL in every format at every factor, and show the front of size and quality.
 
-    Exit codes are those of batch; a factor out of reach is no failure.
+    svd and quantised are done by hand, as in compare. Exit codes are those of batch.
 
     \b
     Example:

@@ -10,10 +10,10 @@ from pathlib import Path
 from ttcompress.artifact import CompressedModel
 from ttcompress.calibration.collect import Calibration
 from ttcompress.checkpoint import Checkpoint, open_checkpoint
-from ttcompress.compare.methods import METHODS, method_recipe
 from ttcompress.compare.timing import STEPS, layers_with, milliseconds
 from ttcompress.errors import PlanError
 from ttcompress.evaluate import measured, state_dict_of
+from ttcompress.methods import METHODS, method_recipe
 from ttcompress.pipeline import AnyRecipe, as_recipe, calibration_of, carry_out, task_of
 from ttcompress.progress import Progress, silent
 from ttcompress.recipe import Recipe
@@ -80,7 +80,7 @@ def _models(
     models, why = {}, {}
     for method in METHODS:
         try:
-            asked = method_recipe(method, recipe, checkpoint.weights, factor)
+            asked = method_recipe(method, recipe, factor, lambda: checkpoint.weights)
             shown = None if asked.calibration is None else calibration
             models[method] = carry_out(checkpoint, asked, task, shown)
         except PlanError as error:

@@ -38,9 +38,12 @@ class Figures:
 class Point:
     """One format at one factor: what was asked, what became of it, and the figures if it is there.
 
-    `outcome.recipe` is its name, and `path` its artifact.
+    `format` is one of `ttcompress.methods.METHODS`; `outcome.recipe` is the point's name, and
+    `path` its artifact.
     """
 
+    format: str
+    factor: float
     recipe: Recipe
     path: Path
     outcome: Outcome
@@ -126,8 +129,8 @@ class Sweep:
         ahead = self.ahead(point)
         return {
             "name": point.name,
-            "format": point.recipe.format,
-            "asked": point.recipe.budget.factor,
+            "format": point.format,
+            "asked": point.factor,
             "figures": None if point.figures is None else asdict(point.figures),
             "front": point in self.front,
             "ahead": None if ahead is None else ahead.name,

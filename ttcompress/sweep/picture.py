@@ -40,9 +40,8 @@ def front_picture(found: Sweep, suffix: str = ".svg") -> bytes:
     for point in found.points:
         if point.figures is not None:
             x, y = point.figures.bytes, found.worth(point.figures)
-            label = point.name.partition("@")[2]
-            spot = Spot(x, y, f"{label}x", point in found.front)
-            lines.setdefault(point.recipe.format, []).append(spot)
+            spot = Spot(x, y, f"{point.factor:g}x", point in found.front)
+            lines.setdefault(point.format, []).append(spot)
     drawing = front(
         f"Bytes of {found.model} against {found.metric or 'the largest error'}",
         [Line(name, tuple(spots)) for name, spots in lines.items()],

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import cache, partial
 from pathlib import Path
 
 from safetensors import safe_open
@@ -16,13 +17,18 @@ from ttcompress.batch.outcome import Outcome
 from ttcompress.batch.run import Told, run_jobs
 from ttcompress.errors import InputError, TTCompressError
 from ttcompress.files import model_stem
+from ttcompress.methods import method_recipe
 from ttcompress.progress import Progress, silent
-from ttcompress.recipe import Recipe, default_recipe, with_options
+from ttcompress.recipe import Recipe, default_recipe
 from ttcompress.report.model import Report
 from ttcompress.sweep.front import Figures, Point, Sweep
+from ttcompress.weights import Weight
 
 FACTORS = (2.0, 4.0, 8.0, 16.0, 32.0)
 FORMATS = ("mps", "mpo")
+
+Place = tuple[str, float]
+"""A format and a factor: where in the sweep a point is."""
 
 
 def sweep(
@@ -43,7 +49,7 @@ def sweep(
         model: the checkpoint's file.
         recipe: all but the format and the budget, which each point sets; the default is `balanced`.
         factors: compression factors of the decomposed weights.
-        formats: mps, mpo, auto.
+        formats: of `METHODS`: mps, mpo, auto; svd and quantised stand beside them, as of `compare`.
         folder: where artifacts go, and are found again the next time; by default the model's stem
             + .sweep, in this folder.
         engine: where points are worked on; by default worker processes here, one for each core.
@@ -58,14 +64,13 @@ def sweep(
     started = time.monotonic()
     model = Path(model)
     target = Path(folder) if folder is not None else Path(f"{model_stem(model)}.sweep")
-    jobs = sweep_jobs(model, recipe or default_recipe(), factors, formats, target)
+    asked = dict.fromkeys((format, float(f)) for format in formats for f in factors)
+    jobs = _jobs(model, recipe or default_recipe(), asked, target)
     outcomes = run_jobs(jobs, engine=engine, force=force, told=told, progress=progress)
-    return _swept(model.name, jobs, outcomes, time.monotonic() - started)
+    return _swept(model.name, asked, jobs, outcomes, time.monotonic() - started)
 
 
-def sweep_jobs(
-    model: Path, recipe: Recipe, factors: Sequence[float], formats: Sequence[str], folder: Path
-) -> tuple[Job, ...]:
+def _jobs(model: Path, recipe: Recipe, asked: Iterable[Place], folder: Path) -> tuple[Job, ...]:
     """A job for every format at every factor.
 
     Raises:
@@ -77,11 +82,11 @@ def sweep_jobs(
         raise InputError(f"{model}: {fact}. You are in {Path.cwd()}.")
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file, and points go to a folder. Use another --folder.")
-    asked = dict.fromkeys((format, float(f)) for format in formats for f in factors)
+    weights = cache(partial(_weights, model, recipe.key))
     return tuple(
         Job(
             model=model.resolve(),
-            recipe=with_options(recipe, format=format, factor=factor),
+            recipe=method_recipe(format, recipe, factor, weights),
             output=folder.resolve() / f"{point_name(format, factor)}.safetensors",
             folder=Path.cwd(),
             model_name=model_stem(model),
@@ -100,13 +105,25 @@ def point_name(format: str, factor: float) -> str:
     return f"{format}@{factor:g}"
 
 
-def _swept(model: str, jobs: Sequence[Job], outcomes: Sequence[Outcome], seconds: float) -> Sweep:
+def _weights(model: Path, key: str | None) -> Sequence[Weight]:
+    from ttcompress.checkpoint import open_checkpoint  # torch
+
+    return open_checkpoint(model, key).weights
+
+
+def _swept(
+    model: str,
+    asked: Iterable[Place],
+    jobs: Sequence[Job],
+    outcomes: Sequence[Outcome],
+    seconds: float,
+) -> Sweep:
     """The points, and the dense model as the first report there is knows it."""
     reports = [None if o.error else _report(j.output) for j, o in zip(jobs, outcomes, strict=True)]
     first = next((report for report in reports if report is not None), None)
     if first is None:
         raise _error(outcomes[0])
-    points = tuple(map(_point, jobs, outcomes, reports))
+    points = tuple(map(_point, asked, jobs, outcomes, reports))
     totals = first.totals["model"]
     name, change = next(iter((first.metrics or {}).items()), (None, None))
     before, higher = (change["before"], change["higher_is_better"]) if change else (None, False)
@@ -114,9 +131,9 @@ def _swept(model: str, jobs: Sequence[Job], outcomes: Sequence[Outcome], seconds
     return Sweep(model, points, dense, name, higher, seconds)
 
 
-def _point(job: Job, outcome: Outcome, report: Report | None) -> Point:
+def _point(asked: Place, job: Job, outcome: Outcome, report: Report | None) -> Point:
     if report is None:
-        return Point(job.recipe, job.output, outcome, None)
+        return Point(*asked, job.recipe, job.output, outcome, None)
     totals = report.totals["model"]
     counting = outcome.counting
     figures = Figures(
@@ -125,7 +142,7 @@ def _point(job: Job, outcome: Outcome, report: Report | None) -> Point:
         max((weight.relative_error for weight in report.weights), default=0.0),
         None if counting is None else counting[1]["after"],
     )
-    return Point(job.recipe, job.output, outcome, figures)
+    return Point(*asked, job.recipe, job.output, outcome, figures)
 
 
 def _report(path: Path) -> Report:

@@ -7,9 +7,10 @@ do by hand: each weight cut by the same factor with int8 factors; every weight d
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from ttcompress.errors import RecipeError
 from ttcompress.recipe import (
     Assignment,
     Recipe,
@@ -21,22 +22,33 @@ from ttcompress.recipe import (
 from ttcompress.stores import AUTO, STORES
 from ttcompress.weights import Weight
 
-METHODS = ("mps", "mpo", "svd", "quantised", "auto")
+BY_HAND = ("svd", "quantised")
+METHODS = ("mps", "mpo", *BY_HAND, "auto")
 
 _SVD_STORE = "int8"
 
 
-def method_recipe(method: str, recipe: Recipe, weights: Sequence[Weight], factor: float) -> Recipe:
+def method_recipe(
+    method: str, recipe: Recipe, factor: float, weights: Callable[[], Sequence[Weight]]
+) -> Recipe:
     """The recipe of one method.
 
+    Args:
+        method: one of `METHODS`.
+        recipe: all but the format and the budget.
+        factor: compression factor of the decomposed weights.
+        weights: gives those of the model; only svd and quantised need them.
+
     Raises:
-        RecipeError, PlanError: the recipe does not fit the model.
+        RecipeError, PlanError: the recipe does not fit the model, or there is no such method.
     """
-    if method in ("mps", "mpo", "auto"):
+    if method not in METHODS:
+        raise RecipeError(f"{method!r} is none of {', '.join(METHODS)}.")
+    if method not in BY_HAND:
         return with_options(recipe, format=method, factor=factor)
     rules = [
         {"weights": f"re:{re.escape(one.weight.name)}", **_by_hand(method, one, factor)}
-        for one in match(recipe, weights)
+        for one in match(recipe, weights())
     ]
     budget = {} if method == "svd" else {"budget": {"factor": factor}}  # its ranks are fixed
     apart = ("calibration", "budget")
