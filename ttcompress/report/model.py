@@ -90,12 +90,8 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class WeightReport:
-    """One weight whose numbers changed.
-
-    `relative_error` is Frobenius, in float64, of what was really stored; `gate_errors` the same for
-    each gate of a recurrent weight. `spectrum` has one entry for each cut.
-    """
+class WeightFacts:
+    """What a plan knows of a weight whose numbers change, and a report repeats."""
 
     name: str
     names: tuple[str, ...]
@@ -111,6 +107,16 @@ class WeightReport:
     bytes_after: int
     multiply_adds_before: int
     multiply_adds_after: int
+
+
+@dataclass(frozen=True)
+class WeightReport(WeightFacts):
+    """One weight whose numbers changed.
+
+    `relative_error` is Frobenius, in float64, of what was really stored; `gate_errors` the same for
+    each gate of a recurrent weight. `spectrum` has one entry for each cut.
+    """
+
     relative_error: float
     gate_errors: tuple[float, ...]
     spectrum: tuple[CutSpectrum, ...]

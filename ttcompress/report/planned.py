@@ -7,31 +7,17 @@ from importlib.metadata import version
 
 from ttcompress.plan.model import Plan, PlannedWeight
 from ttcompress.report.build import kept, scopes, weight_facts
-from ttcompress.report.model import Asked, Json, KeptReport, Scope, Source
+from ttcompress.report.model import Asked, Json, KeptReport, Scope, Source, WeightFacts
 
 
 @dataclass(frozen=True)
-class PlannedWeightReport:
-    """One weight whose numbers will change; the fields are those of `WeightReport`.
+class PlannedWeightReport(WeightFacts):
+    """One weight whose numbers will change.
 
     `expected_error` is the relative Frobenius error that the spectra let expect, None where the
     plan needed no spectra. `tried` are the trains that were compared, each with its modes.
     """
 
-    name: str
-    names: tuple[str, ...]
-    role: str
-    format: str
-    row_modes: tuple[int, ...]
-    column_modes: tuple[int, ...]
-    ranks: tuple[int, ...]
-    store: str
-    params_before: int
-    params_after: int
-    bytes_before: int
-    bytes_after: int
-    multiply_adds_before: int
-    multiply_adds_after: int
     expected_error: float | None
     tried: tuple[Json, ...]
     notes: tuple[str, ...]
