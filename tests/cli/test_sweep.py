@@ -36,8 +36,8 @@ def test_the_command_writes_table_picture_artifact_and_recipe(tiny_checkpoint, r
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--format", "mps"], "--format: is what the points of a sweep differ in. Use --formats"),
-        (["--multiply-adds", "4"], "--multiply-adds: is what the points .* Use --factors"),
+        (["--format", "mps"], "No such option: --format .*--formats"),
+        (["--factor", "4"], "No such option: --factor .*--factors"),
         (["--pick", "mps@7"], r"'mps@7' is no point of this sweep. It has mps@2, mps@4"),
         (["-o", "x.safetensors"], "--output: is for the point that is picked. Add --pick"),
         (["--picture", "x.jpg"], "x.jpg ends in none of .svg, .png"),

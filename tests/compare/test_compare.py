@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pytest
+import torch
+from torch import nn
 
 from ttcompress.compare.run import compare
+from ttcompress.errors import PlanError
 from ttcompress.fitting import decompose
 from ttcompress.methods import METHODS, method_recipe
 from ttcompress.recipe import recipe_from
@@ -163,3 +166,26 @@ def test_calibration_is_for_our_methods_alone(case) -> None:
     weights = case.checkpoint.weights
     calibrated = [m for m in METHODS if method_recipe(m, recipe, 3, lambda: weights).calibration]
     assert calibrated == ["mps", "mpo", "auto"]
+
+
+@pytest.mark.parametrize(
+    ("layer", "dtype"),
+    [
+        (nn.LSTM(6, 12), torch.float16),
+        (nn.LSTM(6, 12, bidirectional=True), torch.float64),
+        (nn.LSTMCell(6, 12), torch.float32),
+    ],
+)
+def test_layers_of_any_type_and_cells_are_timed(layer, dtype, tmp_path) -> None:
+    path = tmp_path / "model.pt"
+    torch.save({f"layer.{name}": t.to(dtype) for name, t in layer.state_dict().items()}, path)
+    found = compare(path, [2])
+    times = [found.dense.milliseconds, *(cell.milliseconds for cell in found.rows[0].cells)]
+    assert min(times) > 0.05  # 35 steps take longer; a call of nothing does not
+
+
+def test_where_no_method_is_left_the_reason_is_told(tiny_checkpoint) -> None:
+    rules = [{"weights": "absent"}]
+    recipe = {"version": 1, "budget": {"factor": 2}, "rules": rules, "default": "decompose"}
+    with pytest.raises(PlanError, match="absent"):
+        compare(tiny_checkpoint, [2], recipe)

@@ -1,4 +1,5 @@
 import math
+from itertools import islice
 
 import pytest
 import torch
@@ -62,7 +63,9 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(case, tmp_path, stop
     resumed = Training(case.compressed, case.task, SHORT, seed=1)
     resume_progress(resumed, tmp_path / "run.resume")
     assert resumed.step == stop
-    assert_same_tensors(tensors_of(resumed.run().model), tensors_of(whole.model))
+    ended = resumed.run()
+    assert ended.steps == whole.steps
+    assert_same_tensors(tensors_of(ended.model), tensors_of(whole.model))
 
 
 def test_interrupting_saves_and_running_again_goes_on(case, tmp_path):
@@ -108,6 +111,16 @@ def test_no_training_data_is_refused(case, monkeypatch):
     monkeypatch.setattr(type(case.task), "batches_per_epoch", 0)
     with pytest.raises(RecipeError, match="0 batches"):
         steps_in(case.task, SHORT, OneDevice())
+
+
+@pytest.mark.parametrize("given", [0, 3])
+def test_an_epoch_that_ends_early_is_refused(case, monkeypatch, given):
+    whole = type(case.task).train_batches
+    monkeypatch.setattr(
+        type(case.task), "train_batches", lambda *asked: islice(whole(*asked), given)
+    )
+    with pytest.raises(RecipeError, match=f"train_batches gave {given}"):
+        Training(case.compressed, case.task, SHORT).run()
 
 
 def test_max_steps_stops_earlier(case):

@@ -86,6 +86,15 @@ def test_a_task_of_ones_own_is_found_in_a_file(file, structure):
     assert make_task(f"{file}:free", structure, {"any": 1, "thing": 2}).level == 2
 
 
+def test_tasks_of_two_folders_have_each_their_own_neighbours(file, structure, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "own.py").write_text(OWN)
+    (other / "beside.py").write_text("NAME = 'another'\n")
+    names = [find_task(f"{place}:Own")(structure).name for place in (file, other / "own.py", file)]
+    assert names == ["own", "another", "own"]
+
+
 def test_and_in_a_module(structure, file, monkeypatch):
     monkeypatch.syspath_prepend(str(Path(file).parent))
     assert make_task("own:Own", structure).name == "own"

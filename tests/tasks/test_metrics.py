@@ -18,6 +18,10 @@ def test_a_model_that_knows_nothing_needs_all_bits() -> None:
     assert metrics.perplexity(total, 10) == pytest.approx(8.0, rel=1e-14)
 
 
+def test_a_model_beyond_all_bounds_is_infinitely_perplexed() -> None:
+    assert metrics.perplexity(torch.tensor(710.0, dtype=torch.float64), 1) == math.inf
+
+
 def test_nats_are_the_logarithms_of_the_right_ones_probability() -> None:
     probabilities = torch.tensor([[0.5, 0.25, 0.25], [0.1, 0.2, 0.7]], dtype=torch.float64)
     total = metrics.nats(probabilities.log(), torch.tensor([1, 2]))

@@ -21,7 +21,8 @@ from ttcompress.bench.model import DENSE, SMALL, Layer, Measured
 from ttcompress.bench.timing import Clock, timings
 from ttcompress.export.checking import start_session
 from ttcompress.export.run import Made, Wanted, make
-from ttcompress.export.stacks import recurrent_parts, stored_names
+from ttcompress.export.stacks import recurrent_parts
+from ttcompress.modules.geometry import stored_names
 from ttcompress.progress import Progress, silent
 from ttcompress.tasks.recurrent_model import recurrent_module
 from ttcompress.weights import RecurrentStack

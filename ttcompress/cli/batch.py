@@ -24,7 +24,7 @@ ManifestFile = Annotated[
 Force = Annotated[bool, typer.Option("--force", help="Run also what has not changed.")]
 Baseline = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="Of an earlier --json: worse is a broken limit."),
+    typer.Option(metavar="FILE", help="An earlier --json; what became worse is a broken limit."),
 ]
 
 
@@ -34,14 +34,14 @@ class EngineOptions:
 
     jobs: Annotated[
         int | None,
-        typer.Option("--jobs", "-j", min=1, metavar="N", help="At once.  [one for each core]"),
+        typer.Option("--jobs", "-j", min=1, metavar="N", help="Jobs at once.  [one for each core]"),
     ] = None
     engine: Annotated[
         str, typer.Option(metavar="loky|dask", help="Processes here, or a Dask cluster.")
     ] = "loky"
     scheduler: Annotated[
         str | None,
-        typer.Option(metavar="ADDRESS", help="Of Dask, tcp://host:8786.  [a cluster of its own]"),
+        typer.Option(metavar="ADDRESS", help="A Dask cluster's, tcp://host:8786.  [its own]"),
     ] = None
     mixed_precision: MixedPrecision = "no"
 

@@ -7,7 +7,7 @@ from ttcompress.cli.options import Factors, Model, RecipeOptions, Talk, flattene
 
 @flattened
 def compare(model: Model, chosen: RecipeOptions, talk: Talk, factors: Factors = "4,8,16") -> None:
-    """Set mps, mpo, svd and quantised side by side at equal bytes: size, error, time, metric.
+    """Set mps, mpo, svd, quantised and auto side by side at equal bytes: size, error, time, metric.
 
     svd is each weight by itself at the same factor, its factors in int8; quantised is few bits
     alone. With --calibrate or --finetune, mps, mpo and auto have it; add --task for the metric.

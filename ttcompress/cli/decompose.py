@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ttcompress.cli.options import Model, Overwrite, RecipeOptions, Talk, TuningOptions, flattened
+from ttcompress.cli.options import (
+    DecomposeOptions,
+    Model,
+    Overwrite,
+    Talk,
+    TuningOptions,
+    flattened,
+)
 from ttcompress.errors import OutputPathError
 from ttcompress.launch import is_first
 
@@ -23,7 +30,7 @@ BROKEN_LIMIT = 4
 
 
 @flattened
-def plan(model: Model, chosen: RecipeOptions, talk: Talk) -> None:
+def plan(model: Model, chosen: DecomposeOptions, talk: Talk) -> None:
     """Say what decompose would do: exact sizes, ranks, multiply-adds. Nothing is written.
 
     \b
@@ -52,7 +59,7 @@ def plan(model: Model, chosen: RecipeOptions, talk: Talk) -> None:
 @flattened
 def decompose(
     model: Model,
-    chosen: RecipeOptions,
+    chosen: DecomposeOptions,
     tuning: TuningOptions,
     talk: Talk,
     output: Output = None,

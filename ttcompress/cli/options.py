@@ -36,7 +36,7 @@ Factors = Annotated[
 
 MixedPrecision = Annotated[
     Literal["no", "bf16", "fp16"],
-    typer.Option(metavar="no|bf16|fp16", help="Of a training's products, to be faster."),
+    typer.Option(metavar="no|bf16|fp16", help="Precision a training multiplies in."),
 ]
 
 
@@ -121,13 +121,9 @@ class TuningOptions:
 
 
 @dataclass(frozen=True)
-class RecipeOptions:
-    """A recipe, and the options that stand in place of its keys."""
+class BudgetOptions:
+    """A format and a budget: what `sweep` and `compare` set themselves."""
 
-    recipe: Annotated[
-        str | None,
-        typer.Option("--recipe", "-r", help="A file, or a shipped recipe's name.  [balanced]"),
-    ] = None
     format: Annotated[
         str | None, typer.Option(metavar="mps|mpo|auto", help="Of every decomposed weight.")
     ] = None
@@ -151,6 +147,16 @@ class RecipeOptions:
         str | None,
         typer.Option(help="Budget: the smallest file within the drop, as 1%.", metavar="DROP"),
     ] = None
+
+
+@dataclass(frozen=True)
+class RecipeOptions:
+    """A recipe, and the options that stand in place of its keys."""
+
+    recipe: Annotated[
+        str | None,
+        typer.Option("--recipe", "-r", help="A file, or a shipped recipe's name.  [balanced]"),
+    ] = None
     store: Annotated[
         str | None, typer.Option(metavar="STORE", help="auto, int2 to int8, float16, float32 ...")
     ] = None
@@ -173,17 +179,7 @@ class RecipeOptions:
         str | None,
         typer.Option(help="Fit to the inputs in a safetensors file.", metavar="PATH"),
     ] = None
-    max_drop: Annotated[
-        str | None,
-        typer.Option(help="Limit: exit 4 if the metric drops by more, as 1%.", metavar="DROP"),
-    ] = None
-    min_factor: Annotated[float | None, typer.Option(help="Limit: exit 4 below this factor.")] = (
-        None
-    )
-    max_size: Annotated[
-        str | None, typer.Option(help="Limit: exit 4 above this size.", metavar="SIZE")
-    ] = None
-    seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None
+    seed: Annotated[int | None, typer.Option(help="Seed of all random numbers.")] = None
 
     def in_force(self) -> Recipe:
         """The recipe with the options laid over it."""
@@ -203,6 +199,27 @@ class RecipeOptions:
         return {
             key: value for key, value in values.items() if value is not None and key != "recipe"
         }
+
+
+@dataclass(frozen=True)
+class LimitOptions(RecipeOptions):
+    """With limits."""
+
+    max_drop: Annotated[
+        str | None,
+        typer.Option(help="Limit: exit 4 if the metric drops by more, as 1%.", metavar="DROP"),
+    ] = None
+    min_factor: Annotated[float | None, typer.Option(help="Limit: exit 4 below this factor.")] = (
+        None
+    )
+    max_size: Annotated[
+        str | None, typer.Option(help="Limit: exit 4 above this size.", metavar="SIZE")
+    ] = None
+
+
+@dataclass(frozen=True)
+class DecomposeOptions(LimitOptions, BudgetOptions):
+    """All of a recipe that the command line can say; fields come in the order of `--help`."""
 
 
 def _written(value: object) -> str:

@@ -113,7 +113,7 @@ def _load_reports(files: list[Path] | None, talk: Talk) -> list[tuple[Path, Repo
     if files:
         return [(path, load(path).report) for path in files]
     found = []
-    for path in sorted(Path().glob("*.safetensors")):
+    for path in sorted(filter(Path.is_file, Path().glob("*.safetensors"))):
         try:
             found.append((path, load(path).report))
         except ArtifactError as error:

@@ -12,9 +12,9 @@ from ttcompress.cli.batch import EngineOptions, Force, teller
 from ttcompress.cli.decompose import default_name
 from ttcompress.cli.options import (
     Factors,
+    LimitOptions,
     Model,
     Overwrite,
-    RecipeOptions,
     Talk,
     flattened,
     numbers,
@@ -24,10 +24,10 @@ from ttcompress.errors import RecipeError
 if TYPE_CHECKING:
     from ttcompress.sweep.front import Sweep
 
-Formats = Annotated[str, typer.Option(metavar="LIST", help="Of mps, mpo, auto, svd and quantised.")]
+Formats = Annotated[str, typer.Option(metavar="LIST", help="Of mps, mpo, auto, svd, quantised.")]
 Folder = Annotated[
     Path | None,
-    typer.Option(help="Of the artifacts: what is there and fits is not made again.  [MODEL.sweep]"),
+    typer.Option(help="Where artifacts go, and are found the next time.  [MODEL.sweep]"),
 ]
 
 
@@ -94,7 +94,7 @@ class Wanted:
 @flattened
 def sweep(
     model: Model,
-    chosen: RecipeOptions,
+    chosen: LimitOptions,
     where: EngineOptions,
     wanted: Wanted,
     talk: Talk,
@@ -114,7 +114,6 @@ def sweep(
     from ttcompress.cli import console
     from ttcompress.sweep import run
 
-    _refuse_replaced(chosen)
     asked, names, engine = numbers(factors), formats.split(","), where.chosen()
     wanted.check(model, [run.point_name(name, factor) for name in names for factor in asked])
     with console.jobs_progress(talk) as (progress, say):
@@ -142,18 +141,3 @@ def _show(title: str, found: Sweep, talk: Talk) -> None:
         console.document(found.as_json())
     else:
         console.show(title, [sweep_table(found)], sweep_remarks(found))
-
-
-def _refuse_replaced(chosen: RecipeOptions) -> None:
-    """What every point sets for itself.
-
-    Raises:
-        RecipeError: a format or a budget was given.
-    """
-    from ttcompress.recipe.validation import BUDGET_KEYS
-
-    for name in ("format", *BUDGET_KEYS):
-        if getattr(chosen, name) is not None:
-            ours = "--formats" if name == "format" else "--factors"
-            option = f"--{name.replace('_', '-')}"
-            raise RecipeError(f"{option}: is what the points of a sweep differ in. Use {ours}.")

@@ -76,7 +76,11 @@ def _models(
     calibration: Calibration | None,
     factor: float,
 ) -> tuple[dict[str, CompressedModel], dict[str, str]]:
-    """The models by method, and why some methods have none."""
+    """The models by method, and why some methods have none.
+
+    Raises:
+        PlanError: no method has one, as where the recipe does not fit the model.
+    """
     models, why = {}, {}
     for method in METHODS:
         try:
@@ -85,6 +89,9 @@ def _models(
             models[method] = carry_out(checkpoint, asked, task, shown)
         except PlanError as error:
             why[method] = str(error).split(". ")[0]
+            refused = error
+    if not models:
+        raise refused.at(f"factor {factor:g}")
     return models, why
 
 

@@ -9,7 +9,7 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
-from ttcompress.modules.geometry import tensor_shapes
+from ttcompress.modules.geometry import stored_names
 from ttcompress.modules.replace import replacement
 from ttcompress.tasks.recurrent_model import recurrent_module
 from ttcompress.trains.train import Train
@@ -22,21 +22,19 @@ _REPEATS = 9
 def layers_with(
     stacks: Sequence[RecurrentStack], content: Mapping[str, Train | Tensor]
 ) -> list[nn.Module]:
-    """Every recurrent layer with these tensors: torch's own, or ours where it holds trains.
+    """Every recurrent layer with these tensors, in float32: torch's own, or ours with trains.
 
-    Layers that this program cannot run by themselves (cells, weight-drop) are left out.
+    A cell becomes a layer that steps through time.
     """
     layers = []
     for stack in stacks:
-        if stack.cell or stack.raw:
-            continue
         module: nn.Module = recurrent_module(stack)
-        tensors = {name: content[stack.prefix + name] for name in tensor_shapes(stack)}
-        dense = {name: t for name, t in tensors.items() if isinstance(t, Tensor)}
+        tensors = {own: content[name] for own, name in stored_names(stack).items()}
+        dense = {name: t.float() for name, t in tensors.items() if isinstance(t, Tensor)}
         if len(dense) == len(tensors):
             module.load_state_dict(dense)
         else:
-            module = replacement(module, tensors)
+            module = replacement(module, tensors | dense)
         layers.append(module.eval())
     return layers
 
@@ -48,8 +46,7 @@ def milliseconds(
 
     Models are timed in turn, again and again, so that a busy moment falls on all of them.
     """
-    widths = [stack.input_size for stack in stacks if not (stack.cell or stack.raw)]
-    inputs = [torch.randn(1, STEPS, width) for width in widths]
+    inputs = [torch.randn(1, STEPS, stack.input_size) for stack in stacks]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -18,7 +18,7 @@ from ttcompress.extras import require_extra
 from ttcompress.files import check_output
 from ttcompress.progress import Progress, silent
 from ttcompress.tasks.protocol import Task
-from ttcompress.tasks.recurrent_model import Nonlinearity
+from ttcompress.tasks.recurrent_model import NONLINEARITIES, Nonlinearity
 
 if TYPE_CHECKING:
     from ttcompress.export.run import Made
@@ -90,6 +90,8 @@ def export(
     require_onnx()
     from ttcompress.export.run import Wanted, make, write  # an extra
 
+    if nonlinearity not in NONLINEARITIES:
+        raise RecipeError(f"nonlinearity: {nonlinearity!r} is none of {', '.join(NONLINEARITIES)}.")
     if quantize not in (None, "int8"):
         raise RecipeError(f"quantize: {quantize!r} is not int8. Use that, or leave it away.")
     check_output(Path(output), overwrite)  # before the work, which can be long

@@ -11,7 +11,7 @@ from torch import nn
 from ttcompress.artifact import CompressedModel
 from ttcompress.export.calls import BATCH, EXAMPLE_SIZES, TIME, Call
 from ttcompress.export.views import see_stored
-from ttcompress.modules.geometry import tensor_shapes
+from ttcompress.modules.geometry import stored_names
 from ttcompress.modules.replace import replacement
 from ttcompress.tasks.recurrent_model import Nonlinearity, recurrent_module
 from ttcompress.trains.train import Train
@@ -55,17 +55,6 @@ def recurrent_parts(
             if few_bits and name in by_name:
                 see_stored(module, (own,), by_name[name])
         yield Part(stack.prefix.rstrip("."), module, stack_call(stack))
-
-
-def stored_names(stack: RecurrentStack) -> dict[str, str]:
-    """By the name in torch's layer, the name in the model's state dict."""
-    raw = "_raw" if stack.raw else ""
-    return {
-        f"{name}_l0" if stack.cell else name: stack.prefix
-        + name
-        + (raw if name.startswith("weight_hh") else "")
-        for name in tensor_shapes(stack)
-    }
 
 
 def stack_call(stack: RecurrentStack) -> Call:

@@ -54,7 +54,10 @@ class Moment:
 
 @dataclass(frozen=True, eq=False)
 class Tuned:
-    """The best stored model, its metrics and those at the start; what the steps took."""
+    """The best stored model, its metrics and those at the start.
+
+    `steps` are those of the whole run, also where it was resumed; `seconds` are since then.
+    """
 
     model: CompressedModel
     before: Metrics
@@ -135,7 +138,7 @@ class Training:
                 speed = (self.step - first) / (time.monotonic() - started)
                 watch(Moment(self.step, self.steps, epoch, loss, speed, found))
         seconds = time.monotonic() - started
-        return Tuned(self.best, self.before, self.metrics, self.step - first, seconds)
+        return Tuned(self.best, self.before, self.metrics, self.step, seconds)
 
     def _is_due(self) -> bool:
         """Whether an epoch (or all) is over and the model at its end has not been measured."""
@@ -143,7 +146,11 @@ class Training:
         return over and self.judged < self.step
 
     def _rest_of_epoch(self, epoch: int) -> Iterator[float]:
-        """Train on what is left of an epoch; the loss of every step."""
+        """Train on what is left of an epoch; the loss of every step.
+
+        Raises:
+            RecipeError: the task gives fewer batches than it says.
+        """
         done = self.step % self.steps_per_epoch
         if done == 0:
             self.state = None
@@ -154,10 +161,15 @@ class Training:
                 see_the_store(self.student, self.start)
                 self.sees_store = True
             loss = self._one_step(batch)
-            self.step += 1
+            self.step, done = self.step + 1, done + 1
             yield loss
             if self.step == self.steps:
                 return
+        if done < self.steps_per_epoch:
+            raise RecipeError(
+                f"task {self.task.name}: an epoch is {self.steps_per_epoch} steps by its "
+                f"batches_per_epoch, and train_batches gave {done}. Let the two agree."
+            )
 
     def _one_step(self, batch: Batch) -> float:
         self.student.train()

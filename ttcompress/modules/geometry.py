@@ -65,6 +65,23 @@ def tensor_shapes(stack: RecurrentStack) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def stored_names(stack: RecurrentStack) -> dict[str, str]:
+    """By the name in torch's layer, the name in the model's state dict.
+
+    A cell's tensors are those of a layer of its own; under weight-drop the true weight is `_raw`.
+
+    >>> stored_names(RecurrentStack("cell.", "rnn", 3, 5, bias=False, cell=True))
+    {'weight_ih_l0': 'cell.weight_ih', 'weight_hh_l0': 'cell.weight_hh'}
+    """
+    raw = "_raw" if stack.raw else ""
+    return {
+        f"{name}_l0" if stack.cell else name: stack.prefix
+        + name
+        + (raw if name.startswith("weight_hh") else "")
+        for name in tensor_shapes(stack)
+    }
+
+
 def stack_of(module: nn.RNNBase | nn.RNNCellBase) -> RecurrentStack:
     """The geometry that a dense layer was built with."""
     if isinstance(module, nn.RNNCellBase):

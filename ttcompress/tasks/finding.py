@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import inspect
@@ -115,7 +116,8 @@ def _imported(place: str) -> ModuleType:
 
 def _from_file(path: Path) -> ModuleType:
     """Run a file as a module of its own, which may import what lies beside it."""
-    name = f"ttcompress_task_{path.stem}"
+    place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()
+    name = f"ttcompress_task_{path.stem}_{place[:12]}"
     spec = importlib.util.spec_from_file_location(name, path.resolve())
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} is no Python file")
@@ -126,13 +128,27 @@ def _from_file(path: Path) -> ModuleType:
     return module
 
 
+_beside: set[str] = set()
+"""Modules that lie beside the task file imported last: another task's are others by these names."""
+
+
 @contextmanager
 def _importable(folder: Path) -> Iterator[None]:
+    for name in _beside:
+        sys.modules.pop(name, None)
+    known = set(sys.modules)
     sys.path.insert(0, str(folder))
     try:
         yield
     finally:
         sys.path.remove(str(folder))
+        _beside.clear()
+        _beside.update(n for n in sys.modules.keys() - known if _lies_in(sys.modules[n], folder))
+
+
+def _lies_in(module: ModuleType, folder: Path) -> bool:
+    file = getattr(module, "__file__", None)
+    return file is not None and folder in Path(file).resolve().parents
 
 
 def _member(module: ModuleType, place: str, attribute: str) -> TaskFactory:

@@ -30,8 +30,14 @@ def bits_per_character(total: Tensor, characters: int) -> float:
 
 
 def perplexity(total: Tensor, symbols: int) -> float:
-    """`total` nats over so many symbols, as a number of equal choices each; lower is better."""
-    return math.exp(total.item() / symbols)
+    """`total` nats over so many symbols, as a number of equal choices each; lower is better.
+
+    Infinite above 709 nats a symbol.
+    """
+    try:
+        return math.exp(total.item() / symbols)
+    except OverflowError:
+        return math.inf
 
 
 def confusion(logits: Tensor, targets: Tensor) -> Tensor:
