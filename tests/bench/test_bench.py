@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from functools import partial
 from pathlib import Path
 from time import sleep
@@ -98,6 +99,13 @@ def benchmark(dense: float, small: float, fewer: float = 8.0) -> Benchmark:
         row(SMALL[1], small),
     )
     return Benchmark(35, 1, "wall", (Layer("lstm", 64, fewer),), rows)
+
+
+def test_what_int8_would_ruin_is_left_out_with_the_reason(tiny_artifact, monkeypatch) -> None:
+    monkeypatch.setattr(sys.modules["ttcompress.export.checking"], "INT8_LIMIT", 0.0)
+    found = ttcompress.bench(tiny_artifact, batches=(1,), steps=5, seconds=0.01)
+    assert [row.run for row in found.rows] == [*DENSE, *SMALL[:2]]
+    assert any("not timed: onnx compressed int8: lstm:" in line for line in found.remarks())
 
 
 def test_the_fastest_of_each_side_are_compared() -> None:

@@ -51,5 +51,5 @@ def bench(
     compressed = source if isinstance(source, CompressedModel) else load(source)
     clock = clock_for(threads)
     conditions = Conditions(tuple(batches), steps, threads, seconds, clock)
-    layers, rows = measure(compressed, conditions, progress)
-    return Benchmark(steps, threads, clock, tuple(layers), tuple(rows))
+    layers, rows, left_out = measure(compressed, conditions, progress)
+    return Benchmark(steps, threads, clock, tuple(layers), tuple(rows), tuple(left_out))

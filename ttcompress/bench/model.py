@@ -43,13 +43,14 @@ class Measured:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Everything that one run measured."""
+    """Everything that one run measured; `left_out` are ways that cannot run, and why."""
 
     steps: int
     threads: int
     clock: Clock
     layers: tuple[Layer, ...]
     rows: tuple[Measured, ...]
+    left_out: tuple[str, ...] = ()
 
     @property
     def speed_up(self) -> float:
@@ -68,6 +69,8 @@ class Benchmark:
                 yield f"{place}: {best.speed_up:.3g}x faster, {times}"
             else:
                 yield f"{place}: {1 / best.speed_up:.3g}x SLOWER, {times}: {_reason(layer)}"
+
+        yield from (f"not timed: {line}" for line in self.left_out)
 
     def as_json(self) -> dict[str, Any]:
         """Plain values."""

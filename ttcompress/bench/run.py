@@ -19,6 +19,7 @@ from ttcompress.artifact import CompressedModel
 from ttcompress.bench.dense import dense_int8, dense_model
 from ttcompress.bench.model import DENSE, SMALL, Layer, Measured
 from ttcompress.bench.timing import Clock, timings
+from ttcompress.errors import TTCompressError
 from ttcompress.export.checking import start_session
 from ttcompress.export.run import Made, Wanted, make
 from ttcompress.export.stacks import recurrent_parts
@@ -51,10 +52,15 @@ class Runner:
 
 def measure(
     compressed: CompressedModel, conditions: Conditions, progress: Progress
-) -> tuple[list[Layer], list[Measured]]:
-    """Every recurrent layer with every batch, all ways to run it in turns."""
+) -> tuple[list[Layer], list[Measured], list[str]]:
+    """Every recurrent layer with every batch, all ways to run it in turns; what cannot run."""
     floats = make(compressed, Wanted(), progress)
-    eights = make(compressed, Wanted(int8=True), silent)
+    eights: Sequence[Made | None] = [None] * len(floats)
+    left_out = []
+    try:
+        eights = make(compressed, Wanted(int8=True), silent)
+    except TTCompressError as error:  # a model so rough that int8 inputs change its outputs
+        left_out.append(f"{SMALL[2]}: {error}")
     plain = recurrent_parts(compressed, few_bits=False)
     layers: list[Layer] = []
     found: list[Measured] = []
@@ -67,7 +73,7 @@ def measure(
             found += _measured(part.name, batch, stack, runners, conditions)
             done += 1
     progress("bench", total, total)
-    return layers, found
+    return layers, found, left_out
 
 
 def _measured(
@@ -88,7 +94,7 @@ def _runners(
     stack: RecurrentStack,
     module: nn.Module,
     one: Made,
-    eight: Made,
+    eight: Made | None,
     threads: int,
 ) -> dict[str, Runner]:
     """All ways there are for this kind of layer, by the names in tables."""
@@ -102,7 +108,8 @@ def _runners(
             runners[DENSE[2]] = _dense_runner(rounded, threads)
     runners[SMALL[0]] = Runner(partial(partial, module), _stored_bytes(compressed, stack))
     for name, made in zip(SMALL[1:], (one, eight), strict=True):
-        runners[name] = _small_runner(made, threads)
+        if made is not None:
+            runners[name] = _small_runner(made, threads)
     return runners
 
 

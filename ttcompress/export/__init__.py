@@ -90,16 +90,20 @@ def export(
     require_onnx()
     from ttcompress.export.run import Wanted, make, write  # an extra
 
-    if nonlinearity not in NONLINEARITIES:
-        raise RecipeError(f"nonlinearity: {nonlinearity!r} is none of {', '.join(NONLINEARITIES)}.")
-    if quantize not in (None, "int8"):
-        raise RecipeError(f"quantize: {quantize!r} is not int8. Use that, or leave it away.")
+    _check_words(quantize, nonlinearity)
     check_output(Path(output), overwrite)  # before the work, which can be long
     compressed = source if isinstance(source, CompressedModel) else load(source)
     wanted = Wanted(task, module, quantize == "int8", nonlinearity)
     made = make(compressed, wanted, progress)
     paths = write(made, Path(output), overwrite)
     return tuple(_exported(path, one) for path, one in zip(paths, made, strict=True))
+
+
+def _check_words(quantize: str | None, nonlinearity: str) -> None:
+    if quantize not in (None, "int8"):
+        raise RecipeError(f"quantize: {quantize!r} is not int8. Use that, or leave it away.")
+    if nonlinearity not in NONLINEARITIES:
+        raise RecipeError(f"nonlinearity: {nonlinearity!r} is none of {', '.join(NONLINEARITIES)}.")
 
 
 def require_onnx() -> None:
