@@ -2,7 +2,7 @@
 
     checkpoint --+
                  +-> [calibrate] -> plan -> execute -> [refit] -> [tune] -> measure
-    recipe ------+                                             -> CompressedModel (.save: artifact)
+    recipe ------+                                   -> judged -> CompressedModel (.save: artifact)
 
 Read this file first; every arrow is one call.
 """
@@ -26,6 +26,7 @@ from ttcompress.errors import CheckpointError, PlanError, RecipeError
 from ttcompress.evaluate import compared, measured, metrics_before_after
 from ttcompress.finetune.run import CONDITIONS, Conditions, finetune
 from ttcompress.fitting import HEADER_GUESS, decompose, spectra_for
+from ttcompress.limits import check_limits, judged
 from ttcompress.plan.model import Plan
 from ttcompress.plan.planner import make_plan
 from ttcompress.progress import Progress, silent
@@ -35,8 +36,10 @@ from ttcompress.recipe import (
     default_recipe,
     find_recipe,
     load_recipe,
+    with_options,
 )
 from ttcompress.recipe import recipe_from as recipe_from_mapping
+from ttcompress.report.model import BLIND
 from ttcompress.search import within_drop
 from ttcompress.tasks.finding import make_task
 from ttcompress.tasks.protocol import Task
@@ -54,7 +57,9 @@ def compress(
     trials: Path | None = None,
     progress: Progress = silent,
 ) -> CompressedModel:
-    """Compress a trained checkpoint, fine-tune it where the recipe says so, and measure it.
+    """Compress a trained checkpoint, fine-tune it where the recipe says so, measure and judge it.
+
+    A broken limit is no error: see `report.limits`.
 
     Args:
         source: the checkpoint's file.
@@ -68,22 +73,21 @@ def compress(
     Raises:
         TTCompressError: see `ttcompress.errors`; nothing else is written here.
     """
-    chosen = as_recipe(recipe)
-    checkpoint = open_checkpoint(source, key or chosen.key)
+    chosen = with_options(as_recipe(recipe), key=key)
+    check_limits(chosen)
+    checkpoint = open_checkpoint(source, chosen.key)
     task = task_of(chosen, checkpoint)
     calibration = calibration_of(chosen, checkpoint, task, progress)
+
+    def carried(one: Recipe) -> CompressedModel:
+        return carry_out(checkpoint, one, task, calibration, conditions, progress)
+
     if chosen.budget.drop is None:
-        compressed = carry_out(checkpoint, chosen, task, calibration, conditions, progress)
+        compressed = carried(chosen)
     else:
-        compressed = within_drop(
-            lambda one: carry_out(checkpoint, one, task, calibration, conditions, progress),
-            checkpoint,
-            chosen,
-            task,
-            trials,
-            progress,
-        )
-    return measure(checkpoint, compressed, task, seed=chosen.seed, progress=progress)
+        compressed = within_drop(carried, checkpoint, chosen, task, trials, progress)
+    made = measure(checkpoint, compressed, task, seed=chosen.seed, progress=progress)
+    return judged(made, chosen.limits)
 
 
 def carry_out(
@@ -183,11 +187,12 @@ def tune_artifact(
     conditions: Conditions = CONDITIONS,
     progress: Progress = silent,
 ) -> CompressedModel:
-    """Fine-tune a model that is compressed already.
+    """Fine-tune a model that is compressed already, and judge it anew.
 
     Args:
         artifact: the compressed file.
-        recipe: its `task:` and `finetune:` blocks count; the rest was done.
+        recipe: its `task:`, `finetune:` and `limits:` blocks count; the rest was done. Without
+            limits, those of the recipe that made the artifact hold.
         original: the checkpoint it was made from: the teacher, and what is measured against.
         conditions: device, resuming, control.
         progress: told what is being done.
@@ -198,12 +203,17 @@ def tune_artifact(
     """
     chosen, compressed = as_recipe(recipe), load(artifact)
     task = task_of(chosen, compressed)
-    dense = None if original is None else _same_source(open_checkpoint(original), compressed)
+    under = recipe_from_mapping(compressed.report.recipe["effective"])
+    dense = None
+    if original is not None:
+        dense = _same_source(open_checkpoint(original, chosen.key or under.key), compressed)
     tuned = tune(compressed, chosen, task, dense, conditions)
     if dense is not None:
-        return measure(dense, tuned, task, seed=chosen.seed, progress=progress)
-    assert task is not None  # `tune` asked for one
-    return _measured_alone(compressed, tuned, task)
+        made = _sighted(measure(dense, tuned, task, seed=chosen.seed, progress=progress))
+    else:
+        assert task is not None  # `tune` asked for one
+        made = _measured_alone(compressed, tuned, task)
+    return judged(made, chosen.limits or under.limits)
 
 
 def find_original(artifact: str | Path) -> Path | None:
@@ -228,13 +238,18 @@ def _same_source(checkpoint: Checkpoint, compressed: CompressedModel) -> Checkpo
     return checkpoint
 
 
+def _sighted(model: CompressedModel) -> CompressedModel:
+    """All was measured: what an earlier training without the original said no longer holds."""
+    notes = tuple(note for note in model.report.notes if note != BLIND)
+    return replace(model, report=replace(model.report, notes=notes))
+
+
 def _measured_alone(before: CompressedModel, after: CompressedModel, task: Task) -> CompressedModel:
     """Metrics without the original: against what the report knew of it, or the start."""
     known = {name: found["before"] for name, found in (before.report.metrics or {}).items()}
     first = measured(task, before) | known
     metrics = compared(task, first, measured(task, after))
-    note = "fine-tuned without the original: errors and drift are those before"
-    notes = (*after.report.notes, note)
+    notes = (*after.report.notes, BLIND)
     return replace(after, report=replace(after.report, metrics=metrics, notes=notes))
 
 

@@ -16,7 +16,7 @@ from ttcompress.checkpoint import Checkpoint, open_checkpoint
 from ttcompress.compress import StoredWeight
 from ttcompress.errors import CheckpointError
 from ttcompress.progress import Progress, silent
-from ttcompress.report.model import Report, WeightReport
+from ttcompress.report.model import BLIND, Report, WeightReport
 from ttcompress.report.verification import CheckedWeight, Verification
 from ttcompress.trains.reference import reference_matrix
 from ttcompress.weights import OtherTensor, Weight
@@ -49,6 +49,7 @@ def verify(
     trained = bool((model.report.finetune or {}).get("settings", {}).get("kept"))
     fitted = set((model.report.calibration or {}).get("biases", ()))
     differences = (
+        *(["the model was " + BLIND] if BLIND in model.report.notes else ()),
         *_strange_weights(model),
         *(weight.difference for weight in checked if not weight.agrees),
         *(() if trained else _kept_differences(model, source, fitted)),

@@ -5,8 +5,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner, Result
 
+import ttcompress
 from ttcompress.cli import app
 
 RECIPE = """\
@@ -119,6 +121,41 @@ def test_finetuning_without_the_original_says_what_it_could_not_do(case, here):
     assert result.exit_code == 0, result.output
     assert "fine-tuned without the original" in report_of(result)["notes"][-1]
     assert report_of(result)["metrics"]["perplexity"]["before"] < 2
+    verified = run("verify", "y.safetensors", "--against", case.path)
+    assert verified.exit_code == 1
+    assert "the model was fine-tuned without the original" in verified.stdout
+    again = ("finetune", "y.safetensors", "-r", "tuned.yaml", "--original", case.path)
+    assert run(*again, "-o", "z.safetensors").exit_code == 0
+    assert run("verify", "z.safetensors", "--against", case.path).exit_code == 0
+
+
+def test_limits_are_judged_anew_after_a_training(case, here):
+    given = ("decompose", case.path, "-r", "plain.yaml", "--max-drop", "0.001%")
+    assert run(*given, "-o", "x.safetensors").exit_code == 4
+    tuning = ("finetune", "x.safetensors", "--original", case.path)
+    result = run(*tuning, "-r", "tuned.yaml", "-o", "y.safetensors", "--json")
+    assert result.exit_code == 4
+    report = report_of(result)
+    (limit,) = report["limits"]
+    metric = report["metrics"]["bits_per_character"]
+    assert limit["value"] == pytest.approx(metric["drop"] / metric["before"])
+    recipe = (here / "tuned.yaml").read_text() + "limits: {max_drop: 900%}\n"
+    (here / "kind.yaml").write_text(recipe)
+    assert run(*tuning, "-r", "kind.yaml", "-o", "z.safetensors").exit_code == 0
+
+
+def test_one_of_several_state_dicts_is_found_again(case, here):
+    content = torch.load(case.path)
+    other = {name: -tensor for name, tensor in content["model"].items()}
+    torch.save({"raw": content["model"], "ema": other, "vocab": content["vocab"]}, "two.pt")
+    made = run("decompose", "two.pt", "-r", "plain.yaml", "--key", "raw", "-o", "x.safetensors")
+    assert made.exit_code == 0, made.output
+    tuning = ("finetune", "x.safetensors", "-r", "tuned.yaml", "--original", "two.pt")
+    tuned = run(*tuning, "-o", "y.safetensors")
+    assert tuned.exit_code == 0, tuned.output
+    model = ttcompress.compress("two.pt", "plain.yaml", key="raw")
+    model.save("z.safetensors")
+    assert ttcompress.verify("z.safetensors", "two.pt").agrees
 
 
 def test_finetuning_needs_a_task_and_the_right_original(case, here, tmp_path):

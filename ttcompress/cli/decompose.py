@@ -73,11 +73,9 @@ def decompose(
     """
     from ttcompress.cli import console
     from ttcompress.finetune.run import CONDITIONS
-    from ttcompress.limits import check_limits, judged
     from ttcompress.pipeline import compress
 
     recipe = chosen.in_force()
-    check_limits(recipe)
     if recipe.finetune is None:
         tuning.refuse()
     path = output or Path(default_name(model, recipe.format))
@@ -87,14 +85,15 @@ def decompose(
         if recipe.finetune is not None:
             conditions = tuning.conditions(path, overwrite, console.watching(progress, talk))
         trials = path.with_name(f"{path.name}.trials.json")
-        made = compress(model, recipe, conditions=conditions, trials=trials, progress=progress)
-        compressed = judged(made, recipe.limits)
+        compressed = compress(
+            model, recipe, conditions=conditions, trials=trials, progress=progress
+        )
     if not is_first():
         return
     compressed.save(path, overwrite)
     show_report(f"{model}: {chosen.title()}", path, compressed.report, talk)
     console.say(f"wrote {path}", talk)
-    _answer_for_limits(path, compressed.report, talk)
+    answer_for_limits(path, compressed.report, talk)
 
 
 def show_report(title: str, path: Path, report: Report, talk: Talk) -> None:
@@ -133,7 +132,8 @@ def _check_output(path: Path, model: Path, overwrite: bool) -> None:
         raise OutputPathError(f"{path}: is the model itself. Use another -o.")
 
 
-def _answer_for_limits(path: Path, report: Report, talk: Talk) -> None:
+def answer_for_limits(path: Path, report: Report, talk: Talk) -> None:
+    """Say which limits are broken, and end with their exit code."""
     from ttcompress.cli import console
     from ttcompress.limits import broken
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ttcompress.cli.decompose import show_report
+from ttcompress.cli.decompose import answer_for_limits, show_report
 from ttcompress.cli.options import Artifact, Key, Overwrite, Talk, TuningOptions, flattened
 from ttcompress.errors import RecipeError
 from ttcompress.launch import is_first
@@ -99,6 +99,7 @@ def finetune(
     tuned.save(output, overwrite)
     show_report(str(file), output, tuned.report, talk)
     console.say(f"wrote {output}", talk)
+    answer_for_limits(output, tuned.report, talk)
 
 
 def _with_task(recipe: str | None, task: str | None) -> Recipe:

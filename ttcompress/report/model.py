@@ -133,6 +133,10 @@ class KeptReport:
     why: str
 
 
+BLIND = "fine-tuned without the original: errors and drift are those before"
+"""The note of a report whose errors a training made untrue."""
+
+
 @dataclass(frozen=True)
 class Report:
     """Everything the user is told about one compressed model; times and paths are never in it.
