@@ -12,8 +12,8 @@ import torch
 from ttcompress.artifact import CompressedModel, load
 from ttcompress.checkpoint import open_checkpoint
 from ttcompress.errors import DecompositionError, PlanError
-from ttcompress.pipeline import as_recipe, compress, plan
-from ttcompress.recipe import default_recipe
+from ttcompress.pipeline import compress, plan
+from ttcompress.recipe import as_recipe, default_recipe
 
 SAMPLES = Path(__file__).parents[1] / "sample_models"
 every_sample = pytest.mark.parametrize("name", ["charlm", "highlighter"])

@@ -10,10 +10,8 @@ Read this file first; every arrow is one call.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ttcompress.artifact import CompressedModel, load
 from ttcompress.calibration.collect import Calibration, calibrate
@@ -30,22 +28,12 @@ from ttcompress.limits import check_limits, judged
 from ttcompress.plan.model import Plan
 from ttcompress.plan.planner import make_plan
 from ttcompress.progress import Progress, silent
-from ttcompress.recipe import (
-    Finetune,
-    Recipe,
-    default_recipe,
-    find_recipe,
-    load_recipe,
-    with_options,
-)
-from ttcompress.recipe import recipe_from as recipe_from_mapping
+from ttcompress.recipe import AnyRecipe, Finetune, Recipe, as_recipe, recipe_from, with_options
 from ttcompress.report.model import BLIND
 from ttcompress.search import within_drop
 from ttcompress.tasks.finding import make_task
 from ttcompress.tasks.protocol import Task
 from ttcompress.tasks.structure import structure_of
-
-AnyRecipe = Recipe | str | Path | Mapping[str, Any] | None
 
 
 def compress(
@@ -203,7 +191,7 @@ def tune_artifact(
     """
     chosen, compressed = as_recipe(recipe), load(artifact)
     task = task_of(chosen, compressed)
-    under = recipe_from_mapping(compressed.report.recipe["effective"])
+    under = recipe_from(compressed.report.recipe["effective"])
     dense = None
     if original is not None:
         dense = _same_source(open_checkpoint(original, chosen.key or under.key), compressed)
@@ -277,14 +265,3 @@ def plan(
     overhead = HEADER_GUESS if chosen.budget.size is not None else 0
     weights, others = checkpoint.weights, checkpoint.others
     return checkpoint, make_plan(chosen, weights, others, spectra, overhead)
-
-
-def as_recipe(recipe: AnyRecipe) -> Recipe:
-    """A recipe from whatever a user has in hand."""
-    if isinstance(recipe, Recipe):
-        return recipe
-    if recipe is None:
-        return default_recipe()
-    if isinstance(recipe, Mapping):
-        return recipe_from_mapping(recipe)
-    return load_recipe(find_recipe(recipe))

@@ -26,8 +26,7 @@ from ttcompress.finetune.run import _uncompressed
 from ttcompress.finetune.student import see_the_store
 from ttcompress.finetune.training import Training
 from ttcompress.fitting import decompose
-from ttcompress.pipeline import as_recipe
-from ttcompress.recipe import Finetune
+from ttcompress.recipe import Finetune, as_recipe
 
 CHARLM = ("sample_models/charlm.pt", "charlm")
 ROUNDS = 15

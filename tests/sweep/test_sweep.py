@@ -102,7 +102,12 @@ def test_the_recipes_name_is_never_the_artifacts() -> None:
 
 def test_what_one_would_do_by_hand_stands_beside(case, tmp_path) -> None:
     found = ttcompress.sweep(
-        case.path, factors=[3], formats=["svd", "quantised"], folder=tmp_path, engine=ONE
+        case.path,
+        "balanced",
+        factors=[3],
+        formats=["svd", "quantised"],
+        folder=tmp_path,
+        engine=ONE,
     )
     by_hand = {point.name: ttcompress.load(point.path).report for point in found.points}
     ranks = [len(weight.ranks) for weight in by_hand["svd@3"].weights if weight.ranks]

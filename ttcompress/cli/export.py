@@ -75,7 +75,7 @@ def export(
 
 def _task(compressed: CompressedModel, task: str | None, recipe: str | None) -> Task | None:
     """The task, with the options that a recipe gives it; None where nothing names one."""
-    from ttcompress.pipeline import as_recipe, task_of
-    from ttcompress.recipe import with_options
+    from ttcompress.pipeline import task_of
+    from ttcompress.recipe import as_recipe, with_options
 
     return task_of(with_options(as_recipe(recipe), task=task), compressed)

@@ -108,8 +108,7 @@ def _with_task(recipe: str | None, task: str | None) -> Recipe:
     Raises:
         RecipeError: neither names a task.
     """
-    from ttcompress.pipeline import as_recipe
-    from ttcompress.recipe import with_options
+    from ttcompress.recipe import as_recipe, with_options
 
     chosen = with_options(as_recipe(recipe), task=task)
     if chosen.task is None:

@@ -14,9 +14,9 @@ from ttcompress.compare.timing import STEPS, layers_with, milliseconds
 from ttcompress.errors import PlanError
 from ttcompress.evaluate import measured, state_dict_of
 from ttcompress.methods import METHODS, method_recipe
-from ttcompress.pipeline import AnyRecipe, as_recipe, calibration_of, carry_out, task_of
+from ttcompress.pipeline import calibration_of, carry_out, task_of
 from ttcompress.progress import Progress, silent
-from ttcompress.recipe import Recipe
+from ttcompress.recipe import AnyRecipe, Recipe, as_recipe
 from ttcompress.report.comparison import Cell, Comparison, Row
 from ttcompress.tasks.protocol import Task
 

@@ -4,11 +4,19 @@ from ttcompress.recipe.loading import load_recipe, parse_recipe, recipe_from
 from ttcompress.recipe.options import Options, effective, with_options
 from ttcompress.recipe.rules import Assignment, match
 from ttcompress.recipe.schema import Budget, Limits, Recipe, Rule
-from ttcompress.recipe.shipped import ShippedRecipe, default_recipe, find_recipe, shipped
+from ttcompress.recipe.shipped import (
+    AnyRecipe,
+    ShippedRecipe,
+    as_recipe,
+    default_recipe,
+    find_recipe,
+    shipped,
+)
 from ttcompress.recipe.training import CalibrationChoice, Finetune, TaskChoice
 from ttcompress.recipe.units import Drop, parse_drop, parse_format, parse_ranks, parse_size
 
 __all__ = [
+    "AnyRecipe",
     "Assignment",
     "Budget",
     "CalibrationChoice",
@@ -20,6 +28,7 @@ __all__ = [
     "Rule",
     "ShippedRecipe",
     "TaskChoice",
+    "as_recipe",
     "default_recipe",
     "effective",
     "find_recipe",

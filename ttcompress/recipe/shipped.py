@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from ttcompress.errors import InputError
-from ttcompress.recipe.loading import load_recipe
+from ttcompress.recipe.loading import load_recipe, recipe_from
 from ttcompress.recipe.schema import Recipe
 from ttcompress.recipe.wording import nearest
+
+AnyRecipe = Recipe | str | Path | Mapping[str, Any] | None
+"""Whatever a user has in hand: a recipe, a file, a shipped one's name, a mapping; None is the
+default.
+"""
 
 DEFAULT_NAME = "balanced"
 
@@ -65,3 +72,14 @@ def find_recipe(name_or_path: str | Path, folder: Path = Path()) -> Path:
 def default_recipe() -> Recipe:
     """The recipe in force when none is given: `balanced`."""
     return load_recipe(find_recipe(DEFAULT_NAME))
+
+
+def as_recipe(recipe: AnyRecipe) -> Recipe:
+    """A recipe from whatever a user has in hand."""
+    if isinstance(recipe, Recipe):
+        return recipe
+    if recipe is None:
+        return default_recipe()
+    if isinstance(recipe, Mapping):
+        return recipe_from(recipe)
+    return load_recipe(find_recipe(recipe))

@@ -19,7 +19,7 @@ from ttcompress.errors import InputError, TTCompressError
 from ttcompress.files import model_stem
 from ttcompress.methods import method_recipe
 from ttcompress.progress import Progress, silent
-from ttcompress.recipe import Recipe, default_recipe
+from ttcompress.recipe import AnyRecipe, Recipe, as_recipe
 from ttcompress.report.model import Report
 from ttcompress.sweep.front import Figures, Point, Sweep
 from ttcompress.weights import Weight
@@ -33,7 +33,7 @@ Place = tuple[str, float]
 
 def sweep(
     model: str | Path,
-    recipe: Recipe | None = None,
+    recipe: AnyRecipe = None,
     *,
     factors: Sequence[float] = FACTORS,
     formats: Sequence[str] = FORMATS,
@@ -47,7 +47,7 @@ def sweep(
 
     Args:
         model: the checkpoint's file.
-        recipe: all but the format and the budget, which each point sets; the default is `balanced`.
+        recipe: all but the format and the budget, which each point sets; as of `compress`.
         factors: compression factors of the decomposed weights.
         formats: of `METHODS`: mps, mpo, auto; svd and quantised stand beside them, as of `compare`.
         folder: where artifacts go, and are found again the next time; by default the model's stem
@@ -65,7 +65,7 @@ def sweep(
     model = Path(model)
     target = Path(folder) if folder is not None else Path(f"{model_stem(model)}.sweep")
     asked = dict.fromkeys((format, float(f)) for format in formats for f in factors)
-    jobs = _jobs(model, recipe or default_recipe(), asked, target)
+    jobs = _jobs(model, as_recipe(recipe), asked, target)
     outcomes = run_jobs(jobs, engine=engine, force=force, told=told, progress=progress)
     return _swept(model.name, asked, jobs, outcomes, time.monotonic() - started)
 
