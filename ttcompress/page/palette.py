@@ -17,10 +17,11 @@ PALETTE: dict[str, tuple[str, str]] = {
     "second": ("#b8501a", "#ef9a5c"),
     "third": ("#157a57", "#5cc49a"),
     "fourth": ("#85489b", "#c898dc"),
+    "fifth": ("#7a6a00", "#d6c04a"),
 }
-"""`before` and `after` are a model's two sizes; `after` to `fourth` tell up to four lines apart."""
+"""`before` and `after` are a model's two sizes; `after` to `fifth` tell up to five lines apart."""
 
-SERIES = ("after", "second", "third", "fourth")
+SERIES = ("after", "second", "third", "fourth", "fifth")
 
 
 def light(name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
+from statistics import geometric_mean
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,7 +15,7 @@ from ttcompress.page.canvas import AXES, NONE, WIDTH, Drawing, picture
 from ttcompress.page.palette import SERIES, light
 from ttcompress.report.model import CutSpectrum, WeightReport
 
-MARKERS = ("o", "s", "^", "D")
+MARKERS = ("o", "s", "^", "D", "v")
 GATES = {4: ("input", "forget", "cell", "output"), 3: ("reset", "update", "new")}
 """Names of a recurrent weight's blocks of rows, by their number: those of an LSTM, and a GRU's."""
 
@@ -22,9 +23,6 @@ _ROW = 36.0  # pixels of a bar with the line of text above it
 _LEGEND = 24.0
 _LEGEND_LINE = 15.0
 _INSET = 5.0  # pixels that a mark at the end of a scale needs
-_LABELS = ((0, -17), (0, 9), (18, -3))
-"""Pixels from a mark to its label: of the first line below, of the second above, then beside."""
-
 _LONGEST = 34  # characters of a name that fit beside a figure
 
 
@@ -160,7 +158,7 @@ def front(title: str, lines: Sequence[Line], worth: str, dense: float) -> Drawin
 
     `dense` is what the model is worth as it was: a line across.
     """
-    top = 10 + _LEGEND_LINE * len(lines)
+    top = 28 + _LEGEND_LINE * len(lines)
 
     def draw(axes: Axes) -> None:
         axes.axhline(dense, color=light("muted"), linewidth=1, linestyle="--")
@@ -175,6 +173,7 @@ def front(title: str, lines: Sequence[Line], worth: str, dense: float) -> Drawin
         )
         for place, line in enumerate(lines):
             _front_line(axes, place, line)
+        _spot_labels(axes, [spot for line in lines for spot in line.spots])
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.xaxis.set_minor_locator(NullLocator())
@@ -182,7 +181,13 @@ def front(title: str, lines: Sequence[Line], worth: str, dense: float) -> Drawin
         axes.margins(x=0.08, y=0.12)
         axes.set_xlabel("bytes of the model's tensors")
         axes.set_ylabel(worth)
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderpad=0, labelspacing=0.2)
+        axes.legend(
+            loc="lower left",
+            bbox_to_anchor=(0, 1),
+            borderpad=0,
+            labelspacing=0.2,
+            borderaxespad=2.0,  # below it are the spots' labels
+        )
 
     return Drawing(title, 300 + top, draw, (56, 38, 12, top), width=520)
 
@@ -209,14 +214,21 @@ def _front_line(axes: Axes, place: int, line: Line) -> None:
             markerfacecolor=colour if spot.front else light("paper"),
             zorder=3,
         )
+
+
+def _spot_labels(axes: Axes, spots: Sequence[Spot]) -> None:
+    """What spots that stand above each other have in common, once, along the top."""
+    for label in dict.fromkeys(spot.label for spot in spots):
+        mean = geometric_mean([spot.bytes for spot in spots if spot.label == label])
+        axes.axvline(mean, color=light("line"), linewidth=1, zorder=0)
         axes.annotate(
-            spot.label,
-            (spot.bytes, spot.worth),
-            _LABELS[place % len(_LABELS)],
+            label,
+            (mean, 1),
+            (0, 3),
+            xycoords=("data", "axes fraction"),
             textcoords="offset points",
             ha="center",
-            fontweight="bold" if spot.front else "normal",
-            color=light("ink" if spot.front else "muted"),
+            color=light("muted"),
         )
 
 
