@@ -23,8 +23,8 @@ MODULES = {
 DOOR = "ttcompress"
 
 LAYERS: tuple[tuple[str, ...], ...] = (  # a room imports only from rows above its own
-    ("canonical", "errors", "launch", "progress", "stores", "weights"),
-    ("extras", "files", "recipe"),
+    ("canonical", "errors", "launch", "plain_json", "progress", "stores", "weights"),
+    ("extras", "files", "memory", "recipe"),
     ("methods", "plan"),
     ("checkpoint", "report", "trains"),
     ("compress", "page"),
@@ -49,7 +49,9 @@ WITHOUT_TORCH = (
     "errors",
     "extras",
     "launch",
+    "memory",
     "methods",
+    "plain_json",
     "plan",
     "progress",
     "recipe",

@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
+from ttcompress.artifact import is_artifact
 from ttcompress.checkpoint import open_checkpoint
 from ttcompress.errors import CheckpointError, InputError, RecipeError, TTCompressError
 from ttcompress.evaluate import (
     checked_metrics,
     evaluate,
-    is_artifact,
     loaded_model,
     metrics_before_after,
     open_model,

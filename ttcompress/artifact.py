@@ -15,15 +15,19 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ttcompress.canonical import file_size, write_safetensors
 from ttcompress.checkpoint import rebuild
 from ttcompress.checkpoint.names import names_inside
+from ttcompress.checkpoint.safetensors_file import ARTIFACT, read_contents
+from ttcompress.checkpoint.stamps import Stamp, check_unchanged
+from ttcompress.checkpoint.stored import read_tensor
 from ttcompress.compress import StoredWeight
-from ttcompress.errors import ArtifactError, InputError
-from ttcompress.files import written_whole
+from ttcompress.errors import ArtifactError, CheckpointError, unreadable
+from ttcompress.files import check_input, written_whole
+from ttcompress.memory import within_memory
+from ttcompress.plain_json import check_integers, read_json
 from ttcompress.plan.layout import Layout
 from ttcompress.report.model import Json, Report
 from ttcompress.stores import STORES
@@ -157,7 +161,7 @@ class CompressedModel:
             "report": self.report.as_json(),
         }
         text = json.dumps(document, separators=(",", ":"), ensure_ascii=False)
-        return {"format": "pt", "ttcompress": text}
+        return {"format": "pt", ARTIFACT: text}
 
 
 def load(path: str | Path) -> CompressedModel:
@@ -166,16 +170,18 @@ def load(path: str | Path) -> CompressedModel:
     Raises:
         InputError: there is no such file.
         ArtifactError: the file is no artifact, is damaged, or has another format version.
+        TTCompressError: it cannot be read, or was changed meanwhile.
     """
     path = Path(path)
     document, tensors = _read(path)
     version = document.get("format_version")
     if version != FORMAT_VERSION:
         raise ArtifactError(
-            f"{path}: format version {version}, this ttcompress reads {FORMAT_VERSION}. "
+            f"{path}: format version {str(version)[:20]}, this ttcompress reads {FORMAT_VERSION}. "
             "Install the version that wrote it, or compress the model again."
         )
     try:
+        check_integers({key: part for key, part in document.items() if key != "carried"})
         return _model(_DOCUMENT.validate_python(document), tensors)
     except (KeyError, ValueError) as error:
         raise ArtifactError(
@@ -192,27 +198,43 @@ def _fact(error: KeyError | ValueError) -> str:
     return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
 
 
-def _read(path: Path) -> tuple[Json, dict[str, Tensor]]:
-    if not os.path.isfile(path):  # unlike the method, False for a name no file can have
-        fact = "is a folder" if os.path.isdir(path) else "no such file"
-        raise InputError(f"{path}: {fact}. Give the path of a compressed .safetensors file.")
+def is_artifact(path: str | Path) -> bool:
+    """Whether a file is an artifact of ttcompress; a missing or damaged file is none."""
+    path = Path(path)
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if "ttcompress" not in metadata:
-                raise ArtifactError(
-                    f"{path}: is a safetensors file, but not an artifact of ttcompress. "
-                    "Compress it first: ttcompress decompose."
-                )
-            document = json.loads(metadata["ttcompress"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError, RecursionError) as error:
+        return os.path.isfile(path) and ARTIFACT in read_contents(path).metadata
+    except (CheckpointError, OSError):
+        return False
+
+
+def _read(path: Path) -> tuple[Json, dict[str, Tensor]]:
+    check_input(path, "a compressed .safetensors file")
+    try:
+        stamps = {path: Stamp.of(path)}
+        document, tensors = _document_and_tensors(path)
+        check_unchanged(stamps)
+    except (CheckpointError, ValueError) as error:
         raise ArtifactError(
-            f"{path}: is not a readable safetensors file ({error}). "
+            f"{path}: is not a readable safetensors file ({str(error).rstrip('.')}). "
             "Give the output of `ttcompress decompose`, whole."
         ) from error
+    except OSError as error:
+        raise unreadable(path, error) from error
     if not isinstance(document, dict):
         raise ArtifactError(f"{path}: its metadata is not an object. Compress the model again.")
+    return document, tensors
+
+
+def _document_and_tensors(path: Path) -> tuple[Any, dict[str, Tensor]]:
+    found = read_contents(path)
+    if ARTIFACT not in found.metadata:
+        raise ArtifactError(
+            f"{path}: is a safetensors file, but not an artifact of ttcompress. "
+            "Compress it first: ttcompress decompose."
+        )
+    document = read_json(found.metadata[ARTIFACT].encode())
+    with within_memory(str(path)):
+        tensors = {name: read_tensor(t, found.storages) for name, t in found.tensors.items()}
     return document, tensors
 
 

@@ -11,6 +11,7 @@
       MissingExtraError    a feature needs an optional dependency that is not installed
       TrainingError        fine-tuning went wrong (the loss is not finite); names the step
       InputError           a path that does not exist, or a folder where a file is needed
+      OutOfMemoryError     the machine has too little memory; names what was too large
 
 Messages have three movements: the place, the fact with both numbers, the cure. Inner code raises
 the bare fact; the layer that knows the file or the weight adds it with `at`. The exit code of the
@@ -24,6 +25,7 @@ command line belongs to the class (see the README's table), so that Python and s
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar, Self
 
 
@@ -87,3 +89,14 @@ class ArtifactError(TTCompressError):
     """A compressed file is damaged, is not a ttcompress artifact, or has a newer format version."""
 
     exit_code = 3
+
+
+class OutOfMemoryError(TTCompressError):
+    """The machine has too little memory for what the message names."""
+
+
+def unreadable(path: str | Path, error: OSError) -> TTCompressError:
+    """What to say of a file that the system does not let us read."""
+    return TTCompressError(
+        f"{path}: cannot be read: {error.strerror or error}. Check its permissions and the disk."
+    )

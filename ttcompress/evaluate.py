@@ -7,10 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from ttcompress.artifact import CompressedModel, load
+from ttcompress.artifact import CompressedModel, is_artifact, load
 from ttcompress.checkpoint import Checkpoint, open_checkpoint
 from ttcompress.checkpoint.names import names_inside
 from ttcompress.errors import RecipeError, TTCompressError
@@ -109,15 +108,6 @@ def open_model(path: str | Path, key: str | None = None) -> Checkpoint | Compres
         CheckpointError, ArtifactError: the file is not understood.
     """
     return load(path) if is_artifact(path) else open_checkpoint(path, key)
-
-
-def is_artifact(path: str | Path) -> bool:
-    """Whether a file is an artifact of ttcompress; a missing file is none."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            return "ttcompress" in (file.metadata() or {})
-    except (SafetensorError, OSError):
-        return False
 
 
 def task_for(

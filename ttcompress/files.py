@@ -1,10 +1,15 @@
-"""Writing outputs whole or not at all: a temporary file beside the target, then a rename."""
+"""Inputs are ordinary files; outputs are written whole or not at all.
+
+An output is a temporary file beside its target, then a rename. So a target that is a symbolic link
+is replaced, and what it leads to, which may lie anywhere, stays as it is.
+"""
 
 from __future__ import annotations
 
 import errno
 import glob
 import os
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -12,10 +17,35 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from ttcompress.errors import OutputError, OutputPathError
+from ttcompress.errors import InputError, OutputError, OutputPathError, unreadable
 
 if sys.platform != "win32":
     import fcntl
+
+
+def check_input(path: Path, wanted: str) -> None:
+    """Refuse what is no file: a pipe or a device may never end.
+
+    Args:
+        path: may lead there by symbolic links.
+        wanted: what to give instead, as "a compressed .safetensors file".
+
+    Raises:
+        InputError: nothing is there, or it is a folder, a pipe or a device.
+        TTCompressError: what is there cannot be looked at.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, ValueError):  # or a name with a NUL in it
+        mode = 0
+    except OSError as error:
+        raise unreadable(path, error) from error
+    if stat.S_ISREG(mode):
+        return
+    fact = (
+        "is a folder" if stat.S_ISDIR(mode) else "is no ordinary file" if mode else "no such file"
+    )
+    raise InputError(f"{path}: {fact}. Give the path of {wanted}; you are in {Path.cwd()}.")
 
 
 def check_output(path: Path, overwrite: bool) -> None:
@@ -34,7 +64,7 @@ def check_output(path: Path, overwrite: bool) -> None:
         raise OutputPathError(f"{path}: is a folder. Give the name of a file in it.")
     if not path.parent.is_dir():
         raise OutputPathError(f"{path}: the folder {path.parent} does not exist. Create it first.")
-    if path.exists() and not overwrite:
+    if os.path.lexists(path) and not overwrite:  # a link that leads nowhere is someone's too
         raise OutputPathError(f"{path}: exists already. Use --overwrite, or another -o.")
 
 
@@ -63,8 +93,12 @@ def written_whole(path: Path, overwrite: bool = False) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         os.chmod(name, 0o666 & ~_umask())
         os.replace(name, path)
-    except OSError as error:
-        raise OutputError(_fact(path, error)) from error
+    except (OSError, RuntimeError) as error:
+        # torch.save meets a full disk twice: as the write fails, and as it closes what it wrote.
+        cause = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(cause, OSError):
+            raise
+        raise OutputError(_fact(path, cause)) from error
     finally:
         Path(name).unlink(missing_ok=True)
 
@@ -77,7 +111,8 @@ def _lock(handle: int) -> None:
 
 def _clear_remains(path: Path) -> None:
     """Remove the temporary files that no living process holds."""
-    for remains in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+    found = path.parent.glob(f".{glob.escape(path.name)}.*.part")
+    for remains in filter(Path.is_file, found):  # opening a pipe would wait for its other end
         with suppress(OSError), remains.open("rb") as file:
             _lock(file.fileno())
             remains.unlink()

@@ -10,6 +10,7 @@ Read this file first; every arrow is one call.
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -208,11 +209,12 @@ def find_original(artifact: str | Path) -> Path | None:
     """The checkpoint an artifact was made from, by size and hash: beside it or in this folder."""
     wanted = load(artifact).report.source
     for folder in dict.fromkeys((Path(artifact).resolve().parent, Path.cwd())):
-        for path in sorted(folder.iterdir()):
-            if path.is_file() and path.stat().st_size == wanted["bytes"]:
-                with path.open("rb") as file:
-                    if hashlib.file_digest(file, "sha256").hexdigest() == wanted["sha256"]:
-                        return path
+        for path in sorted(folder.glob("*")):
+            with suppress(OSError):  # what cannot be read is not found
+                if path.is_file() and path.stat().st_size == wanted["bytes"]:
+                    with path.open("rb") as file:
+                        if hashlib.file_digest(file, "sha256").hexdigest() == wanted["sha256"]:
+                            return path
     return None
 
 

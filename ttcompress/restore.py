@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from ttcompress.artifact import load
+from ttcompress.errors import ArtifactError
 from ttcompress.files import check_output, written_whole
 
 
@@ -21,6 +22,10 @@ def restore(artifact: str | Path, output: str | Path, overwrite: bool = False) -
         OutputError: the disk is full or not writable.
     """
     check_output(Path(output), overwrite)  # before the work, which can be long
-    content = load(artifact).restored()
+    compressed = load(artifact)
+    try:
+        content = compressed.restored()
+    except ArtifactError as error:
+        raise error.at(str(artifact)) from error
     with written_whole(Path(output), overwrite) as file:
         torch.save(content, file)

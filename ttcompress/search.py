@@ -19,6 +19,7 @@ from ttcompress.checkpoint import Checkpoint
 from ttcompress.errors import PlanError, RecipeError
 from ttcompress.evaluate import measured
 from ttcompress.files import written_whole
+from ttcompress.plain_json import read_json
 from ttcompress.progress import Progress, silent
 from ttcompress.recipe import Drop, Recipe, effective
 from ttcompress.report.model import Asked
@@ -165,11 +166,11 @@ def _key(checkpoint: Checkpoint, recipe: Recipe) -> str:
 
 def _read(path: Path | None, key: str) -> dict[str, float | None]:
     """The trials of an interrupted search for the same; none where it was another."""
-    if path is None or not path.exists():
+    if path is None or not path.is_file():
         return {}
     try:
-        document: Any = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+        document: Any = read_json(path.read_bytes())
+    except (OSError, ValueError):
         return {}
     same = isinstance(document, dict) and document.get("key") == key
     return dict(document["trials"]) if same else {}

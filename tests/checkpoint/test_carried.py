@@ -123,6 +123,8 @@ def test_what_cannot_be_carried_says_so(value: Any) -> None:
         {"a": 1, "b": 2},
         {"float": "x"},
         {"bytes": "?"},
+        {"surrogates": "7Q=="},
+        json.loads("[" * 900 + "]" * 900),
         {"dtype": "nn"},
         {"complex": [1, 2, 3]},
         [{"tuple": 1}],

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from ttcompress.batch.outcome import Outcome
 from ttcompress.batch.schema import Tolerance
-from ttcompress.errors import InputError, TTCompressError
+from ttcompress.errors import InputError, unreadable
+from ttcompress.plain_json import read_json
 from ttcompress.recipe import Drop
 from ttcompress.report.model import Verdict
+
+MAX_BYTES = 100_000_000
+"""About fifty thousand jobs."""
 
 Baseline = Mapping[str, Outcome]
 """Earlier outcomes by the name of their file."""
@@ -24,14 +28,20 @@ def read_baseline(path: Path) -> Baseline:
         InputError: there is no such file, or it is no JSON of a batch.
         TTCompressError: it cannot be read.
     """
+    if os.path.exists(path) and not os.path.isfile(path):  # a pipe or a device may never end
+        raise InputError(f"{path}: is no ordinary file. Write a baseline with --json.")
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)
+        if len(raw) > MAX_BYTES:
+            raise ValueError(f"over {MAX_BYTES:,} bytes")
+        document = read_json(raw)
         found = map(Outcome.from_json, document["jobs"])
         return {outcome.file: outcome for outcome in found}
     except FileNotFoundError as error:
         raise InputError(f"{path}: there is no such baseline. Write one with --json.") from error
     except OSError as error:
-        raise TTCompressError(f"{path}: cannot be read: {error.strerror}.") from error
+        raise unreadable(path, error) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{path}: is not the JSON of a batch ({error!r}). Write one with --json."

@@ -9,6 +9,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,7 +44,8 @@ class Board:
         def tell(stage: str, done: int, total: int, detail: str = "") -> None:
             nonlocal last
             if time.monotonic() - last >= PAUSE:
-                path.write_text(json.dumps([stage, done, total, detail]), encoding="utf-8")
+                with suppress(OSError):  # a full disk: the job's own files decide what it costs
+                    path.write_text(json.dumps([stage, done, total, detail]), encoding="utf-8")
                 last = time.monotonic()
 
         return tell

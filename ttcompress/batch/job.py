@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from ttcompress.plain_json import read_json
 from ttcompress.recipe import Recipe, effective
 
 
@@ -68,17 +69,19 @@ def file_digest(path: Path) -> str:
 
 def _digest(path: Path) -> str:
     try:
-        return file_digest(path)
-    except OSError:
-        return "unreadable"  # the job says so itself, and no result of it is kept
+        if path.is_file():  # a pipe or a device may never end
+            return file_digest(path)
+    except (OSError, ValueError):
+        pass
+    return "unreadable"  # the job says so itself, and no result of it is kept
 
 
 def _model_files(path: Path) -> Iterator[Path]:
     """A model's file, and the shards where it is an index of them."""
     yield path
-    if path.suffix == ".json":
+    if path.suffix == ".json" and path.is_file():
         try:
-            index: Any = json.loads(path.read_text(encoding="utf-8"))
+            index: Any = read_json(path.read_bytes())
             shards = set(index["weight_map"].values())
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
             return  # no index: the job says so itself

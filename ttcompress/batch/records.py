@@ -16,6 +16,7 @@ from filelock import FileLock
 from ttcompress.batch.job import Job, file_digest
 from ttcompress.batch.outcome import Outcome
 from ttcompress.files import written_whole
+from ttcompress.plain_json import read_json
 
 FOLDER = ".ttcompress-batch"
 
@@ -33,7 +34,7 @@ def locked(job: Job) -> AbstractContextManager[object]:
 def recorded(job: Job, key: str) -> Outcome | None:
     """The outcome of a job that was done under the same key, and whose output is as it was left."""
     try:
-        record = json.loads(beside(job, ".json").read_text(encoding="utf-8"))
+        record = read_json(beside(job, ".json").read_bytes())
         if record["key"] != key or record["sha256"] != file_digest(job.output):
             return None
         return replace(Outcome.from_json(record["outcome"]), cached=True)

@@ -106,8 +106,7 @@ def _each(
 
     records = [_records_made(job) for job in left]
     with (
-        # A job that is interrupted may still be writing there.
-        TemporaryDirectory(prefix="run-", dir=records[0], ignore_cleanup_errors=True) as folder,
+        _board_made(records[0]) as folder,
         _stages_told(Board(Path(folder)), tuple(left), progress) as board,
     ):
         yield from outcomes(left, engine, board, force)
@@ -127,6 +126,24 @@ def _records_made(job: Job) -> Path:
             f"{folder}: cannot be made: {error.strerror}. Give another `output.folder`."
         ) from error
     return folder
+
+
+@contextmanager
+def _board_made(records: Path) -> Iterator[str]:
+    """A folder for what running jobs tell, as long as the block runs.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    try:
+        # A job that is interrupted may still be writing there.
+        made = TemporaryDirectory(prefix="run-", dir=records, ignore_cleanup_errors=True)
+    except OSError as error:
+        raise OutputError(
+            f"{records}: cannot be written: {error.strerror}. Give another `output.folder`."
+        ) from error
+    with made as folder:
+        yield folder
 
 
 @contextmanager

@@ -16,7 +16,8 @@ from ttcompress.batch.board import Board
 from ttcompress.batch.job import Job
 from ttcompress.batch.outcome import Outcome, failed, succeeded
 from ttcompress.batch.records import beside, locked, record, recorded
-from ttcompress.errors import TTCompressError
+from ttcompress.errors import OutputError, TTCompressError
+from ttcompress.memory import within_memory
 
 MOST_STARTS = 3
 """A job whose worker dies is tried twice more."""
@@ -39,9 +40,18 @@ class Work:
         Returns:
             The job's output, by which the parent knows the job, and what became of it.
         """
+        try:
+            return job.output, self._outcome(job, key)
+        except OSError as error:  # of the board or of the lock: the job's own have their outcome
+            fact = f"{beside(job, '').parent}: cannot be written: {error.strerror or error}."
+            return job.output, failed(job, f"{fact} {_ROOM}", OutputError.__name__)
+        except OutputError as error:
+            return job.output, failed(job, str(error), OutputError.__name__)
+
+    def _outcome(self, job: Job, key: str) -> Outcome:
         with _ONE_AT_A_TIME, locked(job):
             if not self.force and (found := recorded(job, key)) is not None:
-                return job.output, found
+                return found
             starts = self.board.start(job)
             if starts > MOST_STARTS:
                 outcome = replace(failed(job, _DIED, "WorkerDied"), attempts=MOST_STARTS)
@@ -50,14 +60,15 @@ class Work:
             if not outcome.error:
                 record(job, key, outcome)
             self.board.clear(job)
-            return job.output, outcome
+            return outcome
 
     def _tried(self, job: Job, key: str) -> Outcome:
         import ttcompress.pipeline  # noqa: F401  heavy, and no part of a job's time
 
         started = time.monotonic()
         try:
-            return self._done(job, key, started)
+            with within_memory(str(job.model)):
+                return self._done(job, key, started)
         except TTCompressError as error:
             return failed(job, str(error), type(error).__name__, time.monotonic() - started)
         except (Exception, SystemExit) as error:  # a user's task can raise anything
@@ -95,6 +106,9 @@ _DIED = (
     f"its worker process died {MOST_STARTS} times (killed, or out of memory). "
     "Free memory, or run fewer jobs at once: -j 1."
 )
+
+
+_ROOM = "Free some space, or give another `output.folder`."
 
 
 def _threads_here() -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Set
+from collections.abc import Collection, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from ttcompress.checkpoint.names import canonical_names, unused_name
 from ttcompress.checkpoint.recurrent import recognise
 from ttcompress.checkpoint.roles import role_of
 from ttcompress.checkpoint.source import Source
-from ttcompress.checkpoint.stored import StoredTensor, check_tensor
+from ttcompress.checkpoint.stored import EXPANSION_ALLOWANCE, StoredTensor, check_tensor
 from ttcompress.checkpoint.tree import (
     Leaf,
     Place,
@@ -30,6 +30,11 @@ from ttcompress.errors import CheckpointError
 from ttcompress.weights import OtherTensor, RecurrentStack, Role, Weight
 
 MAX_NAMED_CLASSES = 8
+
+MAX_REPEATS = 8
+"""How many times over the tensors may show the bytes of their storages; a flat storage is shown
+once, or twice where the whole of it is a tensor too.
+"""
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,9 @@ def assemble(source: Source, key: str | None) -> Assembly:
     inside, source_paths = _name_inside(chosen, left_out)
     named = {**inside, **_name_loose(source.root, chosen, left_out, inside)}
     source_paths |= {name: name for name in named.keys() - inside.keys()}
+    _check_text([*named, *source_paths.values()])
     stored = {name: _readable(name, leaf, source) for name, leaf in named.items()}
+    _check_sum(stored, source)
     tied: dict[StoredTensor, tuple[str, ...]] = {}
     for name, tensor in stored.items():
         tied[tensor] = (*tied.get(tensor, ()), name)
@@ -101,6 +108,29 @@ def _name_loose(
     for place, leaf in tensors_below(root, left_out | {id(chosen.value)}):
         loose[unused_name(".".join(place), {*taken, *loose})] = leaf
     return loose
+
+
+def _check_text(names: Iterable[str]) -> None:
+    """A pickle's text can hold half of a surrogate pair, and no file or terminal takes that."""
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise CheckpointError(
+                f"the name {shown(name)!r} is no text (half of a character at {error.start}). "
+                "Rename the tensor, and save the model again."
+            ) from error
+
+
+def _check_sum(stored: Mapping[str, StoredTensor], source: Source) -> None:
+    """Many windows on one storage would stand for any amount of memory."""
+    claimed = sum(tensor.bytes for tensor in set(stored.values()))
+    held = sum(source.storages[key].size for key in {t.storage for t in stored.values()})
+    if claimed > MAX_REPEATS * held + EXPANSION_ALLOWANCE:
+        raise CheckpointError(
+            f"its tensors would take {claimed:,} bytes together, over {MAX_REPEATS} times the "
+            f"{held:,} that they share. Save them with .clone() if they really are that large."
+        )
 
 
 def _readable(name: str, leaf: Leaf, source: Source) -> StoredTensor:
@@ -179,7 +209,7 @@ def _describe(
 ) -> Iterator[str]:
     """What is unusual about the file."""
     if is_module(chosen.value):
-        place = f"`{chosen.key}`" if chosen.place else "the file"
+        place = f"`{shown(chosen.key)}`" if chosen.place else "the file"
         yield (
             f"{place} is a whole module ({shown(str(chosen.value.cls))}); "
             "its tensors come back as a flat state dict"
@@ -200,9 +230,9 @@ def _omitted(found: Survey, apart: Collection[StateDict]) -> Iterator[str]:
     for place, value in found.optimizers:
         leaves = {leaf for _, leaf in tensors_below(value) if isinstance(leaf, StoredTensor)}
         size = sum(leaf.bytes for leaf in leaves)
-        yield f"optimizer state is left out: `{'.'.join(place)}` ({size / 1e6:.1f} MB)"
+        yield f"optimizer state is left out: `{shown('.'.join(place))}` ({size / 1e6:.1f} MB)"
     for one in apart:
         yield (
-            f"another state dict is left out: `{one.key}` ({one.weights} weights, "
-            f"{one.bytes / 1e6:.1f} MB); compress it with --key {one.key}"
+            f"another state dict is left out: `{shown(one.key)}` ({one.weights} weights, "
+            f"{one.bytes / 1e6:.1f} MB); compress it with --key {shown(one.key)}"
         )

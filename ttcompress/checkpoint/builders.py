@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import PurePosixPath, PureWindowsPath
+from pathlib import PurePath, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import torch
 
 from ttcompress.checkpoint.inert import Builder, Global, checked_key
 from ttcompress.checkpoint.stored import MAX_DIMENSIONS, StoredStorage, StoredTensor, span_of
+
+MAX_PATH = 65_536  # characters; longer than any system takes
 
 
 @dataclass(frozen=True)
@@ -190,8 +192,17 @@ _BUILTIN: dict[str, Builder] = {
     "complex": lambda real=0.0, imaginary=0.0: complex(real, imaginary),
 }
 
+
+def _path(kind: type[PurePath], parts: tuple[Any, ...]) -> str:
+    """Bounded, because a path made of itself doubles, and forty of those fill any memory."""
+    length = sum(map(len, parts))
+    if length > MAX_PATH:
+        raise ValueError(f"a path of {length} characters")
+    return str(kind(*parts))
+
+
 _PATHS: dict[str, Builder] = {
-    f"{module}.{name}": (lambda *parts, kind=kind: str(kind(*parts)))
+    f"{module}.{name}": (lambda *parts, kind=kind: _path(kind, parts))
     for module in ("pathlib", "pathlib._local")
     for name, kind in {
         "Path": PurePosixPath,

@@ -17,7 +17,7 @@ import torch
 
 from ttcompress.checkpoint.arrays import PickledArray
 from ttcompress.checkpoint.builders import DTYPES
-from ttcompress.checkpoint.inert import Global, Stub
+from ttcompress.checkpoint.inert import Global, Stub, shown
 from ttcompress.checkpoint.stored import StoredTensor
 from ttcompress.checkpoint.tree import MAX_DEPTH, Leaf, is_module, tensors_below
 from ttcompress.errors import ArtifactError
@@ -79,7 +79,17 @@ class Carrier:
             raise NotCarried("an integer of thousands of digits")
         if isinstance(value, float) and not math.isfinite(value):
             return {"float": str(value)}
+        if isinstance(value, str) and not value.isascii():
+            return self._text(value)
         self._spend(2 + (len(value) if isinstance(value, str) else 8))
+        return value
+
+    def _text(self, value: str) -> Json:
+        """Half of a surrogate pair, which a vocabulary can hold, is in no JSON text."""
+        raw = value.encode("utf-8", "surrogatepass")
+        self._spend(2 + len(raw))
+        if any("\ud800" <= letter <= "\udfff" for letter in value):
+            return {"surrogates": base64.b64encode(raw).decode("ascii")}
         return value
 
     def _container(self, value: Any) -> Json:
@@ -140,7 +150,7 @@ class Carrier:
                 if id(value) not in self.spine:
                     raise
                 self.left = left
-                self.notes.append(f"`{str(key)[:80]}` is not carried along: {reason}")
+                self.notes.append(f"`{shown(str(key))}` is not carried along: {reason}")
         return pairs
 
     def _key(self, value: Any) -> Json:
@@ -174,38 +184,46 @@ def rebuild(carried: Json, tensors: Mapping[str, torch.Tensor]) -> Any:
         >>> rebuild({"dict": [[1, {"tuple": ["a", {"float": "inf"}]}]]}, {})
         {1: ('a', inf)}
     """
-    if isinstance(carried, list):
-        return [rebuild(item, tensors) for item in carried]
-    if not isinstance(carried, dict):
-        return carried
     try:
-        ((tag, content),) = carried.items()
-        return _DECODERS[tag](content, tensors)
-    except (LookupError, TypeError, ValueError) as error:
+        return _rebuilt(carried, tensors)
+    except (LookupError, TypeError, ValueError, RecursionError) as error:
         raise ArtifactError(
             f"its carried content is damaged ({type(error).__name__}: {str(error)[:80]}). "
             "Make the file again."
         ) from error
 
 
+def _rebuilt(carried: Json, tensors: Mapping[str, torch.Tensor]) -> Any:
+    if isinstance(carried, list):
+        return [_rebuilt(item, tensors) for item in carried]
+    if not isinstance(carried, dict):
+        return carried
+    ((tag, content),) = carried.items()
+    return _DECODERS[tag](content, tensors)
+
+
 Decoder = Callable[[Any, Mapping[str, torch.Tensor]], Any]
 
 
 def _sequence(kind: Callable[[list[Any]], Any]) -> Decoder:
-    return lambda content, tensors: kind([rebuild(item, tensors) for item in content])
+    return lambda content, tensors: kind([_rebuilt(item, tensors) for item in content])
 
 
 def _mapping(kind: Callable[[list[tuple[Any, Any]]], Any]) -> Decoder:
     return lambda content, tensors: kind(
-        [(rebuild(key, tensors), rebuild(value, tensors)) for key, value in content]
+        [(_rebuilt(key, tensors), _rebuilt(value, tensors)) for key, value in content]
     )
 
 
 def _object(content: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
     """Attributes and entries if there are any; otherwise the class's name and what it was given."""
-    held = {name: rebuild(part, tensors) for name, part in content.items()}
+    held = {name: _rebuilt(part, tensors) for name, part in content.items()}
     attributes = held["state"] if isinstance(held.get("state"), dict) else {}
     return {**attributes, **held.get("pairs", {})} or held
+
+
+def _bytes(content: str) -> bytes:
+    return base64.b64decode(content, validate=True)
 
 
 _DECODERS: dict[str, Decoder] = {
@@ -216,8 +234,9 @@ _DECODERS: dict[str, Decoder] = {
     "frozenset": _sequence(frozenset),
     "complex": _sequence(lambda parts: complex(*parts)),
     "float": lambda content, _: float(content),
-    "bytes": lambda content, _: base64.b64decode(content, validate=True),
-    "bytearray": lambda content, _: bytearray(base64.b64decode(content, validate=True)),
+    "bytes": lambda content, _: _bytes(content),
+    "bytearray": lambda content, _: bytearray(_bytes(content)),
+    "surrogates": lambda content, _: _bytes(content).decode("utf-8", "surrogatepass"),
     "dtype": lambda content, _: DTYPES[f"torch.{content}"],
     "name": lambda content, _: str(content),
     "tensor": lambda content, tensors: tensors[content],

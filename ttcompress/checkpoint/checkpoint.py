@@ -13,8 +13,10 @@ import torch
 from ttcompress.checkpoint.assembly import Assembly, assemble
 from ttcompress.checkpoint.carried import Json
 from ttcompress.checkpoint.container import read_container
+from ttcompress.checkpoint.stamps import Stamp, check_unchanged
 from ttcompress.checkpoint.stored import Bytes, StoredTensor, read_tensor
-from ttcompress.errors import CheckpointError, InputError, TTCompressError
+from ttcompress.errors import CheckpointError, InputError, unreadable
+from ttcompress.memory import within_memory
 from ttcompress.weights import OtherTensor, RecurrentStack, Weight
 
 BLOCK = 2**20  # bytes hashed at a time
@@ -49,25 +51,36 @@ class Checkpoint:
     notes: tuple[str, ...]
     _stored: Mapping[str, StoredTensor] = field(repr=False)
     _storages: Mapping[str, Bytes] = field(repr=False)
+    _stamps: Mapping[Path, Stamp] = field(repr=False)
 
     def tensor(self, name: str) -> torch.Tensor:
         """Read one tensor, by any of its names, into CPU memory of its own in the source's type.
 
         Raises:
-            CheckpointError: no tensor has the name, or the file was cut meanwhile.
-            TTCompressError: the file is gone or cannot be read any more.
+            CheckpointError: no tensor has the name, or its bytes are damaged.
+            OutOfMemoryError: it is too large for this machine.
+            TTCompressError: the file is gone, cannot be read any more, or was changed since its
+                hash was taken.
         """
         stored = self._stored.get(name)
         if stored is None:
             near = get_close_matches(name, self._stored, n=1)
             cure = f"Did you mean {near[0]}?" if near else "See `ttcompress inspect`."
             raise CheckpointError(f"{self.path}: holds no tensor {name}. {cure}")
+        place = f"{self.path}: {name}"
+        try:
+            with within_memory(f"{place} ({stored.bytes:,} bytes)"):
+                return self._read(stored)
+        except CheckpointError as error:
+            raise error.at(place) from error
+        except OSError as error:
+            raise unreadable(self.path, error) from error
+
+    def _read(self, stored: StoredTensor) -> torch.Tensor:
         try:
             return read_tensor(stored, self._storages)
-        except CheckpointError as error:
-            raise error.at(f"{self.path}: {name}") from error
-        except OSError as error:
-            raise _unreadable(self.path, error) from error
+        finally:
+            check_unchanged(self._stamps)  # a change is the reason of whatever else went wrong
 
 
 def open_checkpoint(path: str | Path, key: str | None = None) -> Checkpoint:
@@ -88,11 +101,12 @@ def open_checkpoint(path: str | Path, key: str | None = None) -> Checkpoint:
     try:
         source = read_container(path)
         assembly: Assembly = assemble(source, key)
-        digest, size = _digest(source.files)
+        digest, size = _digest(tuple(source.stamps))
+        check_unchanged(source.stamps)
     except CheckpointError as error:
         raise error.at(str(path)) from error
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     return Checkpoint(
         path=path,
         container=source.container,
@@ -106,6 +120,7 @@ def open_checkpoint(path: str | Path, key: str | None = None) -> Checkpoint:
         notes=(*source.notes, *assembly.notes),
         _stored=assembly.stored,
         _storages=source.storages,
+        _stamps=source.stamps,
     )
 
 
@@ -118,7 +133,7 @@ def _check_path(path: Path) -> None:
         if not path.is_file():
             raise InputError(f"{path}: is no ordinary file. Give a checkpoint file.")
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
 
 
 def _in_folder(path: Path) -> str:
@@ -127,12 +142,6 @@ def _in_folder(path: Path) -> str:
         if found := sorted(item.name for item in path.iterdir() if item.name.endswith(ending)):
             return f"Give a file in it, as {path / found[0]}."
     return "Give a checkpoint file."
-
-
-def _unreadable(path: Path, error: OSError) -> TTCompressError:
-    return TTCompressError(
-        f"{path}: cannot be read: {error.strerror or error}. Check its permissions and the disk."
-    )
 
 
 def _digest(files: tuple[Path, ...]) -> tuple[str, int]:

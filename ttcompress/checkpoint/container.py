@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from ttcompress.checkpoint.foreign import foreign_file
 from ttcompress.checkpoint.safetensors_file import LENGTH, read_safetensors
 from ttcompress.checkpoint.shards import read_shards
 from ttcompress.checkpoint.source import Source
+from ttcompress.checkpoint.stamps import Stamp
 from ttcompress.checkpoint.torch_legacy import read_pickles
 from ttcompress.checkpoint.torch_zip import read_zip
 from ttcompress.errors import CheckpointError
@@ -21,13 +23,21 @@ def read_container(path: Path) -> Source:
     Raises:
         CheckpointError: empty, damaged, hostile, or no container of PyTorch weights.
     """
-    if _head(path)[:1] == b"{":
-        return read_shards(path, read_file)
+    head = _head(path)
+    if head[:1] == b"{" and not _is_safetensors(head):  # a header's length can begin so too
+        stamp = Stamp.of(path)
+        source = read_shards(path, read_file)
+        return replace(source, stamps={path: stamp, **source.stamps})
     return read_file(path)
 
 
 def read_file(path: Path) -> Source:
     """Take one model file apart; an index is refused here, so that none can point to another."""
+    stamp = Stamp.of(path)
+    return replace(_read_file(path), stamps={path: stamp})
+
+
+def _read_file(path: Path) -> Source:
     head = _head(path)
     if head[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
         return read_zip(path)

@@ -19,6 +19,9 @@ from ttcompress.errors import CheckpointError
 MAX_OPCODES = 20_000_000
 """About 3 million vocabulary entries; bounds the memory that a small hostile pickle can claim."""
 
+COSTS = {"EMPTY_SET": 16, "FROZENSET": 16, "EMPTY_DICT": 4, "DICT": 4, "EMPTY_LIST": 4, "LIST": 4}
+"""Instructions that make a few hundred bytes out of one count for several."""
+
 _DAMAGE = (
     LookupError,
     TypeError,
@@ -52,10 +55,12 @@ class PickleReader:
             CheckpointError: the pickle is damaged, hostile, or uses what no checkpoint uses.
         """
         try:
-            for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
-                if count > MAX_OPCODES:
+            spent = 0
+            for opcode, argument, _ in pickletools.genops(stream):
+                spent += COSTS.get(opcode.name, 1)
+                if spent > MAX_OPCODES:
                     raise CheckpointError(
-                        f"its pickle has over {MAX_OPCODES:,} instructions; no checkpoint needs "
+                        f"its pickle weighs over {MAX_OPCODES:,} instructions; no checkpoint needs "
                         "so many. Save the state dict alone."
                     )
                 ACTIONS[opcode.name](self, argument)

@@ -1,25 +1,31 @@
 """A safetensors file enters; its flat state dict leaves, in the order of the bytes.
 
 The format: the header's length as 8 bytes little-endian, the header as JSON, the data. The header
-gives each tensor's number type, shape, and range in the data.
+gives each tensor's number type, shape, and range in the data; the ranges cover it, without overlap.
+
+The library maps files into memory: a file that is cut meanwhile ends the program by a signal, and
+one that is rewritten changes tensors that were read already. Here they are read.
 """
 
 from __future__ import annotations
 
-import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ttcompress.checkpoint.inert import shown
 from ttcompress.checkpoint.source import Source
 from ttcompress.checkpoint.stored import Bytes, FileBytes, StoredTensor, contiguous_stride
 from ttcompress.errors import CheckpointError
+from ttcompress.plain_json import read_json
 
 LENGTH = struct.Struct("<Q")
 MAX_HEADER = 100_000_000  # bytes; the format's own limit
+ARTIFACT = "ttcompress"  # the key of the metadata that an artifact has
 
 DTYPES: dict[str, torch.dtype] = {
     "F64": torch.float64,
@@ -41,28 +47,51 @@ DTYPES: dict[str, torch.dtype] = {
 }
 
 
+@dataclass(frozen=True)
+class Contents:
+    """What a safetensors file holds: text by key, and tensors by name, not read yet."""
+
+    metadata: Mapping[str, str]
+    tensors: Mapping[str, StoredTensor]
+    storages: Mapping[str, Bytes]
+
+
 def read_safetensors(path: Path) -> Source:
-    """Take a safetensors file apart; no tensor is read.
+    """Take the safetensors file of a model apart; no tensor is read.
 
     Raises:
         CheckpointError: damaged, truncated, or a ttcompress artifact.
     """
-    header, start = _header(path)
-    metadata = header.pop("__metadata__", {})
-    if isinstance(metadata, dict) and "ttcompress" in metadata:
+    found = read_contents(path)
+    if ARTIFACT in found.metadata:
         raise CheckpointError(
             "is already compressed. Use `ttcompress restore` to get its dense weights back, "
             "`ttcompress evaluate` or `ttcompress report` to judge it."
         )
+    unknown = sorted(set(found.metadata) - {"format"})
+    notes = (f"metadata not carried: {', '.join(map(shown, unknown))[:200]}",) if unknown else ()
+    return Source("safetensors", dict(found.tensors), found.storages, notes=notes)
+
+
+def read_contents(path: Path) -> Contents:
+    """What a safetensors file says of itself; no tensor is read.
+
+    Raises:
+        CheckpointError: damaged or truncated.
+        OSError: it cannot be read.
+    """
+    header, start = _header(path)
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        raise CheckpointError("its safetensors metadata is no table of text. Copy the file again.")
     size = path.stat().st_size - start
     found = sorted((_tensor(name, claim, size) for name, claim in header.items()), key=_by_place)
-    tensors = {name: stored for name, stored, _ in found}
-    storages: dict[str, Bytes] = {
-        name: FileBytes(path, start + begin, stored.bytes) for name, stored, begin in found
-    }
-    unknown = sorted(set(metadata) - {"format"}) if isinstance(metadata, dict) else []
-    notes = (f"metadata not carried: {', '.join(unknown)[:200]}",) if unknown else ()
-    return Source("safetensors", tensors, storages, (path,), notes=notes)
+    _check_cover(found, size)
+    return Contents(
+        metadata,
+        {name: stored for name, stored, _ in found},
+        {name: FileBytes(path, start + begin, stored.bytes) for name, stored, begin in found},
+    )
 
 
 def _header(path: Path) -> tuple[dict[str, Any], int]:
@@ -76,8 +105,8 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
             "Copy or download the file again."
         )
     try:
-        header = json.loads(FileBytes(path, LENGTH.size, length).read(0, length))
-    except (ValueError, RecursionError) as error:
+        header = read_json(bytes(FileBytes(path, LENGTH.size, length).read(0, length)))
+    except ValueError as error:
         raise CheckpointError(
             f"its safetensors header is damaged ({str(error)[:80]}). Copy the file again."
         ) from error
@@ -86,8 +115,26 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
     return header, start
 
 
-def _by_place(found: tuple[str, StoredTensor, int]) -> tuple[int, str]:
-    return found[2], found[0]
+def _by_place(found: tuple[str, StoredTensor, int]) -> tuple[int, int, str]:
+    name, stored, begin = found
+    return begin, stored.bytes, name
+
+
+def _check_cover(found: Sequence[tuple[str, StoredTensor, int]], size: int) -> None:
+    """A few bytes that a million tensors share would stand for any amount of memory."""
+    end = 0
+    for name, stored, begin in found:
+        if begin != end:
+            what = "overlaps the tensor before it" if begin < end else "leaves a gap before it"
+            raise CheckpointError(
+                f"{name[:80]}: {what} (it begins at byte {begin}, that one ends at {end}). "
+                "The file is damaged; copy or download it again."
+            )
+        end += stored.bytes
+    if end != size:
+        raise CheckpointError(
+            f"its tensors end at byte {end} of {size}. Copy or download the file again."
+        )
 
 
 def _tensor(name: str, claim: Any, size: int) -> tuple[str, StoredTensor, int]:

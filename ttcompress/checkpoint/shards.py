@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from ttcompress.checkpoint.source import Source
 from ttcompress.checkpoint.stored import Bytes, StoredTensor
 from ttcompress.errors import CheckpointError
+from ttcompress.plain_json import read_json
 
 MAX_INDEX = 100_000_000  # bytes; a million tensors
 
@@ -40,17 +40,17 @@ def read_shards(path: Path, read_source: ReadSource) -> Source:
         for key, source in shard.storages.items()
     }
     kind = next(iter(shards.values())).container
-    files = (path, *(file for shard in shards.values() for file in shard.files))
+    stamps = {file: stamp for shard in shards.values() for file, stamp in shard.stamps.items()}
     stubbed = tuple(dict.fromkeys(cls for shard in shards.values() for cls in shard.stubbed))
-    return Source(f"{kind} sharded", root, storages, files, stubbed)
+    return Source(f"{kind} sharded", root, storages, stubbed, stamps=stamps)
 
 
 def _weight_map(path: Path) -> dict[str, str]:
     if path.stat().st_size > MAX_INDEX:
         raise CheckpointError("is a large text file, not a checkpoint. Give the checkpoint itself.")
     try:
-        index: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+        index: Any = read_json(path.read_bytes())
+    except ValueError as error:
         raise CheckpointError(
             f"is a text file, and no JSON ({str(error)[:80]}). Give the checkpoint itself."
         ) from error

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ttcompress.checkpoint.stamps import Stamp
 from ttcompress.checkpoint.stored import Bytes
 
 
@@ -15,12 +16,13 @@ class Source:
     """A file (or the files of a sharded model) taken apart, with no tensor read.
 
     `root` is the pickled value with `StoredTensor` leaves; `storages` holds their bytes. `stubbed`
-    names the classes that were met and not loaded.
+    names the classes that were met and not loaded. `stamps` has every file as it was before it was
+    read.
     """
 
     container: str
     root: Any
     storages: Mapping[str, Bytes]
-    files: tuple[Path, ...]
     stubbed: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    stamps: Mapping[Path, Stamp] = field(default_factory=dict)

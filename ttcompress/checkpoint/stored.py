@@ -6,9 +6,8 @@ strided windows on them. Nothing here knows a container.
 
 from __future__ import annotations
 
-import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -68,32 +67,51 @@ class FileBytes:
 
 @dataclass(frozen=True)
 class DeflatedBytes:
-    """A compressed entry of a zip archive; `size` counts the bytes after decompression."""
+    """A deflated run of bytes in a file: `packed` of them from byte `start` on, `size` of content.
+
+    `crc` is of the content, and held against it where all of it is read.
+    """
 
     path: Path
-    entry: str
+    start: int
+    packed: int
     size: int
+    crc: int
 
     def read(self, start: int, stop: int) -> bytearray:
-        """Decompress the entry up to `stop` and keep what lies after `start`.
+        """Decompress up to `stop` and keep what lies after `start`.
 
         Raises:
             CheckpointError: the compressed data is damaged.
         """
+        data = bytearray()
         try:
-            with zipfile.ZipFile(self.path) as archive, archive.open(self.entry) as stream:
-                stream.seek(start)
-                data = bytearray(stream.read(stop - start))
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-            raise CheckpointError(
-                f"entry {self.entry!r} does not decompress ({error}). Copy the file again."
-            ) from error
+            for begin, piece in self._pieces(stop):
+                data += piece[max(start - begin, 0) : max(stop - begin, 0)]
+        except zlib.error as error:
+            raise CheckpointError(f"does not decompress ({error}). Copy the file again.") from error
         if len(data) != stop - start:
             raise CheckpointError(
-                f"entry {self.entry!r} ends early: {stop - start} bytes expected at {start}, "
-                f"{len(data)} there. Copy the file again."
+                f"ends early: {stop - start} bytes expected at {start}, {len(data)} there. "
+                "Copy the file again."
             )
+        if len(data) == self.size and zlib.crc32(data) != self.crc:
+            raise CheckpointError("does not decompress to its checksum. Copy the file again.")
         return data
+
+    def _pieces(self, stop: int) -> Iterator[tuple[int, bytes]]:
+        """The content up to `stop`, each piece with where it begins; none is larger than a slab."""
+        engine, begin, left = zlib.decompressobj(-zlib.MAX_WBITS), 0, self.packed
+        with self.path.open("rb") as file:
+            file.seek(self.start)
+            while begin < stop and not engine.eof:
+                block = engine.unconsumed_tail or file.read(min(left, SLAB))
+                left -= 0 if engine.unconsumed_tail else len(block)
+                piece = engine.decompress(block, SLAB)
+                if not piece and not block:
+                    return
+                yield begin, piece
+                begin += len(piece)
 
 
 @dataclass(frozen=True)

@@ -38,10 +38,10 @@ def read_pickles(path: Path) -> Source:
         reader = PickleReader(_plain_builders(storages), _no_persistent)
         root = reader.read(file)
         if root != MAGIC:
-            return Source("pickle", root, storages, (path,), tuple(reader.stubbed))
+            return Source("pickle", root, storages, tuple(reader.stubbed))
         stream = _LegacyStream(storages, lambda start, size: FileBytes(path, start, size))
         root = stream.read(file, path.stat().st_size)
-    return Source("torch legacy", root, storages, (path,), tuple(stream.reader.stubbed))
+    return Source("torch legacy", root, storages, tuple(stream.reader.stubbed))
 
 
 class _LegacyStream:

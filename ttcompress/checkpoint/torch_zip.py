@@ -59,7 +59,6 @@ def read_zip(path: Path) -> Source:
         container="torchscript" if script else "torch zip",
         root=root,
         storages=storages.found,
-        files=(path,),
         stubbed=tuple(reader.stubbed),
     )
 
@@ -93,25 +92,33 @@ class _Storages:
 
 
 def locate(path: Path, entry: zipfile.ZipInfo) -> Bytes:
-    """Where an entry's bytes lie. Stored entries are read straight from the file.
+    """Where an entry's bytes lie: both kinds are read straight from the file.
 
     Raises:
-        CheckpointError: encrypted, or its local header does not agree with the directory.
+        CheckpointError: encrypted, compressed in a way that torch never does, or its local header
+            does not agree with the directory.
     """
     if entry.flag_bits & 1:
         raise CheckpointError(
             f"entry {shown(entry.filename)!r} is encrypted. "
             "Unpack the archive with its password first."
         )
-    if entry.compress_type != zipfile.ZIP_STORED:
-        return DeflatedBytes(path, entry.filename, entry.file_size)
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise CheckpointError(
+            f"entry {shown(entry.filename)!r} is compressed by method {entry.compress_type}, and 0 "
+            "and 8 are read. Unpack the archive, and pack it without compression."
+        )
+    is_stored = entry.compress_type == zipfile.ZIP_STORED
+    packed = entry.file_size if is_stored else entry.compress_size
     total, header = path.stat().st_size, entry.header_offset
     if 0 <= header <= total - LOCAL_HEADER.size:
         found = FileBytes(path, header, LOCAL_HEADER.size).read(0, LOCAL_HEADER.size)
         signature, name, extra = LOCAL_HEADER.unpack(found)
         start = header + LOCAL_HEADER.size + name + extra
-        if signature == b"PK\x03\x04" and start + entry.file_size <= total:
-            return FileBytes(path, start, entry.file_size)
+        if signature == b"PK\x03\x04" and start + packed <= total:
+            if is_stored:
+                return FileBytes(path, start, packed)
+            return DeflatedBytes(path, start, packed, entry.file_size, entry.CRC)
     raise CheckpointError(
         f"entry {shown(entry.filename)!r} is not where the archive's directory says. "
         "Copy or download the file again."

@@ -27,13 +27,16 @@ from ttcompress.errors import TTCompressError
 
 
 class _Commands(TyperGroup):
-    """Turns the program's own errors into a message and an exit code; others are defects and keep
-    their traceback.
+    """Turns the program's own errors, and a lack of memory, into a message and an exit code; others
+    are defects and keep their traceback.
     """
 
     def invoke(self, ctx: Any) -> Any:
+        from ttcompress.memory import within_memory  # none of --help's time
+
         try:
-            result = super().invoke(ctx)
+            with within_memory("the command"):
+                result = super().invoke(ctx)
             sys.stdout.flush()  # a reader that has gone must show here, not as Python exits
         except TTCompressError as error:
             from ttcompress.cli import console  # Rich is slow to import

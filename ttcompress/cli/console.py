@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -41,6 +42,9 @@ _PATIENCE = 1.0  # seconds without bars: shorter work needs none
 _WIDE = 100  # characters from which columns may stand apart
 _PIPE_WIDTH = 240
 _PLAIN = str.maketrans(dict(zip(LEVELS, "12345678", strict=True)) | {WHOLE: "=", HALF: "-"})
+_COMMANDING = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]|\r(?!\n)")
+"""Control characters but tabs and line ends, and halves of surrogate pairs, which nothing shows."""
+
 _STAGES = {
     "spectra": "measuring spectra",
     "decompose": "decomposing",
@@ -52,19 +56,24 @@ _STAGES = {
 
 def document(content: Any) -> None:
     """One JSON document on stdout."""
-    sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    written = json.dumps(content, indent=2, ensure_ascii=False)
+    try:
+        written.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:  # a file's name need not be text
+        written = json.dumps(content, indent=2)
+    sys.stdout.write(written + "\n")
 
 
 def text(content: str) -> None:
-    """Text on stdout, as it is."""
-    sys.stdout.write(content)
+    """Text on stdout, as it is, but for what would command the terminal."""
+    sys.stdout.write(_harmless(content))
 
 
 def show(title: str, tables: Sequence[Table], lines: Sequence[str] = ()) -> None:
     """A result on stdout: a title, tables, and lines of text."""
     console = _stdout()
     if title:
-        console.print(title, style="bold", soft_wrap=True)
+        console.print(_harmless(title), style="bold", soft_wrap=True)
     for table in tables:
         if table.rows:
             console.print()
@@ -72,20 +81,20 @@ def show(title: str, tables: Sequence[Table], lines: Sequence[str] = ()) -> None
     if lines:
         console.print()
     for line in lines:
-        console.print(line, soft_wrap=not console.is_terminal)
+        console.print(_harmless(line), soft_wrap=not console.is_terminal)
 
 
 def say(message: str, talk: Talk) -> None:
     """Talk on stderr, unless the user wants none."""
     if not talk.quiet:
-        _stderr().print(message, soft_wrap=True)
+        _stderr().print(_harmless(message), soft_wrap=True)
 
 
 def fail(error: TTCompressError, verbose: bool) -> None:
     """An error's message on stderr; with `verbose`, where it came from."""
     if verbose:
         traceback.print_exception(error)
-    _stderr().print(f"error: {error}", style="red", soft_wrap=True)
+    _stderr().print(_harmless(f"error: {error}"), style="red", soft_wrap=True)
 
 
 @contextmanager
@@ -119,7 +128,7 @@ def jobs_progress(talk: Talk) -> Iterator[tuple[Progress, Callable[[str], None]]
 
     def line(text: str) -> None:
         if not talk.quiet:
-            console.print(text, soft_wrap=True)
+            console.print(_harmless(text), soft_wrap=True)
 
     if talk.quiet or not console.is_terminal:
         yield silent, line
@@ -159,7 +168,7 @@ def _teller(bars: Bars, leave_done: bool = True) -> Progress:
     def tell(stage: str, done: int, total: int, detail: str = "") -> None:
         if stage not in tasks:
             tasks[stage] = bars.add_task(_STAGES.get(stage, stage), detail=detail)
-        detail = _STAGES.get(detail, detail)  # of a job
+        detail = _harmless(_STAGES.get(detail, detail))  # of a job
         over = done == total and not detail
         visible = leave_done or not over
         bars.update(tasks[stage], completed=done, total=total, detail=detail, visible=visible)
@@ -224,8 +233,14 @@ def _least_column_width(table: Table, index: int) -> int:
     return max(map(len, [*table.columns[index].heading.split(), *pieces]))
 
 
+def _harmless(content: str) -> str:
+    """Names come out of other people's files: no character of theirs commands the terminal."""
+    return _COMMANDING.sub("?", content)
+
+
 def _encodable(cell: str, encoding: str) -> str:
     """Blocks and lines as plain characters where the output cannot show them."""
+    cell = _harmless(cell)
     try:
         cell.encode(encoding)
     except UnicodeEncodeError:

@@ -136,9 +136,17 @@ def write(made: Sequence[Made], output: Path, overwrite: bool) -> tuple[Path, ..
 def output_path(output: Path, name: str, count: int) -> Path:
     """Where a part goes.
 
+    Raises:
+        RecipeError: its name, which is the file's word, would lead to another folder.
+
     >>> output_path(Path("model.onnx"), "encoder.lstm", 2).name
     'model.encoder.lstm.onnx'
     """
     if count == 1:
         return output
+    if Path(name).name != name:
+        raise RecipeError(
+            f"export: the layer {name[:80]!r} gives its name to a file, and has a folder in it. "
+            "Export the whole model: --task."
+        )
     return output.with_name(f"{output.stem}.{name}{output.suffix}")

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from ttcompress.errors import InputError, RecipeError, TTCompressError
+from ttcompress.errors import InputError, RecipeError, unreadable
 from ttcompress.recipe.schema import Recipe
 from ttcompress.recipe.validation import validated
 from ttcompress.recipe.yaml_text import MOST_CHARACTERS, Document, read_yaml
@@ -33,13 +33,15 @@ def yaml_file(path: Path, kind: str = "recipe") -> str:
     """
     if os.path.isdir(path):
         raise InputError(f"{path}: is a folder, and a {kind} is a YAML file.")
+    if os.path.exists(path) and not os.path.isfile(path):  # a pipe or a device may never end
+        raise InputError(f"{path}: is no ordinary file. Write the {kind} to a file, and give that.")
     try:
         with path.open("rb") as file:
             raw = file.read(MOST_CHARACTERS + 1)
     except FileNotFoundError as error:
         raise InputError(f"{path}: there is no such {kind} file.") from error
     except OSError as error:
-        raise TTCompressError(f"{path}: cannot be read: {error.strerror}.") from error
+        raise unreadable(path, error) from error
     if len(raw) > MOST_CHARACTERS:
         raise RecipeError(
             f"{path}: holds more than {MOST_CHARACTERS:,} bytes, and a {kind} is a page of YAML."

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import yaml
 
@@ -131,15 +132,24 @@ class _Walk:
             )
             self._problem((*path, node.value), node, fact)
             return None
+        if not _is_text(node.value):
+            self._problem((*path, "?"), node, "a key with half of a surrogate pair in it.")
+            return None
         return str(node.value)
 
     def _scalar(self, node: yaml.ScalarNode, path: KeyPath) -> object:
         try:
-            value: object = self.loader.construct_object(node)
+            value: Any = self.loader.construct_object(node)
         except ValueError as error:  # a date with 13 months, a number of thousands of digits
             self._problem(path, node, f"not a value: {str(error)[:100]}.")
             return "?"
+        if isinstance(value, str) and not _is_text(value):
+            self._problem(path, node, "not a value: half of a surrogate pair. Write the letter.")
+            return "?"
         is_integer = isinstance(value, int) and not isinstance(value, bool)
+        if is_integer and abs(value) >= 2**63:
+            self._problem(path, node, "not a value: a whole number of over 18 digits.")
+            return "?"
         if is_integer and not _PLAIN_INTEGER.fullmatch(node.value):
             fact = f"YAML 1.1 reads {node.value} as {value}; write the number you mean."
             self._problem(path, node, fact)
@@ -147,3 +157,8 @@ class _Walk:
 
     def _problem(self, path: KeyPath, node: yaml.Node, message: str) -> None:
         self.problems.append(Problem(path, message, line=node.start_mark.line + 1))
+
+
+def _is_text(value: str) -> bool:
+    """Whether it can be written: YAML's escapes can make halves of surrogate pairs."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in value)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from ttcompress.errors import InputError, RecipeError
+from ttcompress.errors import InputError, RecipeError, unreadable
+from ttcompress.files import check_input
 
 TRAINED_SHARE = 0.9
 
@@ -74,13 +74,16 @@ def read_text(path: str | Path, task: str) -> str:
     Raises:
         InputError: there is no such file.
         RecipeError: it is empty, or no UTF-8.
+        TTCompressError: it cannot be read.
     """
     path = Path(path)
-    if not os.path.isfile(path):
-        fact = "is a folder" if os.path.isdir(path) else "no such file"
-        raise InputError(f"task {task}: {path}: {fact}. Give a file; you are in {Path.cwd()}.")
     try:
+        check_input(path, "a file with data")
         text = path.read_text(encoding="utf-8-sig")
+    except InputError as error:
+        raise error.at(f"task {task}") from error
+    except OSError as error:
+        raise unreadable(path, error).at(f"task {task}") from error
     except UnicodeDecodeError as error:
         raise RecipeError(
             f"task {task}: {path}: is not UTF-8 text (at byte {error.start}). Convert it to UTF-8."

@@ -1,0 +1,398 @@
+"""Files made to break a reader: each is refused at once, in little memory; nothing is written."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import struct
+import time
+import tracemalloc
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from ttcompress.artifact import load
+from ttcompress.batch.baseline import read_baseline
+from ttcompress.batch.manifest import read_manifest
+from ttcompress.checkpoint import open_checkpoint
+from ttcompress.errors import TTCompressError
+from ttcompress.evaluate import open_model
+from ttcompress.recipe import load_recipe
+
+SECONDS = 5
+"""Of processor time; each takes a small part of it."""
+
+MEMORY = 64_000_000
+"""Bytes that a reader may take beside the file's own."""
+
+
+@contextmanager
+def bounded(size: int) -> Iterator[None]:
+    began = time.process_time()
+    tracemalloc.start()
+    try:
+        yield
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < MEMORY + 4 * size
+    assert time.process_time() - began < SECONDS
+
+
+def header(text: bytes | object, data: bytes = b"", length: int | None = None) -> bytes:
+    raw = text if isinstance(text, bytes) else json.dumps(text).encode()
+    return struct.pack("<Q", len(raw) if length is None else length) + raw + data
+
+
+def entry(begin: int = 0, shape: tuple[int, ...] = (2, 2), end: int | None = None) -> Any:
+    stop = begin + 16 if end is None else end
+    return {"dtype": "F32", "shape": shape, "data_offsets": [begin, stop]}
+
+
+SAFETENSORS: dict[str, tuple[bytes, str]] = {
+    "a header of 2**40 - 1": (header(b"{}", length=2**40 - 1), "header should have 1099511627775"),
+    "a header of 2**60": (header(b"{}", length=2**60), "header should have|no known kind"),
+    "a header of 2**64 - 1": (header(b"{}", length=2**64 - 1), "header should have|no known kind"),
+    "a header of -1 as 63 bits": (header(b"{}", length=2**63), "header should have|no known kind"),
+    "a header longer than the file": (header(b"{}", length=3), "header should have 3"),
+    "brackets": (header(b'{"a":' + b"[" * 12_000_000), "12,000,001 values, and at most"),
+    "numbers": (header(b'{"a":[' + b"1," * 12_000_000 + b"1]}"), "12,000,002 values, and at most"),
+    "nested": (header(b'{"a":' + b"[" * 100_000), "nested too deeply"),
+    "nested, below the limit of Python": (
+        header({"a": json.loads("[" * 900 + "]" * 900)}),
+        "not a",
+    ),
+    "a number of a million digits": (header(b'{"a":' + b"1" * 10**6 + b"}"), "digits"),
+    "the same name twice": (
+        header(b'{"w":%b,"w":%b}' % ((json.dumps(entry()).encode(),) * 2), bytes(16)),
+        "'w' is written twice",
+    ),
+    "shared bytes": (
+        header({f"w{k}": entry() for k in range(1000)}, bytes(16)),
+        r"w1: overlaps the tensor before it \(it begins at byte 0, that one ends at 16\)",
+    ),
+    "half shared bytes": (header({"a": entry(), "b": entry(8)}, bytes(24)), "b: overlaps"),
+    "a gap": (header({"a": entry(), "b": entry(20)}, bytes(36)), "b: leaves a gap"),
+    "bytes of nobody": (header({"a": entry()}, bytes(99)), "end at byte 16 of 99"),
+    "bytes behind the file": (header({"a": entry(2**40)}, bytes(16)), "does not fit its bytes"),
+    "an end before the begin": (header({"a": entry(16, end=0)}, bytes(16)), "does not fit"),
+    "a negative offset": (header({"a": entry(-16)}, bytes(16)), "not a tensor"),
+    "a product beyond 64 bits": (
+        header({"a": entry(0, (2**62, 2**62))}, bytes(16)),
+        "does not fit",
+    ),
+    "a shape that is no number": (header({"a": entry(0, (1e308, 2))}, bytes(16)), "not a tensor"),  # type: ignore[arg-type]
+    "not a number": (header(b'{"a":{"dtype":"F32","shape":[NaN],"data_offsets":[0,0]}}'), "not a"),
+    "half a character": (header(b'{"\\ud800":{}}'), "surrogates not allo"),
+    "metadata of numbers": (header({"__metadata__": {"a": 3}}), "no table of text"),
+}
+"""Each with what is said; all but the first kind are told by every reader in the same words."""
+
+
+@pytest.mark.parametrize("read", [open_checkpoint, load, open_model])
+@pytest.mark.parametrize("kind", SAFETENSORS)
+def test_a_crafted_safetensors_file(
+    kind: str, read: Callable[[Path], object], tmp_path: Path
+) -> None:
+    data, fact = SAFETENSORS[kind]
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(data)
+    with bounded(len(data)), pytest.raises(TTCompressError, match=fact) as caught:
+        read(path)
+    assert caught.value.exit_code == 3
+    assert str(caught.value).startswith(f"{path}: ")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_gigabyte_of_header_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "sparse"
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", 10**9) + b"{")
+        file.truncate(10**9 + 100)
+    for read in (open_checkpoint, load):
+        with bounded(0), pytest.raises(TTCompressError, match="header should have 1000000000 byte"):
+            read(path)
+    with path.open("r+b") as file:
+        file.write(b'{"jobs":[')
+    with bounded(100_000_000), pytest.raises(TTCompressError, match="over 100,000,000 bytes"):
+        read_baseline(path)
+    with bounded(0), pytest.raises(TTCompressError, match="large text file"):
+        open_checkpoint(path)
+
+
+def test_a_header_that_begins_like_json_is_none(tmp_path: Path) -> None:
+    """Its length of 123 bytes is written with the byte of a brace."""
+    text = json.dumps({"w": entry()}).encode()
+    (tmp_path / "m").write_bytes(header(text + b" " * (0x7B - len(text)), bytes(16)))
+    assert [weight.name for weight in open_checkpoint(tmp_path / "m").weights] == ["w"]
+
+
+Edit = Callable[[dict[str, Any]], object]
+
+DOCUMENTS: dict[str, tuple[Edit, str]] = {
+    "a long version": (lambda d: d.update(format_version=10**4000), r"version 1000000\d+, this"),
+    "huge ranks": (lambda d: d["plan"][0].update(ranks=[10**400]), "over 64 bits"),
+    "negative ranks": (lambda d: d["plan"][0].update(ranks=[-3]), "needs"),
+    "no ranks": (lambda d: d["plan"][0].update(ranks=[0]), "needs"),
+    "huge bytes": (lambda d: d["report"]["weights"][0].update(bytes_before=10**400), "64 bits"),
+    "huge source": (lambda d: d["report"]["source"].update(bytes=10**400), "64 bits"),
+    "huge modes": (
+        lambda d: d["plan"][0]["layout"].update(row_modes=[2**40, 2**40]),
+        "modes make",
+    ),
+    "negative shape": (lambda d: d["plan"][0]["weight"].update(shape=[-32, 8]), "modes make"),
+    "a shape of nothing": (lambda d: d["plan"][0]["weight"].update(shape=[0, 0]), "modes make"),
+    "a shape of fractions": (lambda d: d["plan"][0]["weight"].update(shape=[1.5, 8]), "shape"),
+}
+
+
+def edited(path: Path, edit: Edit) -> bytes:
+    data = path.read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    content = json.loads(data[8 : 8 + length])
+    document = json.loads(content["__metadata__"]["ttcompress"])
+    edit(document)
+    content["__metadata__"]["ttcompress"] = json.dumps(document)
+    return header(content, data[8 + length :])
+
+
+@pytest.mark.parametrize("kind", DOCUMENTS)
+def test_a_crafted_document(kind: str, tiny_artifact: Path, tmp_path: Path) -> None:
+    edit, fact = DOCUMENTS[kind]
+    path = tmp_path / "small.safetensors"
+    path.write_bytes(edited(tiny_artifact, edit))
+    with bounded(0), pytest.raises(TTCompressError, match=fact) as caught:
+        load(path).restored()
+    assert caught.value.exit_code == 3
+    assert len(str(caught.value)) < 500
+
+
+def pickled(body: bytes) -> bytes:
+    return b"\x80\x02" + body + b"."
+
+
+def text(value: bytes) -> bytes:
+    return b"X" + struct.pack("<I", len(value)) + value
+
+
+PICKLES = {
+    "a path that doubles 50 times": (
+        pickled(
+            text(b"a" * 1000) + b"q\x00"
+            b"" + b"0cpathlib\nPurePosixPath\nh\x00h\x00\x86Rq\x00" * 50
+        ),
+        "a path of",
+    ),
+    "many sets": (pickled(b"]" + b"\x8f0" * 2000), "weighs over 20,000 instructions"),
+    "many dictionaries": (pickled(b"]" + b"}0" * 4100), "weighs over 20,000 instructions"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", PICKLES)
+def test_a_crafted_pickle(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, fact = PICKLES[kind]
+    monkeypatch.setattr("ttcompress.checkpoint.pickles.MAX_OPCODES", 20_000)
+    (tmp_path / "m").write_bytes(data)
+    with bounded(len(data)), pytest.raises(TTCompressError, match=fact):
+        open_checkpoint(tmp_path / "m")
+
+
+def test_windows_on_one_storage_do_not_multiply(tmp_path: Path) -> None:
+    storage = torch.zeros(250_000)
+    views = {f"w{k}": storage[k : k + 200_000].view(400, 500) for k in range(300)}
+    torch.save(views, tmp_path / "m.pt")
+    with bounded(0), pytest.raises(TTCompressError, match="240,000,000 bytes together, over 8"):
+        open_checkpoint(tmp_path / "m.pt")
+    torch.save(
+        {"all": storage.view(500, 500), **dict(list(views.items())[:3])}, tmp_path / "few.pt"
+    )
+    assert len(open_checkpoint(tmp_path / "few.pt").weights) == 4
+
+
+@pytest.mark.parametrize("key", ["w\ud800", "mod\udfff.w"])
+def test_a_name_that_is_no_text(key: str, tmp_path: Path) -> None:
+    with (tmp_path / "m").open("wb") as file:
+        pickle.dump({key: torch.zeros(3, 2).numpy()}, file)
+    with pytest.raises(TTCompressError, match=r"is no text \(half of a character at") as caught:
+        open_checkpoint(tmp_path / "m")
+    str(caught.value).encode()
+
+
+def repacked(path: Path, kind: int, more: tuple[tuple[str, bytes], ...] = ()) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(buffer, "w", kind) as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for name, content in more:
+                new.writestr(name, content)
+    return buffer.getvalue()
+
+
+def patched(data: bytes, offset: int, format: str, value: int) -> bytes:
+    """The first entry of the archive's directory changed."""
+    changed = bytearray(data)
+    struct.pack_into(format, changed, data.index(b"PK\x01\x02") + offset, value)
+    return bytes(changed)
+
+
+@pytest.mark.parametrize(
+    ("kind", "fact"),
+    [
+        ("size", "refused as a zip bomb"),
+        ("offset", "not where the archive's directory says"),
+        ("method", "is compressed by method 99, and 0 and 8 are read"),
+        ("bzip2", "is compressed by method 12"),
+        ("lzma", "is compressed by method 14"),
+        ("twice", "its pickle is damaged"),
+        ("zip64", "truncated zip archive|not where"),
+    ],
+)
+def test_a_crafted_zip(kind: str, fact: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    data = tiny_checkpoint.read_bytes()
+    made = {
+        "size": lambda: patched(data, 24, "<I", 2**32 - 2),
+        "offset": lambda: patched(data, 42, "<I", 2**31),
+        "method": lambda: patched(data, 10, "<H", 99),
+        "bzip2": lambda: repacked(tiny_checkpoint, zipfile.ZIP_BZIP2),
+        "lzma": lambda: repacked(tiny_checkpoint, zipfile.ZIP_LZMA),
+        "twice": lambda: repacked(tiny_checkpoint, 0, (("tiny/data.pkl", b"\x80\x02]q"),)),
+        "zip64": lambda: patched(data, 42, "<I", 2**32 - 1),
+    }[kind]()
+    path = tmp_path / "m.pt"
+    path.write_bytes(made)
+    with bounded(0), pytest.raises(TTCompressError, match=fact) as caught:
+        open_checkpoint(path)
+    assert caught.value.exit_code == 3
+
+
+def test_entries_with_paths_are_never_unpacked(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    inner = tmp_path / "a" / "b"
+    inner.mkdir(parents=True)
+    more = (("../../evil", b"x"), (f"{tmp_path}/evil", b"x"))
+    (inner / "m.pt").write_bytes(repacked(tiny_checkpoint, 0, more))
+    checkpoint = open_checkpoint(inner / "m.pt")
+    assert all(checkpoint.tensor(weight.name).isfinite().all() for weight in checkpoint.weights)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a", "b", "m.pt"]
+
+
+def test_a_deflated_archive_is_not_searched_again_for_every_tensor(tmp_path: Path) -> None:
+    torch.save({f"w{k}": torch.full((2, 2), float(k)) for k in range(1500)}, tmp_path / "stored")
+    path = tmp_path / "deflated"
+    path.write_bytes(repacked(tmp_path / "stored", zipfile.ZIP_DEFLATED))
+    checkpoint = open_checkpoint(path)
+    began = time.process_time()
+    assert all(checkpoint.tensor(f"w{k}")[0, 0] == k for k in range(1500))
+    assert time.process_time() - began < 1.5
+
+
+def test_a_deflated_entry_is_held_against_its_checksum(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    data = repacked(tiny_checkpoint, zipfile.ZIP_DEFLATED)
+    at = data.index(b"tiny/data/0", data.index(b"PK\x01\x02")) - 46 + 16
+    (tmp_path / "m").write_bytes(data[:at] + bytes(4) + data[at + 4 :])
+    checkpoint = open_checkpoint(tmp_path / "m")
+    with pytest.raises(
+        TTCompressError, match=r"embedding\.weight: does not decompress to its check"
+    ):
+        checkpoint.tensor("embedding.weight")
+
+
+YAML = {
+    "aliases of aliases": (
+        "a0: &a0 [x, x]\n" + "".join(f"a{k}: &a{k} [*a{k - 1}, *a{k - 1}]\n" for k in range(1, 40)),
+        "more than 16 aliases",
+    ),
+    "depth": ("[" * 100_000, "nested too deeply"),
+    "size": ("a: b\n" * 100_000, "holds more than 256,000 bytes"),
+    "a tag that calls": ("version: !!python/object/apply:os.mkdir [owned]\n", "has no meaning"),
+    "a number in base 60": ("version: 1" + ":10" * 20_000, "over 18 digits"),
+    "a number in base 16": ("version: 0x" + "f" * 50_000, "over 18 digits"),
+    "a number of 4,000 digits": ("version: " + "1" * 4000, "over 18 digits"),
+    "half a character": ('version: "\\ud800"', "half of a surrogate pair"),
+    "half a character in a key": ('"\\ud800": 1', "half of a surrogate pair"),
+}
+
+
+@pytest.mark.parametrize("read", [load_recipe, read_manifest])
+@pytest.mark.parametrize("kind", YAML)
+def test_crafted_yaml(
+    kind: str, read: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    content, fact = YAML[kind]
+    path = tmp_path / "it.yaml"
+    path.write_text(content)
+    began = time.process_time()
+    with pytest.raises(TTCompressError, match=fact) as caught:
+        read(path)
+    assert time.process_time() - began < SECONDS
+    assert caught.value.exit_code == 2
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("target", ["../../../etc/passwd", "/etc/passwd", "..", ".", "", "a\0b"])
+def test_a_shard_elsewhere_is_not_looked_at(target: str, tmp_path: Path) -> None:
+    index = tmp_path / "m.index.json"
+    index.write_text(json.dumps({"weight_map": {"w": target}}))
+    with pytest.raises(TTCompressError, match=r"outside its own folder|is missing") as caught:
+        open_checkpoint(index)
+    assert caught.value.exit_code == 3
+
+
+def test_links_are_followed_where_they_are_read(tmp_path: Path) -> None:
+    """As caches of models are: names that lead to files named after their hashes."""
+    (tmp_path / "blobs").mkdir()
+    save_file({"w": torch.ones(3, 2)}, tmp_path / "blobs" / "0123")
+    (tmp_path / "part.safetensors").symlink_to(Path("blobs") / "0123")
+    index = tmp_path / "m.index.json"
+    index.write_text(json.dumps({"weight_map": {"w": "part.safetensors"}}))
+    assert open_checkpoint(index).tensor("w").sum() == 6
+    assert open_checkpoint(tmp_path / "part.safetensors").tensor("w").sum() == 6
+
+
+READERS = (open_checkpoint, load, open_model, load_recipe, read_manifest, read_baseline)
+
+
+@pytest.mark.parametrize("read", READERS)
+@pytest.mark.parametrize("kind", ["pipe", "device", "dangling link", "link to itself", "folder"])
+def test_what_is_no_file_is_not_waited_for(
+    kind: str, read: Callable[[Path], object], tmp_path: Path
+) -> None:
+    path = tmp_path / "it"
+    {
+        "pipe": lambda: os.mkfifo(path),
+        "device": lambda: path.symlink_to("/dev/zero"),
+        "dangling link": lambda: path.symlink_to(tmp_path / "absent"),
+        "link to itself": lambda: path.symlink_to(path),
+        "folder": path.mkdir,
+    }[kind]()
+    with bounded(0), pytest.raises(TTCompressError) as caught:
+        read(path)
+    assert caught.value.exit_code in (1, 2)
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_a_file_that_the_system_keeps(
+    read: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / "it").write_bytes(b"{}")
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(TTCompressError, match="it: cannot be read: Permission denied") as caught:
+        read(tmp_path / "it")
+    assert caught.value.exit_code == 1

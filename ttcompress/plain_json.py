@@ -1,0 +1,62 @@
+"""JSON that others wrote enters; plain values leave, within bounds of memory and depth.
+
+Python's own reader takes more than JSON's writers mean: a repeated key silently wins, half of a
+surrogate pair becomes a character that nothing can write again. And it takes any amount.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from typing import Any
+
+MAX_VALUES = 10_000_000
+"""About what a million tensors need; Python takes up to 70 bytes for each."""
+
+_ESCAPED_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+def read_json(text: bytes) -> Any:
+    """The value of a JSON text in UTF-8.
+
+    Raises:
+        ValueError: no JSON, or none that is read here: too many values, nested too deep, a key
+            twice in one object, an integer of thousands of digits, half a surrogate pair.
+
+    >>> read_json(b'{"a": [1, 2.5]}')
+    {'a': [1, 2.5]}
+    """
+    values = sum(map(text.count, (b",", b"[", b"{")))
+    if values > MAX_VALUES:
+        raise ValueError(f"{values:,} values, and at most {MAX_VALUES:,} are read")
+    try:
+        value = json.loads(text.decode("utf-8"), object_pairs_hook=_object)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    if _ESCAPED_SURROGATE.search(text):
+        json.dumps(value, ensure_ascii=False).encode()  # cannot encode half a pair
+    return value
+
+
+def check_integers(value: Any) -> None:
+    """Hold every integer in plain values to 64 bits: beyond, arithmetic with floats fails.
+
+    Raises:
+        ValueError: one has more.
+    """
+    pending = [value]
+    while pending:
+        one = pending.pop()
+        if isinstance(one, dict | list):
+            pending.extend(one.values() if isinstance(one, dict) else one)
+        elif isinstance(one, int) and not -(2**63) <= one < 2**63:
+            raise ValueError("an integer of over 64 bits")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        (repeated, _), *_ = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"the key {repeated[:80]!r} is written twice")
+    return found
