@@ -223,6 +223,18 @@ def test_a_tolerance_that_a_store_cannot_hold_is_refused() -> None:
         plan_of({"tolerance": 0.001}, store="int4")
 
 
+@pytest.mark.parametrize("shape", [(64, 1), (1, 64)])
+def test_a_tolerance_holds_where_only_one_rank_is_possible(shape: tuple[int, int]) -> None:
+    [planned] = plan_of({"tolerance": 0.03}, shapes=(shape,)).weights
+    assert planned.store is not None and set(planned.ranks) == {1}
+    assert planned.expected_error is not None and planned.expected_error <= 0.03
+
+
+def test_a_tolerance_that_a_rank_cap_cannot_hold_is_refused() -> None:
+    with pytest.raises(PlanError, match=r"tolerance 0\.05 cannot be met .* or the rank cap"):
+        plan_of({"tolerance": 0.05, "rank": 1}, fall=0.1)
+
+
 def test_a_weight_that_would_grow_is_kept_and_says_why() -> None:
     plan = plan_of({"rank": 12}, store="float32", shapes=((64, 12), (64, 64)))
     first, second = plan.weights
