@@ -7,7 +7,7 @@ over, the weights are planned and decomposed again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ttcompress.artifact import CompressedModel
@@ -25,10 +25,7 @@ from ttcompress.plan.spectrum import Spectra
 from ttcompress.progress import Progress, silent
 from ttcompress.recipe import Recipe, effective
 from ttcompress.report.build import build_report
-from ttcompress.weights import OtherTensor, Weight
-
-HEADER_GUESS = 24_000
-"""Bytes of a header before one was written; a `size` budget measures it and plans again."""
+from ttcompress.weights import OtherTensor, RecurrentStack, Weight
 
 _ROUNDS = 6
 
@@ -64,6 +61,20 @@ def spectra_for(
     weights = {weight.name: weight for weight in checkpoint.weights}
     cuts = cuts_for(recipe, checkpoint.weights)
     return measure_spectra(checkpoint, weights, cuts, weightings, progress)
+
+
+def header_bytes(
+    checkpoint: Checkpoint, recipe: Recipe, known: Known, progress: Progress = silent
+) -> int:
+    """Bytes of the file beside the tensors: measured on a model planned as if there were none.
+
+    Those that are added when the model is measured are counted too.
+
+    Raises:
+        PlanError: not even the tensors fit the budget.
+    """
+    made = _plan(checkpoint, recipe, known.spectra)
+    return _beside_tensors(execute(checkpoint, recipe, made, known.weightings, progress), recipe)
 
 
 def execute(
@@ -146,14 +157,14 @@ def _within_size(
     The header holds the report, whose length is known only afterwards: each round plans with the
     header that the round before really had.
     """
-    room = size - _to_be_measured(checkpoint, recipe)
-    overhead, best = HEADER_GUESS, None
+    room = size - _to_be_measured(checkpoint.stacks, recipe)
+    overhead, best = header_bytes(checkpoint, recipe, known, progress), None
     for _ in range(_ROUNDS):
         model = _within_tolerance(checkpoint, recipe, known, progress, overhead)
         written = model.file_bytes
         if written <= room and (best is None or written > best.file_bytes):
             best = model
-        header = written - model.report.totals["model"].bytes_after + size - room
+        header = _beside_tensors(model, recipe)
         if header == overhead or (best is model and written > 0.995 * room):
             break
         overhead = header
@@ -165,6 +176,11 @@ def _within_size(
     return best
 
 
-def _to_be_measured(checkpoint: Checkpoint, recipe: Recipe) -> int:
+def _beside_tensors(model: CompressedModel, recipe: Recipe) -> int:
+    tensors = model.report.totals["model"].bytes_after
+    return model.file_bytes - tensors + _to_be_measured(model.stacks, recipe)
+
+
+def _to_be_measured(stacks: Sequence[RecurrentStack], recipe: Recipe) -> int:
     """Bytes for what is added to the report after the size is settled: drift, metrics, limits."""
-    return 300 + 100 * len(checkpoint.stacks) + (500 if recipe.task else 0)
+    return 300 + 100 * len(stacks) + (500 if recipe.task else 0)
