@@ -203,7 +203,8 @@ def _bits_alone(
 ) -> tuple[str, ...]:
     """A line where keeping every weight dense in few bits would lose less at the same bytes."""
     allowance = _limits(courses, budget, fixed_bytes)
-    if allowance.bytes == inf or any(p.expected_error is None for p in planned):
+    unknown = any(p.expected_error is None for p in planned)
+    if not planned or unknown or allowance.bytes == inf:
         return ()
     dense = [replace(c, layouts=(None,)) for c in courses]
     free = [replace(c, assignment=replace(c.assignment, store=AUTO)) for c in dense]
