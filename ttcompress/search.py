@@ -6,11 +6,9 @@ and kept in a file, so that an interrupted search goes on where it was.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from ttcompress.checkpoint import Checkpoint
 from ttcompress.errors import PlanError, RecipeError
 from ttcompress.evaluate import measured
 from ttcompress.files import written_whole
+from ttcompress.keys import result_key
 from ttcompress.progress import Progress, silent
 from ttcompress.recipe import Drop, Recipe, effective
 from ttcompress.report.model import Asked
@@ -104,7 +103,7 @@ class _Search:
         self.build, self.recipe, self.task, self.allowed = build, recipe, task, allowed
         self.path, self.progress = path, progress
         self.counting = task.metrics[0]
-        self.key = _key(checkpoint, recipe)
+        self.key = result_key(checkpoint.sha256, recipe, Path.cwd())
         self.known = _read(path, self.key)
         self.model: tuple[float, CompressedModel] | None = None
         if "before" not in self.known:
@@ -157,12 +156,6 @@ class _Search:
                 file.write(text.encode())
 
 
-def _key(checkpoint: Checkpoint, recipe: Recipe) -> str:
-    """What trials depend on: the model, the recipe, and this program's version."""
-    parts = [checkpoint.sha256, effective(recipe), version("ttcompress")]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
 def _read(path: Path | None, key: str) -> dict[str, float | None]:
     """The trials of an interrupted search for the same; none where it was another."""
     if path is None or not path.exists():
@@ -172,7 +165,8 @@ def _read(path: Path | None, key: str) -> dict[str, float | None]:
     except ValueError:
         return {}
     same = isinstance(document, dict) and document.get("key") == key
-    return dict(document["trials"]) if same else {}
+    trials = document.get("trials") if same else None
+    return dict(trials) if isinstance(trials, dict) else {}
 
 
 def _in_unit(lost: float | None, allowed: Drop) -> str:
