@@ -26,6 +26,21 @@ def recipe(store: str = "auto", **budget: Any) -> dict[str, Any]:
     return {"version": 1, "format": "mps", "store": store, "budget": budget}
 
 
+@pytest.mark.parametrize("other", [{}, {"factor": 4}])
+def test_a_tolerance_that_rounding_breaks_is_refused_in_the_numbers_asked(
+    other: dict[str, float], tmp_path: Path
+) -> None:
+    """Heavy tails round worse than a plan expects, and no lower aim is within the budget."""
+    state = torch.nn.LSTM(8, 24).state_dict()
+    generator = torch.Generator().manual_seed(0)
+    for name, weight in state.items():
+        state[name] = torch.randn(weight.shape, generator=generator) ** 5
+    torch.save(state, tmp_path / "heavy.pt")
+    with pytest.raises(PlanError, match=r"tolerance: 0\.15 asked, .* lose 0\.\d+\. Ask for") as caught:
+        compress(tmp_path / "heavy.pt", recipe("int4", tolerance=0.15, **other))
+    assert float(str(caught.value).split("lose ")[1].split(". ")[0]) > 0.15
+
+
 def test_a_size_is_reached_wherever_a_file_of_that_size_can_be(small: Path) -> None:
     size = compress(small, recipe(factor=8)).file_bytes + 1_000  # what measuring may add
     assert compress(small, recipe(size=size)).file_bytes <= size

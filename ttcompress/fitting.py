@@ -124,9 +124,15 @@ def _within_tolerance(
     tolerance, the next plan aims as much lower.
     """
     asked = aim = recipe.budget.tolerance
+    worst = 0.0
     for _ in range(_ROUNDS):
         aimed = replace(recipe, budget=replace(recipe.budget, tolerance=aim))
-        made = _plan(checkpoint, aimed, known.spectra, overhead)
+        try:
+            made = _plan(checkpoint, aimed, known.spectra, overhead)
+        except PlanError:
+            if aim == asked:
+                raise
+            break  # what was asked could be planned: the lower aim is not the user's to hear of
         model = execute(checkpoint, recipe, made, known.weightings, progress)
         worst = _worst_error(made, model)
         if not asked or not aim or worst <= asked:
