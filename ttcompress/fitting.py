@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 
 from ttcompress.artifact import CompressedModel
 from ttcompress.checkpoint import Checkpoint
@@ -163,11 +164,18 @@ def _within_size(
     The header holds the report, whose length is known only afterwards: each round plans with the
     header that the round before really had.
     """
-    room = size - _to_be_measured(checkpoint.stacks, recipe)
-    overhead, best = header_bytes(checkpoint, recipe, known, progress), None
+    reserved = _to_be_measured(checkpoint.stacks, recipe)
+    overhead, room = header_bytes(checkpoint, recipe, known, progress), size - reserved
+    best, least = None, inf
     for _ in range(_ROUNDS):
-        model = _within_tolerance(checkpoint, recipe, known, progress, overhead)
+        try:
+            model = _within_tolerance(checkpoint, recipe, known, progress, overhead)
+        except PlanError:
+            if best is None:
+                raise
+            break  # a longer header does not fit, and there is a model that does
         written = model.file_bytes
+        least = min(least, written)
         if written <= room and (best is None or written > best.file_bytes):
             best = model
         header = _beside_tensors(model, recipe)
@@ -176,7 +184,8 @@ def _within_size(
         overhead = header
     if best is None:
         raise PlanError(
-            f"budget.size: {size:,} bytes asked, the smallest file found has {written:,}. "
+            f"budget.size: {size:,} bytes asked, the smallest file found has {least:,.0f}, and "
+            f"{reserved:,} more are kept free for what is measured. "
             "Ask for a larger file, or decompose more weights."
         )
     return best
