@@ -120,6 +120,16 @@ def test_a_drop_may_be_absolute(case) -> None:
     assert next(iter(made.report.metrics.values()))["drop"] <= 0.02
 
 
+def test_of_a_metric_that_was_zero_no_part_may_be_lost(case, monkeypatch) -> None:
+    """A fraction of 0 is 0: the metric's own unit does not stand in for it."""
+    monkeypatch.setattr(
+        search, "measured", lambda task, model: {"bits_per_character": next(values)}
+    )
+    values = iter([0.0, 0.04])
+    with pytest.raises(PlanError, match=r"5% asked, and at factor 1\.25 it is 0\.04\. Allow"):
+        pipeline.compress(case.path, recipe(case))
+
+
 def test_the_drop_is_a_key_of_the_budget() -> None:
     found = recipe_from({"version": 1, "budget": {"drop": "1%"}}).budget.drop
     assert found is not None and found.relative and found.amount == pytest.approx(0.01)

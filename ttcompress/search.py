@@ -65,10 +65,9 @@ def within_drop(
     search = _Search(build, checkpoint, recipe, task, allowed, trials, progress)
     low = recipe.budget.factor or LEAST
     if not search.is_within(low):
-        found = search.lost(low)
         raise PlanError(
             f"budget.drop: {allowed.written} asked, and at factor {low:g} it is "
-            f"{_in_unit(found, allowed)}. Allow more, or fine-tune: --finetune."
+            f"{search.told(low)}. Allow more, or fine-tune: --finetune."
         )
     return search.result(_largest(search.is_within, low))
 
@@ -108,14 +107,15 @@ class _Search:
         self.model: tuple[float, CompressedModel] | None = None
         if "before" not in self.known:
             self._keep("before", measured(task, checkpoint)[self.counting.name])
+        self.before = float(self.known["before"] or 0.0)
 
     def is_within(self, factor: float) -> bool:
         """Whether the model of a factor can be made, and loses no more than allowed."""
         lost = self.lost(factor)
-        return lost is not None and lost <= self.allowed.amount
+        return lost is not None and lost <= self.allowed.most(self.before)
 
     def lost(self, factor: float) -> float | None:
-        """The drop at a factor, in the unit of the one allowed; None where it is out of reach."""
+        """The drop at a factor, in the metric's own unit; None where it is out of reach."""
         name = f"{factor:.6g}"
         if name not in self.known:
             self.progress("search", len(self.known) - 1, len(self.known), f"factor {factor:.3g}")
@@ -125,11 +125,19 @@ class _Search:
                 self._keep(name, None)
             else:
                 self._keep(name, measured(self.task, model)[self.counting.name])
-        after, before = self.known[name], float(self.known["before"] or 0.0)
+        after = self.known[name]
         if after is None:
             return None
-        drop = (before - after) * (1 if self.counting.higher_is_better else -1)
-        return drop / abs(before) if self.allowed.relative and before else drop
+        return (self.before - after) * (1 if self.counting.higher_is_better else -1)
+
+    def told(self, factor: float) -> str:
+        """The drop at a factor in the unit of the one allowed, for people."""
+        lost = self.lost(factor)
+        if lost is None:
+            return "out of reach"
+        if self.allowed.relative and self.before:
+            return f"{100 * lost / abs(self.before):.3g} %"
+        return f"{lost:.4g}"
 
     def result(self, factor: float) -> CompressedModel:
         """The model of a factor, its report naming the search."""
@@ -167,9 +175,3 @@ def _read(path: Path | None, key: str) -> dict[str, float | None]:
     same = isinstance(document, dict) and document.get("key") == key
     trials = document.get("trials") if same else None
     return dict(trials) if isinstance(trials, dict) else {}
-
-
-def _in_unit(lost: float | None, allowed: Drop) -> str:
-    if lost is None:
-        return "out of reach"
-    return f"{100 * lost:.3g} %" if allowed.relative else f"{lost:.4g}"
