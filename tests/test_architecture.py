@@ -25,7 +25,7 @@ DOOR = "ttcompress"
 LAYERS: tuple[tuple[str, ...], ...] = (  # a room imports only from rows above its own
     ("canonical", "errors", "launch", "plain_json", "progress", "stores", "weights"),
     ("extras", "files", "memory", "recipe"),
-    ("methods", "plan"),
+    ("keys", "methods", "plan"),
     ("checkpoint", "report", "trains"),
     ("compress", "page"),
     ("artifact",),
@@ -48,6 +48,7 @@ WITHOUT_TORCH = (
     "cli",
     "errors",
     "extras",
+    "keys",
     "launch",
     "memory",
     "methods",

@@ -57,6 +57,35 @@ def test_an_interrupted_search_goes_on_and_measures_nothing_twice(case, tmp_path
     assert again.report.as_json() == resumed.report.as_json()
 
 
+def interrupted(case, asked, path, monkeypatch) -> str:
+    """A search that ends after its first trials; the file they are kept in."""
+    with monkeypatch.context() as patched:
+        patched.setattr(search, "_largest", lambda is_within, low: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            pipeline.compress(case.path, asked, trials=path)
+    return path.read_text(encoding="utf-8")
+
+
+def test_trials_on_other_data_are_not_used(case, tmp_path, monkeypatch) -> None:
+    text, path = tmp_path / "valid.txt", tmp_path / "out.trials.json"
+    text.write_text((case.path.parent / "text.txt").read_text(encoding="utf-8"), encoding="utf-8")
+    asked = recipe(case)
+    asked["task"]["text"] = str(text)
+    first = interrupted(case, asked, path, monkeypatch)
+    assert interrupted(case, asked, path, monkeypatch) == first
+    text.write_text("the wind sails to the lake and sings. " * 100, encoding="utf-8")
+    assert json.loads(interrupted(case, asked, path, monkeypatch)) != json.loads(first)
+
+
+@pytest.mark.parametrize("trials", [None, [1.0], "1"])
+def test_a_damaged_file_of_trials_is_not_used(trials, case, tmp_path, monkeypatch) -> None:
+    path = tmp_path / "out.trials.json"
+    first = interrupted(case, recipe(case), path, monkeypatch)
+    damaged = json.loads(first) | {"trials": trials}
+    path.write_text(json.dumps(damaged), encoding="utf-8")
+    assert interrupted(case, recipe(case), path, monkeypatch) == first
+
+
 def test_trials_of_another_recipe_are_not_used(case, tmp_path) -> None:
     path = tmp_path / "out.trials.json"
     nonsense = {"key": "of another", "trials": {"before": 1.0, "1.25": 99.0}}
@@ -89,6 +118,16 @@ def test_a_plan_cannot_know_it(case) -> None:
 def test_a_drop_may_be_absolute(case) -> None:
     made = pipeline.compress(case.path, recipe(case, budget={"drop": 0.02}))
     assert next(iter(made.report.metrics.values()))["drop"] <= 0.02
+
+
+def test_of_a_metric_that_was_zero_no_part_may_be_lost(case, monkeypatch) -> None:
+    """A fraction of 0 is 0: the metric's own unit does not stand in for it."""
+    monkeypatch.setattr(
+        search, "measured", lambda task, model: {"bits_per_character": next(values)}
+    )
+    values = iter([0.0, 0.04])
+    with pytest.raises(PlanError, match=r"5% asked, and at factor 1\.25 it is 0\.04\. Allow"):
+        pipeline.compress(case.path, recipe(case))
 
 
 def test_the_drop_is_a_key_of_the_budget() -> None:

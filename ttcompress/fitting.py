@@ -7,8 +7,9 @@ over, the weights are planned and decomposed again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 
 from ttcompress.artifact import CompressedModel
 from ttcompress.checkpoint import Checkpoint
@@ -25,10 +26,7 @@ from ttcompress.plan.spectrum import Spectra
 from ttcompress.progress import Progress, silent
 from ttcompress.recipe import Recipe, effective
 from ttcompress.report.build import build_report
-from ttcompress.weights import OtherTensor, Weight
-
-HEADER_GUESS = 24_000
-"""Bytes of a header before one was written; a `size` budget measures it and plans again."""
+from ttcompress.weights import OtherTensor, RecurrentStack, Weight
 
 _ROUNDS = 6
 
@@ -64,6 +62,20 @@ def spectra_for(
     weights = {weight.name: weight for weight in checkpoint.weights}
     cuts = cuts_for(recipe, checkpoint.weights)
     return measure_spectra(checkpoint, weights, cuts, weightings, progress)
+
+
+def header_bytes(
+    checkpoint: Checkpoint, recipe: Recipe, known: Known, progress: Progress = silent
+) -> int:
+    """Bytes of the file beside the tensors: measured on a model planned as if there were none.
+
+    Those that are added when the model is measured are counted too.
+
+    Raises:
+        PlanError: not even the tensors fit the budget.
+    """
+    made = _plan(checkpoint, recipe, known.spectra)
+    return _beside_tensors(execute(checkpoint, recipe, made, known.weightings, progress), recipe)
 
 
 def execute(
@@ -113,9 +125,15 @@ def _within_tolerance(
     tolerance, the next plan aims as much lower.
     """
     asked = aim = recipe.budget.tolerance
+    worst = 0.0
     for _ in range(_ROUNDS):
         aimed = replace(recipe, budget=replace(recipe.budget, tolerance=aim))
-        made = _plan(checkpoint, aimed, known.spectra, overhead)
+        try:
+            made = _plan(checkpoint, aimed, known.spectra, overhead)
+        except PlanError:
+            if aim == asked:
+                raise
+            break  # what was asked could be planned: the lower aim is not the user's to hear of
         model = execute(checkpoint, recipe, made, known.weightings, progress)
         worst = _worst_error(made, model)
         if not asked or not aim or worst <= asked:
@@ -146,25 +164,38 @@ def _within_size(
     The header holds the report, whose length is known only afterwards: each round plans with the
     header that the round before really had.
     """
-    room = size - _to_be_measured(checkpoint, recipe)
-    overhead, best = HEADER_GUESS, None
+    reserved = _to_be_measured(checkpoint.stacks, recipe)
+    overhead, room = header_bytes(checkpoint, recipe, known, progress), size - reserved
+    best, least = None, inf
     for _ in range(_ROUNDS):
-        model = _within_tolerance(checkpoint, recipe, known, progress, overhead)
+        try:
+            model = _within_tolerance(checkpoint, recipe, known, progress, overhead)
+        except PlanError:
+            if best is None:
+                raise
+            break  # a longer header does not fit, and there is a model that does
         written = model.file_bytes
+        least = min(least, written)
         if written <= room and (best is None or written > best.file_bytes):
             best = model
-        header = written - model.report.totals["model"].bytes_after + size - room
+        header = _beside_tensors(model, recipe)
         if header == overhead or (best is model and written > 0.995 * room):
             break
         overhead = header
     if best is None:
         raise PlanError(
-            f"budget.size: {size:,} bytes asked, the smallest file found has {written:,}. "
+            f"budget.size: {size:,} bytes asked, the smallest file found has {least:,.0f}, and "
+            f"{reserved:,} more are kept free for what is measured. "
             "Ask for a larger file, or decompose more weights."
         )
     return best
 
 
-def _to_be_measured(checkpoint: Checkpoint, recipe: Recipe) -> int:
+def _beside_tensors(model: CompressedModel, recipe: Recipe) -> int:
+    tensors = model.report.totals["model"].bytes_after
+    return model.file_bytes - tensors + _to_be_measured(model.stacks, recipe)
+
+
+def _to_be_measured(stacks: Sequence[RecurrentStack], recipe: Recipe) -> int:
     """Bytes for what is added to the report after the size is settled: drift, metrics, limits."""
-    return 300 + 100 * len(checkpoint.stacks) + (500 if recipe.task else 0)
+    return 300 + 100 * len(stacks) + (500 if recipe.task else 0)

@@ -81,10 +81,8 @@ def _drop_verdict(report: Report, limit: Drop) -> Verdict:
         raise _unmeasured(limit)
     counting = next(iter(report.metrics.values()))
     drop, before = counting["drop"], abs(counting["before"])
-    if limit.relative and before:
-        drop = drop / before
-    allowed = 0.0 if limit.relative and not before else limit.amount  # a fraction of nothing
-    return _verdict("max_drop", limit.amount, drop, drop <= allowed)
+    found = drop / before if limit.relative and before else drop
+    return _verdict("max_drop", limit.amount, found, drop <= limit.most(before))
 
 
 def _at_least(name: str, limit: float, value: float) -> Verdict:

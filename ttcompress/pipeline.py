@@ -24,7 +24,7 @@ from ttcompress.drift import drift_over_time
 from ttcompress.errors import CheckpointError, PlanError, RecipeError
 from ttcompress.evaluate import compared, measured, metrics_before_after
 from ttcompress.finetune.run import CONDITIONS, Conditions, finetune
-from ttcompress.fitting import HEADER_GUESS, decompose, spectra_for
+from ttcompress.fitting import Known, decompose, header_bytes, spectra_for
 from ttcompress.limits import check_limits, judged
 from ttcompress.plan.model import Plan
 from ttcompress.plan.planner import make_plan
@@ -252,7 +252,7 @@ def plan(
 ) -> tuple[Checkpoint, Plan]:
     """What `compress` would do, with exact sizes; nothing is decomposed.
 
-    Under a `size` budget the bytes of the file's header are an estimate.
+    Under a `size` budget the weights are decomposed once, to measure the file's header.
     """
     chosen = as_recipe(recipe)
     if chosen.budget.drop is not None:
@@ -264,6 +264,8 @@ def plan(
     task = task_of(chosen, checkpoint) if chosen.calibration else None
     weightings = weightings_of(calibration_of(chosen, checkpoint, task, progress))
     spectra = spectra_for(checkpoint, chosen, progress, weightings)
-    overhead = HEADER_GUESS if chosen.budget.size is not None else 0
+    overhead = 0
+    if chosen.budget.size is not None:
+        overhead = header_bytes(checkpoint, chosen, Known(spectra, weightings), progress)
     weights, others = checkpoint.weights, checkpoint.others
     return checkpoint, make_plan(chosen, weights, others, spectra, overhead)

@@ -6,11 +6,9 @@ and kept in a file, so that an interrupted search goes on where it was.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from ttcompress.checkpoint import Checkpoint
 from ttcompress.errors import PlanError, RecipeError
 from ttcompress.evaluate import measured
 from ttcompress.files import written_whole
+from ttcompress.keys import result_key
 from ttcompress.plain_json import read_json
 from ttcompress.progress import Progress, silent
 from ttcompress.recipe import Drop, Recipe, effective
@@ -67,10 +66,9 @@ def within_drop(
     search = _Search(build, checkpoint, recipe, task, allowed, trials, progress)
     low = recipe.budget.factor or LEAST
     if not search.is_within(low):
-        found = search.lost(low)
         raise PlanError(
             f"budget.drop: {allowed.written} asked, and at factor {low:g} it is "
-            f"{_in_unit(found, allowed)}. Allow more, or fine-tune: --finetune."
+            f"{search.told(low)}. Allow more, or fine-tune: --finetune."
         )
     return search.result(_largest(search.is_within, low))
 
@@ -105,19 +103,20 @@ class _Search:
         self.build, self.recipe, self.task, self.allowed = build, recipe, task, allowed
         self.path, self.progress = path, progress
         self.counting = task.metrics[0]
-        self.key = _key(checkpoint, recipe)
+        self.key = result_key(checkpoint.sha256, recipe, Path.cwd())
         self.known = _read(path, self.key)
         self.model: tuple[float, CompressedModel] | None = None
         if "before" not in self.known:
             self._keep("before", measured(task, checkpoint)[self.counting.name])
+        self.before = float(self.known["before"] or 0.0)
 
     def is_within(self, factor: float) -> bool:
         """Whether the model of a factor can be made, and loses no more than allowed."""
         lost = self.lost(factor)
-        return lost is not None and lost <= self.allowed.amount
+        return lost is not None and lost <= self.allowed.most(self.before)
 
     def lost(self, factor: float) -> float | None:
-        """The drop at a factor, in the unit of the one allowed; None where it is out of reach."""
+        """The drop at a factor, in the metric's own unit; None where it is out of reach."""
         name = f"{factor:.6g}"
         if name not in self.known:
             self.progress("search", len(self.known) - 1, len(self.known), f"factor {factor:.3g}")
@@ -127,11 +126,19 @@ class _Search:
                 self._keep(name, None)
             else:
                 self._keep(name, measured(self.task, model)[self.counting.name])
-        after, before = self.known[name], float(self.known["before"] or 0.0)
+        after = self.known[name]
         if after is None:
             return None
-        drop = (before - after) * (1 if self.counting.higher_is_better else -1)
-        return drop / abs(before) if self.allowed.relative and before else drop
+        return (self.before - after) * (1 if self.counting.higher_is_better else -1)
+
+    def told(self, factor: float) -> str:
+        """The drop at a factor in the unit of the one allowed, for people."""
+        lost = self.lost(factor)
+        if lost is None:
+            return "out of reach"
+        if self.allowed.relative and self.before:
+            return f"{100 * lost / abs(self.before):.3g} %"
+        return f"{lost:.4g}"
 
     def result(self, factor: float) -> CompressedModel:
         """The model of a factor, its report naming the search."""
@@ -158,12 +165,6 @@ class _Search:
                 file.write(text.encode())
 
 
-def _key(checkpoint: Checkpoint, recipe: Recipe) -> str:
-    """What trials depend on: the model, the recipe, and this program's version."""
-    parts = [checkpoint.sha256, effective(recipe), version("ttcompress")]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
 def _read(path: Path | None, key: str) -> dict[str, float | None]:
     """The trials of an interrupted search for the same; none where it was another."""
     if path is None or not path.is_file():
@@ -173,10 +174,5 @@ def _read(path: Path | None, key: str) -> dict[str, float | None]:
     except (OSError, ValueError):
         return {}
     same = isinstance(document, dict) and document.get("key") == key
-    return dict(document["trials"]) if same else {}
-
-
-def _in_unit(lost: float | None, allowed: Drop) -> str:
-    if lost is None:
-        return "out of reach"
-    return f"{100 * lost:.3g} %" if allowed.relative else f"{lost:.4g}"
+    trials = document.get("trials") if same else None
+    return dict(trials) if isinstance(trials, dict) else {}

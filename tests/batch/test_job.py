@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ttcompress.batch import job as module
+from ttcompress import keys
 from ttcompress.batch.job import Job, job_keys
 from ttcompress.recipe import recipe_from, with_options
 
@@ -77,17 +77,17 @@ def test_the_recipe_changes_it_as_written_and_as_in_force(job: Job) -> None:
 def test_another_version_changes_it(package: str, job: Job, monkeypatch) -> None:
     before = key(job)
     if package == "python":
-        monkeypatch.setattr(module.platform, "python_version", lambda: "4.0")
+        monkeypatch.setattr(keys.platform, "python_version", lambda: "4.0")
     else:
-        real = module.version
-        monkeypatch.setattr(module, "version", lambda n: "0" if n == package else real(n))
+        real = keys.version
+        monkeypatch.setattr(keys, "version", lambda n: "0" if n == package else real(n))
     assert key(job) != before
 
 
 def test_the_precision_counts_where_something_is_trained(job: Job) -> None:
     trained = replace(job, recipe=with_options(job.recipe, finetune=True))
-    for one, keys in ((job, 1), (trained, 2)):
-        assert len({job_keys([one], precision)[one] for precision in ("no", "bf16")}) == keys
+    for one, count in ((job, 1), (trained, 2)):
+        assert len({job_keys([one], precision)[one] for precision in ("no", "bf16")}) == count
 
 
 def test_names_and_places_do_not_change_it(job: Job, files: Path) -> None:

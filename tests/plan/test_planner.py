@@ -223,6 +223,18 @@ def test_a_tolerance_that_a_store_cannot_hold_is_refused() -> None:
         plan_of({"tolerance": 0.001}, store="int4")
 
 
+@pytest.mark.parametrize("shape", [(64, 1), (1, 64)])
+def test_a_tolerance_holds_where_only_one_rank_is_possible(shape: tuple[int, int]) -> None:
+    [planned] = plan_of({"tolerance": 0.03}, shapes=(shape,)).weights
+    assert planned.store is not None and set(planned.ranks) == {1}
+    assert planned.expected_error is not None and planned.expected_error <= 0.03
+
+
+def test_a_tolerance_that_a_rank_cap_cannot_hold_is_refused() -> None:
+    with pytest.raises(PlanError, match=r"tolerance 0\.05 cannot be met .* or the rank cap"):
+        plan_of({"tolerance": 0.05, "rank": 1}, fall=0.1)
+
+
 def test_a_weight_that_would_grow_is_kept_and_says_why() -> None:
     plan = plan_of({"rank": 12}, store="float32", shapes=((64, 12), (64, 64)))
     first, second = plan.weights
@@ -231,8 +243,9 @@ def test_a_weight_that_would_grow_is_kept_and_says_why() -> None:
     assert first.bytes == first.weight.bytes and second.bytes < second.weight.bytes
 
 
-def test_nothing_is_left_to_share_where_every_weight_would_grow() -> None:
-    plan = plan_of({"multiply_adds": 1}, shapes=((8, 8),), store="float32", fall=0.0)
+@pytest.mark.parametrize("budget", [{"multiply_adds": 1}, {"size": 10**8}, {"factor": 1}])
+def test_nothing_is_left_to_share_where_every_weight_would_grow(budget: dict[str, Any]) -> None:
+    plan = plan_of(budget, shapes=((8, 8),), store="float32", fall=0.0, format="auto")
     assert [p.format for p in plan.weights] == ["keep"]
     assert plan.weights_totals.params_before == 0
 
@@ -249,6 +262,17 @@ def test_multiply_adds_of_weights_that_are_looked_up_cannot_be_reduced() -> None
     )
     with pytest.raises(PlanError, match=r"multiply_adds 2 asked, at most 0\.1 possible"):
         make_plan(recipe, (embedding,), (), spectra_of(recipe, (embedding,)))
+
+
+def test_an_mpo_of_one_core_is_looked_up_whole() -> None:
+    embedding = Weight("e.weight", ("e.weight",), "embedding", (98, 64), "float32")
+    rule = {"weights": "embedding", "format": "mpo", "row_modes": [98], "column_modes": [64]}
+    keys = {"rules": [rule], "default": "keep", "budget": {"factor": 4}}
+    recipe = recipe_from({"version": 1} | keys)
+    plan = make_plan(recipe, (embedding,), (), spectra_of(recipe, (embedding,)))
+    [planned] = plan.weights
+    assert (planned.ranks, planned.multiply_adds) == ((), 64)
+    assert planned.bytes <= embedding.bytes / 4
 
 
 def test_explicit_ranks_are_obeyed_and_flagged_where_they_were_lowered() -> None:

@@ -11,7 +11,6 @@ from ttcompress.batch.outcome import Outcome
 from ttcompress.batch.schema import Tolerance
 from ttcompress.errors import InputError, unreadable
 from ttcompress.plain_json import read_json
-from ttcompress.recipe import Drop
 from ttcompress.report.model import Verdict
 
 MAX_BYTES = 100_000_000
@@ -61,18 +60,14 @@ def judged_against(baseline: Baseline | None, outcome: Outcome, allowed: Toleran
 
 def _verdicts(before: Outcome, now: Outcome, allowed: Tolerance) -> Iterator[Verdict]:
     assert before.bytes_after is not None and now.bytes_after is not None  # neither failed
-    most = before.bytes_after + _amount(allowed.size, before.bytes_after)
+    most = before.bytes_after + allowed.size.most(before.bytes_after)
     yield _verdict("baseline_size", most, now.bytes_after, now.bytes_after <= most)
     if before.counting is None or now.counting is None or before.counting[0] != now.counting[0]:
         return
     (_, then), (_, found) = before.counting, now.counting
     sign = 1 if found["higher_is_better"] else -1
-    worst = then["after"] - sign * _amount(allowed.metric, then["after"])
+    worst = then["after"] - sign * allowed.metric.most(then["after"])
     yield _verdict("baseline_metric", worst, found["after"], sign * (found["after"] - worst) >= 0)
-
-
-def _amount(allowed: Drop, value: float) -> float:
-    return allowed.amount * abs(value) if allowed.relative else allowed.amount
 
 
 def _verdict(name: str, limit: float, value: float, ok: bool) -> Verdict:

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from ttcompress.batch.job import Job, file_digest
+from ttcompress.batch.job import Job
 from ttcompress.batch.outcome import Outcome
 from ttcompress.files import written_whole
+from ttcompress.keys import file_digest
 from ttcompress.plain_json import read_json
 
 FOLDER = ".ttcompress-batch"

@@ -99,7 +99,7 @@ def menu(course: Course, spectra: Spectra, budget: Budget, byte_limited: bool) -
         for layout in course.layouts
         for store in stores
     )
-    within = filter(None, (_tolerant(option, budget.tolerance) for option in options))
+    within = filter(None, (_tolerant(course, option, budget.tolerance) for option in options))
     return tuple(replace(option, noise_weight=course.noise_weight) for option in within)
 
 
@@ -154,12 +154,12 @@ def _rounding_share(spectra: Spectra) -> float:
     return 1.0
 
 
-def _tolerant(option: Option, tolerance: float | None) -> Option | None:
+def _tolerant(course: Course, option: Option, tolerance: float | None) -> Option | None:
     """Raise the floors so that the tolerance is met, at the least bytes; None if it cannot be.
 
     Ranks that the recipe fixes are obeyed whatever they lose.
     """
-    fixed = option.layout is not None and option.floors == option.caps
+    fixed = option.layout is not None and course.explicit_ranks is not None
     if not tolerance or fixed:
         return option
     allowed = tolerance**2 * option.energy

@@ -135,5 +135,5 @@ def multiply_adds(layout: Layout, ranks: Sequence[int], dense: int) -> int:
     """Multiply-adds of one step; a lookup (dense: 0) rebuilds one row from the middle of an MPS."""
     if dense:
         return layout.multiply_adds(ranks)
-    middle = ranks[layout.middle] if layout.middle is not None else max(ranks)
+    middle = ranks[layout.middle] if layout.middle is not None else max(ranks, default=1)
     return middle * layout.shape[1]

@@ -38,7 +38,7 @@ def make_plan(
     """Decide format, modes, ranks and store of every weight.
 
     `spectra` holds, by weight, what `cuts_for` asked for. `overhead` are the bytes of the output
-    file that are no tensor (its header), which a `size` budget has to pay for.
+    file that are no tensor (its header), which a `size` budget has to pay for; 0: not known yet.
 
     Raises:
         PlanError: a rule does not fit the model, nothing is left to decompose, or the budget is
@@ -51,7 +51,7 @@ def make_plan(
     settled = {a.weight.name: _settled(a) for a in assignments if not _is_open(a)}
     fixed_bytes = overhead + sum(p.bytes for p in settled.values()) + sum(o.bytes for o in others)
     while True:
-        planned = _share(courses, recipe.budget, known, fixed_bytes)
+        planned = _share(courses, recipe.budget, known, fixed_bytes, overhead)
         grown = {p.weight.name for p in planned if _grew(p, recipe.budget)}
         if not grown:
             break
@@ -98,7 +98,11 @@ def _settled(assignment: Assignment) -> PlannedWeight:
 
 
 def _share(
-    courses: Sequence[Course], budget: Budget, spectra: Mapping[str, Spectra], fixed_bytes: int
+    courses: Sequence[Course],
+    budget: Budget,
+    spectra: Mapping[str, Spectra],
+    fixed_bytes: int,
+    overhead: int,
 ) -> list[PlannedWeight]:
     """Allocate the budget over the weights that share it."""
     if not courses:
@@ -113,9 +117,8 @@ def _share(
     alone = budget.tolerance is not None and not allowance.standing
     choices = smallest(menus, Allowance(bytes=1.0)) if alone else allocate(menus, allowance)
     if choices is None:
-        raise PlanError(
-            _out_of_reach(courses, budget, total(smallest(menus, allowance)), fixed_bytes)
-        )
+        least = total(smallest(menus, allowance))
+        raise PlanError(_out_of_reach(courses, budget, least, fixed_bytes, overhead))
     if not byte_limited or allowance.standing > 1:
         choices = tuple(
             _with_least_bits(c, choice) for c, choice in zip(courses, choices, strict=True)
@@ -200,7 +203,8 @@ def _bits_alone(
 ) -> tuple[str, ...]:
     """A line where keeping every weight dense in few bits would lose less at the same bytes."""
     allowance = _limits(courses, budget, fixed_bytes)
-    if allowance.bytes == inf or any(p.expected_error is None for p in planned):
+    unknown = any(p.expected_error is None for p in planned)
+    if not planned or unknown or allowance.bytes == inf:
         return ()
     dense = [replace(c, layouts=(None,)) for c in courses]
     free = [replace(c, assignment=replace(c.assignment, store=AUTO)) for c in dense]
@@ -234,7 +238,9 @@ def _out_of_tolerance(course: Course, budget: Budget) -> str:
     )
 
 
-def _out_of_reach(courses: Sequence[Course], budget: Budget, least: Cost, fixed_bytes: int) -> str:
+def _out_of_reach(
+    courses: Sequence[Course], budget: Budget, least: Cost, fixed_bytes: int, overhead: int
+) -> str:
     """Name each limit that even the smallest choice breaks, with both numbers."""
     allowance = _limits(courses, budget, fixed_bytes)
     before = sum(c.assignment.weight.bytes for c in courses)
@@ -245,7 +251,10 @@ def _out_of_reach(courses: Sequence[Course], budget: Budget, least: Cost, fixed_
             facts.append(f"factor {budget.factor:g} asked, at most {reach:.1f} can be reached")
         if budget.size is not None:
             reach = fixed_bytes + least.bytes
-            facts.append(f"size {budget.size:,} asked, at least {reach:,.0f} bytes are needed")
+            header = "" if overhead else " and the file's header"
+            facts.append(
+                f"size {budget.size:,} asked, at least {reach:,.0f} bytes{header} are needed"
+            )
     if least.params > allowance.params:
         facts.append(f"params {allowance.params:,.0f} asked, at least {least.params:,} are needed")
     if least.multiply_adds > allowance.multiply_adds:

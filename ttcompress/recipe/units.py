@@ -60,6 +60,14 @@ class Drop:
             return self.amount
         return f"{(Decimal(repr(self.amount)) * 100).normalize():f}%"
 
+    def most(self, before: float) -> float:
+        """The most that a metric may worsen from a value, in its own unit; from 0, a part is 0.
+
+        >>> Drop(0.5, relative=True).most(-4.0), Drop(0.5, relative=False).most(-4.0)
+        (2.0, 0.5)
+        """
+        return self.amount * abs(before) if self.relative else self.amount
+
 
 def parse_number(value: object) -> float:
     """A finite number that is not text.

@@ -1,0 +1,90 @@
+"""A model's hash and a recipe enter; the key of the result leaves: a hash of all it depends on.
+
+Whoever keeps a result, and takes it up again, keeps its key beside it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from ttcompress.recipe import Recipe, effective
+
+
+def file_digest(path: Path) -> str:
+    """The sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def readable_digest(path: Path) -> str:
+    """The sha256 of a file; a word where it cannot be read, which whoever needs it says himself."""
+    try:
+        if path.is_file():  # a pipe or a device may never end
+            return file_digest(path)
+    except (OSError, ValueError):
+        pass
+    return "unreadable"
+
+
+def result_key(
+    model: str | Sequence[str],
+    recipe: Recipe,
+    folder: Path,
+    precision: str = "no",
+    digest: Callable[[Path], str] = readable_digest,
+) -> str:
+    """A hash of all that a result depends on.
+
+    That is the model, the recipe as written and as in force, the files that its task and its
+    calibration name, the versions of ttcompress, torch and Python, and of a fine-tuning its
+    precision.
+
+    Args:
+        model: the hash of the model's file, or of each of its files.
+        recipe: what is asked of it.
+        folder: where relative paths in the recipe start.
+        precision: of a fine-tuning.
+        digest: the hash of a file; another one remembers what several keys have in common.
+    """
+    ran_on = {name: version(name) for name in ("ttcompress", "torch")}
+    facts = {
+        "ran_on": ran_on | {"python": platform.python_version()},
+        "model": model,
+        "text": recipe.text,
+        "recipe": effective(recipe),
+        "precision": precision if recipe.finetune else "no",
+        "data": {name: list(map(digest, _files(folder, name))) for name in _named(recipe)},
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _named(recipe: Recipe) -> Iterator[str]:
+    """Whatever in a recipe may name a file: the task, its options, calibration data."""
+    if recipe.task is not None:
+        place, _, _ = recipe.task.name.rpartition(":")
+        yield place
+        for _, value in recipe.task.options:
+            values = value if isinstance(value, tuple) else (value,)
+            yield from (one for one in values if isinstance(one, str))
+    if recipe.calibration is not None and recipe.calibration.data is not None:
+        yield recipe.calibration.data
+
+
+def _files(folder: Path, name: str) -> list[Path]:
+    """The files behind a name; a task's own file may import what lies beside it."""
+    if not name:
+        return []
+    path = folder / name
+    try:
+        if path.is_dir():
+            return sorted(inner for inner in path.rglob("*") if inner.is_file())
+        if path.is_file():
+            return sorted(path.parent.glob("*.py")) if path.suffix == ".py" else [path]
+    except OSError:  # text that is no path at all: too long, for example
+        pass
+    return []
