@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.nn.utils import rnn
 
-from ttcompress.calibration.layers import Layered, Ran, layers_of
+from ttcompress.calibration.layers import Layered, Ran
 from ttcompress.modules.geometry import stack_of
 
 KINDS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
@@ -11,9 +11,8 @@ KINDS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 
 def layered(module: nn.RNNBase) -> tuple[Layered, list[tuple[Ran, ...]]]:
     """The module layer by layer, and the list that it notes its runs in."""
-    tensors, runs = module.state_dict(), []
-    layers = [layer.module(tensors, module) for layer in layers_of(stack_of(module))]
-    return Layered(layers, runs.append), runs
+    runs: list[tuple[Ran, ...]] = []
+    return Layered(stack_of(module), module.state_dict(), runs.append, like=module), runs
 
 
 @pytest.fixture(autouse=True)

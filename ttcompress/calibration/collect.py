@@ -15,11 +15,12 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from ttcompress.calibration.influence import Rows, influence
-from ttcompress.calibration.layers import Layer, Ran, layers_of
+from ttcompress.calibration.layers import Ran
 from ttcompress.calibration.sources import Seen, Source
 from ttcompress.checkpoint import Checkpoint
 from ttcompress.modules.geometry import DirectionNames
 from ttcompress.progress import Progress, silent
+from ttcompress.tasks.layers import Layer, layers_of
 from ttcompress.trains.weighting import Weighting
 from ttcompress.weights import OtherTensor, RecurrentStack, Weight
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import rnn
 
-from ttcompress.modules.geometry import DirectionNames, direction_names, tensor_shapes
-from ttcompress.tasks.recurrent_model import recurrent_module
+from ttcompress.tasks.layers import layers_of
 from ttcompress.weights import RecurrentStack
 
 Inputs = Tensor | rnn.PackedSequence
@@ -51,49 +50,27 @@ class Ran:
         return values.flatten(0, 1) if self.lengths is None else values[self.real]
 
 
-@dataclass(frozen=True)
-class Layer:
-    """One layer of a stack, in all its directions: its own geometry, and names in the stack's."""
-
-    stack: RecurrentStack
-    alone: RecurrentStack
-    directions: tuple[DirectionNames, ...]
-
-    def module(self, tensors: Mapping[str, Tensor], like: nn.RNNBase | None = None) -> nn.RNNBase:
-        """torch's layer with values by their full names; called as `like`, or batch first."""
-        relu = like is not None and like.mode == "RNN_RELU"
-        module = recurrent_module(self.alone, "relu" if relu else "tanh")
-        module.batch_first = like is None or like.batch_first
-        own = direction_names(self.alone)
-        state = {
-            there: tensors[self.stack.prefix + here].float()
-            for names, mine in zip(self.directions, own, strict=True)
-            for here, there in zip(names.present, mine.present, strict=True)
-        }
-        module.load_state_dict(state)
-        return module.eval()
-
-
-def layers_of(stack: RecurrentStack) -> tuple[Layer, ...]:
-    """The layers of a stack from the first to the last."""
-    names, count = direction_names(stack), 2 if stack.bidirectional else 1
-    shapes = tensor_shapes(stack)
-    layers = []
-    for start in range(0, len(names), count):
-        directions = names[start : start + count]
-        size = shapes[directions[0].weight_ih][1]
-        alone = replace(stack, prefix="", num_layers=1, input_size=size)
-        layers.append(Layer(stack, alone, directions))
-    return tuple(layers)
-
-
 class Layered:
-    """A stack that runs layer by layer, called as torch's own; it notes the runs of every call."""
+    """A stack that runs layer by layer, called as torch's own; the runs of every call are noted.
+
+    It is batch first and an RNN's nonlinearity tanh, unless it is to be like a module.
+    """
 
     def __init__(
-        self, layers: Sequence[nn.RNNBase], note: Callable[[tuple[Ran, ...]], None]
+        self,
+        stack: RecurrentStack,
+        tensors: Mapping[str, Tensor],
+        note: Callable[[tuple[Ran, ...]], None],
+        like: nn.RNNBase | None = None,
     ) -> None:
-        self._layers, self._note = layers, note
+        relu = like is not None and like.mode == "RNN_RELU"
+        self._layers = [
+            layer.module(tensors.__getitem__, "relu" if relu else "tanh")
+            for layer in layers_of(stack)
+        ]
+        for layer in self._layers:
+            layer.batch_first = like is None or like.batch_first
+        self._note = note
 
     def __call__(self, input: Inputs, hx: State | None = None) -> tuple[Inputs, State]:
         """As torch's."""

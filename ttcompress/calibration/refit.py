@@ -18,11 +18,12 @@ from torch import Tensor
 
 from ttcompress.artifact import CompressedModel
 from ttcompress.calibration.collect import Calibration, names_of
-from ttcompress.calibration.layers import Layer, Ran, layers_of
+from ttcompress.calibration.layers import Ran
 from ttcompress.calibration.sources import Seen
 from ttcompress.checkpoint import Checkpoint
 from ttcompress.compress import StoredWeight, relative_errors, store_weight
 from ttcompress.progress import Progress, silent
+from ttcompress.tasks.layers import Layer, layers_of
 from ttcompress.trains.weighting import Weighting
 from ttcompress.weights import RecurrentStack
 

@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from ttcompress.calibration.layers import Layered, Ran, layers_of
+from ttcompress.calibration.layers import Layered, Ran
 from ttcompress.errors import InputError, RecipeError
 from ttcompress.tasks.protocol import Batch, Task
 from ttcompress.tasks.recurrent_task import measuring
@@ -101,8 +101,8 @@ class _Watch:
         known = _by_path(stacks)
         for path, module in model.named_modules():
             if path in known and type(module).forward in TORCH_FORWARDS:
-                layers = [layer.module(tensors, module) for layer in layers_of(known[path])]
-                layered = Layered(layers, partial(self._stack, known[path].prefix))
+                note = partial(self._stack, known[path].prefix)
+                layered = Layered(known[path], tensors, note, like=module)
                 module.__dict__["forward"] = layered  # the stack keeps all else that it has
             elif isinstance(module, nn.Linear):
                 module.register_forward_pre_hook(partial(self._linear, path), with_kwargs=True)
@@ -153,7 +153,7 @@ class FileSource:
         """Each stack by itself, a few sequences at a time."""
         for stack, values in self._inputs:
             runs: list[tuple[Ran, ...]] = []
-            layered = Layered([layer.module(tensors) for layer in layers_of(stack)], runs.append)
+            layered = Layered(stack, tensors, runs.append)
             for few in torch.split(values, SEQUENCES):
                 runs.clear()
                 with torch.no_grad():
