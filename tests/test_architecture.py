@@ -23,7 +23,7 @@ MODULES = {
 DOOR = "ttcompress"
 
 LAYERS: tuple[tuple[str, ...], ...] = (  # a room imports only from rows above its own
-    ("canonical", "errors", "launch", "progress", "stores", "weights"),
+    ("canonical", "errors", "launch", "memory", "progress", "stores", "weights"),
     ("extras", "files", "recipe"),
     ("plan",),
     ("checkpoint", "report", "trains"),
@@ -49,6 +49,7 @@ WITHOUT_TORCH = (
     "errors",
     "extras",
     "launch",
+    "memory",
     "plan",
     "progress",
     "recipe",
