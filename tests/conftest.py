@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections import OrderedDict
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +27,22 @@ for name in ("GITHUB_ACTIONS", "FORCE_COLOR", "PY_COLORS", "TERMINAL_WIDTH"):
 os.environ |= {"NO_COLOR": "1", "COLUMNS": "100", "_TYPER_FORCE_DISABLE_TERMINAL": "1"}
 
 torch.set_num_threads(1)  # tensors here are small: threads would only fight over the cores
+
+
+@pytest.fixture
+def living() -> Iterator[Callable[[], int]]:
+    """Says what all tensors made since the test began take together, in bytes."""
+
+    def count() -> int:
+        gc.collect()
+        tensors = [one for one in gc.get_objects() if type(one) in (Tensor, nn.Parameter)]
+        storages = [tensor.untyped_storage() for tensor in tensors]
+        return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+
+    gc.collect()
+    gc.freeze()  # to look at what was there before would take seconds
+    yield count
+    gc.unfreeze()
 
 
 class TinyModel(nn.Module):

@@ -150,3 +150,21 @@ def test_spectra_are_measured_at_the_cuts_asked_for_and_told() -> None:
     truth = np.linalg.svd(matrix.double().numpy(), compute_uv=False)
     assert np.allclose(found["w"][(64, 1)].values, truth, rtol=1e-6)
     assert told == [("spectra", 0, 1, "w"), ("spectra", 1, 1, "")]
+
+
+def test_one_weight_is_in_memory_at_a_time(living):
+    counts = []
+
+    class Counting(Tensors):
+        def tensor(self, name: str) -> Tensor:
+            counts.append(living())
+            return super().tensor(name).clone()
+
+    matrices = {name: normal(256, 128, seed=k) for k, name in enumerate("abc")}
+    weights = {n: Weight(n, (n,), "recurrent", (256, 128), "float32", 4) for n in matrices}
+    source, layout = Counting(matrices), Layout("mps", (256,), (128,))
+    measure_spectra(source, weights, dict.fromkeys(weights, ((256, 1),)))
+    planned = [PlannedWeight(w, "mps", layout, (4,), STORES["int8"]) for w in weights.values()]
+    results = list(decompose_weights(source, Plan(tuple(planned), (), False)))
+    assert len(results) == 3 and len(counts) == 6
+    assert max(counts) - counts[0] < matrices["a"].nbytes / 4  # stored cores are small

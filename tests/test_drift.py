@@ -1,11 +1,14 @@
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from ttcompress.checkpoint import Checkpoint, open_checkpoint
-from ttcompress.drift import STEPS, drift_over_time
+from ttcompress.compress import StoredWeight
+from ttcompress.drift import SEQUENCES, STEPS, drift_over_time
 from ttcompress.errors import RecipeError
 from ttcompress.pipeline import compress
 
@@ -54,6 +57,28 @@ def test_it_is_the_difference_of_the_two_models(checkpoint):
             expected = ((at[1] - at[0]).norm() / at[0].norm()).item()
             assert drift[f"{name}."][str(step)] == pytest.approx(expected, rel=1e-5)
             assert expected > 1e-3
+
+
+def test_one_layer_is_in_memory_at_a_time(tmp_path, living, monkeypatch):
+    checkpoint = saved(
+        {f"lstm.{k}": v for k, v in nn.LSTM(64, 64, 6).state_dict().items()}, tmp_path
+    )
+    compressed, counts = compress(checkpoint.path, RANK_ONE), []
+
+    def counting(read: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def wrapped(*args: Any) -> Tensor:
+            counts.append(living())
+            return read(*args)
+
+        return wrapped
+
+    monkeypatch.setattr(Checkpoint, "tensor", counting(Checkpoint.tensor))
+    monkeypatch.setattr(StoredWeight, "dense", counting(StoredWeight.dense))
+    drift_over_time(checkpoint, compressed)
+    assert len(counts) == 6 * 4 + 6 * 2
+    layer = sum(weight.bytes for weight in checkpoint.weights) / 6
+    inputs = SEQUENCES * max(STEPS) * 64 * 4
+    assert max(counts) < 1.5 * layer + 3 * inputs  # of the model before, the layer's, its outputs
 
 
 def test_the_seed_decides_the_inputs(checkpoint):

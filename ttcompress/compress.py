@@ -5,8 +5,6 @@ Nothing is decided here. Weights are read, decomposed and rounded one at a time.
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import sqrt
@@ -16,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ttcompress.errors import ArtifactError, DecompositionError
+from ttcompress.memory import give_back, machine_memory
 from ttcompress.plan.layout import Layout
 from ttcompress.plan.model import Plan, PlannedWeight
 from ttcompress.plan.spectrum import Cut, Spectra, Spectrum
@@ -63,7 +62,7 @@ class StoredWeight:
         Raises:
             ArtifactError: it would not fit into this machine: cores can claim any shape.
         """
-        needed, there = 8 * self.weight.params, _memory()
+        needed, there = 8 * self.weight.params, machine_memory()
         if needed > there:
             raise ArtifactError(
                 f"{self.weight.name}: rebuilding it takes {needed:,} bytes, and this machine has "
@@ -74,14 +73,6 @@ class StoredWeight:
             return self.parts[0].values().to(wanted)
         cores = tuple(part.values().double() for part in self.parts)
         return Train(self.layout, cores).to_dense().to(wanted)
-
-
-def _memory() -> int:
-    """Bytes of this machine's memory; without bound where the system does not tell."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return sys.maxsize
 
 
 def measure_spectra(
@@ -101,16 +92,19 @@ def measure_spectra(
     found: dict[str, Spectra] = {}
     for done, (name, wanted) in enumerate(cuts.items()):
         progress("spectra", done, len(cuts), name)
-        matrix = finite_matrix(source, weights[name])
-        weighting = weightings.get(name)
-        found[name] = {
-            cut: weighted_spectrum_at(matrix, cut, weighting)
-            if weighting
-            else spectrum_at(matrix, cut)
-            for cut in wanted
-        }
+        found[name] = _spectra(source, weights[name], wanted, weightings.get(name))
+        give_back()
     progress("spectra", len(cuts), len(cuts))
     return found
+
+
+def _spectra(
+    source: TensorSource, weight: Weight, cuts: tuple[Cut, ...], weighting: Weighting | None
+) -> Spectra:
+    matrix = finite_matrix(source, weight)
+    if weighting is None:
+        return {cut: spectrum_at(matrix, cut) for cut in cuts}
+    return {cut: weighted_spectrum_at(matrix, cut, weighting) for cut in cuts}
 
 
 def decompose_weights(
@@ -126,16 +120,23 @@ def decompose_weights(
     """
     for done, planned in enumerate(plan.changed):
         progress("decompose", done, len(plan.changed), planned.weight.name)
-        matrix = finite_matrix(source, planned.weight)
-        try:
-            stored, spectra = _stored(matrix, planned, weightings.get(planned.weight.name))
-        except DecompositionError as error:
-            raise error.at(planned.weight.name) from error
-        lost, gate_errors = relative_errors(matrix, stored.dense(torch.float64), planned.weight)
-        cuts = zip(spectra, planned.ranks, strict=True)
-        spectrum = tuple(_drawn(spectrum, rank) for spectrum, rank in cuts)
-        yield stored, Measured(lost, gate_errors, spectrum)
+        yield _decomposed(source, planned, weightings.get(planned.weight.name))
+        give_back()
     progress("decompose", len(plan.changed), len(plan.changed))
+
+
+def _decomposed(
+    source: TensorSource, planned: PlannedWeight, weighting: Weighting | None
+) -> tuple[StoredWeight, Measured]:
+    matrix = finite_matrix(source, planned.weight)
+    try:
+        stored, spectra = _stored(matrix, planned, weighting)
+    except DecompositionError as error:
+        raise error.at(planned.weight.name) from error
+    lost, gate_errors = relative_errors(matrix, stored.dense(torch.float64), planned.weight)
+    cuts = zip(spectra, planned.ranks, strict=True)
+    spectrum = tuple(_drawn(spectrum, rank) for spectrum, rank in cuts)
+    return stored, Measured(lost, gate_errors, spectrum)
 
 
 def finite_matrix(source: TensorSource, weight: Weight) -> Tensor:

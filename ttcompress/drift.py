@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ttcompress.artifact import CompressedModel
 from ttcompress.checkpoint import Checkpoint
 from ttcompress.errors import RecipeError
-from ttcompress.modules.geometry import tensor_shapes
-from ttcompress.tasks.recurrent_model import recurrent_module
+from ttcompress.tasks.layers import layers_of
 from ttcompress.weights import RecurrentStack
 
 STEPS = (1, 10, 100)
@@ -86,26 +85,18 @@ def _standard_normal(stack: RecurrentStack, seed: int) -> Tensor:  # (batch, tim
 
 
 def _outputs(stack: RecurrentStack, tensor: TensorByName, inputs: Tensor) -> Tensor:
-    """(batch, time, output) in float32; both directions counted from where they start."""
-    module = _loaded(stack, tensor)
+    """(batch, time, output) in float32; both directions counted from where they start.
+
+    Layer by layer, so that the weights of one are in memory at a time.
+    """
+    outputs = inputs.float()
     with torch.no_grad():
-        outputs: Tensor = module(inputs.float())[0]
+        for layer in layers_of(stack):
+            outputs = layer.module(tensor)(outputs)[0]
     if not stack.bidirectional:
         return outputs
     forward, reverse = outputs.chunk(2, dim=2)
     return torch.cat([forward, reverse.flip(1)], dim=2)
-
-
-def _loaded(stack: RecurrentStack, tensor: TensorByName) -> nn.RNNBase:
-    """torch's layer with a stack's tensors: a cell becomes one layer, `_raw` is the true weight."""
-    module = recurrent_module(stack)
-    raw = "_raw" if stack.raw else ""
-    state = {}
-    for name in tensor_shapes(stack):
-        stored = stack.prefix + name + (raw if name.startswith("weight_hh") else "")
-        state[f"{name}_l0" if stack.cell else name] = tensor(stored)
-    module.load_state_dict(state)
-    return module.eval()
 
 
 def _differences(before: Tensor, after: Tensor) -> dict[str, float]:

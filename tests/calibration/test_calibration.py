@@ -1,14 +1,15 @@
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from ttcompress import pipeline
 from ttcompress.calibration.collect import calibrate
 from ttcompress.calibration.refit import refit
-from ttcompress.calibration.sources import FileSource, TaskSource
+from ttcompress.calibration.sources import SEQUENCES, FileSource, Seen, TaskSource
 from ttcompress.checkpoint import open_checkpoint
 from ttcompress.errors import InputError, RecipeError
 from ttcompress.evaluate import measured
@@ -137,6 +138,15 @@ def test_inputs_that_do_not_fit_are_refused(gru, tmp_path):
         FileSource(data, stacks)
 
 
+def test_a_layer_with_dropped_weights_is_not_run_by_itself(gru, tmp_path):
+    path, data, module, _ = gru
+    tensors = {f"rnn.{name}": tensor for name, tensor in module.state_dict().items()}
+    raw = {f"{n}_raw" if "weight_hh" in n else n: tensor for n, tensor in tensors.items()}
+    torch.save(raw, path)
+    with pytest.raises(RecipeError, match="rnn is no recurrent layer of the model; these are none"):
+        FileSource(data, open_checkpoint(path).stacks)
+
+
 def test_without_data_there_is_a_cure(case):
     with pytest.raises(RecipeError, match="Add --task"):
         pipeline.compress(case.path, {**RECIPE, "calibration": True})
@@ -152,3 +162,62 @@ def test_a_task_that_runs_no_recurrent_layer_by_torch_leaves_it_unweighted(case)
         torch.equal(a, b)
         for a, b in zip(made.state_dict().values(), same.state_dict().values(), strict=True)
     )
+
+
+@dataclass
+class Counting:
+    """A source that counts at the end of each pass what all tensors take."""
+
+    source: TaskSource
+    living: Callable[[], int]
+    found: list[int] = field(default_factory=list)
+
+    @property
+    def batches(self) -> int:
+        return self.source.batches
+
+    def seen(self, tensors: Mapping[str, Tensor]) -> Iterator[Seen]:
+        yield from self.source.seen(tensors)
+        self.found.append(self.living())
+
+
+def test_memory_does_not_grow_with_the_batches(case, living):
+    few, many = _counted(case, 2, living), _counted(case, 8, living)
+    assert len(few) == len(many) == 9  # two models, three times for the layer, once for the head
+    for before, after in zip(few, many, strict=True):
+        assert after < 1.02 * before
+
+
+def _counted(case, batches: int, living: Callable[[], int]) -> list[int]:
+    """Bytes at the end of each pass over so many batches, through calibration and refit."""
+    counting = Counting(source(case, batches), living)
+    assert len(list(counting.source.seen(_tensors(case)))) == batches
+    shown = calibrate(case.checkpoint, counting)
+    recipe = recipe_from({**RECIPE, "calibration": {"batches": batches}})
+    made = decompose(case.checkpoint, recipe, weightings=shown.weightings)
+    refit(case.checkpoint, made, shown)
+    return counting.found
+
+
+def _tensors(case) -> dict[str, Tensor]:
+    return {name: case.checkpoint.tensor(name) for name in case.task.build().state_dict()}
+
+
+def test_a_source_shows_the_same_every_time(case):
+    first, second = (list(source(case, 3).seen(_tensors(case))) for _ in range(2))
+    for one, two in zip(first, second, strict=True):
+        assert torch.equal(one.stacks["lstm."][0][0].outputs, two.stacks["lstm."][0][0].outputs)
+        assert torch.equal(one.linears["head"][0], two.linears["head"][0])
+    assert not torch.equal(first[0].linears["head"][0], first[1].linears["head"][0])
+
+
+def test_a_file_is_shown_a_few_sequences_at_a_time(gru, tmp_path):
+    path, _, module, _ = gru
+    inputs = torch.randn(2 * SEQUENCES + 3, 4, 6).half()
+    save_file({"rnn": inputs}, tmp_path / "long.safetensors")
+    found = FileSource(tmp_path / "long.safetensors", open_checkpoint(path).stacks)
+    tensors = {f"rnn.{name}": tensor for name, tensor in module.state_dict().items()}
+    seen = [one.stacks["rnn."][0][0].inputs for one in found.seen(tensors)]
+    assert [len(values) for values in seen] == [SEQUENCES, SEQUENCES, 3]
+    assert found.batches == 3
+    assert torch.equal(torch.cat(seen), inputs.float())

@@ -1,58 +1,84 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import rnn
 
-from ttcompress.calibration.layers import layers_of, run_layer
-from ttcompress.calibration.sources import Sequences
+from ttcompress.calibration.layers import Layered, Ran
 from ttcompress.modules.geometry import stack_of
 
 KINDS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 
 
-def tensors_of(module: nn.RNNBase) -> dict[str, torch.Tensor]:
-    return {name: value.detach() for name, value in module.state_dict().items()}
+def layered(module: nn.RNNBase) -> tuple[Layered, list[tuple[Ran, ...]]]:
+    """The module layer by layer, and the list that it notes its runs in."""
+    runs: list[tuple[Ran, ...]] = []
+    return Layered(stack_of(module), module.state_dict(), runs.append, like=module), runs
+
+
+@pytest.fixture(autouse=True)
+def same_and_without_gradients():
+    torch.manual_seed(0)
+    with torch.no_grad():
+        yield
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_layer_by_layer_gives_what_the_whole_stack_gives(kind, bidirectional):
-    torch.manual_seed(0)
-    module = KINDS[kind](5, 4, 2, batch_first=True, bidirectional=bidirectional)
-    batches = [Sequences(torch.randn(3, 7, 5), goes_on=True) for _ in range(2)]
-    inputs = batches
-    for layer in layers_of(stack_of(module)):
-        inputs = [run.outputs for run in run_layer(layer.module(tensors_of(module)), inputs)]
-    state = None
-    for batch, found in zip(batches, inputs, strict=True):
-        with torch.no_grad():
-            wanted, state = module(batch.values, state)
-        torch.testing.assert_close(found.values, wanted)
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_layer_by_layer_gives_what_the_whole_stack_gives(kind, bidirectional, batch_first):
+    module = KINDS[kind](5, 4, 2, batch_first=batch_first, bidirectional=bidirectional)
+    mine, runs = layered(module)
+    state = own = None
+    for _ in range(2):  # the second call goes on from the first
+        inputs = torch.randn(3, 7, 5)
+        wanted, state = module(inputs, state)
+        found, own = mine(inputs, own)
+        torch.testing.assert_close(found, wanted)
+        torch.testing.assert_close(own, state)
+    first, last = runs[-1]
+    assert torch.equal(last.inputs, first.outputs)
+    assert torch.equal(last.outputs, found if batch_first else found.transpose(0, 1))
+
+
+def test_an_unbatched_sequence_runs_too():
+    module = nn.LSTM(5, 4, 2)
+    mine, runs = layered(module)
+    inputs, state = torch.randn(7, 5), (torch.randn(2, 4), torch.randn(2, 4))
+    wanted, after = module(inputs, state)
+    found, own = mine(inputs, state)
+    torch.testing.assert_close(found, wanted)
+    torch.testing.assert_close(own, after)
+    assert torch.equal(runs[0][0].inputs, inputs[None])
+    assert torch.equal(runs[0][1].hidden(0)[:, 0], state[0][1:])
+
+
+def test_relu_stays_relu():
+    module = nn.RNN(5, 4, 2, nonlinearity="relu")
+    inputs = torch.randn(7, 3, 5)
+    torch.testing.assert_close(layered(module)[0](inputs)[0], module(inputs)[0])
 
 
 @pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
 def test_projected_layers_run_too():
-    torch.manual_seed(0)
     module = nn.LSTM(5, 6, 2, batch_first=True, proj_size=3)
-    inputs = [Sequences(torch.randn(2, 4, 5))]
-    batch = inputs[0]
-    for layer in layers_of(stack_of(module)):
-        runs = list(run_layer(layer.module(tensors_of(module)), inputs))
-        assert runs[0].hidden[0].shape == (2, 4, 3)
-        inputs = [run.outputs for run in runs]
-    with torch.no_grad():
-        torch.testing.assert_close(inputs[0].values, module(batch.values)[0])
+    mine, runs = layered(module)
+    inputs = torch.randn(2, 4, 5)
+    torch.testing.assert_close(mine(inputs)[0], module(inputs)[0])
+    assert runs[0][0].hidden(0).shape == (2, 4, 3)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_hidden_is_what_weight_hh_saw_in_each_direction_and_padding_is_left_out(kind):
-    torch.manual_seed(0)
-    module = KINDS[kind](5, 4, batch_first=True, bidirectional=True)
-    batch = Sequences(torch.randn(2, 6, 5), torch.tensor([6, 4]))
-    (layer,) = layers_of(stack_of(module))
-    (run,) = run_layer(layer.module(tensors_of(module)), [batch])
-    forward, reverse = run.outputs.values.chunk(2, 2)
-    torch.testing.assert_close(run.hidden[0][:, 1:], forward[:, :-1])
-    torch.testing.assert_close(run.hidden[1][:, :-1], reverse[:, 1:])
-    assert not run.hidden[0][:, 0].any()
-    assert not run.hidden[1][1, 3].any()  # the last real step of the shorter one comes first
-    assert batch.flat(run.hidden[0]).shape == (10, 4)
+    module = KINDS[kind](5, 4, bidirectional=True)
+    mine, runs = layered(module)
+    values, lengths = torch.randn(2, 6, 5), torch.tensor([4, 6])
+    packed = rnn.pack_padded_sequence(values, lengths, True, enforce_sorted=False)
+    torch.testing.assert_close(mine(packed)[0].data, module(packed)[0].data)
+    ((run,),) = runs
+    forward, reverse = run.outputs.chunk(2, 2)
+    assert torch.equal(run.inputs[1], values[1])
+    assert torch.equal(run.hidden(0)[:, 1:], forward[:, :-1])
+    assert torch.equal(run.hidden(1)[:, :-1], reverse[:, 1:])
+    assert not run.hidden(0)[:, 0].any()
+    assert not run.hidden(1)[0, 3].any()  # the last real step of the shorter one comes first
+    assert run.flat(run.hidden(0)).shape == (10, 4)

@@ -1,96 +1,116 @@
-"""One recurrent layer and its inputs enter; what its two matrices saw, and its outputs, leave."""
+"""A stack and its inputs enter; what each of its layers saw, and its outputs, leave."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import rnn
 
-from ttcompress.calibration.sources import Sequences
-from ttcompress.modules.geometry import DirectionNames, direction_names, tensor_shapes
-from ttcompress.tasks.recurrent_model import recurrent_module
+from ttcompress.tasks.layers import layers_of
 from ttcompress.weights import RecurrentStack
+
+Inputs = Tensor | rnn.PackedSequence
+State = Tensor | tuple[Tensor, ...]
+"""As torch's layers take them, in any of their forms."""
 
 
 @dataclass(frozen=True, eq=False)
 class Ran:
     """One batch that went through a layer.
 
-    `hidden` has for each direction the output before every step, (batch, time, output): what its
-    `weight_hh` saw.
+    `inputs` is (batch, time, features), `outputs` (batch, time, directions x output), `first` the
+    hidden state before it, (directions, batch, output); `lengths` (batch,) on the CPU, None where
+    all sequences are full.
     """
 
-    inputs: Sequences
-    hidden: tuple[Tensor, ...]
-    outputs: Sequences
+    inputs: Tensor
+    outputs: Tensor
+    first: Tensor
+    lengths: Tensor | None = None
+
+    def hidden(self, direction: int) -> Tensor:  # (batch, time, output)
+        """The output before every step: what the `weight_hh` of a direction saw."""
+        own = self.outputs.chunk(len(self.first), 2)[direction]
+        first = self.first[direction][:, None]
+        return torch.cat([own[:, 1:], first] if direction else [first, own[:, :-1]], 1)
+
+    @property
+    def real(self) -> Tensor:  # (batch, time), bool
+        """Which positions are no padding."""
+        count, time = self.inputs.shape[:2]
+        if self.lengths is None:
+            return torch.ones(count, time, dtype=torch.bool)
+        return torch.arange(time) < self.lengths[:, None]
+
+    def flat(self, values: Tensor) -> Tensor:  # (batch, time, n) -> (positions, n)
+        """The real positions of something that stands beside the inputs."""
+        return values.flatten(0, 1) if self.lengths is None else values[self.real]
 
 
-@dataclass(frozen=True)
-class Layer:
-    """One layer of a stack, in all its directions: its own geometry, and names in the stack's."""
+class Layered:
+    """A stack that runs layer by layer, called as torch's own; the runs of every call are noted.
 
-    stack: RecurrentStack
-    alone: RecurrentStack
-    directions: tuple[DirectionNames, ...]
+    It is batch first and an RNN's nonlinearity tanh, unless it is to be like a module.
+    """
 
-    def module(self, tensors: Mapping[str, Tensor]) -> nn.RNNBase:
-        """torch's layer, batch first, with values by their full names."""
-        module = recurrent_module(self.alone)
-        own = direction_names(self.alone)
-        state = {
-            there: tensors[self.stack.prefix + here].float()
-            for names, mine in zip(self.directions, own, strict=True)
-            for here, there in zip(names.present, mine.present, strict=True)
-        }
-        module.load_state_dict(state)
-        return module.eval()
+    def __init__(
+        self,
+        stack: RecurrentStack,
+        tensors: Mapping[str, Tensor],
+        note: Callable[[tuple[Ran, ...]], None],
+        like: nn.RNNBase | None = None,
+    ) -> None:
+        relu = like is not None and like.mode == "RNN_RELU"
+        self._layers = [
+            layer.module(tensors.__getitem__, "relu" if relu else "tanh")
+            for layer in layers_of(stack)
+        ]
+        for layer in self._layers:
+            layer.batch_first = like is None or like.batch_first
+        self._note = note
 
+    def __call__(self, input: Inputs, hx: State | None = None) -> tuple[Inputs, State]:
+        """As torch's."""
+        runs, lasts = [], []
+        for layer, first in zip(self._layers, self._by_layer(hx), strict=True):
+            output, last = layer(input, first)
+            runs.append(_ran(layer, input, first, output))
+            lasts.append(last)
+            input = output
+        self._note(tuple(runs))
+        if isinstance(lasts[0], Tensor):
+            return input, torch.cat(lasts)
+        return input, tuple(map(torch.cat, zip(*lasts, strict=True)))
 
-def layers_of(stack: RecurrentStack) -> tuple[Layer, ...]:
-    """The layers of a stack from the first to the last."""
-    names, count = direction_names(stack), 2 if stack.bidirectional else 1
-    shapes = tensor_shapes(stack)
-    layers = []
-    for start in range(0, len(names), count):
-        directions = names[start : start + count]
-        size = shapes[directions[0].weight_ih][1]
-        alone = replace(stack, prefix="", num_layers=1, input_size=size)
-        layers.append(Layer(stack, alone, directions))
-    return tuple(layers)
-
-
-def run_layer(module: nn.RNNBase, batches: Sequence[Sequences]) -> Iterator[Ran]:
-    """Run a layer over batches, its own state carried on where the model carried one."""
-    state = None
-    for batch in batches:
-        count = len(batch.values)
-        if not batch.goes_on or state is None or _first(state).shape[1] != count:
-            state = None
-        start = torch.zeros(0) if state is None else _first(state)
-        with torch.no_grad():
-            outputs, state = module(_packed(batch), state)
-        if batch.lengths is not None:
-            outputs, _ = rnn.pad_packed_sequence(outputs, True, total_length=batch.values.shape[1])
-        after = Sequences(outputs, batch.lengths, batch.goes_on)
-        yield Ran(batch, tuple(_before(outputs, start, module)), after)
+    def _by_layer(self, hx: State | None) -> Sequence[State | None]:
+        count = len(self._layers)
+        if hx is None:
+            return [None] * count
+        if isinstance(hx, Tensor):
+            return hx.chunk(count)
+        return list(zip(*(member.chunk(count) for member in hx), strict=True))
 
 
-def _packed(batch: Sequences) -> Tensor | rnn.PackedSequence:
-    if batch.lengths is None:
-        return batch.values
-    return rnn.pack_padded_sequence(batch.values, batch.lengths, True, enforce_sorted=False)
+def _ran(layer: nn.RNNBase, inputs: Inputs, state: State | None, outputs: Inputs) -> Ran:
+    values, lengths = _batch_first(inputs, layer.batch_first)
+    after, _ = _batch_first(outputs, layer.batch_first)
+    directions = 2 if layer.bidirectional else 1
+    if state is None:
+        first = after.new_zeros(directions, len(after), after.shape[2] // directions)
+    else:
+        first = state if isinstance(state, Tensor) else state[0]
+        first = first if first.dim() == 3 else first[:, None]
+    return Ran(values.detach(), after, first, lengths)
 
 
-def _first(state: Tensor | tuple[Tensor, Tensor]) -> Tensor:  # (directions, batch, output)
-    return state[0] if isinstance(state, tuple) else state
-
-
-def _before(outputs: Tensor, start: Tensor, module: nn.RNNBase) -> Iterator[Tensor]:
-    """For each direction the output before every step, (batch, time, output)."""
-    parts = outputs.chunk(2, 2) if module.bidirectional else (outputs,)
-    for direction, part in enumerate(parts):
-        first = start[direction][:, None] if start.numel() else torch.zeros_like(part[:, :1])
-        yield torch.cat([part[:, 1:], first] if direction else [first, part[:, :-1]], 1)
+def _batch_first(values: Inputs, already: bool) -> tuple[Tensor, Tensor | None]:
+    """(batch, time, features), and the lengths of packed sequences."""
+    if isinstance(values, rnn.PackedSequence):
+        padded, lengths = rnn.pad_packed_sequence(values, batch_first=True)
+        return padded, lengths
+    if values.dim() == 2:
+        return values[None], None
+    return values if already else values.transpose(0, 1), None

@@ -3,24 +3,27 @@
 From the first layer to the last, each stored weight is fitted anew by linear regression: to give,
 on the inputs that the already compressed layers really produce, what the dense weight gives on the
 inputs of the dense model; the bias takes up the mean. A recurrent layer feeds on itself, so it is
-run and fitted in turn, and what came nearest to the dense outputs is kept.
+run and fitted in turn, and what came nearest to the dense outputs is kept. Regression needs moments
+only, so both models go through the data again for each layer, and no inputs are kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from math import inf
 
 import torch
 from torch import Tensor
 
 from ttcompress.artifact import CompressedModel
 from ttcompress.calibration.collect import Calibration, names_of
-from ttcompress.calibration.layers import Layer, Ran, layers_of, run_layer
-from ttcompress.calibration.sources import Sequences
+from ttcompress.calibration.layers import Ran
+from ttcompress.calibration.sources import Seen
 from ttcompress.checkpoint import Checkpoint
 from ttcompress.compress import StoredWeight, relative_errors, store_weight
 from ttcompress.progress import Progress, silent
+from ttcompress.tasks.layers import Layer, layers_of
 from ttcompress.trains.weighting import Weighting
 from ttcompress.weights import RecurrentStack
 
@@ -31,14 +34,26 @@ RIDGE = 0.1
 """Pulls the regression towards the dense weight, as a fraction of the inputs' mean variance."""
 
 
-@dataclass(frozen=True, eq=False)
 class _Moments:
-    """Of pairs of inputs (dense model's x, compressed model's y): means, E yy', E xy', centred."""
+    """Sums over pairs of inputs (dense model's x, compressed model's y), in float64."""
 
-    mean: Tensor
-    dense_mean: Tensor
-    own: Tensor
-    cross: Tensor
+    def __init__(self) -> None:
+        self._count = 0
+        self._sums: list[Tensor] = [torch.zeros(())] * 4
+
+    def add(self, dense: Tensor, mine: Tensor) -> None:  # (positions, columns) both
+        x, y = dense.double(), mine.double()
+        self._count += len(x)
+        parts = (y.sum(0), x.sum(0), y.mT @ y, x.mT @ y)
+        self._sums = [total + part for total, part in zip(self._sums, parts, strict=True)]
+
+    def of(self, centred: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """E y, E x, E yy' and E xy', the last two without the means where they are centred."""
+        mean, dense_mean, own, cross = (total / self._count for total in self._sums)
+        if not centred:
+            return mean, dense_mean, own, cross
+        own, cross = own - torch.outer(mean, mean), cross - torch.outer(dense_mean, mean)
+        return mean, dense_mean, own, cross
 
 
 class _Fitting:
@@ -53,25 +68,35 @@ class _Fitting:
         self.stored = {one.weight.name: one for one in compressed.weights}
         self.changed: set[str] = set()
 
-    def fit(self, name: str, bias: str | None, pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
-        """Fit one stored weight to pairs of (positions, columns): the dense model's, and its own.
+    def fits(self, name: str) -> bool:
+        """Whether a weight is stored and the data show its inputs; others stay as they are."""
+        return name in self.stored and name in self.calibration.weightings
 
-        A weight that is kept, or that the calibration has no weighting for, stays as it is.
-        """
-        weighting, stored = self.calibration.weightings.get(name), self.stored.get(name)
-        if weighting is None or stored is None:
-            return
-        found = _moments(pairs, centred=bias is not None)
-        ridge = RIDGE * found.own.diagonal().mean() * torch.eye(len(found.own)).double()
-        own, matrix = found.own + ridge, self.dense[name].double()
-        target = matrix @ torch.linalg.solve(own, (found.cross + ridge).mT).mT
-        fitted = store_weight(target, stored, Weighting(weighting.rows, own))
+    def fit(self, name: str, bias: str | None, moments: _Moments) -> None:
+        """Fit one stored weight to the moments of its inputs."""
+        rows, stored = self.calibration.weightings[name].rows, self.stored[name]
+        mean, dense_mean, own, cross = moments.of(centred=bias is not None)
+        ridge = RIDGE * own.diagonal().mean() * torch.eye(len(own)).double()
+        own, matrix = own + ridge, self.dense[name].double()
+        target = matrix @ torch.linalg.solve(own, (cross + ridge).mT).mT
+        fitted = store_weight(target, stored, Weighting(rows, own))
         self.stored[name], self.now[name] = fitted, fitted.dense()
         self.changed.add(name)
         if bias is not None:
-            moved = matrix @ found.dense_mean - fitted.dense(torch.float64) @ found.mean
+            moved = matrix @ dense_mean - fitted.dense(torch.float64) @ mean
             self.now[bias] = (self.dense[bias].double() + moved).to(self.dense[bias].dtype)
             self.changed.add(bias)
+
+    def seen(self) -> Iterator[tuple[Seen, Seen]]:
+        """One pass: what the layers see in the dense model, and in the model as it stands."""
+        source = self.calibration.source
+        return zip(source.seen(self.dense), source.seen(self.now), strict=True)
+
+    def runs(self, stack: RecurrentStack, index: int) -> Iterator[tuple[Ran, Ran]]:
+        """One pass: the runs of one layer of a stack."""
+        for seen in self.seen():
+            calls = (one.stacks.get(stack.prefix, []) for one in seen)
+            yield from ((dense[index], mine[index]) for dense, mine in zip(*calls, strict=True))
 
     def snapshot(self) -> tuple[dict[str, StoredWeight], dict[str, Tensor], set[str]]:
         """What `restore` goes back to."""
@@ -93,87 +118,80 @@ def refit(
     Layouts, ranks and stores stay, so bytes do. On the calibration data no layer's outputs get
     further from the dense ones. The report has the errors of what is then stored.
     """
-    fitting, stacks = _Fitting(checkpoint, compressed, calibration), _by_prefix(checkpoint.stacks)
-    places = [*calibration.seen.stacks, *calibration.seen.linears]
-    mine = calibration.source.seen(fitting.now)
+    fitting = _Fitting(checkpoint, compressed, calibration)
+    stacks = {stack.prefix: stack for stack in checkpoint.stacks}
+    places = [*calibration.stacks, *calibration.linears]
     for done, place in enumerate(places):
         progress("refit", done, len(places), place)
-        if place in stacks:
-            _fit_stack(fitting, stacks[place], mine.stacks[place])
-            if done + 1 < len(places):
-                mine = calibration.source.seen(fitting.now)
-            continue
-        bias = f"{place}.bias"
-        pairs = zip(calibration.seen.linears[place], mine.linears[place], strict=True)
-        fitting.fit(f"{place}.weight", bias if bias in fitting.now else None, pairs)
+        if done < len(calibration.stacks):
+            for index, layer in enumerate(layers_of(stacks[place])):
+                _fit_layer(fitting, layer, index)
+        else:
+            _fit_linear(fitting, place)
     progress("refit", len(places), len(places))
     return _reported(compressed, fitting)
 
 
-def _by_prefix(stacks: Iterable[RecurrentStack]) -> dict[str, RecurrentStack]:
-    return {stack.prefix: stack for stack in stacks}
-
-
-def _fit_stack(fitting: _Fitting, stack: RecurrentStack, mine: list[Sequences]) -> None:
-    dense = fitting.calibration.seen.stacks[stack.prefix]
-    for layer in layers_of(stack):
-        wanted = list(run_layer(layer.module(fitting.dense), dense))
-        runs = _fit_layer(fitting, layer, wanted, mine)
-        dense, mine = [run.outputs for run in wanted], [run.outputs for run in runs]
-
-
-def _fit_layer(
-    fitting: _Fitting, layer: Layer, wanted: list[Ran], mine: list[Sequences]
-) -> list[Ran]:
-    """Run and fit in turn; the layer is left as it came nearest, and its run is returned."""
-    best = runs = list(run_layer(layer.module(fitting.now), mine))
-    saved, least = fitting.snapshot(), _distance(wanted, runs)
-    for _ in range(ROUNDS):
-        for direction, names in enumerate(layer.directions):
-            prefix = layer.stack.prefix
-            bias_ih, bias_hh = (
-                None if bias is None else prefix + bias for bias in (names.bias_ih, names.bias_hh)
-            )
-            fitting.fit(prefix + names.weight_ih, bias_ih, _inputs(wanted, runs))
-            fitting.fit(prefix + names.weight_hh, bias_hh, _hidden(wanted, runs, direction))
-        runs = list(run_layer(layer.module(fitting.now), mine))
-        if (found := _distance(wanted, runs)) < least:
-            best, saved, least = runs, fitting.snapshot(), found
+def _fit_layer(fitting: _Fitting, layer: Layer, index: int) -> None:
+    """Run and fit the layer of that index in its stack in turn; it is left as it came nearest."""
+    places = [place for place in _places_in(layer) if fitting.fits(place.name)]
+    if not places:
+        return
+    saved, least = fitting.snapshot(), inf
+    for left in reversed(range(ROUNDS + 1)):
+        moments = {place.sees: _Moments() for place in places if left}
+        if (distance := _compared(fitting.runs(layer.stack, index), moments)) < least:
+            saved, least = fitting.snapshot(), distance
+        if left:
+            for place in places:
+                fitting.fit(place.name, place.bias, moments[place.sees])
     fitting.restore(saved)
-    return best
 
 
-def _inputs(wanted: list[Ran], runs: list[Ran]) -> Iterable[tuple[Tensor, Tensor]]:
-    for one, two in zip(wanted, runs, strict=True):
-        yield one.inputs.flat(one.inputs.values), two.inputs.flat(two.inputs.values)
+@dataclass(frozen=True)
+class _Place:
+    """A weight of a layer and its bias. `sees` is a direction, or None for the layer's inputs."""
+
+    name: str
+    bias: str | None
+    sees: int | None
 
 
-def _hidden(wanted: list[Ran], runs: list[Ran], direction: int) -> Iterable[tuple[Tensor, Tensor]]:
-    for one, two in zip(wanted, runs, strict=True):
-        yield one.inputs.flat(one.hidden[direction]), two.inputs.flat(two.hidden[direction])
+def _places_in(layer: Layer) -> Iterator[_Place]:
+    prefix = layer.stack.prefix
+    for direction, names in enumerate(layer.directions):
+        bias_ih, bias_hh = (
+            None if bias is None else prefix + bias for bias in (names.bias_ih, names.bias_hh)
+        )
+        yield _Place(prefix + names.weight_ih, bias_ih, None)
+        yield _Place(prefix + names.weight_hh, bias_hh, direction)
 
 
-def _distance(wanted: list[Ran], runs: list[Ran]) -> float:
-    """Squared, of the outputs over all real positions (padding is zero in both)."""
-    return sum(
-        float((one.outputs.values.double() - two.outputs.values).square().sum())
-        for one, two in zip(wanted, runs, strict=True)
-    )
+def _compared(pairs: Iterable[tuple[Ran, Ran]], moments: Mapping[int | None, _Moments]) -> float:
+    """Add runs of the dense layer and of its own to moments; the squared distance of their outputs.
 
-
-def _moments(pairs: Iterable[tuple[Tensor, Tensor]], centred: bool) -> _Moments:
-    count = 0
-    sums: list[Tensor] = [torch.zeros(())] * 4
+    Padding is zero in both.
+    """
+    distance = 0.0
     for dense, mine in pairs:
-        x, y = dense.double(), mine.double()
-        count += len(x)
-        parts = (y.sum(0), x.sum(0), y.mT @ y, x.mT @ y)
-        sums = [total + part for total, part in zip(sums, parts, strict=True)]
-    mean, dense_mean, own, cross = (total / count for total in sums)
-    if not centred:
-        return _Moments(mean, dense_mean, own, cross)
-    own, cross = own - torch.outer(mean, mean), cross - torch.outer(dense_mean, mean)
-    return _Moments(mean, dense_mean, own, cross)
+        distance += float((dense.outputs.double() - mine.outputs).square().sum())
+        for sees, found in moments.items():
+            found.add(_seen(dense, sees), _seen(mine, sees))
+    return distance
+
+
+def _seen(ran: Ran, sees: int | None) -> Tensor:  # (positions, columns)
+    return ran.flat(ran.inputs if sees is None else ran.hidden(sees))
+
+
+def _fit_linear(fitting: _Fitting, path: str) -> None:
+    name, bias, moments = f"{path}.weight", f"{path}.bias", _Moments()
+    if not fitting.fits(name):
+        return
+    for seen in fitting.seen():
+        for dense, mine in zip(*(one.linears.get(path, []) for one in seen), strict=True):
+            moments.add(dense, mine)
+    fitting.fit(name, bias if bias in fitting.now else None, moments)
 
 
 def _reported(compressed: CompressedModel, fitting: _Fitting) -> CompressedModel:
@@ -192,7 +210,7 @@ def _reported(compressed: CompressedModel, fitting: _Fitting) -> CompressedModel
     }
     unweighted = {n: why for n, why in fitting.calibration.why.items() if n in fitting.stored}
     shown = {
-        "positions": fitting.calibration.seen.positions,
+        "positions": fitting.calibration.positions,
         "refitted": sorted(fitting.changed & fitting.stored.keys()),
         "biases": sorted(fitting.changed - fitting.stored.keys()),
         "unweighted": unweighted,

@@ -1,12 +1,12 @@
-"""Data and a model's tensors enter; what went into each of its layers leaves.
+"""Data and a model's tensors enter; what went into each of its layers leaves, batch by batch.
 
-A task runs its whole model, with a hook before each layer; a file has the inputs of the recurrent
-layers themselves.
+A task runs its whole model, the stacks layer by layer; a file has the inputs of the stacks
+themselves. Nothing is kept: whoever needs the inputs again goes through the data again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -16,66 +16,44 @@ from typing import Any, Protocol
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
-from torch.nn.utils import rnn
 
+from ttcompress.calibration.layers import Layered, Ran
 from ttcompress.errors import InputError, RecipeError
-from ttcompress.tasks.protocol import Task
+from ttcompress.tasks.protocol import Batch, Task
 from ttcompress.tasks.recurrent_task import measuring
 from ttcompress.weights import RecurrentStack
 
+SEQUENCES = 32
+"""Of a file, in one batch."""
 
-@dataclass(frozen=True, eq=False)
-class Sequences:
-    """One batch of inputs of a recurrent layer.
+TORCH_FORWARDS = (nn.LSTM.forward, nn.GRU.forward, nn.RNN.forward)
+"""A stack that computes anything else is not run layer by layer: what its layers see is unknown."""
 
-    `values` is (batch, time, features); `lengths` (batch,) on the CPU, None where all are full.
-    `goes_on` says that the layer was given a state: it goes on from the batch before.
-    """
-
-    values: Tensor
-    lengths: Tensor | None = None
-    goes_on: bool = False
-
-    @property
-    def real(self) -> Tensor:  # (batch, time), bool
-        """Which positions are no padding."""
-        count, time = self.values.shape[:2]
-        if self.lengths is None:
-            return torch.ones(count, time, dtype=torch.bool)
-        return torch.arange(time) < self.lengths[:, None]
-
-    def flat(self, values: Tensor) -> Tensor:  # (batch, time, n) -> (positions, n)
-        """The real positions of something that stands beside the values."""
-        return values.flatten(0, 1) if self.lengths is None else values[self.real]
+Args = tuple[Any, ...]
+Kwargs = dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """What went into the layers, in the order of their first call.
+    """What the layers saw in one batch, in the order of their first call.
 
-    `stacks` has the batches of each stack by its prefix, `linears` the inputs (positions, features)
-    of each linear layer by path, `embeddings` how often each row was looked up. `order` names
-    stacks (prefix) and linear layers (path).
+    For each call, `stacks` has by prefix the runs of the stack's layers, `linears` by path the
+    inputs of a linear layer, (positions, features). `embeddings` has by path how often each row was
+    looked up.
     """
 
-    stacks: dict[str, list[Sequences]] = field(default_factory=dict)
+    stacks: dict[str, list[tuple[Ran, ...]]] = field(default_factory=dict)
     linears: dict[str, list[Tensor]] = field(default_factory=dict)
     embeddings: dict[str, Tensor] = field(default_factory=dict)
 
-    @property
-    def positions(self) -> int:
-        """Time steps of the layer that saw most."""
-        counts = [
-            sum(b.values[..., 0].numel() for b in batches) for batches in self.stacks.values()
-        ]
-        return max(counts, default=0)
-
 
 class Source(Protocol):
-    """Calibration data."""
+    """Calibration data, in `batches` batches at most."""
 
-    def seen(self, tensors: Mapping[str, Tensor]) -> Seen:
-        """What the layers see where the model has these values."""
+    batches: int
+
+    def seen(self, tensors: Mapping[str, Tensor]) -> Iterator[Seen]:
+        """What the layers see where the model has these values; the same batches every time."""
         ...
 
 
@@ -90,69 +68,64 @@ class TaskSource:
     """
 
     def __init__(self, task: Task, stacks: Sequence[RecurrentStack], batches: int, seed: int):
-        self._task, self._stacks = task, stacks
-        self._batches = list(islice(task.train_batches(0, seed), batches))
-        if not self._batches:
+        self._task, self._stacks, self._seed = task, stacks, seed
+        self.batches = batches
+        if next(self._batches(), None) is None:
             raise RecipeError(
                 f"calibration: task {task.name} has no training data. "
                 "Give it some, or take the calibration out."
             )
 
-    def seen(self, tensors: Mapping[str, Tensor]) -> Seen:
+    def seen(self, tensors: Mapping[str, Tensor]) -> Iterator[Seen]:
         """One pass over the batches, the state carried as in training."""
-        model, found, state = self._task.build(), Seen(), None
+        model, state = self._task.build().cpu(), None
         model.load_state_dict(tensors)
-        handles = [
-            module.register_forward_pre_hook(hook, with_kwargs=True)
-            for path, module in model.named_modules()
-            if (hook := self._hook(path, module, found)) is not None
-        ]
-        with measuring(model):
-            for batch in self._batches:
+        watch = _Watch(model, self._stacks, tensors)
+        for batch in self._batches():
+            watch.seen = Seen()
+            with measuring(model):
                 _, state = self._task.outputs(model, batch, state)
-        for handle in handles:
-            handle.remove()
-        return found
+            yield watch.seen
 
-    def _hook(self, path: str, module: nn.Module, found: Seen) -> Callable[..., None] | None:
-        prefixes = {stack.prefix.removesuffix("."): stack.prefix for stack in self._stacks}
-        if isinstance(module, nn.RNNBase) and path in prefixes:
-            return partial(_note_stack, found, prefixes[path])
-        if isinstance(module, nn.Linear):
-            return partial(_note_linear, found, path)
-        if isinstance(module, nn.Embedding):
-            return partial(_note_embedding, found, path)
-        return None
+    def _batches(self) -> Iterator[Batch]:
+        return islice(self._task.train_batches(0, self._seed), self.batches)
 
 
-def _note_stack(
-    found: Seen, prefix: str, module: nn.RNNBase, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> None:
-    given = dict(zip(("input", "hx"), args, strict=False)) | kwargs
-    values, lengths = given["input"], None
-    if isinstance(values, rnn.PackedSequence):
-        values, lengths = rnn.pad_packed_sequence(values, batch_first=True)
-    elif values.dim() == 2:
-        values = values[None]
-    elif not module.batch_first:
-        values = values.transpose(0, 1)
-    goes_on = given.get("hx") is not None
-    found.stacks.setdefault(prefix, []).append(Sequences(values.detach().cpu(), lengths, goes_on))
+class _Watch:
+    """Makes the layers of a model note in `seen` what they see; it stays the same function."""
+
+    def __init__(
+        self, model: nn.Module, stacks: Sequence[RecurrentStack], tensors: Mapping[str, Tensor]
+    ) -> None:
+        self.seen = Seen()
+        known = _by_path(stacks)
+        for path, module in model.named_modules():
+            if path in known and type(module).forward in TORCH_FORWARDS:
+                note = partial(self._stack, known[path].prefix)
+                layered = Layered(known[path], tensors, note, like=module)
+                module.__dict__["forward"] = layered  # the stack keeps all else that it has
+            elif isinstance(module, nn.Linear):
+                module.register_forward_pre_hook(partial(self._linear, path), with_kwargs=True)
+            elif isinstance(module, nn.Embedding):
+                module.register_forward_pre_hook(partial(self._embedding, path), with_kwargs=True)
+
+    def _stack(self, prefix: str, runs: tuple[Ran, ...]) -> None:
+        self.seen.stacks.setdefault(prefix, []).append(runs)
+
+    def _linear(self, path: str, _: nn.Module, args: Args, kwargs: Kwargs) -> None:
+        values = args[0] if args else kwargs["input"]
+        self.seen.linears.setdefault(path, []).append(values.detach().flatten(0, -2))
+
+    def _embedding(self, path: str, module: nn.Embedding, args: Args, kwargs: Kwargs) -> None:
+        indices = (args[0] if args else kwargs["input"]).flatten()
+        counts = torch.bincount(indices, minlength=module.num_embeddings)
+        before = self.seen.embeddings.get(path, torch.zeros_like(counts))
+        self.seen.embeddings[path] = before + counts
 
 
-def _note_linear(
-    found: Seen, path: str, module: nn.Linear, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> None:
-    values = args[0] if args else kwargs["input"]
-    found.linears.setdefault(path, []).append(values.detach().cpu().flatten(0, -2))
-
-
-def _note_embedding(
-    found: Seen, path: str, module: nn.Embedding, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> None:
-    indices = (args[0] if args else kwargs["input"]).detach().cpu().flatten()
-    counts = torch.bincount(indices, minlength=module.num_embeddings)
-    found.embeddings[path] = found.embeddings.get(path, torch.zeros_like(counts)) + counts
+def _by_path(stacks: Sequence[RecurrentStack]) -> dict[str, RecurrentStack]:
+    """The stacks that can be run by themselves."""
+    return {s.prefix.removesuffix("."): s for s in stacks if not (s.cell or s.raw)}
 
 
 class FileSource:
@@ -173,17 +146,24 @@ class FileSource:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (SafetensorError, OSError) as error:
             raise InputError(f"{path}: cannot be read as safetensors: {error}") from error
-        self._seen = Seen({p: [Sequences(t)] for p, t in _by_prefix(path, tensors, stacks).items()})
+        self._inputs = _checked(path, tensors, _by_path(stacks))
+        self.batches = sum(-(-len(values) // SEQUENCES) for _, values in self._inputs)
 
-    def seen(self, tensors: Mapping[str, Tensor]) -> Seen:
-        """The same inputs whatever the model."""
-        return self._seen
+    def seen(self, tensors: Mapping[str, Tensor]) -> Iterator[Seen]:
+        """Each stack by itself, a few sequences at a time."""
+        for stack, values in self._inputs:
+            runs: list[tuple[Ran, ...]] = []
+            layered = Layered(stack, tensors, runs.append)
+            for few in torch.split(values, SEQUENCES):
+                runs.clear()
+                with torch.no_grad():
+                    layered(few.float())
+                yield Seen({stack.prefix: runs.copy()})
 
 
-def _by_prefix(
-    path: str | Path, tensors: dict[str, Tensor], stacks: Sequence[RecurrentStack]
-) -> dict[str, Tensor]:
-    known = {stack.prefix.removesuffix("."): stack for stack in stacks if not stack.cell}
+def _checked(
+    path: str | Path, tensors: dict[str, Tensor], known: Mapping[str, RecurrentStack]
+) -> list[tuple[RecurrentStack, Tensor]]:
     if len(tensors) == len(known) == 1:
         tensors = {next(iter(known)): next(iter(tensors.values()))}
     for name, values in tensors.items():
@@ -199,4 +179,4 @@ def _by_prefix(
                 f"{path}: {name} is {tuple(values.shape)} of {values.dtype}, and floats of "
                 f"(batch, time, {size}) are needed."
             )
-    return {known[name].prefix: values.float() for name, values in tensors.items()}
+    return [(known[name], values) for name, values in tensors.items()]
