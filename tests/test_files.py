@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from ttcompress.errors import OutputError, OutputPathError
 from ttcompress.files import check_output, written_whole
@@ -111,3 +113,63 @@ def test_a_folder_that_takes_no_file_is_named(
     monkeypatch.setattr("tempfile.mkstemp", refuse)
     with pytest.raises(OutputError, match="Permission denied"), written_whole(tmp_path / "out"):
         raise AssertionError("the block must not run")
+
+
+@pytest.mark.parametrize("size", [0, 100, 1000, 3000])
+def test_a_checkpoint_that_is_cut_short_is_told_as_such(tmp_path: Path, size: int) -> None:
+    """torch meets the failed write once more as it closes its archive, by another error."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        with (
+            pytest.raises(OutputError, match=r"out: cannot be written: File too large\. Use"),
+            written_whole(tmp_path / "out") as file,
+        ):
+            torch.save({"w": torch.zeros(1000)}, file)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_errors_of_a_block_pass(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="of the block"), written_whole(tmp_path / "out"):
+        raise RuntimeError("of the block")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_link_is_replaced_and_never_written_through(tmp_path: Path) -> None:
+    elsewhere, target = tmp_path / "elsewhere", tmp_path / "out"
+    elsewhere.write_bytes(b"another's")
+    target.symlink_to(elsewhere)
+    with pytest.raises(OutputPathError, match="exists already"):
+        check_output(target, overwrite=False)
+    with written_whole(target, overwrite=True) as file:
+        file.write(b"ours")
+    assert (elsewhere.read_bytes(), target.read_bytes()) == (b"another's", b"ours")
+    assert not target.is_symlink()
+
+
+def test_a_link_that_leads_nowhere_is_there_already(tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    target.symlink_to(tmp_path / "absent")
+    with pytest.raises(OutputPathError, match="exists already"):
+        check_output(target, overwrite=False)
+    target.unlink()
+    target.symlink_to(target)
+    with pytest.raises(OutputPathError, match="no file can be there"):
+        check_output(target, overwrite=True)
+
+
+def test_a_folder_behind_a_link_is_written_to(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    with written_whole(tmp_path / "link" / "out") as file:
+        file.write(b"one")
+    assert [path.name for path in (tmp_path / "real").iterdir()] == ["out"]
+
+
+def test_a_pipe_named_as_a_remain_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / ".out.abc.part")
+    with written_whole(tmp_path / "out") as file:
+        file.write(b"one")
+    assert (tmp_path / "out").read_bytes() == b"one"

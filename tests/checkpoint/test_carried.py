@@ -133,3 +133,11 @@ def test_what_cannot_be_carried_says_so(value: Any) -> None:
 def test_damaged_content_is_an_artifact_error(damaged: Any) -> None:
     with pytest.raises(ArtifactError, match="damaged"):
         rebuild(damaged, {})
+
+
+@pytest.mark.parametrize("text", ["\ud800", "a\udfffb", "\ud800\udc00", "é\U0001f600"])
+def test_text_that_json_cannot_hold_is_carried_too(text: str) -> None:
+    """A vocabulary of a text that was read byte by byte has such entries."""
+    carried = encode({text: [text]})
+    json.dumps(carried, ensure_ascii=False).encode()
+    assert rebuild(carried, {}) == {text: [text]}

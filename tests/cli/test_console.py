@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import time
 
 import pytest
@@ -10,6 +11,7 @@ from rich.console import Console
 
 from ttcompress.cli import console
 from ttcompress.cli.options import Talk
+from ttcompress.errors import TTCompressError
 from ttcompress.progress import silent
 from ttcompress.report.tables import Column, Table
 
@@ -53,6 +55,32 @@ def test_bars_are_silent_where_stderr_is_no_terminal() -> None:
 def test_an_error_within_passes_through(terminal) -> None:
     with pytest.raises(KeyError), console.progress(Talk()):
         raise KeyError("lost")
+
+
+COMMANDS = "\x1b]0;owned\x07a\x9bb\rc\ud800d\te\r\n"
+
+
+def test_no_name_out_of_a_file_commands_the_terminal(terminal, capsys) -> None:
+    table = Table((Column(COMMANDS),), ((COMMANDS,),))
+    console.show(COMMANDS, [table], [COMMANDS])
+    console.text(COMMANDS)
+    console.say(COMMANDS, Talk())
+    console.fail(TTCompressError(COMMANDS), verbose=False)
+    written, told = capsys.readouterr().out, terminal.getvalue()
+    assert written.count("?]0;owned?a?b?c?d") == 5
+    assert "owned?a?b?c?d" in told and "\x1b]" not in told  # Rich's own colours are there
+    assert not set("\x07\x9b\ud800") & set(written + told)
+    assert "\x1b" not in written
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_json_is_written_whatever_a_name_is(encoding: str, monkeypatch) -> None:
+    out = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr("sys.stdout", out)
+    content = {"file": "mod\udcff.pt", "é": "\x1b"}
+    console.document(content)
+    out.flush()
+    assert json.loads(out.buffer.getvalue()) == content
 
 
 WIDE = Table(

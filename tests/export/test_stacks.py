@@ -16,6 +16,8 @@ from torch import nn
 
 import ttcompress
 from ttcompress.artifact import CompressedModel
+from ttcompress.errors import RecipeError
+from ttcompress.export.run import output_path
 
 SMALL = {"budget": {"factor": 2}}
 EXACT = {"budget": {"tolerance": 0}, "store": "float32"}
@@ -202,3 +204,9 @@ def test_layers_that_were_kept_are_exported_all_the_same(
     model: CompressedModel = ttcompress.load(tiny_artifact)
     (made,) = ttcompress.export(model, tmp_path / "m.onnx")
     assert made.part == "lstm"
+
+
+@pytest.mark.parametrize("name", ["../../x", "a/b", "/etc/x"])
+def test_a_part_never_leads_to_another_folder(name: str) -> None:
+    with pytest.raises(RecipeError, match=r"has a folder in it\. Export the whole model: --task"):
+        output_path(Path("model.onnx"), name, 2)

@@ -201,7 +201,7 @@ def _draw(console: Console, table: Table) -> None:
     drawn = RichTable(box=None, pad_edge=False, padding=(0, gap, 0, 0))
     for column in narrow.columns:
         drawn.add_column(
-            column.heading,
+            _harmless(column.heading),
             justify="right" if column.right else "left",
             no_wrap=column.name and fits,
             overflow="fold",
@@ -211,7 +211,7 @@ def _draw(console: Console, table: Table) -> None:
     console.print(drawn)
     left_out = [column.heading for column in table.columns if column not in narrow.columns]
     if left_out:
-        console.print(f"not shown at this width: {', '.join(left_out)}", style="dim")
+        console.print(_harmless(f"not shown at this width: {', '.join(left_out)}"), style="dim")
 
 
 def _without_most_spare(table: Table) -> Table:
