@@ -103,9 +103,28 @@ def test_every_budget_is_answered(budget, asked, achieved) -> None:
 
 def test_a_tolerance_is_answered_by_the_worst_weight_and_a_rank_by_the_largest() -> None:
     other = replace(WEIGHT, name="other", relative_error=0.01, ranks=(2, 3))
-    dense = replace(WEIGHT, name="dense", relative_error=0.5, ranks=(), format="dense")
+    dense = replace(WEIGHT, name="dense", relative_error=0.15, ranks=(), format="dense")
     report = replace(with_budget(tolerance=0.2, rank=6), weights=(other, WEIGHT, dense))
-    assert [answer.achieved for answer in answers(report)] == ["0.1235", "5"]
+    assert [answer.achieved for answer in answers(report)] == ["0.15", "5"]
+    [answer] = answers(replace(with_budget(tolerance=0.2), weights=(dense,)))
+    assert answer.achieved == "0.15"
+
+
+@pytest.mark.parametrize(
+    ("rule", "achieved"),
+    [
+        ({"format": "dense", "store": "int4"}, "0.1235"),
+        ({"format": "dense"}, "0.5"),
+        ({"store": "int4"}, "0.5"),
+        ({"row_modes": [4], "column_modes": [8], "ranks": [2]}, "0.1235"),
+        ({"ranks": 2}, "0.5"),
+    ],
+)
+def test_a_tolerance_is_not_answered_by_what_a_rule_fixes(rule, achieved) -> None:
+    ruled = replace(WEIGHT, name="ruled", names=("a", "ruled"), relative_error=0.5)
+    effective = {"budget": {"tolerance": 0.2}, "store": "auto", "rules": [{"weights": "a"} | rule]}
+    report = replace(REPORT, recipe={"text": "", "effective": effective}, weights=(WEIGHT, ruled))
+    assert [answer.achieved for answer in answers(report)] == [achieved]
 
 
 def test_budgets_that_stand_together_are_answered_one_by_one() -> None:
