@@ -9,11 +9,14 @@ import pytest
 from ttcompress.report.asked import answers, times_fewer
 from ttcompress.report.markdown import report_markdown, table_markdown
 from ttcompress.report.model import KeptReport, Report, Scope, WeightReport
+from ttcompress.report.planned import PlanReport
 from ttcompress.report.tables import (
+    EXPECTED_SIZES,
     NOT_MEASURED,
     Column,
     Table,
     comparison_table,
+    plan_remarks,
     report_remarks,
     totals_table,
     weights_table,
@@ -148,6 +151,16 @@ def test_remarks_leave_nothing_out() -> None:
         "limit max_size 4,000: 4,800, BROKEN",
         NOT_MEASURED,
     )
+
+
+@pytest.mark.parametrize(
+    ("budget", "said"),
+    [({"tolerance": 0.1}, True), ({"tolerance": 0}, False), ({"rank": 2}, False)],
+)
+def test_a_plan_under_a_tolerance_says_that_its_sizes_are_expected(budget, said: bool) -> None:
+    asked = {"text": "", "effective": {"budget": budget}}
+    plan = PlanReport("0.1.0", REPORT.source, asked, True, REPORT.totals, (), (), ())
+    assert (EXPECTED_SIZES in plan_remarks(plan)) is said
 
 
 def test_metrics_take_the_place_of_not_measured() -> None:

@@ -10,6 +10,10 @@ from ttcompress.report.asked import answers, error_of, times_fewer
 from ttcompress.report.model import Change, KeptReport, Report, Scope, Verdict, WeightReport
 from ttcompress.report.planned import PlannedWeightReport, PlanReport
 
+EXPECTED_SIZES = (
+    "sizes are expected under a tolerance: decompose measures the rounding, "
+    "and takes more ranks or bits where it is above"
+)
 NOT_MEASURED = "accuracy not measured: add --task"
 
 
@@ -82,12 +86,14 @@ def plan_remarks(report: PlanReport) -> tuple[str, ...]:
     tensors = report.totals["model"].bytes_after
     basis = "the weights' spectra" if report.from_spectra else "shapes alone, no weight was read"
     most = max((len(weight.tried) for weight in report.weights), default=0)
+    tolerance = report.recipe["effective"].get("budget", {}).get("tolerance")
     tried = (f"modes: the best of up to {most} tried for each weight, listed by --json",)
     return (
         *_asked_and_achieved(report),
         f"file: {tensors:,} bytes of tensors, and a header",
         *(tried if most > 1 else ()),
         *_kept_and_noted(report),
+        *((EXPECTED_SIZES,) if tolerance else ()),
         f"planned from {basis}; nothing was written",
     )
 
