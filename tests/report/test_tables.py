@@ -16,6 +16,7 @@ from ttcompress.report.tables import (
     Column,
     Table,
     comparison_table,
+    limit_text,
     plan_remarks,
     report_remarks,
     totals_table,
@@ -151,6 +152,19 @@ def test_remarks_leave_nothing_out() -> None:
         "limit max_size 4,000: 4,800, BROKEN",
         NOT_MEASURED,
     )
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "line"),
+    [
+        (278_812.0, 300_000, "limit baseline_size 278,812: 300,000, BROKEN"),
+        (1_500.5, 1_600, "limit baseline_size 1,500: 1,600, BROKEN"),
+        (0.01, 0.0123456, "limit baseline_size 0.01: 0.01235, BROKEN"),
+    ],
+)
+def test_a_limit_is_written_in_one_notation(limit: float, value: float, line: str) -> None:
+    verdict = {"name": "baseline_size", "limit": limit, "value": value, "ok": False}
+    assert limit_text(verdict) == line
 
 
 @pytest.mark.parametrize(

@@ -128,8 +128,9 @@ def limit_text(limit: Verdict) -> str:
     return f"limit {limit['name']} {_figure(limit['limit'])}: {_figure(limit['value'])}, {verdict}"
 
 
-def _figure(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else f"{value:,}"
+def _figure(value: float) -> str:
+    """Four digits, unless that would take an exponent: sizes are whole numbers with commas."""
+    return f"{value:.4g}" if isinstance(value, float) and abs(value) < 1000 else f"{value:,.0f}"
 
 
 def _kept(entries: Sequence[KeptReport]) -> Iterator[str]:
