@@ -177,6 +177,24 @@ def test_a_plan_under_a_tolerance_says_that_its_sizes_are_expected(budget, said:
     assert (EXPECTED_SIZES in plan_remarks(plan)) is said
 
 
+def test_what_is_kept_is_told_in_time_that_grows_with_it_and_not_with_its_square() -> None:
+    """Counted, not timed: no two entries are compared."""
+    compared = 0
+
+    class Watched(KeptReport):
+        def __eq__(self, other: object) -> bool:
+            nonlocal compared
+            compared += 1
+            return super().__eq__(other)
+
+        __hash__ = None
+
+    kept = tuple(Watched(f"bias_{k}", 1, 4, "not a weight") for k in range(50))
+    remarks = report_remarks(replace(REPORT, kept=kept), 4800)
+    assert "kept beside the weights: 50 tensors, 200 bytes" in remarks
+    assert compared == 0
+
+
 def test_metrics_take_the_place_of_not_measured() -> None:
     metrics = {"perplexity": {"before": 4.5, "after": 5.0, "drop": 0.5, "higher_is_better": False}}
     remarks = report_remarks(replace(REPORT, metrics=metrics), 4800)

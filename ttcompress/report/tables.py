@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ttcompress.recipe.wording import counted
 from ttcompress.report.asked import answers, error_of, times_fewer
+from ttcompress.report.build import NO_WEIGHT
 from ttcompress.report.model import Change, KeptReport, Report, Scope, Verdict, WeightReport
 from ttcompress.report.planned import PlannedWeightReport, PlanReport
 
@@ -135,9 +136,9 @@ def _figure(value: float) -> str:
 
 def _kept(entries: Sequence[KeptReport]) -> Iterator[str]:
     """Weights kept by name, with the reason; biases and buffers in one line."""
-    plain = [entry for entry in entries if entry.why == "not a weight"]
+    plain = [entry for entry in entries if entry.why == NO_WEIGHT]
     for entry in entries:
-        if entry not in plain:
+        if entry.why != NO_WEIGHT:
             yield f"{entry.name} is kept ({entry.bytes:,} bytes): {entry.why}"
     if plain:
         total = sum(entry.bytes for entry in plain)
