@@ -252,7 +252,9 @@ def plan(
 ) -> tuple[Checkpoint, Plan]:
     """What `compress` would do, with exact sizes; nothing is decomposed.
 
-    Under a `size` budget the weights are decomposed once, to measure the file's header.
+    Under a `size` budget the weights are decomposed once, to measure the file's header. Under a
+    `tolerance` sizes are expected: where rounding is then measured above it, `compress` plans
+    again, as much lower.
     """
     chosen = as_recipe(recipe)
     if chosen.budget.drop is not None:

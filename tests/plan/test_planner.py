@@ -264,6 +264,12 @@ def test_multiply_adds_of_weights_that_are_looked_up_cannot_be_reduced() -> None
         make_plan(recipe, (embedding,), (), spectra_of(recipe, (embedding,)))
 
 
+def test_a_weight_that_would_stay_as_large_says_so() -> None:
+    rules = [{"weights": "all", "row_modes": [8], "column_modes": [8], "ranks": 4}]
+    plan = plan_of({"params": 64}, shapes=((8, 8),), store="float32", rules=rules, default="keep")
+    assert plan.weights[0].why == "would stay at 256 bytes"
+
+
 def test_an_mpo_of_one_core_is_looked_up_whole() -> None:
     embedding = Weight("e.weight", ("e.weight",), "embedding", (98, 64), "float32")
     rule = {"weights": "embedding", "format": "mpo", "row_modes": [98], "column_modes": [64]}

@@ -83,6 +83,11 @@ def test_what_is_no_drop(written: object) -> None:
         parse_drop(written)
 
 
+def test_a_negative_drop_says_what_to_write() -> None:
+    with pytest.raises(RecipeError, match=r"got -0\.1\.\n.*write 0\.1\."):
+        parse_drop(-0.1)
+
+
 @given(st.floats(0, 1e9) | st.decimals(0, 1000, places=6).map(lambda d: float(d) / 100))
 def test_a_drop_reads_as_it_is_written(amount: float) -> None:
     for relative in (False, True):

@@ -9,11 +9,15 @@ import pytest
 from ttcompress.report.asked import answers, times_fewer
 from ttcompress.report.markdown import report_markdown, table_markdown
 from ttcompress.report.model import KeptReport, Report, Scope, WeightReport
+from ttcompress.report.planned import PlanReport
 from ttcompress.report.tables import (
+    EXPECTED_SIZES,
     NOT_MEASURED,
     Column,
     Table,
     comparison_table,
+    limit_text,
+    plan_remarks,
     report_remarks,
     totals_table,
     weights_table,
@@ -103,9 +107,28 @@ def test_every_budget_is_answered(budget, asked, achieved) -> None:
 
 def test_a_tolerance_is_answered_by_the_worst_weight_and_a_rank_by_the_largest() -> None:
     other = replace(WEIGHT, name="other", relative_error=0.01, ranks=(2, 3))
-    dense = replace(WEIGHT, name="dense", relative_error=0.5, ranks=(), format="dense")
+    dense = replace(WEIGHT, name="dense", relative_error=0.15, ranks=(), format="dense")
     report = replace(with_budget(tolerance=0.2, rank=6), weights=(other, WEIGHT, dense))
-    assert [answer.achieved for answer in answers(report)] == ["0.1235", "5"]
+    assert [answer.achieved for answer in answers(report)] == ["0.15", "5"]
+    [answer] = answers(replace(with_budget(tolerance=0.2), weights=(dense,)))
+    assert answer.achieved == "0.15"
+
+
+@pytest.mark.parametrize(
+    ("rule", "achieved"),
+    [
+        ({"format": "dense", "store": "int4"}, "0.1235"),
+        ({"format": "dense"}, "0.5"),
+        ({"store": "int4"}, "0.5"),
+        ({"row_modes": [4], "column_modes": [8], "ranks": [2]}, "0.1235"),
+        ({"ranks": 2}, "0.5"),
+    ],
+)
+def test_a_tolerance_is_not_answered_by_what_a_rule_fixes(rule, achieved) -> None:
+    ruled = replace(WEIGHT, name="ruled", names=("a", "ruled"), relative_error=0.5)
+    effective = {"budget": {"tolerance": 0.2}, "store": "auto", "rules": [{"weights": "a"} | rule]}
+    report = replace(REPORT, recipe={"text": "", "effective": effective}, weights=(WEIGHT, ruled))
+    assert [answer.achieved for answer in answers(report)] == [achieved]
 
 
 def test_budgets_that_stand_together_are_answered_one_by_one() -> None:
@@ -129,6 +152,47 @@ def test_remarks_leave_nothing_out() -> None:
         "limit max_size 4,000: 4,800, BROKEN",
         NOT_MEASURED,
     )
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "line"),
+    [
+        (278_812.0, 300_000, "limit baseline_size 278,812: 300,000, BROKEN"),
+        (1_500.5, 1_600, "limit baseline_size 1,500: 1,600, BROKEN"),
+        (0.01, 0.0123456, "limit baseline_size 0.01: 0.01235, BROKEN"),
+    ],
+)
+def test_a_limit_is_written_in_one_notation(limit: float, value: float, line: str) -> None:
+    verdict = {"name": "baseline_size", "limit": limit, "value": value, "ok": False}
+    assert limit_text(verdict) == line
+
+
+@pytest.mark.parametrize(
+    ("budget", "said"),
+    [({"tolerance": 0.1}, True), ({"tolerance": 0}, False), ({"rank": 2}, False)],
+)
+def test_a_plan_under_a_tolerance_says_that_its_sizes_are_expected(budget, said: bool) -> None:
+    asked = {"text": "", "effective": {"budget": budget}}
+    plan = PlanReport("0.1.0", REPORT.source, asked, True, REPORT.totals, (), (), ())
+    assert (EXPECTED_SIZES in plan_remarks(plan)) is said
+
+
+def test_what_is_kept_is_told_in_time_that_grows_with_it_and_not_with_its_square() -> None:
+    """Counted, not timed: no two entries are compared."""
+    compared = 0
+
+    class Watched(KeptReport):
+        def __eq__(self, other: object) -> bool:
+            nonlocal compared
+            compared += 1
+            return super().__eq__(other)
+
+        __hash__ = None
+
+    kept = tuple(Watched(f"bias_{k}", 1, 4, "not a weight") for k in range(50))
+    remarks = report_remarks(replace(REPORT, kept=kept), 4800)
+    assert "kept beside the weights: 50 tensors, 200 bytes" in remarks
+    assert compared == 0
 
 
 def test_metrics_take_the_place_of_not_measured() -> None:

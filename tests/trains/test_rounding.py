@@ -97,8 +97,20 @@ def test_groups_far_apart_in_size_keep_their_own_scale(store: Store) -> None:
 
 @every_integer
 def test_values_that_no_factor_can_hold_are_refused(store: Store) -> None:
-    with pytest.raises(DecompositionError, match=f"{store.name} cannot hold the value"):
+    said = rf"{store.name} cannot hold the value 1e\+300\. Keep this weight"
+    with pytest.raises(DecompositionError, match=said):
         round_to(torch.full((64,), 1e300, dtype=torch.float64), store)
+
+
+def test_a_store_that_is_proposed_instead_holds_the_value() -> None:
+    for store, proposed, value in (("int4", "float32", 1e-45), ("float16", "bfloat16", 1e38)):
+        values = torch.tensor([value, 0.0], dtype=torch.float64)
+        with pytest.raises(DecompositionError, match=rf"\. Use {proposed}"):
+            round_to(values, STORES[store])
+        assert bool(round_to(values, STORES[proposed]).values().any())
+    for name in ("float16", "bfloat16", "float32"):
+        with pytest.raises(DecompositionError, match=rf"{name} cannot .*\. Keep this weight"):
+            round_to(torch.tensor([1e39], dtype=torch.float64), STORES[name])
 
 
 @every_integer

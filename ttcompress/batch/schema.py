@@ -31,6 +31,7 @@ def _version(value: object) -> int:
     if version != VERSION:
         raise RecipeError(
             f"the manifest is of version {version}, and this program reads version {VERSION}."
+            f"\nUpdate ttcompress, or write version: {VERSION}."
         )
     return version
 

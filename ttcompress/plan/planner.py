@@ -190,7 +190,10 @@ def _grew(planned: PlannedWeight, budget: Budget) -> bool:
 
 
 def _kept_because_grown(planned: PlannedWeight) -> PlannedWeight:
-    why = f"would grow from {planned.weight.bytes:,} to {planned.bytes:,} bytes"
+    before, after = planned.weight.bytes, planned.bytes
+    why = f"would grow from {before:,} to {after:,} bytes"
+    if after == before:
+        why = f"would stay at {before:,} bytes"
     return PlannedWeight(planned.weight, "keep", why=why)
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from fnmatch import fnmatchcase
+from typing import Protocol
 
 from ttcompress.errors import RecipeError
 from ttcompress.recipe.units import parse_text
-from ttcompress.weights import ROLES, Weight
+from ttcompress.weights import ROLES
 
 ALL = "all"
 SELECTOR_ROLES: tuple[str, ...] = (*ROLES, ALL)
@@ -33,9 +34,24 @@ def names_a_role(selector: str) -> bool:
     return selector in SELECTOR_ROLES
 
 
-def selects(selector: str, weight: Weight) -> bool:
+class Selectable(Protocol):
+    """Whatever has a role and names: a weight, or what a report tells of one."""
+
+    @property
+    def role(self) -> str:
+        """One of `ROLES`."""
+        ...
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All names of a tied weight."""
+        ...
+
+
+def selects(selector: str, weight: Selectable) -> bool:
     """Whether a selector matches a weight, by its role or by any of its names.
 
+    >>> from ttcompress.weights import Weight
     >>> tied = Weight("encoder.w", ("encoder.w", "decoder.w"), "embedding", (9, 4), "float32")
     >>> [selects(s, tied) for s in ("embedding", "all", "dec*", "re:.*w", "w")]
     [True, True, True, True, False]

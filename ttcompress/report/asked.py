@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ttcompress.report.model import Report, WeightReport
+from ttcompress.recipe.selectors import selects
+from ttcompress.report.model import Json, Report, WeightReport
 from ttcompress.report.planned import PlannedWeightReport, PlanReport
+from ttcompress.stores import AUTO
 
 
 @dataclass(frozen=True)
@@ -20,11 +22,12 @@ class Answer:
 
 def answers(report: Report | PlanReport, file_bytes: int | None = None) -> tuple[Answer, ...]:
     """Asked and achieved for every key of the budget; `size` only where the file is there."""
-    budget: Mapping[str, float | str] = report.recipe["effective"].get("budget", {})
+    effective = report.recipe["effective"]
+    budget: Mapping[str, float | str] = effective.get("budget", {})
     totals = report.totals["weights"]
-    trains = [weight for weight in report.weights if weight.ranks]
-    errors = [error for weight in trains if (error := error_of(weight)) is not None]
-    ranks = [rank for weight in trains for rank in weight.ranks]
+    chosen = [weight for weight in report.weights if _is_chosen(weight, effective)]
+    errors = [error for weight in chosen if (error := error_of(weight)) is not None]
+    ranks = [rank for weight in report.weights for rank in weight.ranks]
     fewer = times_fewer(totals.multiply_adds_before, totals.multiply_adds_after)
     achieved = {
         "factor": f"{totals.compression_factor:.2f}",
@@ -40,6 +43,16 @@ def answers(report: Report | PlanReport, file_bytes: int | None = None) -> tuple
         for name, value in budget.items()
         if achieved.get(name)
     )
+
+
+def _is_chosen(weight: WeightReport | PlannedWeightReport, effective: Json) -> bool:
+    """Whether the budget chose a weight's ranks or its store: its rule fixed neither."""
+    rules = effective.get("rules", ())
+    rule: Json = next((rule for rule in rules if selects(rule["weights"], weight)), {})
+    if isinstance(rule.get("ranks"), Sequence):
+        return False
+    dense = rule.get("format") == "dense"
+    return not dense or (rule.get("store") or effective.get("store", AUTO)) == AUTO
 
 
 def _dropped(report: Report | PlanReport) -> str:

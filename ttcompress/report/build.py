@@ -17,6 +17,9 @@ from ttcompress.report.model import (
     WeightReport,
 )
 
+NO_WEIGHT = "not a weight"
+"""Why a tensor is kept that is none; it is told of together with its like."""
+
 
 def build_report(
     source: Source,
@@ -53,7 +56,7 @@ def kept(plan: Plan) -> tuple[KeptReport, ...]:
         if p.format == "keep"
     )
     others = tuple(
-        KeptReport(other.name, other.params, other.bytes, "not a weight") for other in plan.others
+        KeptReport(other.name, other.params, other.bytes, NO_WEIGHT) for other in plan.others
     )
     return weights + others
 

@@ -25,7 +25,10 @@ class PlannedWeightReport(WeightFacts):
 
 @dataclass(frozen=True)
 class PlanReport:
-    """Everything the user is told about a plan; the sizes are those that the report will have."""
+    """Everything the user is told about a plan; the sizes are those that the report will have.
+
+    Not so under a tolerance above 0: measured rounding can ask for more ranks or bits.
+    """
 
     ttcompress: str
     source: Source

@@ -7,9 +7,14 @@ from dataclasses import dataclass
 
 from ttcompress.recipe.wording import counted
 from ttcompress.report.asked import answers, error_of, times_fewer
+from ttcompress.report.build import NO_WEIGHT
 from ttcompress.report.model import Change, KeptReport, Report, Scope, Verdict, WeightReport
 from ttcompress.report.planned import PlannedWeightReport, PlanReport
 
+EXPECTED_SIZES = (
+    "sizes are expected under a tolerance: decompose measures the rounding, "
+    "and takes more ranks or bits where it is above"
+)
 NOT_MEASURED = "accuracy not measured: add --task"
 
 
@@ -82,12 +87,14 @@ def plan_remarks(report: PlanReport) -> tuple[str, ...]:
     tensors = report.totals["model"].bytes_after
     basis = "the weights' spectra" if report.from_spectra else "shapes alone, no weight was read"
     most = max((len(weight.tried) for weight in report.weights), default=0)
+    tolerance = report.recipe["effective"].get("budget", {}).get("tolerance")
     tried = (f"modes: the best of up to {most} tried for each weight, listed by --json",)
     return (
         *_asked_and_achieved(report),
         f"file: {tensors:,} bytes of tensors, and a header",
         *(tried if most > 1 else ()),
         *_kept_and_noted(report),
+        *((EXPECTED_SIZES,) if tolerance else ()),
         f"planned from {basis}; nothing was written",
     )
 
@@ -122,15 +129,16 @@ def limit_text(limit: Verdict) -> str:
     return f"limit {limit['name']} {_figure(limit['limit'])}: {_figure(limit['value'])}, {verdict}"
 
 
-def _figure(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else f"{value:,}"
+def _figure(value: float) -> str:
+    """Four digits, unless that would take an exponent: sizes are whole numbers with commas."""
+    return f"{value:.4g}" if isinstance(value, float) and abs(value) < 1000 else f"{value:,.0f}"
 
 
 def _kept(entries: Sequence[KeptReport]) -> Iterator[str]:
     """Weights kept by name, with the reason; biases and buffers in one line."""
-    plain = [entry for entry in entries if entry.why == "not a weight"]
+    plain = [entry for entry in entries if entry.why == NO_WEIGHT]
     for entry in entries:
-        if entry not in plain:
+        if entry.why != NO_WEIGHT:
             yield f"{entry.name} is kept ({entry.bytes:,} bytes): {entry.why}"
     if plain:
         total = sum(entry.bytes for entry in plain)

@@ -105,9 +105,7 @@ def round_to(values: Tensor, store: Store, scales: Scales | None = None) -> Roun
         return Rounded(store, shape, _round_to_levels(values, store, *fitted))
     kept = values.detach().to(getattr(torch, store.name)).contiguous()
     if not bool(kept.isfinite().all()):
-        largest = float(values.abs().max())
-        cure = "Use bfloat16, float32 or an integer store"
-        raise DecompositionError(f"{store.name} cannot hold the value {largest:.3g}. {cure}.")
+        raise _outside(store, float(values.abs().max()))
     return Rounded(store, shape, {"": kept})
 
 
@@ -126,9 +124,7 @@ def fit_scales(values: Tensor, store: Store) -> Scales:
     steps = torch.cat([_best_steps(chunk, store.bits) for chunk in chunks])
     factor = steps.max() if steps.numel() else torch.tensor(0.0)
     if not (bool(factor.isfinite()) and (float(factor) > 0 or not bool(flat.any()))):
-        raise DecompositionError(
-            f"{store.name} cannot hold the value {float(flat.abs().max()):.3g}"
-        )
+        raise _outside(store, float(values.abs().max()))
     return (steps / factor if factor > 0 else steps).half(), factor
 
 
@@ -211,6 +207,14 @@ def _parts(store: Store, shape: tuple[int, ...]) -> dict[str, tuple[tuple[int, .
 def _widest(bits: int) -> float:
     """The outermost level: codes count from minus this, in whole steps."""
     return ((1 << bits) - 1) / 2
+
+
+def _outside(store: Store, largest: float) -> DecompositionError:
+    """The refusal of a tensor by its largest magnitude: beyond float32 no store holds it."""
+    cure = "Keep this weight by a rule: format: keep"
+    if largest <= torch.finfo(torch.float32).max:
+        cure = "Use float32" if store.is_integer else "Use bfloat16, float32 or an integer store"
+    return DecompositionError(f"{store.name} cannot hold the value {largest:.3g}. {cure}.")
 
 
 def _group(store: Store) -> int:
