@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from ttcompress.artifact import CompressedModel, load
 from ttcompress.canonical import file_size, write_safetensors
@@ -100,6 +100,19 @@ def test_another_process_writes_the_same_bytes(nested: Path, saved: Path, tmp_pa
     arguments = [sys.executable, "-c", script, str(nested), json.dumps(RECIPE), str(again)]
     subprocess.run(arguments, check=True, env={"PYTHONHASHSEED": "7", "OMP_NUM_THREADS": "1"})
     assert again.read_bytes() == saved.read_bytes()
+
+
+def test_an_infinite_error_is_null_in_json_and_infinite_again(tmp_path: Path) -> None:
+    tensors = nn.LSTM(8, 16).state_dict()
+    tensors["weight_hh_l0"][:16] = 0.0
+    torch.save(tensors, tmp_path / "m.pt")
+    model = compress(tmp_path / "m.pt", {"version": 1, "budget": {"factor": 8}})
+    gates = {w.name: w.gate_errors for w in model.report.weights}["weight_hh_l0"]
+    assert gates[0] == float("inf") and max(gates[1:]) < 10
+    model.save(tmp_path / "small.safetensors")
+    text = header_of((tmp_path / "small.safetensors").read_bytes())
+    assert b"Infinity" not in text and b"null" in text
+    assert load(tmp_path / "small.safetensors").report == model.report
 
 
 def test_other_programs_see_cores_and_kept_tensors(saved: Path) -> None:

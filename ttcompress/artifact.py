@@ -29,7 +29,7 @@ from ttcompress.files import check_input, written_whole
 from ttcompress.memory import within_memory
 from ttcompress.plain_json import check_integers, read_json
 from ttcompress.plan.layout import Layout
-from ttcompress.report.model import Json, Report
+from ttcompress.report.model import Json, Report, with_infinities
 from ttcompress.stores import STORES
 from ttcompress.trains.rounding import Rounded
 from ttcompress.trains.train import Train
@@ -182,7 +182,8 @@ def load(path: str | Path) -> CompressedModel:
         )
     try:
         check_integers({key: part for key, part in document.items() if key != "carried"})
-        return _model(_DOCUMENT.validate_python(document), tensors)
+        read = document | {"report": with_infinities(document.get("report"))}
+        return _model(_DOCUMENT.validate_python(read), tensors)
     except (KeyError, ValueError) as error:
         raise ArtifactError(
             f"{path}: the metadata and the tensors do not fit each other ({_fact(error)}). "

@@ -1,4 +1,4 @@
-"""JSON that others wrote enters; plain values leave, within bounds of memory and depth.
+"""JSON that others wrote enters, plain values leave, within bounds of memory and depth; and back.
 
 Python's own reader takes more than JSON's writers mean: a repeated key silently wins, half of a
 surrogate pair becomes a character that nothing can write again. And it takes any amount.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from math import isfinite
 from typing import Any
 
 MAX_VALUES = 10_000_000
@@ -37,6 +38,19 @@ def read_json(text: bytes) -> Any:
     if _ESCAPED_SURROGATE.search(text):
         json.dumps(value, ensure_ascii=False).encode()  # cannot encode half a pair
     return value
+
+
+def finite(value: Any) -> Any:
+    """Plain values with None for every float that JSON has no word for: infinity and NaN.
+
+    >>> finite({"a": [1.5, float("inf")]})
+    {'a': [1.5, None]}
+    """
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 def check_integers(value: Any) -> None:

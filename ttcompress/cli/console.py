@@ -30,6 +30,7 @@ from rich.table import Table as RichTable
 from ttcompress.cli.options import Talk
 from ttcompress.errors import TTCompressError
 from ttcompress.launch import is_first
+from ttcompress.plain_json import finite
 from ttcompress.progress import Progress, silent
 from ttcompress.report.comparison import HALF, WHOLE
 from ttcompress.report.inspection import LEVELS
@@ -55,8 +56,9 @@ _STAGES = {
 
 
 def document(content: Any) -> None:
-    """One JSON document on stdout."""
-    written = json.dumps(content, indent=2, ensure_ascii=False)
+    """One JSON document on stdout; infinities are null, for JSON has no word for them."""
+    content = finite(content)
+    written = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
     try:
         written.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:  # a file's name need not be text

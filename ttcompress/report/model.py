@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from typing_extensions import TypedDict
+
+from ttcompress.plain_json import finite
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -162,8 +165,8 @@ class Report:
     calibration: Json | None = None
 
     def as_json(self) -> Json:
-        """Plain dicts and lists, in the order of the fields."""
-        document: Json = _plain(self)
+        """Plain dicts and lists, in the order of the fields; an infinite error is None."""
+        document: Json = finite(_plain(self))
         return document
 
     @classmethod
@@ -173,7 +176,7 @@ class Report:
         Raises:
             ValueError: the document is not a report (callers name the file).
         """
-        return _adapter().validate_python(document)
+        return _adapter().validate_python(with_infinities(document))
 
 
 @cache
@@ -181,6 +184,34 @@ def _adapter() -> TypeAdapter[Report]:
     from pydantic import TypeAdapter  # heavy, and needed only where a file is read
 
     return TypeAdapter(Report)
+
+
+def with_infinities(document: Any) -> Any:
+    """A report's JSON with infinity where an error or a drift is None.
+
+    Whatever else is odd in it is left as it is, to be refused.
+    """
+    if not isinstance(document, dict):
+        return document
+    read = dict(document)
+    if isinstance(weights := document.get("weights"), list):
+        read["weights"] = [_errors_read(one) if isinstance(one, dict) else one for one in weights]
+    if isinstance(drift := document.get("drift"), dict):
+        read["drift"] = {
+            name: {step: inf if v is None else v for step, v in found.items()}
+            if isinstance(found, dict)
+            else found
+            for name, found in drift.items()
+        }
+    return read
+
+
+def _errors_read(weight: Json) -> Json:
+    whole, gates = weight.get("relative_error", 0.0), weight.get("gate_errors", [])
+    read = weight | {"relative_error": inf if whole is None else whole}
+    if isinstance(gates, list):
+        read["gate_errors"] = [inf if gate is None else gate for gate in gates]
+    return read
 
 
 def _plain(value: Any) -> Any:
