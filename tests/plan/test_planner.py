@@ -264,6 +264,18 @@ def test_multiply_adds_of_weights_that_are_looked_up_cannot_be_reduced() -> None
         make_plan(recipe, (embedding,), (), spectra_of(recipe, (embedding,)))
 
 
+@pytest.mark.parametrize("train_format", ["mps", "mpo"])
+def test_no_more_is_expected_to_be_lost_than_there_is(train_format: str) -> None:
+    """At rank 1 and a flat spectrum the cuts of a long train discard more than all of it."""
+    modes = {"row_modes": [4, 4, 4], "column_modes": [2, 2, 4], "format": train_format}
+    rules = [{"weights": "all", "ranks": 1} | modes]
+    [planned] = plan_of(
+        {"rank": 1}, shapes=((64, 16),), store="float32", fall=0.0, rules=rules, default="keep"
+    ).weights
+    assert set(planned.ranks) == {1}
+    assert planned.expected_error is not None and 0.9 < planned.expected_error <= 1
+
+
 def test_a_weight_that_would_stay_as_large_says_so() -> None:
     rules = [{"weights": "all", "row_modes": [8], "column_modes": [8], "ranks": 4}]
     plan = plan_of({"params": 64}, shapes=((8, 8),), store="float32", rules=rules, default="keep")
