@@ -16,8 +16,8 @@ class PlannedWeight:
 
     `layout` and `ranks` are set for mps and mpo, `store` for these and dense. `in_budget` tells
     the weights that share the budget from those a rule keeps dense at a given store.
-    `expected_error` is the relative Frobenius error that spectra and rounding noise let expect;
-    None without spectra.
+    `expected_error` is the relative Frobenius error that spectra and rounding noise let expect, a
+    bound for three and more cores; None without spectra.
     `why` says why a weight is kept. `tried` are the layouts that were compared;
     `explicit` says that the recipe fixed the ranks.
     """

@@ -70,14 +70,24 @@ class Option:
         return self.noise_weight * self.store.noise * self.rounding_share * cores
 
     def error(self, ranks: Sequence[int]) -> float:
-        """Expected squared error: discarded energy, and rounding noise on what is left.
+        """Squared error as choices count it: discarded energy, and rounding noise on what is left.
 
-        Without spectra (fixed ranks in a fixed store need none) there is nothing to expect: 0.
+        A bound for three and more cores: what each cut discards of the matrix is added up, and may
+        be more than there is. Uncapped, so that every rank more still counts there. Without spectra
+        (fixed ranks in a fixed store need none) nothing is known to be discarded.
         """
-        if not self.spectra:
-            return self.noise * self.energy
-        tails = sum(s.tail(rank) for s, rank in zip(self.spectra, ranks, strict=True))
+        tails = self._tails(ranks)
         return tails + self.noise * max(0.0, self.energy - tails)
+
+    def expected_error(self, ranks: Sequence[int]) -> float:
+        """Squared error to be told of: the same bound, but never more discarded than there is."""
+        tails = min(self.energy, self._tails(ranks))
+        return tails + self.noise * (self.energy - tails)
+
+    def _tails(self, ranks: Sequence[int]) -> float:
+        if not self.spectra:
+            return 0.0
+        return sum(s.tail(rank) for s, rank in zip(self.spectra, ranks, strict=True))
 
     def cost(self, ranks: Sequence[int]) -> Cost:
         """Exact bytes, values and multiply-adds at these ranks."""

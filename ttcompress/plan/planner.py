@@ -175,8 +175,8 @@ def _expected_error(option: Option, choice: Choice) -> float:
 
 
 def _expected(choice: Choice) -> float:
-    """Expected squared error as it will be measured, rounding for what it is."""
-    return max(0.0, replace(choice.option, noise_weight=1.0).error(choice.ranks))
+    """Expected squared error as it will be measured at most, rounding for what it is."""
+    return max(0.0, replace(choice.option, noise_weight=1.0).expected_error(choice.ranks))
 
 
 def _grew(planned: PlannedWeight, budget: Budget) -> bool:

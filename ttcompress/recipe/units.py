@@ -192,8 +192,8 @@ def parse_drop(value: object) -> Drop:
     number = parse_number(value)
     if number < 0:
         raise RecipeError(
-            f"a drop says how much worse the metric may be, so it is 0 or more; got"
-            f" {described(value)}.\nWhichever direction is better: write {-number:g}."
+            f"a drop is 0 or more, got {described(value)}."
+            f"\nIt says how much worse, whichever direction is better: write {-number:g}."
         )
     return Drop(number, relative=False)
 
