@@ -117,11 +117,11 @@ def test_a_drawn_spectrum_shows_both_sides_of_the_cut() -> None:
 
 def test_gates_of_zeros() -> None:
     matrix = torch.cat([torch.zeros(16, 24), normal(48, 24)])
-    _, gates = relative_errors(matrix, matrix.double(), weight(matrix))
+    _, gates = relative_errors(matrix, [matrix.double()], weight(matrix))
     assert gates == (0.0, 0.0, 0.0, 0.0)
-    _, gates = relative_errors(matrix, matrix.double() + 1, weight(matrix))
+    _, gates = relative_errors(matrix, [matrix.double() + 1], weight(matrix))
     assert gates[0] == float("inf") and gates[1] < 10
-    whole, gates = relative_errors(matrix, matrix.double(), weight(matrix, gates=1))
+    whole, gates = relative_errors(matrix, [matrix.double()], weight(matrix, gates=1))
     assert (whole, gates) == (0.0, ())
 
 

@@ -5,7 +5,7 @@ Nothing is decided here. Weights are read, decomposed and rounded one at a time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import sqrt
 from typing import Protocol
@@ -32,6 +32,9 @@ Weightings = Mapping[str, Weighting]
 """What errors cost, by the names of the weights whose inputs are known."""
 
 NO_WEIGHTINGS: Weightings = {}
+
+_ROWS = 256
+"""Of a matrix that are made at a time: no whole copy in float64 is needed to measure an error."""
 
 
 class TensorSource(Protocol):
@@ -68,11 +71,22 @@ class StoredWeight:
                 f"{self.weight.name}: rebuilding it takes {needed:,} bytes, and this machine has "
                 f"{there:,}. The file is damaged, or meant for a larger machine."
             )
-        wanted = dtype or getattr(torch, self.weight.dtype)
+        matrix = torch.empty(self.weight.shape, dtype=dtype or getattr(torch, self.weight.dtype))
+        for place, block in zip(torch.split(matrix, _ROWS), self.blocks(), strict=True):
+            place.copy_(block)
+        return matrix
+
+    def blocks(self) -> Iterator[Tensor]:  # (some rows, columns) in float64
+        """The matrix from its top to its bottom, a few rows at a time."""
         if self.layout is None:
-            return self.parts[0].values().to(wanted)
-        cores = tuple(part.values().double() for part in self.parts)
-        return Train(self.layout, cores).to_dense().to(wanted)
+            yield from (block.double() for block in torch.split(self.parts[0].values(), _ROWS))
+            return
+        train = Train(self.layout, tuple(part.values().double() for part in self.parts))
+        if self.layout.format == "mps":
+            left, right = train.factors()
+            yield from (block @ right for block in torch.split(left, _ROWS))
+        else:
+            yield from torch.split(train.to_dense(), _ROWS)
 
 
 def measure_spectra(
@@ -133,7 +147,7 @@ def _decomposed(
         stored, spectra = _stored(matrix, planned, weighting)
     except DecompositionError as error:
         raise error.at(planned.weight.name) from error
-    lost, gate_errors = relative_errors(matrix, stored.dense(torch.float64), planned.weight)
+    lost, gate_errors = relative_errors(matrix, stored.blocks(), planned.weight)
     cuts = zip(spectra, planned.ranks, strict=True)
     spectrum = tuple(_drawn(spectrum, rank) for spectrum, rank in cuts)
     return stored, Measured(lost, gate_errors, spectrum)
@@ -157,28 +171,22 @@ def finite_matrix(source: TensorSource, weight: Weight) -> Tensor:
 
 def relative_errors(
     matrix: Tensor,  # (rows, columns), the source
-    stored: Tensor,  # (rows, columns), float64, what is kept of it
+    stored: Iterable[Tensor],  # what is kept of it, in blocks of rows from the top, float64
     weight: Weight,
 ) -> tuple[float, tuple[float, ...]]:
     """Relative Frobenius error of the whole and of each gate (none unless there are gates).
 
     An all-zero block has error 0 when it is kept as zeros, and infinity otherwise.
     """
-    blocks = list(zip(matrix.chunk(weight.gates), stored.chunk(weight.gates), strict=True))
-    squares = [_squares(before, after) for before, after in blocks]
+    start, rows = 0, []
+    for block in stored:
+        wide = matrix[start : start + len(block)].double()
+        rows.append(torch.stack([(wide - block).square().sum(1), wide.square().sum(1)]))
+        start += len(block)
+    squares = [gate.sum(1).tolist() for gate in torch.cat(rows, 1).chunk(weight.gates, 1)]
     whole = _ratio(sum(lost for lost, _ in squares), sum(norm for _, norm in squares))
     gates = tuple(_ratio(lost, norm) for lost, norm in squares) if weight.gates > 1 else ()
     return whole, gates
-
-
-def _squares(before: Tensor, after: Tensor) -> tuple[float, float]:
-    """Squared norms of the difference and of the source, a few rows at a time."""
-    lost = norm = 0.0
-    for x, y in zip(torch.split(before, 256), torch.split(after, 256), strict=True):
-        wide = x.double()
-        lost += float((wide - y).square().sum())
-        norm += float(wide.square().sum())
-    return lost, norm
 
 
 def _ratio(lost: float, norm: float) -> float:

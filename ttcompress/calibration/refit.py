@@ -200,8 +200,8 @@ def _reported(compressed: CompressedModel, fitting: _Fitting) -> CompressedModel
     for entry in compressed.report.weights:
         if entry.name in fitting.changed:
             stored = fitting.stored[entry.name]
-            matrix, kept = fitting.dense[entry.name], stored.dense(torch.float64)
-            error, gates = relative_errors(matrix, kept, stored.weight)
+            matrix = fitting.dense[entry.name]
+            error, gates = relative_errors(matrix, stored.blocks(), stored.weight)
             entry = replace(entry, relative_error=error, gate_errors=gates)
         entries.append(entry)
     tensors = {

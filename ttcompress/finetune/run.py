@@ -158,5 +158,5 @@ def _reported(
 
 def _measured_anew(entry: WeightReport, stored: StoredWeight, original: Checkpoint) -> WeightReport:
     matrix = original.tensor(stored.weight.name)
-    error, gates = relative_errors(matrix, stored.dense(torch.float64), stored.weight)
+    error, gates = relative_errors(matrix, stored.blocks(), stored.weight)
     return replace(entry, relative_error=error, gate_errors=gates)
