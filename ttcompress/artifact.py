@@ -242,6 +242,12 @@ def _document_and_tensors(path: Path) -> tuple[Any, dict[str, Tensor]]:
 def _model(document: _Document, tensors: dict[str, Tensor]) -> CompressedModel:
     if missing := {"weights", "model"} - document.report.totals.keys():
         raise ValueError(f"report.totals: no {', '.join(sorted(missing))}")
+    effective = document.report.recipe["effective"]
+    budget, key = effective.get("budget", {}), effective.get("key")
+    if not isinstance(budget, dict) or not isinstance(key, str | None):
+        raise ValueError("report.recipe: a budget or a key that no recipe has")
+    if not all(isinstance(asked, int | float | str) for asked in budget.values()):
+        raise ValueError("report.recipe: a budget of neither numbers nor text")
     weights = tuple(_stored_weight(entry, tensors) for entry in document.plan)
     used = {
         key + suffix

@@ -144,6 +144,18 @@ DOCUMENTS: dict[str, tuple[Edit, str]] = {
     "negative ranks": (lambda d: d["plan"][0].update(ranks=[-3]), "needs"),
     "no ranks": (lambda d: d["plan"][0].update(ranks=[0]), "needs"),
     "huge bytes": (lambda d: d["report"]["weights"][0].update(bytes_before=10**400), "64 bits"),
+    "a budget of text": (
+        lambda d: d["report"]["recipe"]["effective"].update(budget="x"),
+        "a budget or a key",
+    ),
+    "a budget of lists": (
+        lambda d: d["report"]["recipe"]["effective"].update(budget={"factor": [2]}),
+        "neither numbers nor text",
+    ),
+    "a key of numbers": (
+        lambda d: d["report"]["recipe"]["effective"].update(key=3),
+        "a budget or a key",
+    ),
     "huge source": (lambda d: d["report"]["source"].update(bytes=10**400), "64 bits"),
     "huge modes": (
         lambda d: d["plan"][0]["layout"].update(row_modes=[2**40, 2**40]),
