@@ -31,7 +31,7 @@ BROKEN_LIMIT = 4
 
 @flattened
 def plan(model: Model, chosen: DecomposeOptions, talk: Talk) -> None:
-    """Say what decompose would do: exact sizes, ranks, multiply-adds. Nothing is written.
+    """Say what decompose would do: sizes, ranks, multiply-adds. Nothing is written.
 
     \b
     Example:

@@ -101,12 +101,16 @@ def _split(
     squares, vectors = torch.linalg.eigh(_gram(tall))
     spectrum = _spectrum(squares.clamp(min=0).sqrt().flip(0))
     basis = vectors.flip(1)[:, : _rank(spectrum, cap, allowed)]
-    projected = torch.cat([block.double() @ basis for block in _row_blocks(tall)])
+    projected = torch.empty(len(tall), basis.shape[1], dtype=torch.float64)
+    for place, block in zip(
+        _row_blocks(projected, columns=tall.shape[1]), _row_blocks(tall), strict=True
+    ):
+        torch.matmul(block.double(), basis, out=place)
     if rows < columns:
         return basis, projected.mT, spectrum
-    norms = projected.norm(dim=0)
-    left = projected / torch.where(norms > 0, norms, 1.0)
-    return left, norms[:, None] * basis.mT, spectrum
+    norms = torch.linalg.vector_norm(projected, dim=0)
+    projected /= torch.where(norms > 0, norms, 1.0)
+    return projected, norms[:, None] * basis.mT, spectrum
 
 
 def _rank(spectrum: Spectrum, cap: int, allowed: float | None) -> int:
@@ -127,8 +131,9 @@ def _gram(tall: Tensor) -> Tensor:  # (rows, columns) -> (columns, columns), flo
     return gram
 
 
-def _row_blocks(matrix: Tensor) -> Iterator[Tensor]:
-    return iter(torch.split(matrix, max(1, _BLOCK // max(1, matrix.shape[1]))))
+def _row_blocks(matrix: Tensor, columns: int | None = None) -> Iterator[Tensor]:
+    """Rows of `_BLOCK` values, or as many as of a matrix with so many columns."""
+    return iter(torch.split(matrix, max(1, _BLOCK // max(1, columns or matrix.shape[1]))))
 
 
 def _energy(matrix: Tensor) -> float:
