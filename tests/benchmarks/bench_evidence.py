@@ -1,7 +1,7 @@
 """The paper's claim on both samples: every method at equal bytes, before and after fine-tuning.
 
     python tests/benchmarks/bench_evidence.py charlm -j 2
-    python tests/benchmarks/bench_evidence.py highlighter -j 2
+    python tests/benchmarks/bench_evidence.py highlighter -j 2 --formats mps,mpo,svd,quantised
 
 Sweeps the sample (recipe small-finetuned, first without its training) and prints a table in
 markdown: bytes, metric, times fewer multiply-adds, and how long ONNX Runtime takes on one thread
