@@ -68,9 +68,8 @@ def made(case, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "out").mkdir()
     with pytest.MonkeyPatch.context() as here:
         here.chdir(folder)
-        points = sweep_jobs(
-            Path("model.pt"), load_recipe("small.yaml"), [3], ["mps"], Path("swept")
-        )
+        place, recipe = ("mps", 3.0), load_recipe("small.yaml")
+        points = sweep_jobs(Path("model.pt"), recipe, [place], Path("swept"))
         for one, key in job_keys((*read_manifest(Path("models.yaml"))[1], *points)).items():
             assert not worked(one, key, tmp_path_factory.mktemp("board")).error
     return folder

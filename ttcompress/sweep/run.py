@@ -65,12 +65,14 @@ def sweep(
     model = Path(model)
     target = Path(folder) if folder is not None else Path(f"{model_stem(model)}.sweep")
     asked = dict.fromkeys((format, float(f)) for format in formats for f in factors)
-    jobs = _jobs(model, as_recipe(recipe), asked, target)
+    jobs = sweep_jobs(model, as_recipe(recipe), asked, target)
     outcomes = run_jobs(jobs, engine=engine, force=force, told=told, progress=progress)
     return _swept(model.name, asked, jobs, outcomes, time.monotonic() - started)
 
 
-def _jobs(model: Path, recipe: Recipe, asked: Iterable[Place], folder: Path) -> tuple[Job, ...]:
+def sweep_jobs(
+    model: Path, recipe: Recipe, asked: Iterable[Place], folder: Path
+) -> tuple[Job, ...]:
     """A job for every format at every factor.
 
     Raises:
