@@ -1,12 +1,14 @@
 """Time and memory of every command on both samples: a table in markdown.
 
-    python tests/benchmarks/bench_commands.py
+    python tests/benchmarks/bench_commands.py [REPEATS]
 
-Each command is a process of its own and runs three times; the row has the medians.
+Each command is a process of its own and runs three times, or as often as asked; the row has the
+medians of the times and the most memory.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from shutil import copytree
@@ -17,7 +19,7 @@ from measure import Measured, ttcompress
 
 ROOT = Path(__file__).parents[2]
 SAMPLES = ("charlm", "highlighter")
-REPEATS = 3
+REPEATS = int(sys.argv[1]) if len(sys.argv) > 1 else 3
 COMMANDS = (
     "inspect {name}.pt",
     "plan {name}.pt",
