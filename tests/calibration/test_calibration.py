@@ -1,3 +1,4 @@
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -221,3 +222,9 @@ def test_a_file_is_shown_a_few_sequences_at_a_time(gru, tmp_path):
     assert [len(values) for values in seen] == [SEQUENCES, SEQUENCES, 3]
     assert found.batches == 3
     assert torch.equal(torch.cat(seen), inputs.float())
+
+
+def test_a_pipe_is_no_data_and_is_not_waited_for(tmp_path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="is no ordinary file"):
+        FileSource(tmp_path / "pipe", ())

@@ -6,6 +6,7 @@ themselves. Nothing is kept: whoever needs the inputs again goes through the dat
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -141,6 +142,8 @@ class FileSource:
     """
 
     def __init__(self, path: str | Path, stacks: Sequence[RecurrentStack]) -> None:
+        if os.path.exists(path) and not os.path.isfile(path):  # a pipe would be waited for
+            raise InputError(f"{path}: is no ordinary file. Give a safetensors file.")
         try:
             with safe_open(path, framework="pt") as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
