@@ -44,7 +44,7 @@ COMMANDS = (
     "recipes check small {name}.pt",
 )
 MANIFEST = "{{version: 1, matrix: {{models: [{name}.pt], recipes: [balanced, small]}}}}"
-HUNDRED = "{{version: 1, task: {name}, finetune: {{max_steps: 100}}}}"
+HUNDRED = "{{version: 1, budget: {{factor: 8}}, task: {name}, finetune: {{max_steps: 100}}}}"
 
 
 def rows(name: str, folder: Path) -> Iterator[tuple[str, Measured]]:
