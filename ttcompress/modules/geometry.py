@@ -65,6 +65,12 @@ def tensor_shapes(stack: RecurrentStack) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def stored_name(stack: RecurrentStack, name: str) -> str:
+    """The name in the model's state dict of one of a stack's own tensors."""
+    raw = stack.raw and name.startswith("weight_hh")
+    return f"{stack.prefix}{name}{'_raw' if raw else ''}"
+
+
 def stored_names(stack: RecurrentStack) -> dict[str, str]:
     """By the name in torch's layer, the name in the model's state dict.
 
@@ -73,11 +79,8 @@ def stored_names(stack: RecurrentStack) -> dict[str, str]:
     >>> stored_names(RecurrentStack("cell.", "rnn", 3, 5, bias=False, cell=True))
     {'weight_ih_l0': 'cell.weight_ih', 'weight_hh_l0': 'cell.weight_hh'}
     """
-    raw = "_raw" if stack.raw else ""
     return {
-        f"{name}_l0" if stack.cell else name: stack.prefix
-        + name
-        + (raw if name.startswith("weight_hh") else "")
+        f"{name}_l0" if stack.cell else name: stored_name(stack, name)
         for name in tensor_shapes(stack)
     }
 

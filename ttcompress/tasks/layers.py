@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from ttcompress.modules.geometry import DirectionNames, direction_names, tensor_shapes
+from ttcompress.modules.geometry import DirectionNames, direction_names, stored_name, tensor_shapes
 from ttcompress.tasks.recurrent_model import Nonlinearity, recurrent_module
 from ttcompress.weights import RecurrentStack
 
@@ -33,12 +33,8 @@ class Layer:
         with torch.no_grad():
             for names, mine in zip(self.directions, own, strict=True):
                 for here, there in zip(names.present, mine.present, strict=True):
-                    module.get_parameter(there).copy_(tensor(self._full(here)))
+                    module.get_parameter(there).copy_(tensor(stored_name(self.stack, here)))
         return module.eval()
-
-    def _full(self, name: str) -> str:
-        raw = self.stack.raw and name.startswith("weight_hh")
-        return self.stack.prefix + name + ("_raw" if raw else "")
 
 
 def layers_of(stack: RecurrentStack) -> tuple[Layer, ...]:
