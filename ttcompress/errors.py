@@ -25,6 +25,7 @@ command line belongs to the class (see the README's table), so that Python and s
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -93,6 +94,16 @@ class ArtifactError(TTCompressError):
 
 class OutOfMemoryError(TTCompressError):
     """The machine has too little memory for what the message names."""
+
+
+def check_ordinary(path: str | Path, cure: str) -> None:
+    """Refuse a pipe or a device, which may never end; what is not there is left to its reader.
+
+    Raises:
+        InputError: it is there, and is no ordinary file.
+    """
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise InputError(f"{path}: is no ordinary file. {cure}")
 
 
 def unreadable(path: str | Path, error: OSError) -> TTCompressError:

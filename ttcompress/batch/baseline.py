@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from ttcompress.batch.outcome import Outcome
 from ttcompress.batch.schema import Tolerance
-from ttcompress.errors import InputError, unreadable
+from ttcompress.errors import InputError, check_ordinary, unreadable
 from ttcompress.plain_json import read_json
 from ttcompress.report.model import Verdict
 
@@ -27,8 +26,7 @@ def read_baseline(path: Path) -> Baseline:
         InputError: there is no such file, or it is no JSON of a batch.
         TTCompressError: it cannot be read.
     """
-    if os.path.exists(path) and not os.path.isfile(path):  # a pipe or a device may never end
-        raise InputError(f"{path}: is no ordinary file. Write a baseline with --json.")
+    check_ordinary(path, "Write a baseline with --json.")
     try:
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)

@@ -6,7 +6,6 @@ themselves. Nothing is kept: whoever needs the inputs again goes through the dat
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ttcompress.calibration.layers import Layered, Ran
-from ttcompress.errors import InputError, RecipeError
+from ttcompress.errors import InputError, RecipeError, check_ordinary
 from ttcompress.tasks.protocol import Batch, Task
 from ttcompress.tasks.recurrent_task import measuring
 from ttcompress.weights import RecurrentStack
@@ -142,8 +141,7 @@ class FileSource:
     """
 
     def __init__(self, path: str | Path, stacks: Sequence[RecurrentStack]) -> None:
-        if os.path.exists(path) and not os.path.isfile(path):  # a pipe would be waited for
-            raise InputError(f"{path}: is no ordinary file. Give a safetensors file.")
+        check_ordinary(path, "Give a safetensors file.")
         try:
             with safe_open(path, framework="pt") as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

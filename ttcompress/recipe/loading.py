@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from ttcompress.errors import InputError, RecipeError, unreadable
+from ttcompress.errors import InputError, RecipeError, check_ordinary, unreadable
 from ttcompress.recipe.schema import Recipe
 from ttcompress.recipe.validation import validated
 from ttcompress.recipe.yaml_text import MOST_CHARACTERS, Document, read_yaml
@@ -33,8 +33,7 @@ def yaml_file(path: Path, kind: str = "recipe") -> str:
     """
     if os.path.isdir(path):
         raise InputError(f"{path}: is a folder, and a {kind} is a YAML file.")
-    if os.path.exists(path) and not os.path.isfile(path):  # a pipe or a device may never end
-        raise InputError(f"{path}: is no ordinary file. Write the {kind} to a file, and give that.")
+    check_ordinary(path, f"Write the {kind} to a file, and give that.")
     try:
         with path.open("rb") as file:
             raw = file.read(MOST_CHARACTERS + 1)
