@@ -7,7 +7,9 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -50,6 +52,25 @@ def test_a_writer_at_work_is_left_alone(tmp_path: Path) -> None:
             second.write(b"second")
     assert target.read_bytes() == b"first"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_file_taken_for_a_remain_before_it_is_held_is_created_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create, taken = tempfile.mkstemp, list[str]()
+
+    def taken_once(**where: Any) -> tuple[int, str]:
+        handle, name = create(**where)
+        if not taken:
+            taken.append(name)
+            os.unlink(name)
+        return handle, name
+
+    monkeypatch.setattr("tempfile.mkstemp", taken_once)
+    with written_whole(tmp_path / "out.bin") as file:
+        file.write(b"whole")
+    assert taken
+    assert (tmp_path / "out.bin").read_bytes() == b"whole"
 
 
 def test_a_new_file_has_ordinary_permissions(tmp_path: Path) -> None:

@@ -81,13 +81,11 @@ def written_whole(path: Path, overwrite: bool = False) -> Iterator[BinaryIO]:
     check_output(path, overwrite)
     try:
         _clear_remains(path)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        handle, name = _create(path)
     except OSError as error:
         raise OutputError(_fact(path, error)) from error
     try:
         with os.fdopen(handle, "wb") as file:
-            with suppress(OSError):  # where locks are unknown, nothing is cleared away either
-                _lock(handle)
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -103,10 +101,21 @@ def written_whole(path: Path, overwrite: bool = False) -> Iterator[BinaryIO]:
         Path(name).unlink(missing_ok=True)
 
 
-def _lock(handle: int) -> None:
+def _create(path: Path) -> tuple[int, str]:
+    """A temporary file beside `path` that others know to be in use: its descriptor and its name."""
+    while True:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        with suppress(OSError):  # where locks are unknown, nothing is cleared away either
+            _lock(handle, wait=True)
+        if os.path.exists(name):
+            return handle, name
+        os.close(handle)  # another writer of `path` took it for a remain before it was held
+
+
+def _lock(handle: int, wait: bool) -> None:
     """Hold a file as long as this process lives: so others know that it is being written."""
     if sys.platform != "win32":
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
 
 
 def _clear_remains(path: Path) -> None:
@@ -114,7 +123,7 @@ def _clear_remains(path: Path) -> None:
     found = path.parent.glob(f".{glob.escape(path.name)}.*.part")
     for remains in filter(Path.is_file, found):  # opening a pipe would wait for its other end
         with suppress(OSError), remains.open("rb") as file:
-            _lock(file.fileno())
+            _lock(file.fileno(), wait=False)
             remains.unlink()
 
 
