@@ -17,7 +17,7 @@ from pathlib import Path
 from ttcompress.artifact import CompressedModel, load
 from ttcompress.calibration.collect import Calibration, calibrate
 from ttcompress.calibration.refit import refit
-from ttcompress.calibration.sources import FileSource, Source, TaskSource
+from ttcompress.calibration.sources import DataSource, FileSource, TaskSource
 from ttcompress.checkpoint import Checkpoint, open_checkpoint
 from ttcompress.compress import NO_WEIGHTINGS, Weightings
 from ttcompress.drift import drift_over_time
@@ -106,7 +106,7 @@ def calibration_of(
     """
     if recipe.calibration is None:
         return None
-    source: Source
+    source: DataSource
     if recipe.calibration.data is not None:
         source = FileSource(recipe.calibration.data, checkpoint.stacks)
     elif task is not None:

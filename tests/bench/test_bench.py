@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 import ttcompress
-from ttcompress.bench.model import DENSE, SMALL, Benchmark, Layer, Measured
+from ttcompress.bench.model import DENSE, SMALL, BenchLayer, Benchmark, TimedRun
 from ttcompress.bench.timing import CLOCKS, LEAST, Timing, clock_for, timings
 
 pytest.importorskip("onnxruntime")
@@ -89,8 +89,8 @@ def test_every_way_is_timed_with_every_batch(tiny_artifact: Path) -> None:
 
 
 def benchmark(dense: float, small: float, fewer: float = 8.0) -> Benchmark:
-    def row(run: str, median: float) -> Measured:
-        return Measured("lstm", 1, run, Timing(median, median, median, 9), dense / median, 100)
+    def row(run: str, median: float) -> TimedRun:
+        return TimedRun("lstm", 1, run, Timing(median, median, median, 9), dense / median, 100)
 
     rows = (
         row(DENSE[0], 2 * dense),
@@ -98,7 +98,7 @@ def benchmark(dense: float, small: float, fewer: float = 8.0) -> Benchmark:
         row(SMALL[0], 9.0),
         row(SMALL[1], small),
     )
-    return Benchmark(35, 1, "wall", (Layer("lstm", 64, fewer),), rows)
+    return Benchmark(35, 1, "wall", (BenchLayer("lstm", 64, fewer),), rows)
 
 
 def test_what_int8_would_ruin_is_left_out_with_the_reason(tiny_artifact, monkeypatch) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ttcompress.bench.model import DENSE, SMALL, Benchmark, Layer, Measured
+from ttcompress.bench.model import DENSE, SMALL, BenchLayer, Benchmark, TimedRun
 from ttcompress.bench.timing import Timing
 
 pytest.importorskip("onnxruntime")
@@ -16,10 +16,10 @@ from ttcompress.bench import run as way
 def measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """A benchmark that was 3 times faster, in no time."""
     rows = tuple(
-        Measured("lstm", 1, run, Timing(median, median, median, 9), 3.0 / median, 1000)
+        TimedRun("lstm", 1, run, Timing(median, median, median, 9), 3.0 / median, 1000)
         for run, median in ((DENSE[0], 3.0), (SMALL[0], 1.0))
     )
-    found = Benchmark(5, 1, "wall", (Layer("lstm", 8, 4.0),), rows)
+    found = Benchmark(5, 1, "wall", (BenchLayer("lstm", 8, 4.0),), rows)
     monkeypatch.setattr(way, "measure", lambda *_: (found.layers, found.rows, ()))
 
 

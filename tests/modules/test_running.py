@@ -7,14 +7,14 @@ import torch
 from torch import nn
 
 from ttcompress.modules import replacement
-from ttcompress.modules.running import MatrixWork, Way, Work, faster_product, faster_way
+from ttcompress.modules.running import LayerWork, MatrixWork, Way, faster_product, faster_way
 from ttcompress.trains.train import Train
 
 
-def lstm(hidden: int, rank: int) -> tuple[Work, ...]:
+def lstm(hidden: int, rank: int) -> tuple[LayerWork, ...]:
     whole = 4 * hidden * hidden
     matrix = MatrixWork(whole, 5 * hidden * rank, calls=2, rebuild=whole * rank)
-    return (Work("LSTM", hidden, matrix, matrix, None),)
+    return (LayerWork("LSTM", hidden, matrix, matrix, None),)
 
 
 MEASURED: list[tuple[int, int, int, int, Way]] = [

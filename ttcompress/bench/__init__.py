@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ttcompress.artifact import CompressedModel, load
-from ttcompress.bench.model import Benchmark, Layer, Measured
+from ttcompress.bench.model import BenchLayer, Benchmark, TimedRun
 from ttcompress.bench.timing import Timing, clock_for
 from ttcompress.errors import RecipeError
 from ttcompress.export import require_onnx
 from ttcompress.progress import Progress, silent
 
-__all__ = ["Benchmark", "Layer", "Measured", "Timing", "bench"]
+__all__ = ["BenchLayer", "Benchmark", "TimedRun", "Timing", "bench"]
 
 
 def bench(
@@ -43,13 +43,13 @@ def bench(
         RecipeError: a number is not positive, or there is no recurrent layer.
     """
     require_onnx()
-    from ttcompress.bench.run import Conditions, measure  # an extra
+    from ttcompress.bench.run import BenchConditions, measure  # an extra
 
     for name, value in (("batch", min(batches, default=0)), ("steps", steps), ("threads", threads)):
         if value < 1:
             raise RecipeError(f"bench: {name} is {value}, and 1 is the least. Give more.")
     compressed = source if isinstance(source, CompressedModel) else load(source)
     clock = clock_for(threads)
-    conditions = Conditions(tuple(batches), steps, threads, seconds, clock)
+    conditions = BenchConditions(tuple(batches), steps, threads, seconds, clock)
     layers, rows, left_out = measure(compressed, conditions, progress)
     return Benchmark(steps, threads, clock, tuple(layers), tuple(rows), tuple(left_out))

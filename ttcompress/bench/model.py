@@ -17,7 +17,7 @@ FEW = 2.0
 
 
 @dataclass(frozen=True)
-class Layer:
+class BenchLayer:
     """A recurrent layer: its path, hidden size, and how many times fewer multiply-adds it takes."""
 
     name: str
@@ -26,7 +26,7 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Measured:
+class TimedRun:
     """One way to run one layer with one batch.
 
     `speed_up` is over the fastest dense way, int8 included; `bytes` are those of the file, of a
@@ -48,8 +48,8 @@ class Benchmark:
     steps: int
     threads: int
     clock: Clock
-    layers: tuple[Layer, ...]
-    rows: tuple[Measured, ...]
+    layers: tuple[BenchLayer, ...]
+    rows: tuple[TimedRun, ...]
     left_out: tuple[str, ...] = ()
 
     @property
@@ -76,7 +76,7 @@ class Benchmark:
         """Plain values."""
         return {**asdict(self), "speed_up": self.speed_up, "remarks": list(self.remarks())}
 
-    def _verdicts(self) -> Iterator[tuple[Layer, Measured, Measured]]:
+    def _verdicts(self) -> Iterator[tuple[BenchLayer, TimedRun, TimedRun]]:
         """Each layer and batch with the fastest dense way and the fastest compressed one."""
         for layer in self.layers:
             own = [row for row in self.rows if row.part == layer.name]
@@ -88,7 +88,7 @@ class Benchmark:
                 yield layer, dense, next(row for row in here if row.run in SMALL)
 
 
-def _reason(layer: Layer) -> str:
+def _reason(layer: BenchLayer) -> str:
     if layer.fewer < FEW:
         return (
             f"it takes only {layer.fewer:.1f}x fewer multiply-adds. Few bits save bytes, ranks "

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ttcompress.artifact import CompressedModel
 from ttcompress.bench.dense import dense_int8, dense_model
-from ttcompress.bench.model import DENSE, SMALL, Layer, Measured
+from ttcompress.bench.model import DENSE, SMALL, BenchLayer, TimedRun
 from ttcompress.bench.timing import Clock, timings
 from ttcompress.errors import TTCompressError
 from ttcompress.export.checking import start_session
@@ -28,11 +28,11 @@ from ttcompress.progress import Progress, silent
 from ttcompress.tasks.recurrent_model import recurrent_module
 from ttcompress.weights import RecurrentStack
 
-Call = Callable[[], object]
+Timed = Callable[[], object]
 
 
 @dataclass(frozen=True)
-class Conditions:
+class BenchConditions:
     """Under what all calls run: every number is of the time steps, threads and seconds here."""
 
     batches: Sequence[int]
@@ -46,13 +46,13 @@ class Conditions:
 class Runner:
     """One way to run a layer: what makes a call for inputs (time, batch, input), and its bytes."""
 
-    call: Callable[[Tensor], Call]
+    call: Callable[[Tensor], Timed]
     bytes: int
 
 
 def measure(
-    compressed: CompressedModel, conditions: Conditions, progress: Progress
-) -> tuple[list[Layer], list[Measured], list[str]]:
+    compressed: CompressedModel, conditions: BenchConditions, progress: Progress
+) -> tuple[list[BenchLayer], list[TimedRun], list[str]]:
     """Every recurrent layer with every batch, all ways to run it in turns; what cannot run."""
     floats = make(compressed, Wanted(), progress)
     eights: Sequence[Made | None] = [None] * len(floats)
@@ -62,8 +62,8 @@ def measure(
     except TTCompressError as error:  # a model so rough that int8 inputs change its outputs
         left_out.append(f"{SMALL[2]}: {error}")
     plain = recurrent_parts(compressed, few_bits=False)
-    layers: list[Layer] = []
-    found: list[Measured] = []
+    layers: list[BenchLayer] = []
+    found: list[TimedRun] = []
     total, done = len(floats) * len(conditions.batches), 0
     for stack, one, eight, part in zip(compressed.stacks, floats, eights, plain, strict=True):
         runners = _runners(compressed, stack, part.module, one, eight, conditions.threads)
@@ -77,8 +77,8 @@ def measure(
 
 
 def _measured(
-    part: str, batch: int, stack: RecurrentStack, runners: Mapping[str, Runner], at: Conditions
-) -> Iterator[Measured]:
+    part: str, batch: int, stack: RecurrentStack, runners: Mapping[str, Runner], at: BenchConditions
+) -> Iterator[TimedRun]:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(at.steps, batch, stack.input_size, generator=generator)
     with _threads(at.threads), torch.inference_mode():
@@ -86,7 +86,7 @@ def _measured(
         times = timings(calls, at.seconds, at.clock)
     fastest = min(times[name].median for name in DENSE if name in times)
     for name, time in times.items():
-        yield Measured(part, batch, name, time, fastest / time.median, runners[name].bytes)
+        yield TimedRun(part, batch, name, time, fastest / time.median, runners[name].bytes)
 
 
 def _runners(
@@ -123,7 +123,7 @@ def _small_runner(made: Made, threads: int) -> Runner:
     session = start_session(made.content, threads)
     states = session.get_inputs()[1:]
 
-    def call(x: Tensor) -> Call:
+    def call(x: Tensor) -> Timed:
         batch = x.shape[1]
         zeros = {s.name: np.zeros((s.shape[0], batch, s.shape[2]), np.float32) for s in states}
         return partial(session.run, None, {"x": x.numpy(), **zeros})
@@ -153,13 +153,13 @@ def _stored_bytes(compressed: CompressedModel, stack: RecurrentStack) -> int:
     return stored + sum(tensor.numel() * tensor.element_size() for tensor in kept)
 
 
-def _layer(compressed: CompressedModel, stack: RecurrentStack, name: str) -> Layer:
+def _layer(compressed: CompressedModel, stack: RecurrentStack, name: str) -> BenchLayer:
     """Its size, and the multiply-adds of its matrices before and after."""
     names = set(stored_names(stack).values())
     shapes = [w for w in compressed.report.weights if names & set(w.names)]
     before = sum(w.multiply_adds_before for w in shapes)
     after = sum(w.multiply_adds_after for w in shapes)
-    return Layer(name, stack.hidden_size, before / after if after else 1.0)
+    return BenchLayer(name, stack.hidden_size, before / after if after else 1.0)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from torch.nn.functional import linear
 
 from ttcompress.calibration.influence import Rows, influence
 from ttcompress.calibration.layers import Ran
-from ttcompress.calibration.sources import Seen, Source
+from ttcompress.calibration.sources import DataSource, Seen
 from ttcompress.checkpoint import Checkpoint
 from ttcompress.modules.geometry import DirectionNames
 from ttcompress.progress import Progress, silent
@@ -42,10 +42,12 @@ class Calibration:
     stacks: tuple[str, ...]
     linears: tuple[str, ...]
     positions: int
-    source: Source
+    source: DataSource
 
 
-def calibrate(checkpoint: Checkpoint, source: Source, progress: Progress = silent) -> Calibration:
+def calibrate(
+    checkpoint: Checkpoint, source: DataSource, progress: Progress = silent
+) -> Calibration:
     """Collect the weighting of every weight whose inputs the data show, in one pass over them."""
     found = _Collected(checkpoint)
     for done, seen in enumerate(source.seen(found.dense)):

@@ -47,7 +47,7 @@ class Seen:
     embeddings: dict[str, Tensor] = field(default_factory=dict)
 
 
-class Source(Protocol):
+class DataSource(Protocol):
     """Calibration data, in `batches` batches at most."""
 
     batches: int

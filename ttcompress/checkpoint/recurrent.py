@@ -25,7 +25,7 @@ _KEY = re.compile(
 
 
 @dataclass(frozen=True)
-class Recurrent:
+class Recognised:
     """What was recognised: whole layers, the gates of each recurrent matrix, and remarks."""
 
     stacks: tuple[RecurrentStack, ...]
@@ -51,7 +51,7 @@ class _Group:
         self.raw = self.raw or raw
 
 
-def recognise(matrices: Mapping[str, Shape], keys: Collection[str]) -> Recurrent:
+def recognise(matrices: Mapping[str, Shape], keys: Collection[str]) -> Recognised:
     """Group the recurrent matrices into layers; `keys` are all names, for the biases.
 
     Raises:
@@ -76,7 +76,7 @@ def recognise(matrices: Mapping[str, Shape], keys: Collection[str]) -> Recurrent
         else:
             stacks.append(_stack(group, keys))
         gates |= _gates(group)
-    return Recurrent(tuple(stacks), gates, tuple(notes))
+    return Recognised(tuple(stacks), gates, tuple(notes))
 
 
 def _gates(group: _Group) -> dict[str, int]:

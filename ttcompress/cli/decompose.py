@@ -19,7 +19,7 @@ from ttcompress.errors import OutputPathError
 from ttcompress.launch import is_first
 
 if TYPE_CHECKING:
-    from ttcompress.report.model import Asked, Report, Source
+    from ttcompress.report.model import Asked, Provenance, Report
 
 Output = Annotated[
     Path | None,
@@ -46,7 +46,7 @@ def plan(model: Model, chosen: DecomposeOptions, talk: Talk) -> None:
     recipe = chosen.in_force()
     with console.progress(talk) as progress:
         checkpoint, made = make_plan(model, recipe, progress=progress)
-    source: Source = {"sha256": checkpoint.sha256, "bytes": checkpoint.bytes}
+    source: Provenance = {"sha256": checkpoint.sha256, "bytes": checkpoint.bytes}
     asked: Asked = {"text": recipe.text, "effective": effective(recipe)}
     report = plan_report(source, asked, made, checkpoint.notes)
     if talk.json:

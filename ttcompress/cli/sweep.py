@@ -32,7 +32,7 @@ Folder = Annotated[
 
 
 @dataclass(frozen=True)
-class Wanted:
+class SweepOutputs:
     """What is written beside the table."""
 
     picture: Annotated[
@@ -96,7 +96,7 @@ def sweep(
     model: Model,
     chosen: LimitOptions,
     where: EngineOptions,
-    wanted: Wanted,
+    wanted: SweepOutputs,
     talk: Talk,
     factors: Factors = "2,4,8,16,32",
     formats: Formats = "mps,mpo",

@@ -49,7 +49,7 @@ class StraightThrough(nn.Module):
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class StudentTensor:
     """One stored tensor of the model as the student holds it: a core, or a dense weight."""
 
     owner: nn.Module
@@ -85,13 +85,13 @@ def make_student(compressed: CompressedModel, module: nn.Module) -> nn.Module:
     return student
 
 
-def parts_of(student: nn.Module, stored: StoredWeight) -> tuple[Part, ...]:
+def parts_of(student: nn.Module, stored: StoredWeight) -> tuple[StudentTensor, ...]:
     """Where the student holds each part of a stored weight."""
     owner, _, leaf = stored.weight.name.rpartition(".")
     store, held = stored.parts[0].store, _held(student, stored)
     if isinstance(held, TrainWeight):
-        return tuple(Part(held.cores, str(k), store) for k in range(len(held.cores)))
-    return (Part(student.get_submodule(owner), leaf, store),)
+        return tuple(StudentTensor(held.cores, str(k), store) for k in range(len(held.cores)))
+    return (StudentTensor(student.get_submodule(owner), leaf, store),)
 
 
 def _held(student: nn.Module, stored: StoredWeight) -> TrainWeight | Tensor:
@@ -129,7 +129,7 @@ def snapshot(student: nn.Module, compressed: CompressedModel) -> CompressedModel
     return replace(compressed, weights=weights, kept=kept)
 
 
-def _rounded(part: Part) -> Rounded:
+def _rounded(part: StudentTensor) -> Rounded:
     return round_to(part.values.detach().cpu().float(), part.store)
 
 

@@ -16,7 +16,7 @@ from ttcompress.modules.steps import State
 
 
 @dataclass(frozen=True, eq=False)
-class Call:
+class LayerCall:
     """A call in one form.
 
     `data` is (time, batch, input), or (values, input) when packed. A packed call has `sizes`, the
@@ -66,7 +66,7 @@ class Call:
         return data.transpose(0, 1) if self.batch_first else data
 
 
-def read_call(input: Tensor | PackedSequence, batch_first: bool, input_size: int) -> Call:
+def read_call(input: Tensor | PackedSequence, batch_first: bool, input_size: int) -> LayerCall:
     """Bring the input into one form.
 
     Raises:
@@ -74,11 +74,11 @@ def read_call(input: Tensor | PackedSequence, batch_first: bool, input_size: int
         RuntimeError: its last side is not `input_size`, or no time step is in it.
     """
     if isinstance(input, PackedSequence):
-        call = Call(input.data, input, True, batch_first)
+        call = LayerCall(input.data, input, True, batch_first)
     elif input.dim() == 3:
-        call = Call(input.transpose(0, 1) if batch_first else input, None, True, batch_first)
+        call = LayerCall(input.transpose(0, 1) if batch_first else input, None, True, batch_first)
     elif input.dim() == 2:
-        call = Call(input.unsqueeze(1), None, False, batch_first)
+        call = LayerCall(input.unsqueeze(1), None, False, batch_first)
     else:
         raise ValueError(f"input has {input.dim()} dimensions; give 2 (unbatched) or 3")
     if call.data.shape[-1] != input_size:
@@ -90,7 +90,7 @@ def read_call(input: Tensor | PackedSequence, batch_first: bool, input_size: int
     return call
 
 
-def read_state(call: Call, state: State, sizes: tuple[int, ...], layers: int) -> State:
+def read_state(call: LayerCall, state: State, sizes: tuple[int, ...], layers: int) -> State:
     """Check and order the caller's state; `sizes` are its members' last sides.
 
     Raises:
@@ -105,7 +105,7 @@ def read_state(call: Call, state: State, sizes: tuple[int, ...], layers: int) ->
     return call.state_in(state)
 
 
-def zero_state(call: Call, sizes: tuple[int, ...], layers: int) -> State:
+def zero_state(call: LayerCall, sizes: tuple[int, ...], layers: int) -> State:
     """The state of a caller who gives none."""
     return tuple(
         torch.zeros(layers, call.batch, size, dtype=call.data.dtype, device=call.data.device)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ttcompress.errors import ArtifactError
 from ttcompress.modules.geometry import DirectionNames, direction_names, tensor_shapes
 from ttcompress.modules.products import Product
-from ttcompress.modules.running import Run, Way, Work, checked_run, faster_way
+from ttcompress.modules.running import LayerWork, Run, Way, checked_run, faster_way
 from ttcompress.modules.steps import Direction, Mode
 from ttcompress.modules.weights import Matrix, TrainWeight, hold, product, work
 from ttcompress.trains.train import Train
@@ -100,10 +100,10 @@ class RecurrentHolder(nn.Module):
         return self
 
     @property
-    def _work(self) -> tuple[Work, ...]:
+    def _work(self) -> tuple[LayerWork, ...]:
         """What each layer and direction has to multiply, both ways."""
         return tuple(
-            Work(
+            LayerWork(
                 self.mode,
                 self.hidden_size,
                 ih=work(self._matrix(names.weight_ih)),

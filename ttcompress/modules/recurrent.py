@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout
 from torch.nn.utils.rnn import PackedSequence
 
-from ttcompress.modules.arguments import Call, read_call, read_state, zero_state
+from ttcompress.modules.arguments import LayerCall, read_call, read_state, zero_state
 from ttcompress.modules.geometry import stack_of
 from ttcompress.modules.holder import RecurrentHolder
 from ttcompress.modules.recurrence import (
@@ -137,7 +137,7 @@ class Recurrent(RecurrentHolder):
             data, last = self._layers(call, first, layer_in_place)
         return call.output(data), call.state_out(last)
 
-    def _read(self, input: Tensor | PackedSequence, state: State | None) -> tuple[Call, State]:
+    def _read(self, input: Tensor | PackedSequence, state: State | None) -> tuple[LayerCall, State]:
         """The checked call and its first state."""
         call = read_call(input, self.batch_first, self.input_size)
         dtype = self._matrix(self._names[0].weight_ih).dtype
@@ -159,7 +159,7 @@ class Recurrent(RecurrentHolder):
             p.requires_grad for p in self.parameters()
         )
 
-    def _layers(self, call: Call, state: State, run: LayerRun) -> tuple[Tensor, State]:
+    def _layers(self, call: LayerCall, state: State, run: LayerRun) -> tuple[Tensor, State]:
         """Layer by layer, the directions of each side by side."""
         data, sizes, lasts = call.data, call.sizes, []
         directions = 2 if self.bidirectional else 1
@@ -173,7 +173,7 @@ class Recurrent(RecurrentHolder):
             lasts += ends
         return data, tuple(torch.stack(members) for members in zip(*lasts, strict=True))
 
-    def _fused(self, call: Call, state: State) -> tuple[Tensor, State]:
+    def _fused(self, call: LayerCall, state: State) -> tuple[Tensor, State]:
         """The dense weights, and torch's kernel for all layers at once."""
         names = [name for direction in self._names for name in direction.present]
         flat = [dense(self._matrix(name)) for name in names]

@@ -77,7 +77,7 @@ class MatrixWork:
 
 
 @dataclass(frozen=True)
-class Work:
+class LayerWork:
     """One layer in one direction: `ih` runs once for all steps, `hh` and `hr` at every step."""
 
     mode: str
@@ -107,7 +107,7 @@ class Work:
 
 
 def faster_way(
-    layers: tuple[Work, ...], batch: int, steps: int, device: str, *, tracked: bool
+    layers: tuple[LayerWork, ...], batch: int, steps: int, device: str, *, tracked: bool
 ) -> Way:
     """The faster way for recurrent layers.
 

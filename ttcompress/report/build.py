@@ -11,9 +11,9 @@ from ttcompress.report.model import (
     Asked,
     KeptReport,
     Measured,
+    Provenance,
     Report,
     Scope,
-    Source,
     WeightReport,
 )
 
@@ -22,7 +22,7 @@ NO_WEIGHT = "not a weight"
 
 
 def build_report(
-    source: Source,
+    source: Provenance,
     recipe: Asked,
     plan: Plan,
     measured: Sequence[Measured],

@@ -25,7 +25,7 @@ SPECTRUM_POINTS = 64
 """Enough for a picture, and few enough to be a small part of a small file."""
 
 
-class Source(TypedDict):
+class Provenance(TypedDict):
     """What was compressed: the file's hash and its bytes."""
 
     sha256: str
@@ -150,7 +150,7 @@ class Report:
     """
 
     ttcompress: str
-    source: Source
+    source: Provenance
     recipe: Asked
     totals: Mapping[str, Scope]
     weights: tuple[WeightReport, ...]

@@ -7,7 +7,7 @@ from importlib.metadata import version
 
 from ttcompress.plan.model import Plan, PlannedWeight
 from ttcompress.report.build import kept, scopes, weight_facts
-from ttcompress.report.model import Asked, Json, KeptReport, Scope, Source, WeightFacts
+from ttcompress.report.model import Asked, Json, KeptReport, Provenance, Scope, WeightFacts
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class PlanReport:
     """
 
     ttcompress: str
-    source: Source
+    source: Provenance
     recipe: Asked
     from_spectra: bool
     totals: dict[str, Scope]
@@ -44,7 +44,9 @@ class PlanReport:
         return asdict(self)
 
 
-def plan_report(source: Source, recipe: Asked, plan: Plan, notes: tuple[str, ...]) -> PlanReport:
+def plan_report(
+    source: Provenance, recipe: Asked, plan: Plan, notes: tuple[str, ...]
+) -> PlanReport:
     """What `ttcompress plan` tells; `notes` are the checkpoint's, after the plan's own."""
     return PlanReport(
         ttcompress=version("ttcompress"),
