@@ -7,14 +7,13 @@ each group of the row-major flattened tensor and one float32 factor for all of i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import ceil, prod
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from ttcompress.errors import DecompositionError
 from ttcompress.stores import Store
@@ -38,7 +37,7 @@ most. With the fit of the step behind it, this is within 1 % of a search as fine
 Scales = tuple[Tensor, Tensor]
 """One scale for each group, float16, and one factor for all, float32."""
 
-_CHUNK = 1 << 14  # groups handled at a time: bounds the memory of the search for clips
+_CHUNK = 1 << 14  # groups handled at a time: bounds the memory that rounding takes
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,9 +83,9 @@ class Rounded:
         if not self.store.is_integer:
             return self.tensors[""].float()
         scales = self.tensors[".scales"].float() * self.tensors[".factor"]
-        levels = self.codes().float() - _widest(self.store.bits)
+        levels = self.codes().float().sub_(_widest(self.store.bits))
         spread = scales.repeat_interleave(_group(self.store))[: levels.numel()]
-        return (levels * spread).reshape(self.shape)
+        return levels.mul_(spread).reshape(self.shape)
 
     def codes(self) -> Tensor:  # (values,), uint8
         """The codes of an integer store, out of their bit planes, in row-major order."""
@@ -115,24 +114,18 @@ def fit_scales(values: Tensor, store: Store) -> Scales:
     Raises:
         DecompositionError: a value is outside what the store can hold.
     """
-    flat, group = values.detach().reshape(-1).float(), _group(store)
-    full = flat.numel() - flat.numel() % group
-    whole, short = flat[:full], flat[full:]
-    chunks = list(torch.split(whole.reshape(-1, group), _CHUNK))
-    if short.numel():
-        chunks.append(short[None])  # not padded: zeros would pull its step towards them
-    steps = torch.cat([_best_steps(chunk, store.bits) for chunk in chunks])
+    steps = torch.cat([_best_steps(groups, store.bits) for groups in _grouped(values, store)])
     factor = steps.max() if steps.numel() else torch.tensor(0.0)
-    if not (bool(factor.isfinite()) and (float(factor) > 0 or not bool(flat.any()))):
+    if not (bool(factor.isfinite()) and (float(factor) > 0 or not bool(values.any()))):
         raise _outside(store, float(values.abs().max()))
     return (steps / factor if factor > 0 else steps).half(), factor
 
 
 def snap(values: Tensor, scales: Tensor, factor: Tensor, store: Store) -> Tensor:
     """The nearest levels of an integer store at given scales, in float32 of the same shape."""
-    steps = (scales.float() * factor)[:, None]
-    levels = _grouped_codes(values, steps, store).float() - _widest(store.bits)
-    return (levels * steps).reshape(-1)[: values.numel()].reshape(values.shape)
+    coded = _grouped_codes(values, scales, factor, store)
+    levels = [(codes.float() - _widest(store.bits)) * steps for codes, steps in coded]
+    return torch.cat([chunk.reshape(-1) for chunk in levels]).reshape(values.shape)
 
 
 def nearest(values: Tensor, steps: Tensor, store: Store) -> Tensor:
@@ -143,14 +136,32 @@ def nearest(values: Tensor, steps: Tensor, store: Store) -> Tensor:
 def _round_to_levels(
     values: Tensor, store: Store, scales: Tensor, factor: Tensor
 ) -> dict[str, Tensor]:
-    codes = _grouped_codes(values, (scales.float() * factor)[:, None], store)
-    planes = _pack(codes.reshape(-1)[: values.numel()], store.bits)
+    coded = _grouped_codes(values, scales, factor, store)
+    planes = _pack(torch.cat([codes.reshape(-1) for codes, _ in coded]), store.bits)
     return {".planes": planes, ".scales": scales, ".factor": factor}
 
 
-def _grouped_codes(values: Tensor, steps: Tensor, store: Store) -> Tensor:  # (groups, group)
-    flat, group = values.detach().reshape(-1).float(), _group(store)
-    return _codes(pad(flat, (0, -flat.numel() % group)).reshape(-1, group), steps, store.bits)
+def _grouped_codes(
+    values: Tensor, scales: Tensor, factor: Tensor, store: Store
+) -> Iterator[tuple[Tensor, Tensor]]:  # (groups, group) uint8, (groups, 1) float32
+    """The codes of a tensor and the step of each group, as many groups at a time as `_grouped`."""
+    done = 0
+    for groups in _grouped(values, store):
+        steps = (scales[done : done + len(groups)].float() * factor)[:, None]
+        yield _codes(groups, steps, store.bits), steps
+        done += len(groups)
+
+
+def _grouped(values: Tensor, store: Store) -> Iterator[Tensor]:  # (groups, group) in float32
+    """The groups of the flattened tensor, `_CHUNK` at a time, and last the short one if there is.
+
+    It is not padded: zeros would pull its step towards them.
+    """
+    flat, group = values.detach().reshape(-1), _group(store)
+    full = flat.numel() - flat.numel() % group
+    yield from (chunk.float() for chunk in torch.split(flat[:full].reshape(-1, group), _CHUNK))
+    if full < flat.numel():
+        yield flat[full:].float()[None]
 
 
 def _best_steps(groups: Tensor, bits: int) -> Tensor:  # (groups, group) -> (groups,)
