@@ -16,8 +16,8 @@ from torch import Tensor, nn
 import ttcompress
 from ttcompress.artifact import CompressedModel
 from ttcompress.checkpoint import Checkpoint, open_checkpoint
+from ttcompress.decompose import decompose
 from ttcompress.evaluate import loaded_model, task_for
-from ttcompress.fitting import decompose
 from ttcompress.recipe import recipe_from
 from ttcompress.tasks.protocol import Task
 

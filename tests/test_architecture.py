@@ -23,13 +23,13 @@ MODULES = {
 DOOR = "ttcompress"
 
 LAYERS: tuple[tuple[str, ...], ...] = (  # a room imports only from rows above its own
-    ("canonical", "errors", "launch", "plain_json", "progress", "stores", "weights"),
+    ("errors", "launch", "plain_json", "progress", "safetensors_writer", "stores", "weights"),
     ("extras", "files", "memory", "recipe"),
     ("keys", "methods", "plan"),
     ("checkpoint", "report", "trains"),
     ("compress", "page"),
     ("artifact",),
-    ("fitting", "limits", "modules", "restore"),
+    ("decompose", "limits", "modules", "original", "restore"),
     ("tasks",),
     ("calibration", "drift", "evaluate"),
     ("export", "finetune"),

@@ -17,9 +17,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ttcompress.artifact import CompressedModel, load
-from ttcompress.canonical import file_size, write_safetensors
 from ttcompress.errors import ArtifactError, InputError, OutputPathError
 from ttcompress.pipeline import compress
+from ttcompress.safetensors_writer import file_size, write_safetensors
 
 RULES = [
     {"weights": "lstm.weight_ih_l0", "format": "mpo", "store": "int4"},

@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from ttcompress.canonical import file_size, write_safetensors
 from ttcompress.checkpoint import rebuild
 from ttcompress.checkpoint.names import names_inside
 from ttcompress.checkpoint.safetensors_file import ARTIFACT, read_contents
@@ -30,6 +29,7 @@ from ttcompress.memory import within_memory
 from ttcompress.plain_json import check_integers, read_json
 from ttcompress.plan.layout import Layout
 from ttcompress.report.model import Json, Report, with_infinities
+from ttcompress.safetensors_writer import file_size, write_safetensors
 from ttcompress.stores import STORES
 from ttcompress.trains.rounding import Rounded
 from ttcompress.trains.train import Train

@@ -29,6 +29,9 @@ import os
 from pathlib import Path
 from typing import ClassVar, Self
 
+BROKEN_LIMIT, PARTLY_FAILED = 4, 5
+"""Exit codes that belong to no error: a limit broke, some jobs of a batch failed."""
+
 
 class TTCompressError(Exception):
     """Base of every error that is not a defect of ttcompress itself."""

@@ -9,8 +9,6 @@ Read this file first; every arrow is one call.
 
 from __future__ import annotations
 
-import hashlib
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,12 +18,13 @@ from ttcompress.calibration.refit import refit
 from ttcompress.calibration.sources import DataSource, FileSource, TaskSource
 from ttcompress.checkpoint import Checkpoint, open_checkpoint
 from ttcompress.compress import NO_WEIGHTINGS, Weightings
+from ttcompress.decompose import Known, decompose, header_bytes, spectra_for
 from ttcompress.drift import drift_over_time
-from ttcompress.errors import CheckpointError, PlanError, RecipeError
+from ttcompress.errors import PlanError, RecipeError
 from ttcompress.evaluate import compared, measured, metrics_before_after
 from ttcompress.finetune.run import CONDITIONS, Conditions, finetune
-from ttcompress.fitting import Known, decompose, header_bytes, spectra_for
 from ttcompress.limits import check_limits, judged
+from ttcompress.original import open_original
 from ttcompress.plan.model import Plan
 from ttcompress.plan.planner import make_plan
 from ttcompress.progress import Progress, silent
@@ -195,7 +194,7 @@ def tune_artifact(
     under = recipe_from(compressed.report.recipe["effective"])
     dense = None
     if original is not None:
-        dense = _same_source(open_checkpoint(original, chosen.key or under.key), compressed)
+        dense = open_original(original, compressed, artifact, chosen.key)
     tuned = tune(compressed, chosen, task, dense, conditions)
     if dense is not None:
         made = _sighted(measure(dense, tuned, task, seed=chosen.seed, progress=progress))
@@ -203,29 +202,6 @@ def tune_artifact(
         assert task is not None  # `tune` asked for one
         made = _measured_alone(compressed, tuned, task)
     return judged(made, chosen.limits or under.limits)
-
-
-def find_original(artifact: str | Path) -> Path | None:
-    """The checkpoint an artifact was made from, by size and hash: beside it or in this folder."""
-    wanted = load(artifact).report.source
-    for folder in dict.fromkeys((Path(artifact).resolve().parent, Path.cwd())):
-        for path in sorted(folder.glob("*")):
-            with suppress(OSError):  # what cannot be read is not found
-                if path.is_file() and path.stat().st_size == wanted["bytes"]:
-                    with path.open("rb") as file:
-                        if hashlib.file_digest(file, "sha256").hexdigest() == wanted["sha256"]:
-                            return path
-    return None
-
-
-def _same_source(checkpoint: Checkpoint, compressed: CompressedModel) -> Checkpoint:
-    wanted = compressed.report.source["sha256"]
-    if checkpoint.sha256 != wanted:
-        raise CheckpointError(
-            f"{checkpoint.path}: its hash is {checkpoint.sha256[:12]}..., and the compressed model "
-            f"was made from {wanted[:12]}.... Give the file it was made from."
-        )
-    return checkpoint
 
 
 def _sighted(model: CompressedModel) -> CompressedModel:

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from ttcompress.artifact import CompressedModel, load
-from ttcompress.checkpoint import Checkpoint, open_checkpoint
+from ttcompress.checkpoint import Checkpoint
 from ttcompress.compress import StoredWeight
-from ttcompress.errors import CheckpointError
+from ttcompress.original import open_original
 from ttcompress.progress import Progress, silent
-from ttcompress.report.model import BLIND, Report, WeightReport
+from ttcompress.report.model import BLIND, WeightReport
 from ttcompress.report.verification import CheckedWeight, Verification
 from ttcompress.trains.reference import reference_matrix
 from ttcompress.weights import OtherTensor, Weight
@@ -43,8 +43,7 @@ def verify(
         CheckpointError: the checkpoint cannot be read, or is another one than the artifact's.
     """
     model = load(artifact)
-    source = open_checkpoint(against, key or model.report.recipe["effective"].get("key"))
-    _check_source(model.report, source, artifact)
+    source = open_original(against, model, artifact, key)
     checked = tuple(_checked_weights(model, source, progress))
     trained = bool((model.report.finetune or {}).get("settings", {}).get("kept"))
     fitted = set((model.report.calibration or {}).get("biases", ()))
@@ -55,16 +54,6 @@ def verify(
         *(() if trained else _kept_differences(model, source, fitted)),
     )
     return Verification(checked, 0 if trained else len(model.kept.keys() - fitted), differences)
-
-
-def _check_source(report: Report, source: Checkpoint, artifact: str | Path) -> None:
-    made_from = report.source["sha256"]
-    if source.sha256 != made_from:
-        raise CheckpointError(
-            f"{source.path}: is not the model that {artifact} was made from: its SHA-256 is "
-            f"{source.sha256[:12]}..., the artifact's source had {made_from[:12]}.... "
-            "Give the original file."
-        )
 
 
 def _checked_weights(

@@ -20,12 +20,12 @@ import torch
 import yaml
 
 from ttcompress.checkpoint import open_checkpoint
+from ttcompress.decompose import decompose
 from ttcompress.evaluate import loaded_model, task_for
 from ttcompress.finetune.machine import make_machine
 from ttcompress.finetune.run import _uncompressed
 from ttcompress.finetune.student import see_the_store
 from ttcompress.finetune.training import Training
-from ttcompress.fitting import decompose
 from ttcompress.recipe import Finetune, as_recipe
 
 CHARLM = ("sample_models/charlm.pt", "charlm")

@@ -30,9 +30,9 @@ from ttcompress.calibration.collect import Calibration, calibrate
 from ttcompress.calibration.refit import refit
 from ttcompress.calibration.sources import TaskSource
 from ttcompress.checkpoint import Checkpoint, open_checkpoint
+from ttcompress.decompose import decompose
 from ttcompress.errors import PlanError
 from ttcompress.evaluate import measured
-from ttcompress.fitting import decompose
 from ttcompress.recipe import recipe_from
 from ttcompress.stores import STORES
 from ttcompress.tasks.finding import make_task

@@ -12,9 +12,9 @@ from ttcompress.calibration.collect import calibrate
 from ttcompress.calibration.refit import refit
 from ttcompress.calibration.sources import SEQUENCES, FileSource, Seen, TaskSource
 from ttcompress.checkpoint import open_checkpoint
+from ttcompress.decompose import decompose
 from ttcompress.errors import InputError, RecipeError
 from ttcompress.evaluate import measured
-from ttcompress.fitting import decompose
 from ttcompress.recipe import recipe_from
 from ttcompress.verify import verify
 

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from ttcompress.compare.run import compare
+from ttcompress.decompose import decompose
 from ttcompress.errors import PlanError
-from ttcompress.fitting import decompose
 from ttcompress.methods import METHODS, method_recipe
 from ttcompress.recipe import recipe_from
 from ttcompress.report.comparison import Cell, Comparison, Row, comparison_tables

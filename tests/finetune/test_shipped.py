@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from ttcompress.checkpoint import open_checkpoint
+from ttcompress.decompose import decompose
 from ttcompress.evaluate import measured, task_for
-from ttcompress.fitting import decompose
 from ttcompress.pipeline import compress
 from ttcompress.recipe import TaskChoice, find_recipe, load_recipe
 

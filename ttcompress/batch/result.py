@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from importlib.metadata import version
 
 from ttcompress.batch.outcome import Outcome
+from ttcompress.errors import BROKEN_LIMIT, PARTLY_FAILED
 from ttcompress.recipe.wording import counted
 from ttcompress.report.markdown import page
 from ttcompress.report.model import Json
 from ttcompress.report.tables import Column, Table, limit_text
-
-BROKEN_LIMIT = 4
-PARTLY_FAILED = 5
 
 
 @dataclass(frozen=True)

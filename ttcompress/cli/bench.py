@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from ttcompress.cli.decompose import BROKEN_LIMIT
 from ttcompress.cli.options import Artifact, Talk, flattened
+from ttcompress.errors import BROKEN_LIMIT
 
 Batches = Annotated[str, typer.Option("--batch", metavar="N,N,...", help="Sequences side by side.")]
 Steps = Annotated[int, typer.Option("--steps", help="Length of the sequences.")]

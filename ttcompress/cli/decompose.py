@@ -15,7 +15,7 @@ from ttcompress.cli.options import (
     TuningOptions,
     flattened,
 )
-from ttcompress.errors import OutputPathError
+from ttcompress.errors import BROKEN_LIMIT, OutputPathError
 from ttcompress.launch import is_first
 
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ Output = Annotated[
     Path | None,
     typer.Option("--output", "-o", help="The artifact.  [MODEL's stem + .mps.safetensors, here]"),
 ]
-BROKEN_LIMIT = 4
-"""The exit code of a finished run that one of its limits condemns."""
 
 
 @flattened

@@ -83,7 +83,8 @@ def finetune(
     """
     from ttcompress.cli import console
     from ttcompress.files import check_output
-    from ttcompress.pipeline import find_original, tune_artifact
+    from ttcompress.original import find_original
+    from ttcompress.pipeline import tune_artifact
 
     check_output(output, overwrite)
     chosen = _with_task(recipe, task)

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from ttcompress import fitting
 from ttcompress.checkpoint import open_checkpoint
+from ttcompress.decompose import decompose
 from ttcompress.errors import PlanError
 from ttcompress.pipeline import compress, plan
 from ttcompress.recipe import recipe_from
@@ -76,7 +76,7 @@ def test_a_size_that_no_round_meets_is_refused_with_the_smallest_file_of_all(
     small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rounds = map(Written, [20_100, 19_900, 20_300, 20_200, 20_400, 20_500])
-    monkeypatch.setattr(fitting, "_within_tolerance", lambda *_: next(rounds))
+    monkeypatch.setattr("ttcompress.decompose._within_tolerance", lambda *_: next(rounds))
     said = r"20,000 bytes asked, the smallest file found has 19,900, and 400 more are kept free"
     with pytest.raises(PlanError, match=said):
         compress(small, recipe(size=20_000))
@@ -92,9 +92,9 @@ def test_a_later_round_out_of_reach_leaves_the_file_that_fits(
             return model
         raise PlanError("out of reach")
 
-    monkeypatch.setattr(fitting, "_within_tolerance", one_round)
+    monkeypatch.setattr("ttcompress.decompose._within_tolerance", one_round)
     checkpoint, asked = open_checkpoint(small), recipe_from(recipe(size=20_000))
-    assert fitting.decompose(checkpoint, asked).file_bytes == 15_000
+    assert decompose(checkpoint, asked).file_bytes == 15_000
 
 
 def test_where_not_even_the_tensors_fit_the_header_comes_on_top(small: Path) -> None:
