@@ -141,3 +141,47 @@ def test_a_layer_of_zeros_has_no_drift(tmp_path):
 def test_inputs_that_do_not_fit_are_told(checkpoint, inputs, fact):
     with pytest.raises(RecipeError, match=fact):
         drift_over_time(checkpoint, compress(checkpoint.path, RANK_ONE), inputs)
+
+
+@pytest.mark.parametrize("kind", [nn.RNN, nn.RNNCell])
+def test_what_an_rnn_is_made_of_is_taken_from_the_module(kind: Any, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.ModuleDict({"rnn": kind(5, 6, nonlinearity="relu")})
+    checkpoint = saved(model.state_dict(), tmp_path)
+    compressed = compress(checkpoint.path, RANK_ONE)
+    inputs = {"rnn.": torch.randn(2, 10, 5)}
+    drift = drift_over_time(checkpoint, compressed, inputs, like=model)["rnn."]
+
+    def last(state_dict: dict[str, Tensor]) -> Tensor:
+        layer = nn.RNN(5, 6, nonlinearity="relu", batch_first=True)
+        own = {name.removeprefix("rnn."): tensor for name, tensor in state_dict.items()}
+        names = own if kind is nn.RNN else {f"{name}_l0": tensor for name, tensor in own.items()}
+        layer.load_state_dict(names)
+        with torch.no_grad():
+            output: Tensor = layer(inputs["rnn."])[0]
+        return output[:, -1]
+
+    before, after = last(model.state_dict()), last(compressed.state_dict())
+    assert drift["10"] == pytest.approx(((after - before).norm() / before.norm()).item(), rel=1e-4)
+    assert drift["10"] != drift_over_time(checkpoint, compressed, inputs)["rnn."]["10"]
+
+
+def test_the_task_says_of_what_kind_an_rnn_is(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    symbols = sorted(set("a small boat sails over the quiet lake"))
+    model = nn.ModuleDict(
+        {
+            "embedding": nn.Embedding(len(symbols), 4),
+            "rnn": nn.RNN(4, 8, nonlinearity="relu"),
+            "head": nn.Linear(8, len(symbols)),
+        }
+    )
+    content = {"model": model.state_dict(), "vocab": {c: i for i, c in enumerate(symbols)}}
+    torch.save(content, tmp_path / "model.pt")
+    (tmp_path / "text.txt").write_text("a small boat sails over the quiet lake" * 40)
+    task = {"name": "language-model", "text": str(tmp_path / "text.txt"), "batch": 2, "steps": 5}
+    drifts = [
+        compress(tmp_path / "model.pt", RANK_ONE | {"task": task | kind}).report.drift
+        for kind in ({}, {"nonlinearity": "tanh"}, {"nonlinearity": "relu"})
+    ]
+    assert drifts[0] == drifts[1] != drifts[2]

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ttcompress.artifact import CompressedModel
 from ttcompress.checkpoint import Checkpoint
 from ttcompress.errors import RecipeError
 from ttcompress.tasks.layers import layers_of
+from ttcompress.tasks.recurrent_model import Nonlinearity
 from ttcompress.weights import RecurrentStack
 
 STEPS = (1, 10, 100)
@@ -27,7 +28,9 @@ def drift_over_time(
     checkpoint: Checkpoint,
     compressed: CompressedModel,
     inputs: Mapping[str, Tensor] | None = None,
+    *,
     seed: int = 0,
+    like: nn.Module | None = None,
 ) -> dict[str, dict[str, float]]:
     """Run each recurrent layer before and after, by itself, on the same inputs from zero states.
 
@@ -37,6 +40,8 @@ def drift_over_time(
         inputs: by a stack's prefix, (batch, time, input) for it; the others get standard normal
             ones, which embeddings and hidden states of trained models resemble roughly.
         seed: of those.
+        like: the whole model as a module, for what a checkpoint does not tell: whether an RNN is
+            one of relu. Without it, it is one of tanh.
 
     Returns:
         By prefix and step, `{"lstm.": {"1": 0.02, "10": 0.05, "100": 0.06}}`: the norm of the
@@ -48,20 +53,23 @@ def drift_over_time(
     """
     given = inputs or {}
     _check_inputs(given, compressed.stacks)
-    matrices = {name: s.dense for s in compressed.weights for name in s.weight.names}
-    kept = {n: t for name, t in compressed.kept.items() for n in compressed.ties.get(name, (name,))}
-
-    def after(name: str) -> Tensor:
-        return matrices[name]() if name in matrices else kept[name]
-
+    models = (checkpoint.tensor, _tensors_of(compressed))
     result = {}
     for stack in compressed.stacks:
         values = given.get(stack.prefix)
         if values is None:
             values = _standard_normal(stack, seed)
-        outputs = [_outputs(stack, tensor, values) for tensor in (checkpoint.tensor, after)]
+        kind = _nonlinearity(stack, like)
+        outputs = [_outputs(stack, kind, tensor, values) for tensor in models]
         result[stack.prefix] = _differences(*outputs)
     return result
+
+
+def _tensors_of(compressed: CompressedModel) -> TensorByName:
+    """Each is rebuilt when it is asked for."""
+    matrices = {name: s.dense for s in compressed.weights for name in s.weight.names}
+    kept = {n: t for name, t in compressed.kept.items() for n in compressed.ties.get(name, (name,))}
+    return lambda name: matrices[name]() if name in matrices else kept[name]
 
 
 def _check_inputs(inputs: Mapping[str, Tensor], stacks: tuple[RecurrentStack, ...]) -> None:
@@ -84,7 +92,15 @@ def _standard_normal(stack: RecurrentStack, seed: int) -> Tensor:  # (batch, tim
     return torch.randn(SEQUENCES, max(STEPS), stack.input_size, generator=generator)
 
 
-def _outputs(stack: RecurrentStack, tensor: TensorByName, inputs: Tensor) -> Tensor:
+def _nonlinearity(stack: RecurrentStack, like: nn.Module | None) -> Nonlinearity:
+    modules = {} if like is None else dict(like.named_modules())
+    layer = modules.get(stack.prefix.removesuffix("."))
+    return "relu" if getattr(layer, "nonlinearity", "tanh") == "relu" else "tanh"
+
+
+def _outputs(
+    stack: RecurrentStack, nonlinearity: Nonlinearity, tensor: TensorByName, inputs: Tensor
+) -> Tensor:
     """(batch, time, output) in float32; both directions counted from where they start.
 
     Layer by layer, so that the weights of one are in memory at a time.
@@ -92,7 +108,7 @@ def _outputs(stack: RecurrentStack, tensor: TensorByName, inputs: Tensor) -> Ten
     outputs = inputs.float()
     with torch.no_grad():
         for layer in layers_of(stack):
-            outputs = layer.module(tensor)(outputs)[0]
+            outputs = layer.module(tensor, nonlinearity)(outputs)[0]
     if not stack.bidirectional:
         return outputs
     forward, reverse = outputs.chunk(2, dim=2)

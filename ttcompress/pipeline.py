@@ -153,7 +153,8 @@ def measure(
     progress: Progress = silent,
 ) -> CompressedModel:
     """Add to the report what was lost: drift always, the task's metrics where there is a task."""
-    drift = drift_over_time(checkpoint, compressed, seed=seed)
+    like = None if task is None else task.build()
+    drift = drift_over_time(checkpoint, compressed, seed=seed, like=like)
     metrics = None
     if task is not None:
         metrics = metrics_before_after(checkpoint, compressed, task, progress=progress)
