@@ -161,6 +161,13 @@ def test_every_dtype_is_written_as_the_library_reads_it(tmp_path: Path) -> None:
         assert again[name].tolist() == tensor.tolist() if "8_e" not in name else True
 
 
+def test_a_tensor_asked_for_by_itself_is_that_of_the_state_dict(model: CompressedModel) -> None:
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(model.tensor(name), tensor)
+    with pytest.raises(KeyError, match="absent"):
+        model.tensor("absent")
+
+
 def test_tied_names_share_one_tensor(saved: Path) -> None:
     state = load(saved).state_dict()
     assert state["head.weight"] is state["embedding.weight"]

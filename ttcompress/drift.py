@@ -6,13 +6,14 @@ to step. No task and no data are needed to see that.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from ttcompress.artifact import CompressedModel
 from ttcompress.checkpoint import Checkpoint
+from ttcompress.compress import TensorSource
 from ttcompress.errors import RecipeError
 from ttcompress.tasks.layers import layers_of
 from ttcompress.tasks.recurrent_model import Nonlinearity
@@ -20,8 +21,6 @@ from ttcompress.weights import RecurrentStack
 
 STEPS = (1, 10, 100)
 SEQUENCES = 4
-
-TensorByName = Callable[[str], Tensor]
 
 
 def drift_over_time(
@@ -53,23 +52,15 @@ def drift_over_time(
     """
     given = inputs or {}
     _check_inputs(given, compressed.stacks)
-    models = (checkpoint.tensor, _tensors_of(compressed))
     result = {}
     for stack in compressed.stacks:
         values = given.get(stack.prefix)
         if values is None:
             values = _standard_normal(stack, seed)
         kind = _nonlinearity(stack, like)
-        outputs = [_outputs(stack, kind, tensor, values) for tensor in models]
+        outputs = [_outputs(stack, kind, model, values) for model in (checkpoint, compressed)]
         result[stack.prefix] = _differences(*outputs)
     return result
-
-
-def _tensors_of(compressed: CompressedModel) -> TensorByName:
-    """Each is rebuilt when it is asked for."""
-    matrices = {name: s.dense for s in compressed.weights for name in s.weight.names}
-    kept = {n: t for name, t in compressed.kept.items() for n in compressed.ties.get(name, (name,))}
-    return lambda name: matrices[name]() if name in matrices else kept[name]
 
 
 def _check_inputs(inputs: Mapping[str, Tensor], stacks: tuple[RecurrentStack, ...]) -> None:
@@ -99,7 +90,7 @@ def _nonlinearity(stack: RecurrentStack, like: nn.Module | None) -> Nonlinearity
 
 
 def _outputs(
-    stack: RecurrentStack, nonlinearity: Nonlinearity, tensor: TensorByName, inputs: Tensor
+    stack: RecurrentStack, nonlinearity: Nonlinearity, model: TensorSource, inputs: Tensor
 ) -> Tensor:
     """(batch, time, output) in float32; both directions counted from where they start.
 
@@ -108,7 +99,7 @@ def _outputs(
     outputs = inputs.float()
     with torch.no_grad():
         for layer in layers_of(stack):
-            outputs = layer.module(tensor, nonlinearity)(outputs)[0]
+            outputs = layer.module(model.tensor, nonlinearity)(outputs)[0]
     if not stack.bidirectional:
         return outputs
     forward, reverse = outputs.chunk(2, dim=2)

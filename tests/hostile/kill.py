@@ -34,8 +34,9 @@ TASK = "task: {name: language-model, text: text.txt, batch: 8, steps: 20}\n"
 RECIPES = {
     "old.yaml": "version: 1\nbudget: {factor: 2}\nstore: int8\n",
     "new.yaml": "version: 1\nbudget: {factor: 4}\nstore: int4\n" + TASK,
+    "other.yaml": "version: 1\nbudget: {factor: 3}\nstore: int6\n",
     "tuned.yaml": "version: 1\nbudget: {factor: 4}\n" + TASK + "finetune: {epochs: 3}\n",
-    "manifest.yaml": "version: 1\nmatrix: {models: [model.pt], recipes: [old.yaml, new.yaml]}\n"
+    "manifest.yaml": "version: 1\nmatrix: {models: [model.pt], recipes: [new.yaml, other.yaml]}\n"
     "output: {folder: out}\n",
 }
 
@@ -56,7 +57,7 @@ COMMANDS = {
     "export": Command("export small -o out/layer.onnx --overwrite", ("out/layer.onnx",)),
     "batch": Command(
         "batch manifest.yaml -j 2 --force",
-        ("out/model.old.safetensors", "out/model.new.safetensors"),
+        ("out/model.new.safetensors", "out/model.other.safetensors"),
     ),
 }
 
@@ -124,11 +125,12 @@ def kill(name: str, kills: int, seed: int, folder: Path) -> tuple[Counter[str], 
     command, chance = COMMANDS[name], random.Random(f"{name} {seed}")
     seconds = run(command, folder)
     new = hashes(command, folder)
+    old = (hashlib.sha256((folder / "small").read_bytes()).hexdigest(),) * len(new)
+    assert not set(old) & set(new), "what was there before must be told from what comes"
     outcomes, defects = Counter[str](), list[str]()
     for k in range(kills):
         for output in command.outputs:
             shutil.copy(folder / "small", folder / output)
-        old = hashes(command, folder)
         process = start(command, folder)
         try:
             process.wait(chance.uniform(0.2, 1.1) * seconds)
@@ -136,8 +138,10 @@ def kill(name: str, kills: int, seed: int, folder: Path) -> tuple[Counter[str], 
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         there = hashes(command, folder)
-        known = dict.fromkeys(old, "old") | dict.fromkeys(new, "new")
-        kinds = [known.get(hash, "other") for hash in there]
+        kinds = [
+            {was: "old", comes: "new"}.get(found, "other")
+            for was, comes, found in zip(old, new, there, strict=True)
+        ]
         outcomes[" and ".join(kinds)] += 1
         if "other" in kinds:
             defects.append(f"{name}, seed {seed}, kill {k}: {kinds}")

@@ -135,8 +135,8 @@ def _dense_layer(compressed: CompressedModel, stack: RecurrentStack) -> nn.RNNBa
     """torch's layer with the weights rebuilt: other values than the original's, the same cost."""
     layer = recurrent_module(stack)
     layer.batch_first = False
-    dense = compressed.state_dict()
-    layer.load_state_dict({own: dense[name].float() for own, name in stored_names(stack).items()})
+    tensors = {own: compressed.tensor(name) for own, name in stored_names(stack).items()}
+    layer.load_state_dict(tensors)
     return layer.eval()
 
 

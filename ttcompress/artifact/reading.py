@@ -1,43 +1,30 @@
-"""The compressed model and its file: one safetensors file that explains itself.
-
-Cores are `<weight>.cores.<k>`, a dense weight in few bits `<weight>.dense`; integer stores split
-each into `.planes`, `.scales` and `.factor`. Every other tensor keeps its own name. Metadata:
-`format` is "pt", and one JSON string under `ttcompress` holds the rest.
-"""
+"""An artifact's file enters; the compressed model in it leaves, if all in it fits together."""
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from ttcompress.checkpoint import rebuild
-from ttcompress.checkpoint.names import names_inside
+from ttcompress.artifact.model import FORMAT_VERSION, CompressedModel, keyed_parts, part_keys
 from ttcompress.checkpoint.safetensors_file import ARTIFACT, read_contents
 from ttcompress.checkpoint.stamps import Stamp, check_unchanged
 from ttcompress.checkpoint.stored import read_tensor
 from ttcompress.compress import StoredWeight
 from ttcompress.errors import ArtifactError, CheckpointError, unreadable
-from ttcompress.files import check_input, written_whole
+from ttcompress.files import check_input
 from ttcompress.memory import within_memory
 from ttcompress.plain_json import check_integers, read_json
 from ttcompress.plan.layout import Layout
 from ttcompress.report.model import Json, Report, with_infinities
-from ttcompress.safetensors_writer import file_size, write_safetensors
 from ttcompress.stores import STORES
 from ttcompress.trains.rounding import Rounded
-from ttcompress.trains.train import Train
 from ttcompress.weights import BYTES_PER_VALUE, RecurrentStack, Weight
-
-FORMAT_VERSION = 1
-
-Held = TypeVar("Held")
 
 
 @dataclass(frozen=True)
@@ -63,105 +50,6 @@ class _Document:
 
 
 _DOCUMENT = TypeAdapter(_Document)
-
-
-@dataclass(frozen=True, eq=False)
-class CompressedModel:
-    """Stored weights, kept tensors, and all that is needed to use them without the source.
-
-    `kept` holds every other tensor under the first of its names; `ties` lists all names of a tensor
-    that has several. `carried` is the source's nesting with its non-tensor content, as typed JSON.
-    """
-
-    weights: tuple[StoredWeight, ...]
-    kept: Mapping[str, Tensor]
-    ties: Mapping[str, tuple[str, ...]]
-    stacks: tuple[RecurrentStack, ...]
-    source_paths: Mapping[str, str]
-    carried: Any
-    report: Report
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """The model's state dict: dense, in the source's dtype, tied tensors under all names.
-
-        Names are the model's own: wrapper keys and prefixes (`module.`) are gone; see `restored`
-        for the source's own nesting.
-        """
-        dense = self._dense()
-        return {name: dense[name] for name in names_inside(self.source_paths)}
-
-    def restored(self) -> Any:
-        """The source's content: plain nested dicts with its nesting, keys, shapes and dtypes."""
-        return rebuild(self.carried, self._dense())
-
-    def content(self) -> dict[str, Train | Tensor]:
-        """The state dict with decomposed weights as trains, in float32."""
-        first: dict[str, Train | Tensor] = dict(self.kept)
-        for stored in self.weights:
-            first[stored.weight.name] = stored.train() if stored.layout else stored.dense()
-        everything = self._under_all_names(first)
-        return {name: everything[name] for name in names_inside(self.source_paths)}
-
-    def _dense(self) -> dict[str, Tensor]:
-        dense = {stored.weight.name: stored.dense() for stored in self.weights}
-        return self._under_all_names({**self.kept, **dense})
-
-    def _under_all_names(self, first: Mapping[str, Held]) -> dict[str, Held]:
-        """Tied names share one object."""
-        return {tied: held for name, held in first.items() for tied in self.ties.get(name, (name,))}
-
-    def save(self, path: str | Path, overwrite: bool = False) -> None:
-        """Write the artifact, whole or not at all; the same model gives the same bytes.
-
-        Raises:
-            OutputPathError: the path exists (without `overwrite`) or its folder is missing.
-            OutputError: the disk is full or not writable.
-        """
-        with written_whole(Path(path), overwrite) as file:
-            write_safetensors(file, self.stored_tensors(), self._metadata())
-
-    @property
-    def file_bytes(self) -> int:
-        """Bytes of the file that `save` writes."""
-        return file_size(self.stored_tensors(), self._metadata())
-
-    def stored_tensors(self) -> dict[str, Tensor]:
-        """The tensors of the artifact by their keys."""
-        return dict(self.kept) | {
-            key + suffix: tensor
-            for stored in self.weights
-            for key, part in zip(
-                _part_keys(stored.weight, stored.layout), stored.parts, strict=True
-            )
-            for suffix, tensor in part.tensors.items()
-        }
-
-    def with_tensors(self, tensors: Mapping[str, Tensor]) -> CompressedModel:
-        """The same model with the values of `tensors`, keyed as by `stored_tensors`."""
-        weights = tuple(
-            replace(
-                stored,
-                parts=tuple(
-                    Rounded.read(part.store, part.shape, key, tensors)
-                    for key, part in _keyed_parts(stored)
-                ),
-            )
-            for stored in self.weights
-        )
-        return replace(self, weights=weights, kept={name: tensors[name] for name in self.kept})
-
-    def _metadata(self) -> dict[str, str]:
-        document = {
-            "format_version": FORMAT_VERSION,
-            "plan": [_plan_entry(stored) for stored in self.weights],
-            "stacks": [asdict(stack) for stack in self.stacks],
-            "ties": {name: list(names) for name, names in self.ties.items()},
-            "source_paths": dict(self.source_paths),
-            "carried": self.carried,
-            "report": self.report.as_json(),
-        }
-        text = json.dumps(document, separators=(",", ":"), ensure_ascii=False)
-        return {"format": "pt", ARTIFACT: text}
 
 
 def load(path: str | Path) -> CompressedModel:
@@ -252,7 +140,7 @@ def _model(document: _Document, tensors: dict[str, Tensor]) -> CompressedModel:
     used = {
         key + suffix
         for stored in weights
-        for key, part in _keyed_parts(stored)
+        for key, part in keyed_parts(stored)
         for suffix in part.tensors
     }
     return CompressedModel(
@@ -266,15 +154,6 @@ def _model(document: _Document, tensors: dict[str, Tensor]) -> CompressedModel:
     )
 
 
-def _plan_entry(stored: StoredWeight) -> Json:
-    layout = stored.layout
-    entry: Json = {"weight": asdict(stored.weight), "store": stored.parts[0].store.name}
-    if layout is not None:
-        ranks = [part.shape[-1] for part in stored.parts[:-1]]
-        entry |= {"layout": asdict(layout), "ranks": ranks}
-    return entry
-
-
 def _stored_weight(entry: _Entry, tensors: Mapping[str, Tensor]) -> StoredWeight:
     weight, layout = entry.weight, entry.layout
     if weight.dtype not in BYTES_PER_VALUE:
@@ -285,16 +164,6 @@ def _stored_weight(entry: _Entry, tensors: Mapping[str, Tensor]) -> StoredWeight
     store = STORES[entry.store]
     parts = tuple(
         Rounded.read(store, shape, key, tensors)
-        for key, shape in zip(_part_keys(weight, layout), shapes, strict=True)
+        for key, shape in zip(part_keys(weight, layout), shapes, strict=True)
     )
     return StoredWeight(weight, layout, parts)
-
-
-def _keyed_parts(stored: StoredWeight) -> Iterator[tuple[str, Rounded]]:
-    return zip(_part_keys(stored.weight, stored.layout), stored.parts, strict=True)
-
-
-def _part_keys(weight: Weight, layout: Layout | None) -> list[str]:
-    if layout is None:
-        return [f"{weight.name}.dense"]
-    return [f"{weight.name}.cores.{k}" for k in range(layout.cores)]
