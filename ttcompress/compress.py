@@ -34,7 +34,7 @@ Weightings = Mapping[str, Weighting]
 NO_WEIGHTINGS: Weightings = {}
 
 _ROWS = 256
-"""Of a matrix that are made at a time: no whole copy in float64 is needed to measure an error."""
+"""Of a matrix that are looked at together: no whole copy of it is needed to measure an error."""
 
 
 class TensorSource(Protocol):
@@ -160,7 +160,7 @@ def finite_matrix(source: TensorSource, weight: Weight) -> Tensor:
         DecompositionError: the weight holds NaN or infinity.
     """
     matrix = source.tensor(weight.name)
-    bad = int((~matrix.isfinite()).sum())
+    bad = sum(int((~rows.isfinite()).sum()) for rows in torch.split(matrix, _ROWS))
     if bad:
         raise DecompositionError(
             f"{weight.name}: {bad} of {weight.params} values are NaN or infinite. "
@@ -178,12 +178,15 @@ def relative_errors(
 
     An all-zero block has error 0 when it is kept as zeros, and infinity otherwise.
     """
-    start, rows = 0, []
+    rows = torch.empty(2, len(matrix), dtype=torch.float64)
+    start = 0
     for block in stored:
-        wide = matrix[start : start + len(block)].double()
-        rows.append(torch.stack([(wide - block).square().sum(1), wide.square().sum(1)]))
-        start += len(block)
-    squares = [gate.sum(1).tolist() for gate in torch.cat(rows, 1).chunk(weight.gates, 1)]
+        end = start + len(block)
+        wide = matrix[start:end].double()
+        torch.sum((wide - block).square(), 1, out=rows[0, start:end])
+        torch.sum(wide.square(), 1, out=rows[1, start:end])
+        start = end
+    squares = [gate.sum(1).tolist() for gate in rows.chunk(weight.gates, 1)]
     whole = _ratio(sum(lost for lost, _ in squares), sum(norm for _, norm in squares))
     gates = tuple(_ratio(lost, norm) for lost, norm in squares) if weight.gates > 1 else ()
     return whole, gates

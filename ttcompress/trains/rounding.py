@@ -37,7 +37,8 @@ most. With the fit of the step behind it, this is within 1 % of a search as fine
 Scales = tuple[Tensor, Tensor]
 """One scale for each group, float16, and one factor for all, float32."""
 
-_CHUNK = 1 << 14  # groups handled at a time: bounds the memory that rounding takes
+_CHUNK, _BLOCK = 1 << 14, 1 << 22
+"""Groups and values handled at a time: bounds the memory that rounding takes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +104,7 @@ def round_to(values: Tensor, store: Store, scales: Scales | None = None) -> Roun
         fitted = fit_scales(values, store) if scales is None else scales
         return Rounded(store, shape, _round_to_levels(values, store, *fitted))
     kept = values.detach().to(getattr(torch, store.name)).contiguous()
-    if not bool(kept.isfinite().all()):
+    if not all(bool(part.isfinite().all()) for part in torch.split(kept.reshape(-1), _BLOCK)):
         raise _outside(store, float(values.abs().max()))
     return Rounded(store, shape, {"": kept})
 
