@@ -41,15 +41,15 @@ def framed(
     content: Any,
     version: int = VERSION,
     machine: Any = MACHINE,
-    keys: tuple[str, ...] = ("7",),
+    keys: tuple[str, ...] | None = ("7",),
     values: torch.Tensor = VALUES,
 ) -> bytes:
     buffer = io.BytesIO()
     for part in (MAGIC, version, machine):
         pickle.dump(part, buffer, 2)
     Writer(buffer, 2).dump(content)
-    pickle.dump(list(keys), buffer, 2)
-    for _ in keys:
+    pickle.dump(keys if keys is None else list(keys), buffer, 2)
+    for _ in keys or ():
         buffer.write(struct.pack("<q", values.numel()) + values.numpy().tobytes())
     return buffer.getvalue()
 
@@ -88,6 +88,7 @@ GOOD = {"w": Call(storage(None), 0, (2, 5))}
         ({"machine": []}, "version"),
         ({"keys": ()}, "not in the file"),
         ({"keys": ("9",)}, "does not use"),
+        ({"keys": None}, "no list of its storages"),
     ],
 )
 def test_a_damaged_frame_is_refused(options: dict[str, Any], fact: str, tmp_path: Path) -> None:
@@ -104,6 +105,9 @@ def test_a_damaged_frame_is_refused(options: dict[str, Any], fact: str, tmp_path
         ("storage", torch.FloatStorage, "7", "cpu", -1, None),
         ("storage", torch.FloatStorage, "7", "cpu", "10", None),
         ("storage",),
+        ("storage", torch.FloatStorage, "7", "cpu", 10, ("8", -3, 6)),
+        ("storage", torch.FloatStorage, "7", "cpu", 10, ("8", 0.5, 6)),
+        ("storage", torch.FloatStorage, "7", "cpu", 10, ("8", 3, "6")),
     ],
 )
 def test_a_wrong_identity_is_refused(identity: tuple[Any, ...], tmp_path: Path) -> None:

@@ -67,7 +67,10 @@ class _LegacyStream:
                 "was saved on a big-endian machine. Load it with torch.load and save it again here."
             )
         root = self.reader.read(stream)
-        for key in self._read_plain(stream):
+        keys = self._read_plain(stream)
+        if not isinstance(keys, list):
+            raise CheckpointError("has no list of its storages. Copy or download the file again.")
+        for key in keys:
             self._find(str(key), stream, total)
         if missing := self.dtypes.keys() - self.storages.keys():
             raise CheckpointError(
@@ -107,6 +110,8 @@ class _LegacyStream:
         dtype = self.dtypes.setdefault(key, storage_dtype(kind))
         if view and view[0] is not None:
             _, offset, numel = view[0]
+            if not all(type(number) is int and number >= 0 for number in (offset, numel)):
+                raise ValueError("a view of a storage that is no range of it")
             return StoredStorage(key, dtype, numel, offset)
         return StoredStorage(key, dtype, numel)
 
