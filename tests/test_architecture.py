@@ -23,8 +23,8 @@ MODULES = {
 DOOR = "ttcompress"
 
 LAYERS: tuple[tuple[str, ...], ...] = (  # a room imports only from rows above its own
-    ("errors", "launch", "plain_json", "progress", "safetensors_writer", "stores", "weights"),
-    ("extras", "files", "memory", "recipe"),
+    ("errors", "launch", "plain_json", "progress", "stores", "weights"),
+    ("extras", "files", "memory", "recipe", "safetensors_writer"),
     ("keys", "methods", "plan"),
     ("checkpoint", "report", "trains"),
     ("compress", "page"),

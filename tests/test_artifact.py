@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ttcompress.artifact import CompressedModel, load
-from ttcompress.errors import ArtifactError, InputError, OutputPathError
+from ttcompress.errors import ArtifactError, InputError, OutputError, OutputPathError
 from ttcompress.pipeline import compress
 from ttcompress.safetensors_writer import file_size, write_safetensors
 
@@ -255,6 +255,15 @@ def test_content_that_does_not_fit_is_refused(damage: str, saved: Path, tmp_path
     with pytest.raises(ArtifactError, match=fact) as caught:
         load(damaged)
     assert str(caught.value).startswith(f"{damaged}: ")
+
+
+def test_a_header_longer_than_readers_take_is_not_written(
+    model: CompressedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ttcompress.safetensors_writer.MAX_HEADER", 5000)
+    with pytest.raises(OutputError, match=r"take [\d,]+ bytes, and .* at most 5,000\. Keep"):
+        model.save(tmp_path / "model.safetensors")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_cores_that_would_rebuild_to_terabytes_are_named(saved: Path, tmp_path: Path) -> None:

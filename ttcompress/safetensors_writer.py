@@ -14,30 +14,42 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
-_DTYPES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.float8_e4m3fn: "F8_E4M3",
-    torch.float8_e5m2: "F8_E5M2",
-    torch.complex64: "C64",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint64: "U64",
-    torch.uint32: "U32",
-    torch.uint16: "U16",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
+from ttcompress.errors import OutputError
+
+DTYPES: dict[str, torch.dtype] = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "C64": torch.complex64,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U64": torch.uint64,
+    "U32": torch.uint32,
+    "U16": torch.uint16,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
 }
+"""The number types that a file can hold, by their names in its header."""
+
+MAX_HEADER = 100_000_000
+"""Bytes; the format's own limit."""
+
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 def write_safetensors(
     file: BinaryIO, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
 ) -> None:
-    """Write the header, then the tensors one by one."""
+    """Write the header, then the tensors one by one.
+
+    Raises:
+        OutputError: the header is longer than any reader takes.
+    """
     file.write(_header(tensors, metadata))
     for name in _order(tensors):
         flat = tensors[name].detach().cpu().contiguous().reshape(-1)
@@ -55,13 +67,18 @@ def _header(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes
     for name in _order(tensors):
         end = offset + _bytes(tensors[name])
         entries[name] = {
-            "dtype": _DTYPES[tensors[name].dtype],
+            "dtype": _NAMES[tensors[name].dtype],
             "shape": list(tensors[name].shape),
             "data_offsets": [offset, end],
         }
         offset = end
     text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
+    if len(text) > MAX_HEADER:
+        raise OutputError(
+            f"names and metadata take {len(text):,} bytes, and a safetensors header has at most "
+            f"{MAX_HEADER:,}. Keep the vocabulary in a file of its own, beside the model."
+        )
     return len(text).to_bytes(8, "little") + text
 
 

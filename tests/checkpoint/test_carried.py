@@ -14,6 +14,7 @@ from ttcompress.checkpoint.builders import DTYPES
 from ttcompress.checkpoint.carried import Carrier, NotCarried, rebuild
 from ttcompress.checkpoint.inert import Global, Stub
 from ttcompress.checkpoint.stored import StoredTensor
+from ttcompress.checkpoint.tree import Steps
 from ttcompress.errors import ArtifactError
 
 SCALARS = (
@@ -40,7 +41,8 @@ VALUES = st.recursive(
 
 
 def encode(value: Any, **names: StoredTensor) -> Any:
-    return Carrier({stored: name for name, stored in names.items()}, set(), set()).encode(value)
+    stored = {stored: name for name, stored in names.items()}
+    return Carrier(stored, set(), set(), Steps()).encode(value)
 
 
 def shape_of(value: Any) -> Any:

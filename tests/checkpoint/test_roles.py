@@ -2,7 +2,7 @@
 
 import pytest
 
-from ttcompress.checkpoint.roles import role_of
+from ttcompress.checkpoint.roles import Roles
 from ttcompress.weights import RecurrentStack, Role
 
 STACK = RecurrentStack("lstm.", "lstm", input_size=8, hidden_size=8)
@@ -36,16 +36,16 @@ def test_the_role_before_a_layer(
     name: str, shape: tuple[int, int], bias: int | None, role: Role
 ) -> None:
     vectors = {} if bias is None else {name.replace("weight", "bias"): bias}
-    assert role_of((name,), {name: shape, **LSTM}, vectors, (STACK,)) == role
+    assert Roles({name: shape, **LSTM}, vectors, (STACK,)).of((name,)) == role
 
 
 def test_the_same_shape_behind_the_layer_is_linear() -> None:
-    assert role_of(("top.weight",), {**LSTM, "top.weight": (50, 8)}, {}, (STACK,)) == "linear"
+    assert Roles({**LSTM, "top.weight": (50, 8)}, {}, (STACK,)).of(("top.weight",)) == "linear"
 
 
 def test_a_tied_weight_is_an_embedding_by_any_of_its_names() -> None:
     matrices = {"decoder.weight": (50, 8), "encoder.weight": (50, 8), **LSTM}
     vectors = {"decoder.bias": 50}
     names = ("decoder.weight", "encoder.weight")
-    assert role_of(names, matrices, vectors, (STACK,)) == "embedding"
-    assert role_of(names[:1], matrices, vectors, (STACK,)) == "linear"
+    assert Roles(matrices, vectors, (STACK,)).of(names) == "embedding"
+    assert Roles(matrices, vectors, (STACK,)).of(names[:1]) == "linear"

@@ -195,6 +195,12 @@ def test_a_tensor_of_another_kind_is_named(kind: str, opened: Opened) -> None:
         opened({"w": torch.ones(2, 2), "odd": UNREADABLE[kind]()})
 
 
+def test_a_number_type_that_no_artifact_can_hold_is_refused_at_once(opened: Opened) -> None:
+    fact = r"model\.bin: odd: is of type complex128, and safetensors.* has no such type"
+    with pytest.raises(CheckpointError, match=fact):
+        opened({"w": torch.ones(2, 2), "odd": torch.ones(2, dtype=torch.complex128)})
+
+
 @given(
     st.lists(st.tuples(st.integers(1, 4), st.integers(0, 9)), min_size=1, max_size=3),
     st.integers(0, 5),

@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from ttcompress import artifact
 from ttcompress.artifact import load
+from ttcompress.artifact import reading as artifact_reading
 from ttcompress.checkpoint import checkpoint as reading
 from ttcompress.checkpoint import open_checkpoint
 from ttcompress.checkpoint.stored import FileBytes
@@ -110,7 +110,7 @@ def test_a_model_that_changes_on_the_way_is_not_compressed(
 def test_an_artifact_that_changes_while_it_is_loaded(
     tmp_path: Path, tiny_artifact: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, read = tmp_path / "a.safetensors", artifact._document_and_tensors
+    path, read = tmp_path / "a.safetensors", artifact_reading._document_and_tensors
     path.write_bytes(tiny_artifact.read_bytes())
 
     def meanwhile(found: Path) -> object:
@@ -118,7 +118,7 @@ def test_an_artifact_that_changes_while_it_is_loaded(
         os.utime(path, ns=(0, 0))
         return result
 
-    monkeypatch.setattr(artifact, "_document_and_tensors", meanwhile)
+    monkeypatch.setattr(artifact_reading, "_document_and_tensors", meanwhile)
     with pytest.raises(TTCompressError, match=SAID):
         load(path)
 

@@ -218,6 +218,127 @@ def test_a_crafted_pickle(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
         open_checkpoint(tmp_path / "m")
 
 
+def remembered(value: bytes) -> bytes:
+    """A value in the memo's place 0; the stack is as it was."""
+    return value + b"q\x000"
+
+
+def built(name: str, times: int) -> bytes:
+    """A list of what a name makes of the value in the memo's place 0, again and again."""
+    module, _, leaf = name.rpartition(".")
+    builder = b"c%b\n%b\nq\x010" % (module.encode(), leaf.encode())
+    return builder + b"](" + b"h\x01h\x00\x85R" * times + b"e"
+
+
+MANY = 200_000
+COPIES = {
+    "builtins.bytearray": b"\x8e" + struct.pack("<Q", MANY) + bytes(MANY),
+    "_codecs.encode": text(b"a" * MANY),
+    "builtins.list": b"](" + b"N" * MANY + b"e",
+    "builtins.set": b"](" + b"".join(b"J" + struct.pack("<i", k) for k in range(9999)) + b"e",
+    "collections.OrderedDict": b"}(" + b"".join(b"K%cN" % k for k in range(255)) + b"u",
+    "any.Class": b"](" + b"N" * MANY + b"e",
+}
+"""By what copies it, a value that is short to name."""
+
+
+@pytest.mark.parametrize("name", COPIES)
+def test_a_value_copied_without_end(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ttcompress.checkpoint.pickles.MAX_OPCODES", 2_000_000)
+    data = b"\x80\x04" + remembered(COPIES[name]) + built(name, 100_000) + b"."
+    (tmp_path / "m").write_bytes(data)
+    with (
+        bounded(len(data)),
+        pytest.raises(TTCompressError, match=r"instructions|refused as a bomb"),
+    ):
+        open_checkpoint(tmp_path / "m")
+
+
+@pytest.mark.parametrize("key", [b"(" + b"N" * 5000 + b"t", b"\x8b" + struct.pack("<i", 9999)])
+def test_a_key_that_takes_long_to_hash(key: bytes, tmp_path: Path) -> None:
+    if key.startswith(b"\x8b"):
+        key += b"\x7f" * 9999
+    data = b"\x80\x04" + remembered(key) + b"}" + b"h\x00Ns" * 100_000 + b"."
+    (tmp_path / "m").write_bytes(data)
+    with (
+        bounded(len(data)),
+        pytest.raises(TTCompressError, match=r"a key (with over|of thousands)"),
+    ):
+        open_checkpoint(tmp_path / "m")
+
+
+def many_places(names: int) -> Any:
+    """Tensors in different places whose names, once joined, are the same."""
+    content: dict[str, Any] = {}
+    for place in range(names):
+        inner, name = content, "a"
+        for bit in range(8):
+            if place >> bit & 1:
+                inner, name = inner.setdefault(name, {}), "a"
+            else:
+                name += ".a"
+        inner[name] = torch.zeros(1)
+    return content
+
+
+class Bare(torch.nn.Module):
+    """Holds what it is given, as a module that holds no tensor could."""
+
+    def __init__(self, held: Any) -> None:
+        super().__init__()
+        self._buffers = {"held": held}
+
+
+WEIGHTS = {"lstm.weight_ih_l0": torch.zeros(16, 4), "lstm.weight_hh_l0": torch.zeros(16, 4)}
+BRANCHES: list[Any] = [[] for _ in range(1000)]
+TREES: dict[str, tuple[Any, str]] = {
+    "a name that reads as an output layer, again and again": (
+        WEIGHTS | {"out" * 100_000 + "-.weight": torch.zeros(4, 4)},
+        "300,008 characters",
+    ),
+    "a name behind very many wrappers": (
+        {"module." * 100_000 + name: tensor for name, tensor in WEIGHTS.items()},
+        "700,017 characters",
+    ),
+    "one name for very many tensors": (
+        {"state_dict": WEIGHTS, "more": many_places(250)},
+        "over 100 tensors have the name",
+    ),
+    "very many optimizers that share what they hold": (
+        {"state_dict": WEIGHTS} | {f"optim_{k}": {"x": BRANCHES} for k in range(100)},
+        "over 50,000 parts",
+    ),
+    "very many states that share what they hold": (
+        {"state_dict": WEIGHTS}
+        | {str(k): {"state": BRANCHES, "param_groups": []} for k in range(100)},
+        "over 50,000 parts",
+    ),
+    "very many modules that share what they hold": (
+        {"state_dict": WEIGHTS} | {str(k): Bare(BRANCHES) for k in range(100)},
+        "over 50,000 parts",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", TREES)
+def test_a_tree_that_takes_long_to_look_through(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content, fact = TREES[kind]
+    monkeypatch.setattr("ttcompress.checkpoint.tree.MAX_STEPS", 50_000)
+    torch.save(content, tmp_path / "m")
+    with bounded((tmp_path / "m").stat().st_size), pytest.raises(TTCompressError, match=fact):
+        open_checkpoint(tmp_path / "m")
+
+
+def test_a_key_that_reads_as_an_optimizer_again_and_again(tmp_path: Path) -> None:
+    torch.save({"m": WEIGHTS, "optim_" * 50_000 + "\n": {"x": [1]}}, tmp_path / "m")
+    with bounded(300_000):
+        assert len(open_checkpoint(tmp_path / "m").weights) == 2
+
+
 def test_windows_on_one_storage_do_not_multiply(tmp_path: Path) -> None:
     storage = torch.zeros(250_000)
     views = {f"w{k}": storage[k : k + 200_000].view(400, 500) for k in range(300)}

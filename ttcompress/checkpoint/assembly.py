@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import ChainMap, Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
@@ -13,13 +13,14 @@ from ttcompress.checkpoint.choice import choose, is_apart
 from ttcompress.checkpoint.inert import Stub, shown
 from ttcompress.checkpoint.names import canonical_names, unused_name
 from ttcompress.checkpoint.recurrent import recognise
-from ttcompress.checkpoint.roles import role_of
+from ttcompress.checkpoint.roles import Roles
 from ttcompress.checkpoint.source import Source
 from ttcompress.checkpoint.stored import EXPANSION_ALLOWANCE, StoredTensor, check_tensor
 from ttcompress.checkpoint.tree import (
     Leaf,
     Place,
     StateDict,
+    Steps,
     Survey,
     children,
     is_module,
@@ -27,6 +28,7 @@ from ttcompress.checkpoint.tree import (
     tensors_below,
 )
 from ttcompress.errors import CheckpointError
+from ttcompress.safetensors_writer import DTYPES
 from ttcompress.weights import OtherTensor, RecurrentStack, Role, Weight
 
 MAX_NAMED_CLASSES = 8
@@ -56,22 +58,21 @@ def assemble(source: Source, key: str | None) -> Assembly:
     Raises:
         CheckpointError: the choice is unclear, a tensor cannot be read, or shapes do not fit.
     """
-    found = survey(source.root)
-    chosen = choose(source.root, found, key)
+    steps = Steps()
+    found = survey(source.root, steps)
+    chosen = choose(source.root, found, key, steps)
     apart = tuple(one for one in found.state_dicts if is_apart(one, chosen))
     left_out = {id(value) for _, value in found.optimizers} | {id(one.value) for one in apart}
-    inside, source_paths = _name_inside(chosen, left_out)
-    named = {**inside, **_name_loose(source.root, chosen, left_out, inside)}
+    inside, source_paths = _name_inside(chosen, left_out, steps)
+    named = {**inside, **_name_loose(source.root, chosen, left_out, inside, steps)}
     source_paths |= {name: name for name in named.keys() - inside.keys()}
     _check_text([*named, *source_paths.values()])
     stored = {name: _readable(name, leaf, source) for name, leaf in named.items()}
     _check_sum(stored, source)
-    tied: dict[StoredTensor, tuple[str, ...]] = {}
-    for name, tensor in stored.items():
-        tied[tensor] = (*tied.get(tensor, ()), name)
+    tied = _tied(stored)
     weights, stacks, remarks = _weights({name: stored[name] for name in inside}, tied)
     taken = {weight.name for weight in weights}
-    carried, not_carried = _carry(source.root, chosen, tied, left_out)
+    carried, not_carried = _carry(source.root, chosen, tied, left_out, steps)
     return Assembly(
         weights=weights,
         others=tuple(_other(t, names) for t, names in tied.items() if names[0] not in taken),
@@ -79,13 +80,28 @@ def assemble(source: Source, key: str | None) -> Assembly:
         source_paths=source_paths,
         stored=stored,
         carried=carried,
-        notes=(*_describe(source, chosen, stored), *_omitted(found, apart), *not_carried, *remarks),
+        notes=(
+            *_describe(source, chosen, stored),
+            *_omitted(found, apart, steps),
+            *not_carried,
+            *remarks,
+        ),
     )
 
 
-def _name_inside(chosen: StateDict, left_out: Set[int]) -> tuple[dict[str, Leaf], dict[str, str]]:
+def _tied(stored: Mapping[str, StoredTensor]) -> dict[StoredTensor, tuple[str, ...]]:
+    """All names of each tensor."""
+    found: defaultdict[StoredTensor, list[str]] = defaultdict(list)
+    for name, tensor in stored.items():
+        found[tensor].append(name)
+    return {tensor: tuple(names) for tensor, names in found.items()}
+
+
+def _name_inside(
+    chosen: StateDict, left_out: Set[int], steps: Steps
+) -> tuple[dict[str, Leaf], dict[str, str]]:
     """The state dict's tensors by the model's own names, and each name's place in the source."""
-    found = list(tensors_below(chosen.value, left_out))
+    found = list(tensors_below(chosen.value, steps, left_out))
     keys: dict[str, tuple[Place, Leaf]] = {}
     for place, leaf in found:
         keys[unused_name(".".join(place), keys)] = (place, leaf)
@@ -99,14 +115,15 @@ def _name_inside(chosen: StateDict, left_out: Set[int]) -> tuple[dict[str, Leaf]
 
 
 def _name_loose(
-    root: Any, chosen: StateDict, left_out: Set[int], taken: Mapping[str, Leaf]
+    root: Any, chosen: StateDict, left_out: Set[int], inside: Mapping[str, Leaf], steps: Steps
 ) -> dict[str, Leaf]:
     """The tensors outside the state dict, by their places."""
     if not chosen.place:
         return {}
     loose: dict[str, Leaf] = {}
-    for place, leaf in tensors_below(root, left_out | {id(chosen.value)}):
-        loose[unused_name(".".join(place), {*taken, *loose})] = leaf
+    taken = ChainMap[str, Leaf](loose, dict(inside))
+    for place, leaf in tensors_below(root, steps, left_out | {id(chosen.value)}):
+        loose[unused_name(".".join(place), taken)] = leaf
     return loose
 
 
@@ -140,6 +157,11 @@ def _readable(name: str, leaf: Leaf, source: Source) -> StoredTensor:
         check_tensor(leaf, source.storages[leaf.storage])
     except CheckpointError as error:
         raise error.at(name) from error
+    if leaf.dtype not in DTYPES.values():
+        raise CheckpointError(
+            f"{name}: is of type {leaf.dtype_name}, and safetensors, which artifacts are, has no "
+            "such type. Save the model without it, or in another type."
+        )
     return leaf
 
 
@@ -154,6 +176,7 @@ def _weights(
     }
     vectors = {name: t.shape[0] for name, t in inside.items() if len(t.shape) == 1}
     recurrent = recognise(matrices, inside.keys())
+    roles = Roles(matrices, vectors, recurrent.stacks)
     weights = []
     for name, shape in matrices.items():
         names = tied[inside[name]]
@@ -161,7 +184,7 @@ def _weights(
             continue
         known = [other for other in names if other in matrices]
         gates = [recurrent.gates[other] for other in known if other in recurrent.gates]
-        role: Role = "recurrent" if gates else role_of(known, matrices, vectors, recurrent.stacks)
+        role: Role = "recurrent" if gates else roles.of(known)
         dtype = inside[name].dtype_name
         weights.append(Weight(name, names, role, shape, dtype, max(gates, default=1)))
     return tuple(weights), recurrent.stacks, recurrent.notes
@@ -176,19 +199,22 @@ def _carry(
     chosen: StateDict,
     tied: Mapping[StoredTensor, tuple[str, ...]],
     left_out: Set[int],
+    steps: Steps,
 ) -> tuple[Json, tuple[str, ...]]:
     """The whole content as typed JSON; where even its outline cannot be kept, the state dict's."""
     names = {tensor: tied_names[0] for tensor, tied_names in tied.items()}
     try:
-        carrier = Carrier(names, left_out, _spine(root, chosen.place))
+        carrier = Carrier(names, left_out, _spine(root, chosen.place), steps)
         return carrier.encode(root), tuple(carrier.notes)
     except NotCarried as reason:
-        flat = [[key, {"tensor": names[leaf]}] for key, leaf in _flat(chosen, left_out)]
+        flat = [[key, {"tensor": names[leaf]}] for key, leaf in _flat(chosen, left_out, steps)]
         return {"dict": flat}, (f"only the state dict is carried along: {reason}",)
 
 
-def _flat(chosen: StateDict, left_out: Set[int]) -> Iterator[tuple[str, StoredTensor]]:
-    for place, leaf in tensors_below(chosen.value, left_out):
+def _flat(
+    chosen: StateDict, left_out: Set[int], steps: Steps
+) -> Iterator[tuple[str, StoredTensor]]:
+    for place, leaf in tensors_below(chosen.value, steps, left_out):
         if isinstance(leaf, StoredTensor):
             yield ".".join(place), leaf
 
@@ -225,10 +251,10 @@ def _describe(
         yield f"{shared} tensors are views of larger storages; each is kept on its own"
 
 
-def _omitted(found: Survey, apart: Collection[StateDict]) -> Iterator[str]:
+def _omitted(found: Survey, apart: Collection[StateDict], steps: Steps) -> Iterator[str]:
     """What is in the file and will not be in the result."""
     for place, value in found.optimizers:
-        leaves = {leaf for _, leaf in tensors_below(value) if isinstance(leaf, StoredTensor)}
+        leaves = {leaf for _, leaf in tensors_below(value, steps) if isinstance(leaf, StoredTensor)}
         size = sum(leaf.bytes for leaf in leaves)
         yield f"optimizer state is left out: `{shown('.'.join(place))}` ({size / 1e6:.1f} MB)"
     for one in apart:

@@ -19,7 +19,7 @@ from ttcompress.checkpoint.arrays import PickledArray
 from ttcompress.checkpoint.builders import DTYPES
 from ttcompress.checkpoint.inert import Global, Stub, shown
 from ttcompress.checkpoint.stored import StoredTensor
-from ttcompress.checkpoint.tree import MAX_DEPTH, Leaf, is_module, tensors_below
+from ttcompress.checkpoint.tree import MAX_DEPTH, Leaf, Steps, is_module, tensors_below
 from ttcompress.errors import ArtifactError
 
 Json = Any
@@ -39,15 +39,20 @@ class Carrier:
 
     `names` gives each tensor its name. `left_out` and `spine` hold ids: values that are passed by,
     and the dictionaries above the weights. An entry of the spine that cannot be carried is left out
-    alone and named in `notes`.
+    alone and named in `notes`. `steps` are those of all walks over the file.
     """
 
     def __init__(
-        self, names: Mapping[StoredTensor, str], left_out: Set[int], spine: Set[int]
+        self,
+        names: Mapping[StoredTensor, str],
+        left_out: Set[int],
+        spine: Set[int],
+        steps: Steps,
     ) -> None:
         self.names = names
         self.left_out = left_out
         self.spine = spine
+        self.steps = steps
         self.notes: list[str] = []
         self.open: set[int] = set()
         self.left = MAX_CARRIED
@@ -94,7 +99,8 @@ class Carrier:
 
     def _container(self, value: Any) -> Json:
         if is_module(value):
-            flat = [[".".join(place), self._name(leaf)] for place, leaf in tensors_below(value)]
+            found = tensors_below(value, self.steps)
+            flat = [[".".join(place), self._name(leaf)] for place, leaf in found]
             return {"dict": [[key, {"tensor": name}] for key, name in flat]}
         if isinstance(value, dict):
             tag = "ordered" if isinstance(value, OrderedDict) else "dict"

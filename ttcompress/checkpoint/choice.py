@@ -8,6 +8,7 @@ from ttcompress.checkpoint.stored import StoredTensor
 from ttcompress.checkpoint.tree import (
     Place,
     StateDict,
+    Steps,
     Survey,
     children,
     tensors_below,
@@ -20,7 +21,7 @@ WRAPPERS = frozenset(
 """Keys that say "the weights are below": loose matrices beside one leave the choice clear."""
 
 
-def choose(root: Any, survey: Survey, key: str | None) -> StateDict:
+def choose(root: Any, survey: Survey, key: str | None, steps: Steps) -> StateDict:
     """The state dict to compress.
 
     Raises:
@@ -28,7 +29,7 @@ def choose(root: Any, survey: Survey, key: str | None) -> StateDict:
             the state dicts there are.
     """
     if key is not None:
-        return _by_key(root, survey, key)
+        return _by_key(root, survey, key, steps)
     found = survey.state_dicts
     if not found:
         raise CheckpointError(
@@ -55,7 +56,7 @@ def _is_above(one: StateDict, other: StateDict) -> bool:
     return other.place[: len(one.place)] == one.place
 
 
-def _by_key(root: Any, survey: Survey, key: str) -> StateDict:
+def _by_key(root: Any, survey: Survey, key: str, steps: Steps) -> StateDict:
     for found in survey.state_dicts:
         if found.key == key:
             return found
@@ -63,7 +64,7 @@ def _by_key(root: Any, survey: Survey, key: str) -> StateDict:
     value = root
     for step in place:
         value = next((child for name, child in children(value) if str(name) == step), None)
-    leaves = [leaf for _, leaf in tensors_below(value) if isinstance(leaf, StoredTensor)]
+    leaves = [leaf for _, leaf in tensors_below(value, steps) if isinstance(leaf, StoredTensor)]
     weights = sum(leaf.is_weight for leaf in leaves)
     if not weights or not any(True for _ in children(value)):
         raise CheckpointError(

@@ -8,8 +8,11 @@ from typing import Any, Protocol, runtime_checkable
 
 from ttcompress.errors import CheckpointError
 
-MAX_KEY_PARTS = 10_000
-"""Elements in a dictionary key; hashing nested tuples recurses in C, without a limit of its own."""
+MAX_KEY_PARTS = 64
+"""Values in a key that is a tuple: every use of the key hashes all of them, recursing in C."""
+
+MAX_KEY_BITS = 10_000
+"""Of an integer in a key; hashing takes as long as it is."""
 
 Builder = Callable[..., Any]
 """What makes a value out of the arguments that a pickle gives to a name."""
@@ -96,7 +99,7 @@ def checked_key(key: Any) -> Any:
     """A dictionary key or set element, once it is known to hash in bounded time.
 
     Raises:
-        ValueError: it is a tuple with thousands of parts.
+        ValueError: it is a tuple of many parts, or an integer of thousands of digits.
     """
     pending, parts = [key], 0
     while pending:
@@ -106,4 +109,6 @@ def checked_key(key: Any) -> Any:
             if parts > MAX_KEY_PARTS:
                 raise ValueError(f"a key with over {MAX_KEY_PARTS} parts")
             pending.extend(part)
+        elif isinstance(part, int) and part.bit_length() > MAX_KEY_BITS:
+            raise ValueError("a key of thousands of digits")
     return key

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
 
+from ttcompress.checkpoint.inert import shown
+from ttcompress.errors import CheckpointError
+
 COMPILED = "_orig_mod."  # torch.compile, around any module
+MAX_NAME, MAX_NAMESAKES = 1_000, 100
+"""Characters in a tensor's name, and tensors of one name: what is far beyond any model's."""
+
 PARALLEL = "module."  # DataParallel and its kin, around the whole model
 
 
@@ -42,7 +48,22 @@ def names_inside(source_paths: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def unused_name(wanted: str, taken: Container[str]) -> str:
-    """`wanted`, with underscores behind it as long as the name is taken."""
-    while wanted in taken:
-        wanted += "_"
-    return wanted
+    """`wanted`, with underscores behind it as long as the name is taken.
+
+    Raises:
+        CheckpointError: no model has so many tensors of one name, or so long a name.
+    """
+    if len(wanted) > MAX_NAME:
+        raise CheckpointError(
+            f"a tensor's name has {len(wanted):,} characters ({shown(wanted[:40])}...), and "
+            f"{MAX_NAME:,} are read. Rename it, and save the model again."
+        )
+    name = wanted
+    for _ in range(MAX_NAMESAKES):
+        if name not in taken:
+            return name
+        name += "_"
+    raise CheckpointError(
+        f"over {MAX_NAMESAKES} tensors have the name {shown(wanted)}. "
+        "Rename them, and save the model again."
+    )

@@ -10,7 +10,7 @@ length by what the stream holds.
 from __future__ import annotations
 
 import pickletools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sized
 from typing import Any, BinaryIO
 
 from ttcompress.checkpoint.inert import Buildable, Builder, Global, Stub, checked_key, named
@@ -19,8 +19,14 @@ from ttcompress.errors import CheckpointError
 MAX_OPCODES = 20_000_000
 """About 3 million vocabulary entries; bounds the memory that a small hostile pickle can claim."""
 
+COPIES, ALLOWANCE = 4, 16 * 2**20
+"""Bytes that builders may copy: so many times those read, and an allowance for short pickles."""
+
 COSTS = {"EMPTY_SET": 16, "FROZENSET": 16, "EMPTY_DICT": 4, "DICT": 4, "EMPTY_LIST": 4, "LIST": 4}
 """Instructions that make a few hundred bytes out of one count for several."""
+
+_COPY_COST = 4
+"""Of each element of a list or dictionary that is copied: in a set it takes some 60 bytes."""
 
 _DAMAGE = (
     LookupError,
@@ -47,6 +53,7 @@ class PickleReader:
         self.marked: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
         self.stubbed: dict[str, None] = {}
+        self.spent = self.copied = 0
 
     def read(self, stream: BinaryIO) -> Any:
         """Read one pickle; the stream is left right behind it.
@@ -55,13 +62,17 @@ class PickleReader:
             CheckpointError: the pickle is damaged, hostile, or uses what no checkpoint uses.
         """
         try:
-            spent = 0
-            for opcode, argument, _ in pickletools.genops(stream):
-                spent += COSTS.get(opcode.name, 1)
-                if spent > MAX_OPCODES:
+            for opcode, argument, at in pickletools.genops(stream):
+                self.spent += COSTS.get(opcode.name, 1)
+                if self.spent > MAX_OPCODES:
                     raise CheckpointError(
                         f"its pickle weighs over {MAX_OPCODES:,} instructions; no checkpoint needs "
                         "so many. Save the state dict alone."
+                    )
+                if self.copied > COPIES * (at or 0) + ALLOWANCE:
+                    raise CheckpointError(
+                        f"its pickle makes {self.copied:,} bytes of text out of {at:,}: refused as "
+                        "a bomb. Save the state dict alone."
                     )
                 ACTIONS[opcode.name](self, argument)
             return self.stack.pop()
@@ -77,9 +88,18 @@ class PickleReader:
         self.stack = self.marked.pop()
         return items
 
+    def weigh(self, values: Iterable[Any]) -> None:
+        """Count what a builder copies of its arguments, which one name can stand for many times."""
+        for value in values:
+            if isinstance(value, bytes | bytearray | str):
+                self.copied += len(value)
+            elif isinstance(value, Sized):
+                self.spent += _COPY_COST * len(value)
+
     def make(self, target: Any, args: Iterable[Any]) -> Any:
         """What the pickle would get by calling `target`: built by the table, or else a stub."""
         args = tuple(args)
+        self.weigh(args)
         if isinstance(target, Global):
             builder = self.builders.get(str(target))
             if builder is not None:
@@ -206,6 +226,8 @@ def _stack_global(machine: PickleReader, argument: Any) -> None:
 def _build(machine: PickleReader, argument: Any) -> None:
     """State for an object that keeps none, such as the versions on a state dict, is left out."""
     state = machine.stack.pop()
+    if isinstance(state, tuple):
+        machine.weigh(state)
     if isinstance(target := machine.stack[-1], Buildable):
         target.build(state)
 

@@ -17,41 +17,55 @@ _LINEAR = re.compile(
 )
 
 
-def role_of(
-    names: Sequence[str],
-    matrices: Mapping[str, tuple[int, int]],
-    vectors: Mapping[str, int],
-    stacks: Collection[RecurrentStack],
-) -> Role:
-    """The role of a matrix by all its names; an embedding tied to a linear layer is an embedding.
+class Roles:
+    """Tells the roles of a model's matrices.
 
-    `matrices` has every matrix's shape in the file's order, `vectors` every 1-D tensor's length.
+    Args:
+        matrices: every matrix's shape, in the file's order.
+        vectors: every 1-D tensor's length.
+        stacks: the recurrent layers.
     """
-    embedding = any(_is_embedding(name, matrices, vectors, stacks) for name in names)
-    return "embedding" if embedding else "linear"
+
+    def __init__(
+        self,
+        matrices: Mapping[str, tuple[int, int]],
+        vectors: Mapping[str, int],
+        stacks: Collection[RecurrentStack],
+    ) -> None:
+        self._matrices, self._vectors = matrices, vectors
+        self._places = {name: place for place, name in enumerate(matrices)}
+        self._last_starts = _last_starts(matrices, stacks)
+
+    def of(self, names: Sequence[str]) -> Role:
+        """By all names of a matrix; an embedding tied to a linear layer is an embedding."""
+        return "embedding" if any(map(self._is_embedding, names)) else "linear"
+
+    def _is_embedding(self, name: str) -> bool:
+        """By name; or by use: no bias, and a recurrent layer behind it takes its columns."""
+        path = name.split(".")
+        rows, columns = self._matrices[name]
+        bias = ".".join([*path[:-1], path[-1].replace("weight", "bias")])
+        if self._vectors.get(bias) == rows:
+            return False
+        module = next((part for part in reversed(path[:-1]) if not part.isdigit()), "")
+        if _EMBEDDING.fullmatch(module) or _EMBEDDING.fullmatch(path[-1]):
+            return True
+        if path[-1] != "weight" or any(_LINEAR.fullmatch(part) for part in path):
+            return False
+        return self._places[name] < self._last_starts.get(columns, 0)
 
 
-def _is_embedding(
-    name: str,
-    matrices: Mapping[str, tuple[int, int]],
-    vectors: Mapping[str, int],
-    stacks: Collection[RecurrentStack],
-) -> bool:
-    """By name; or by use: no bias, and a recurrent layer after it takes its columns as input."""
-    path = name.split(".")
-    rows, columns = matrices[name]
-    if vectors.get(".".join([*path[:-1], path[-1].replace("weight", "bias")])) == rows:
-        return False
-    module = next((part for part in reversed(path[:-1]) if not part.isdigit()), "")
-    if _EMBEDDING.fullmatch(module) or _EMBEDDING.fullmatch(path[-1]):
-        return True
-    if path[-1] != "weight" or any(_LINEAR.fullmatch(part) for part in path):
-        return False
-    order = list(matrices)
-    return any(
-        columns == stack.input_size and order.index(name) < _start(stack, order) for stack in stacks
-    )
-
-
-def _start(stack: RecurrentStack, order: Sequence[str]) -> int:
-    return next(k for k, name in enumerate(order) if name.startswith(f"{stack.prefix}weight_"))
+def _last_starts(
+    matrices: Mapping[str, tuple[int, int]], stacks: Collection[RecurrentStack]
+) -> dict[int, int]:
+    """By input size, where the last recurrent layer that takes it begins in the file's order."""
+    begins: dict[str, int] = {}
+    for place, name in enumerate(matrices):
+        prefix, weight, _ = name.rpartition("weight_")
+        if weight:
+            begins.setdefault(prefix, place)
+    found: dict[int, int] = {}
+    for stack in stacks:
+        start = begins.get(stack.prefix, 0)
+        found[stack.input_size] = max(found.get(stack.input_size, 0), start)
+    return found

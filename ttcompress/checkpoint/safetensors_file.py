@@ -15,36 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ttcompress.checkpoint.inert import shown
 from ttcompress.checkpoint.source import Source
 from ttcompress.checkpoint.stored import Bytes, FileBytes, StoredTensor, contiguous_stride
 from ttcompress.errors import CheckpointError
 from ttcompress.plain_json import read_json
+from ttcompress.safetensors_writer import DTYPES, MAX_HEADER
 
 LENGTH = struct.Struct("<Q")
-MAX_HEADER = 100_000_000  # bytes; the format's own limit
 ARTIFACT = "ttcompress"  # the key of the metadata that an artifact has
-
-DTYPES: dict[str, torch.dtype] = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U64": torch.uint64,
-    "U32": torch.uint32,
-    "U16": torch.uint16,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-    "C64": torch.complex64,
-}
 
 
 @dataclass(frozen=True)

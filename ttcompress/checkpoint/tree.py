@@ -23,13 +23,13 @@ Place = tuple[str, ...]
 Leaf = StoredTensor | Unreadable
 
 MAX_DEPTH = 100
-MAX_STEPS = 5_000_000
-"""Values looked at in one walk; shared lists can make a small pickle look endless."""
+MAX_STEPS = 10_000_000
+"""Values looked at in all walks over one file; shared lists make a small pickle look endless."""
 
 _BRANCHES = (dict, list, tuple, Stub, StoredTensor, PickledArray, Unreadable)
 """What a tensor is or can be below of; a vocabulary's words need no look."""
 
-_OPTIMIZER_KEY = re.compile(r"(.*_)?optim(izer)?s?(_.*)?", re.IGNORECASE)
+_OPTIMIZER_KEY = re.compile(r"(.*_)?optim(izer)?s?(_.*)?", re.IGNORECASE | re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -100,11 +100,18 @@ def _module_children(module: Stub) -> Iterator[tuple[Any, Any]]:
 
 
 @dataclass
+class Steps:
+    """How many values were looked at, over all walks that share it."""
+
+    taken: int = 0
+
+
+@dataclass
 class _Walk:
     """One walk over a tree, held to a number of steps, a depth, and no cycles."""
 
+    steps: Steps
     skipped: Set[int] = frozenset()
-    steps: int = 0
     open: set[int] = field(default_factory=set)
 
     def enter(self, value: Any, place: Place) -> Iterator[tuple[Any, Any]]:
@@ -112,8 +119,8 @@ class _Walk:
             return
         self.open.add(id(value))
         for key, child in children(value):
-            self.steps += 1
-            if self.steps > MAX_STEPS or len(place) > MAX_DEPTH:
+            self.steps.taken += 1
+            if self.steps.taken > MAX_STEPS or len(place) > MAX_DEPTH:
                 raise CheckpointError(
                     f"its content is nested over {MAX_DEPTH} deep or has over {MAX_STEPS:,} parts; "
                     "no checkpoint does. Save the state dict alone."
@@ -131,22 +138,24 @@ class _Walk:
             yield from self.tensors(child, (*place, str(key)))
 
 
-def tensors_below(value: Any, skipped: Set[int] = frozenset()) -> Iterator[tuple[Place, Leaf]]:
+def tensors_below(
+    value: Any, steps: Steps, skipped: Set[int] = frozenset()
+) -> Iterator[tuple[Place, Leaf]]:
     """Every tensor in a value with its place, in the file's order; `skipped` holds ids to pass by.
 
     Raises:
         CheckpointError: too deep, or endless.
     """
-    return _Walk(skipped).tensors(value, ())
+    return _Walk(steps, skipped).tensors(value, ())
 
 
-def survey(root: Any) -> Survey:
+def survey(root: Any, steps: Steps) -> Survey:
     """Find every state dict and all optimizer state. A value that stands in two places counts once.
 
     Raises:
         CheckpointError: too deep, or endless.
     """
-    walk, seen = _Walk(), set[int]()
+    walk, seen = _Walk(steps), set[int]()
     state_dicts: list[StateDict] = []
     optimizers: list[tuple[Place, Any]] = []
 
@@ -154,10 +163,10 @@ def survey(root: Any) -> Survey:
         if id(value) in seen:
             return
         seen.add(id(value))
-        if place and is_optimizer(place[-1], value):
+        if place and is_optimizer(place[-1], value, steps):
             optimizers.append((place, value))
             return
-        if found := _as_state_dict(value, place):
+        if found := _as_state_dict(value, place, steps):
             state_dicts.append(found)
         if not is_module(value):
             for key, child in walk.enter(value, place):
@@ -167,9 +176,9 @@ def survey(root: Any) -> Survey:
     return Survey(tuple(state_dicts), tuple(optimizers))
 
 
-def _as_state_dict(value: Any, place: Place) -> StateDict | None:
+def _as_state_dict(value: Any, place: Place, steps: Steps) -> StateDict | None:
     if is_module(value):
-        leaves = [leaf for _, leaf in tensors_below(value)]
+        leaves = [leaf for _, leaf in tensors_below(value, steps)]
     else:
         leaves = [
             leaf
@@ -183,14 +192,16 @@ def _as_state_dict(value: Any, place: Place) -> StateDict | None:
     return StateDict(place, value, weights, sum(leaf.bytes for leaf in stored))
 
 
-def is_optimizer(key: str, value: Any) -> bool:
+def is_optimizer(key: str, value: Any, steps: Steps) -> bool:
     """Whether a value is an optimizer's state: by its own keys, or by its name and its tensors."""
     if _is_optimizer_state(value):
         return True
     parts = [child for _, child in children(value)] if isinstance(value, dict | list) else []
     if parts and all(_is_optimizer_state(part) for part in parts):
         return True
-    return _OPTIMIZER_KEY.fullmatch(key) is not None and any(True for _ in tensors_below(value))
+    return _OPTIMIZER_KEY.fullmatch(key) is not None and any(
+        True for _ in tensors_below(value, steps)
+    )
 
 
 def _is_optimizer_state(value: Any) -> bool:

@@ -52,7 +52,8 @@ def read_chain(structure: Structure, task: str) -> Chain:
         raise _unfit(structure, task, problem)
     recurrent = {stack.prefix + name for stack in stacks for name in tensor_shapes(stack)}
     rest = {name: shape for name, shape in shapes.items() if name not in recurrent}
-    for embedding, linear in _candidates(rest, structure):
+    few = len(rest) <= 3  # no more can be used, and many would make very many pairs
+    for embedding, linear in _candidates(rest, structure) if few else ():
         used = {embedding, f"{linear}.weight", f"{linear}.bias"}
         if set(rest) <= used:
             return _chain(structure, embedding, linear)

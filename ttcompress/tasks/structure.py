@@ -12,7 +12,7 @@ import torch
 from ttcompress.artifact import CompressedModel
 from ttcompress.checkpoint import Checkpoint, rebuild
 from ttcompress.checkpoint.names import names_inside
-from ttcompress.checkpoint.roles import role_of
+from ttcompress.checkpoint.roles import Roles
 from ttcompress.modules.geometry import tensor_shapes
 from ttcompress.weights import RecurrentStack, Role
 
@@ -70,7 +70,5 @@ def _roles(shapes: Mapping[str, Shape], stacks: tuple[RecurrentStack, ...]) -> d
     recurrent = {stack.prefix + name for stack in stacks for name in tensor_shapes(stack)}
     matrices = {name: (s[0], s[1]) for name, s in shapes.items() if len(s) == 2}
     vectors = {name: s[0] for name, s in shapes.items() if len(s) == 1}
-    return {
-        name: "recurrent" if name in recurrent else role_of([name], matrices, vectors, stacks)
-        for name in matrices
-    }
+    roles = Roles(matrices, vectors, stacks)
+    return {name: "recurrent" if name in recurrent else roles.of([name]) for name in matrices}
