@@ -47,7 +47,7 @@ def _verdicts(report: Report, limits: Limits, file_bytes: int) -> Iterator[Verdi
     if limits.min_factor is not None:
         yield _at_least("min_factor", limits.min_factor, weights.compression_factor)
     if limits.max_size is not None:
-        yield _verdict("max_size", limits.max_size, file_bytes, file_bytes <= limits.max_size)
+        yield verdict("max_size", limits.max_size, file_bytes, file_bytes <= limits.max_size)
     if limits.max_drop is not None:
         yield _drop_verdict(report, limits.max_drop)
     if limits.min_multiply_adds is not None:
@@ -82,12 +82,13 @@ def _drop_verdict(report: Report, limit: Drop) -> Verdict:
     counting = next(iter(report.metrics.values()))
     drop, before = counting["drop"], abs(counting["before"])
     found = drop / before if limit.relative and before else drop
-    return _verdict("max_drop", limit.amount, found, drop <= limit.most(before))
+    return verdict("max_drop", limit.amount, found, drop <= limit.most(before))
 
 
 def _at_least(name: str, limit: float, value: float) -> Verdict:
-    return _verdict(name, limit, value, value >= limit)
+    return verdict(name, limit, value, value >= limit)
 
 
-def _verdict(name: str, limit: float, value: float, ok: bool) -> Verdict:
+def verdict(name: str, limit: float, value: float, ok: bool) -> Verdict:
+    """A limit as reports have it: what was asked, what was reached, whether it was kept."""
     return {"name": name, "limit": limit, "value": value, "ok": ok}

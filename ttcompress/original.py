@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from contextlib import suppress
 from pathlib import Path
 
 from ttcompress.artifact import CompressedModel, load
 from ttcompress.checkpoint import Checkpoint, open_checkpoint
 from ttcompress.errors import CheckpointError
+from ttcompress.keys import file_digest
 
 
 def find_original(artifact: str | Path) -> Path | None:
@@ -17,10 +17,9 @@ def find_original(artifact: str | Path) -> Path | None:
     for folder in dict.fromkeys((Path(artifact).resolve().parent, Path.cwd())):
         for path in sorted(folder.glob("*")):
             with suppress(OSError):  # what cannot be read is not found
-                if path.is_file() and path.stat().st_size == wanted["bytes"]:
-                    with path.open("rb") as file:
-                        if hashlib.file_digest(file, "sha256").hexdigest() == wanted["sha256"]:
-                            return path
+                same_size = path.is_file() and path.stat().st_size == wanted["bytes"]
+                if same_size and file_digest(path) == wanted["sha256"]:
+                    return path
     return None
 
 

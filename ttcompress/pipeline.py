@@ -12,6 +12,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from torch import nn
+
 from ttcompress.artifact import CompressedModel, load
 from ttcompress.calibration.collect import Calibration, calibrate
 from ttcompress.calibration.refit import refit
@@ -153,12 +155,17 @@ def measure(
     progress: Progress = silent,
 ) -> CompressedModel:
     """Add to the report what was lost: drift always, the task's metrics where there is a task."""
-    like = None if task is None else task.build()
-    drift = drift_over_time(checkpoint, compressed, seed=seed, like=like)
+    drift = drift_over_time(checkpoint, compressed, seed=seed, like=_like(compressed, task))
     metrics = None
     if task is not None:
         metrics = metrics_before_after(checkpoint, compressed, task, progress=progress)
     return replace(compressed, report=replace(compressed.report, drift=drift, metrics=metrics))
+
+
+def _like(compressed: CompressedModel, task: Task | None) -> nn.Module | None:
+    """The model as a module, where that tells more than the file: of what kind an RNN is."""
+    unclear = any(stack.kind == "rnn" for stack in compressed.stacks)
+    return task.build() if task is not None and unclear else None
 
 
 def task_of(recipe: Recipe, model: Checkpoint | CompressedModel) -> Task | None:

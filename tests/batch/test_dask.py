@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,18 @@ def test_an_address_where_nobody_answers(address: str, folder: Path) -> None:
     soon = dask.config.set({"distributed.comm.timeouts.connect": "1s"})
     with soon, pytest.raises(InputError, match=f"--scheduler {address}: no Dask scheduler"):
         batch(folder / "manifest.yaml", engine=Engine("dask", scheduler=address))
+
+
+def test_a_cluster_without_a_worker_is_not_waited_for_long(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workers = import_module("ttcompress.batch.workers")  # the package's `batch` is a function
+    monkeypatch.setattr(workers, "_PATIENCE", 1)
+    alone = distributed.LocalCluster(
+        n_workers=0, host="127.0.0.1", scheduler_port=0, dashboard_address=":0"
+    )
+    with alone, pytest.raises(InputError, match=r"no worker in 1 seconds.*dask worker tcp://"):
+        batch(folder / "manifest.yaml", engine=Engine("dask", scheduler=alone.scheduler_address))
 
 
 def test_without_the_extra_the_engine_says_how_to_get_it(folder: Path, monkeypatch) -> None:

@@ -52,6 +52,7 @@ BAD_TAGGED = {
     "no list": ('{"tokens": 3, "labels": ["X"]}', "write lists"),
     "broken json": ('{"tokens": [], "labels": []}\n{"to', "data:1: 0 tokens"),
     "not json": ('{"tokens": ["a"], "labels": ["X"]}\nEU ORG', "data:2: is not JSON"),
+    "endless lists": ('{"tokens": ["a"], "labels": ["X"]}\n' + "[" * 10**5, "is not JSON: nested"),
     "no object": ('{"tokens": ["a"], "labels": ["X"]}\n[1]', "data:2: is no JSON object"),
 }
 
@@ -70,6 +71,7 @@ BAD_CLASSIFIED = {
     "one column": ("good film pos\n", "data:1: has 1 column"),
     "no text": ("\tpos\n", "data:1: 0 tokens"),
     "no label": ('{"text": "good"}', "data:1: has no `label`, only text"),
+    "no list": ('{"tokens": 3, "label": "X"}', "data:1: write"),
 }
 
 

@@ -63,9 +63,10 @@ def test_a_vocabulary_may_come_from_a_file(tmp_path):
         assert find_vocabulary(None, 20, "charlm", str(path)).indices == INDICES
     with pytest.raises(InputError, match="no such file"):
         find_vocabulary(None, 20, "charlm", str(tmp_path / "absent"))
-    as_json.write_text("{")
-    with pytest.raises(RecipeError, match="is not JSON"):
-        find_vocabulary(None, 20, "charlm", str(as_json))
+    for damaged in ("{", "[" * 10**5):
+        as_json.write_text(damaged)
+        with pytest.raises(RecipeError, match="is not JSON"):
+            find_vocabulary(None, 20, "charlm", str(as_json))
 
 
 @pytest.mark.parametrize("entry", ["<unk>", "[UNK]", "<UNK>", "unk", "\N{REPLACEMENT CHARACTER}"])

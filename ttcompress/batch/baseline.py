@@ -9,6 +9,7 @@ from pathlib import Path
 from ttcompress.batch.outcome import Outcome
 from ttcompress.batch.schema import Tolerance
 from ttcompress.errors import InputError, check_ordinary, unreadable
+from ttcompress.limits import verdict
 from ttcompress.plain_json import read_json
 from ttcompress.report.model import Verdict
 
@@ -59,14 +60,10 @@ def judged_against(baseline: Baseline | None, outcome: Outcome, allowed: Toleran
 def _verdicts(before: Outcome, now: Outcome, allowed: Tolerance) -> Iterator[Verdict]:
     assert before.bytes_after is not None and now.bytes_after is not None  # neither failed
     most = before.bytes_after + allowed.size.most(before.bytes_after)
-    yield _verdict("baseline_size", most, now.bytes_after, now.bytes_after <= most)
+    yield verdict("baseline_size", most, now.bytes_after, now.bytes_after <= most)
     if before.counting is None or now.counting is None or before.counting[0] != now.counting[0]:
         return
     (_, then), (_, found) = before.counting, now.counting
     sign = 1 if found["higher_is_better"] else -1
     worst = then["after"] - sign * allowed.metric.most(then["after"])
-    yield _verdict("baseline_metric", worst, found["after"], sign * (found["after"] - worst) >= 0)
-
-
-def _verdict(name: str, limit: float, value: float, ok: bool) -> Verdict:
-    return {"name": name, "limit": limit, "value": value, "ok": ok}
+    yield verdict("baseline_metric", worst, found["after"], sign * (found["after"] - worst) >= 0)

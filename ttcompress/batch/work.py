@@ -1,4 +1,4 @@
-"""What a worker does with a job: compress, judge, save, record. A job's errors become its outcome.
+"""What a worker does with a job: compress, save, record. A job's errors become its outcome.
 
 Alone in this room it needs torch, and imports it in a function: the parent imports this module too.
 """
@@ -80,7 +80,6 @@ class Work:
         import torch  # heavy, see above
 
         from ttcompress.finetune.run import Conditions  # heavy
-        from ttcompress.limits import check_limits, judged  # heavy
         from ttcompress.pipeline import compress  # heavy
 
         torch.set_num_threads(self.threads or _threads_here())
@@ -91,12 +90,10 @@ class Work:
             watch=lambda moment: progress("finetune", moment.step, moment.steps),
         )
         with chdir(job.folder):
-            check_limits(job.recipe)
             trials = beside(job, ".trials.json")
-            made = compress(
+            model = compress(
                 job.model, job.recipe, conditions=conditions, trials=trials, progress=progress
             )
-            model = judged(made, job.recipe.limits)
             model.save(job.output, overwrite=True)
         size = job.output.stat().st_size
         return succeeded(job, model.report, size, time.monotonic() - started)

@@ -30,6 +30,9 @@ from ttcompress.errors import InputError, MissingExtraError, TTCompressError
 Calls = Mapping[Job, str]
 """Jobs with their keys."""
 
+_PATIENCE = 10
+"""Seconds that a cluster has for its first worker."""
+
 _NO_NEWS = ("A worker stopped while some jobs", ".*tasks (which were still|have been)")
 """What joblib warns of: a worker that has grown is started anew between two jobs, and a batch that
 is interrupted leaves jobs undone.
@@ -165,6 +168,13 @@ def _connected(client_of: Callable[..., Any], address: str) -> Iterator[Any]:
             "Start one: dask scheduler; its address is tcp://HOST:8786."
         ) from error
     with client:
+        try:
+            client.wait_for_workers(1, timeout=_PATIENCE)
+        except TimeoutError as error:
+            raise InputError(
+                f"--scheduler {address}: it had no worker in {_PATIENCE} seconds, and one is "
+                f"needed. Start one: dask worker {address}."
+            ) from error
         ours = version("ttcompress")
         for worker, theirs in client.run(_installed_version()).items():
             if theirs != ours:

@@ -21,8 +21,8 @@ from ttcompress.report.comparison import Cell, Comparison, Row
 from ttcompress.tasks.protocol import Task
 
 MODELS = {
-    "mps": "values = sum of r[k-1] n[k] r[k]; multiply-adds = r (rows + columns), middle rank r",
-    "mpo": "values = sum of r[k-1] m[k] n[k] r[k]; multiply-adds = sum of r[k-1] m[1] .. m[k] "
+    "mps": "params = sum of r[k-1] n[k] r[k]; multiply-adds = r (rows + columns), middle rank r",
+    "mpo": "params = sum of r[k-1] m[k] n[k] r[k]; multiply-adds = sum of r[k-1] m[1] .. m[k] "
     "n[k] .. n[d] r[k], or rows x columns where rebuilding W is cheaper",
 }
 """The cost models: Murua et al. (2020), section 3, for one matrix and one time step."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from ttcompress.page.pictures import GATES
+from ttcompress.page.pictures import GATE_NAMES
 from ttcompress.report.asked import answers, times_fewer
 from ttcompress.report.model import Asked, Report
 from ttcompress.report.tables import Column, Table, error_text
@@ -82,7 +82,7 @@ def errors_table(report: Report) -> Table:
     most = max((len(weight.gate_errors) for weight in report.weights), default=0)
     numbers = {len(weight.gate_errors) for weight in report.weights} - {0}
     numbered = tuple(f"gate {gate + 1}" for gate in range(most))
-    names = GATES.get(most, numbered) if len(numbers) == 1 else numbered
+    names = GATE_NAMES.get(most, numbered) if len(numbers) == 1 else numbered
     columns = (
         Column("weight", name=True),
         Column("error", right=True),

@@ -16,7 +16,7 @@ from ttcompress.page.palette import SERIES, light
 from ttcompress.report.model import CutSpectrum, WeightReport
 
 MARKERS = ("o", "s", "^", "D", "v")
-GATES = {4: ("input", "forget", "cell", "output"), 3: ("reset", "update", "new")}
+GATE_NAMES = {4: ("input", "forget", "cell", "output"), 3: ("reset", "update", "new")}
 """Names of a recurrent weight's blocks of rows, by their number: those of an LSTM, and a GRU's."""
 
 _ROW = 36.0  # pixels of a bar with the line of text above it
@@ -253,7 +253,7 @@ def _in_pixels(axes: Axes, height: float) -> None:
 def _gate_legend(axes: Axes, numbers: set[int]) -> None:
     """Marks with the names of the gates; of several kinds of layers, first, second, ..."""
     most = max(numbers)
-    names = GATES.get(most) if len(numbers) == 1 else None
+    names = GATE_NAMES.get(most) if len(numbers) == 1 else None
     x = _INSET
     for gate in range(most):
         name = names[gate] if names else f"gate {gate + 1}"

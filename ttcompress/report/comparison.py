@@ -54,7 +54,7 @@ class Quantity:
 class Comparison:
     """Every factor, and the dense model beside it.
 
-    `models` are the closed forms that multiply-adds and values follow, by format.
+    `models` are the closed forms that multiply-adds and params follow, by format.
     """
 
     dense: Cell
@@ -68,7 +68,7 @@ class Comparison:
     def quantities(self) -> tuple[Quantity, ...]:
         """What is compared, the metric only where a task measured it."""
         found = [
-            Quantity("params", "values"),
+            Quantity("params", "params"),
             Quantity("bytes", "bytes", wins=False),
             Quantity("relative_error", "error"),
             Quantity("multiply_adds", "multiply-adds"),

@@ -124,7 +124,7 @@ def inspection_remarks(found: Inspection) -> tuple[str, ...]:
         "falls to: singular values at 1/4, 1/2 and 3/4 of the spectrum, the largest being 1",
         "spectrum: singular values at every eighth of it, in eighths of the largest",
         f"weights are {dtypes}",
-        f"{found.params:,} values, {found.tensor_bytes:,} bytes of tensors, "
+        f"{found.params:,} params, {found.tensor_bytes:,} bytes of tensors, "
         f"{found.file_bytes:,} bytes of file",
         f"beside the weights: {counted(len(found.others), 'tensor')}, {others:,} bytes",
         *found.notes,

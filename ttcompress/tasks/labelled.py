@@ -5,13 +5,13 @@ Two layouts: lines with columns (the token or text first, the label last), and J
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
 from ttcompress.errors import RecipeError
+from ttcompress.plain_json import read_json
 from ttcompress.tasks.sources import read_text
 
 DOCUMENT_START = "-DOCSTART-"
@@ -70,7 +70,7 @@ def _records(lines: Iterable[str], place: str) -> Iterator[tuple[str, Mapping[st
             continue
         where = f"{place}:{number}"
         try:
-            record = json.loads(line)
+            record = read_json(line.encode())
         except ValueError as error:
             raise RecipeError(f"{where}: is not JSON: {error}. Write an object a line.") from error
         if not isinstance(record, dict):
@@ -93,6 +93,8 @@ def _classified(
     record: Mapping[str, Any], where: str, tokens_of: Callable[[str], list[str]]
 ) -> Example:
     given = record["tokens"] if "tokens" in record else _field(record, where, "text")
+    if not isinstance(given, str | list):
+        raise RecipeError(f'{where}: write {{"text": "a b", "label": "X"}}, or a list of tokens.')
     tokens = tokens_of(given) if isinstance(given, str) else list(map(str, given))
     if not tokens:
         raise RecipeError(f"{where}: 0 tokens, and 1 is the least. Take the line out.")

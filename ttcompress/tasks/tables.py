@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ttcompress.errors import RecipeError
+from ttcompress.plain_json import read_json
 from ttcompress.tasks.corpus import UNKNOWN
 from ttcompress.tasks.sources import read_text
 
@@ -187,7 +187,7 @@ def _read(path: Path, task: str) -> Any:
     text = read_text(path, task)
     if path.suffix == ".json" or text.lstrip()[:1] in "{[":
         try:
-            return json.loads(text)
+            return read_json(text.encode())
         except ValueError as error:
             if path.suffix == ".json":
                 raise RecipeError(f"task {task}: {path}: is not JSON: {error}.") from error

@@ -57,7 +57,7 @@ class Weighting:
         """The mean cost of a unit error in one input when later columns may answer for it.
 
         That is the mean squared diagonal of C's Cholesky factor: what rounding with error feedback
-        leaves of the mean of C's diagonal (Frantar et al. 2022, OPTQ).
+        leaves of the mean of C's diagonal (Frantar et al. 2023, OPTQ).
         """
         return float(torch.linalg.cholesky(self.moment).diagonal().square().mean())
 
