@@ -24,7 +24,7 @@ DOOR = "ttcompress"
 
 LAYERS: tuple[tuple[str, ...], ...] = (  # a room imports only from rows above its own
     ("errors", "launch", "plain_json", "progress", "stores", "weights"),
-    ("extras", "files", "memory", "recipe", "safetensors_writer"),
+    ("extras", "files", "geometry", "memory", "recipe", "safetensors_writer"),
     ("keys", "methods", "plan"),
     ("checkpoint", "report", "trains"),
     ("compress", "page"),

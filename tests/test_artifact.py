@@ -276,7 +276,8 @@ def test_cores_that_would_rebuild_to_terabytes_are_named(saved: Path, tmp_path: 
         "ranks": [1],
         "layout": {"format": "mps", "row_modes": [side], "column_modes": [side]},
     }
-    entry["weight"]["shape"] = [side, side]
+    entry["weight"] |= {"shape": [side, side], "gates": 1}
+    document["stacks"] = []
     for k, shape in enumerate(((1, side, 1), (1, side, 1))):
         tensors[f"lstm.weight_hh_l0.cores.{k}"] = torch.zeros(shape).half()
     save_file(tensors, tmp_path / "x", metadata | {"ttcompress": json.dumps(document)})

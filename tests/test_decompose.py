@@ -11,7 +11,7 @@ import torch
 
 from ttcompress.checkpoint import open_checkpoint
 from ttcompress.decompose import decompose
-from ttcompress.errors import PlanError
+from ttcompress.errors import CheckpointError, PlanError
 from ttcompress.pipeline import compress, plan
 from ttcompress.recipe import recipe_from
 
@@ -101,3 +101,44 @@ def test_where_not_even_the_tensors_fit_the_header_comes_on_top(small: Path) -> 
     for run in (compress, plan):
         with pytest.raises(PlanError, match=r"at least [\d,]+ bytes and the file's header"):
             run(small, recipe(size=300))
+
+
+def lstm(**more: torch.Tensor) -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    return dict(torch.nn.LSTM(6, 8).state_dict()) | {
+        name.replace("__", "."): tensor for name, tensor in more.items()
+    }
+
+
+RANKED = {"version": 1, "budget": {"rank": 2}, "store": "int4"}
+
+
+@pytest.mark.parametrize("bias", [torch.zeros(3), torch.zeros(32, 1), torch.zeros(32).int()])
+def test_a_bias_that_fits_no_layer_leaves_matrices_alone(
+    bias: torch.Tensor, tmp_path: Path
+) -> None:
+    torch.save(lstm(bias_ih_l0=bias), tmp_path / "m")
+    model = compress(tmp_path / "m", RANKED)
+    assert not model.stacks and not model.report.drift
+    assert any("bias_ih_l0 is no vector of 32 floats" in note for note in model.report.notes)
+    assert [weight.name for weight in model.report.weights] == ["weight_ih_l0", "weight_hh_l0"]
+
+
+def test_a_tensor_whose_name_a_core_would_take(tmp_path: Path) -> None:
+    torch.save(lstm(weight_ih_l0__cores__0__planes=torch.ones(3)), tmp_path / "m")
+    fact = r"weight_ih_l0\.cores\.0\.planes: is a tensor of the model, and a core of weight_ih_l0"
+    with pytest.raises(CheckpointError, match=fact):
+        compress(tmp_path / "m", RANKED)
+
+
+def test_the_name_that_safetensors_keeps_for_itself(tmp_path: Path) -> None:
+    torch.save(lstm() | {"__metadata__": torch.ones(3)}, tmp_path / "m")
+    with pytest.raises(CheckpointError, match="the name __metadata__, which safetensors keeps"):
+        compress(tmp_path / "m", RANKED)
+
+
+def test_kept_tensors_that_are_broken_are_told_of(tmp_path: Path) -> None:
+    mask, statistics = torch.tensor([-torch.inf]), torch.tensor([torch.nan, 1.0])
+    torch.save(lstm(mask=mask, mean=statistics.half()), tmp_path / "m")
+    notes = compress(tmp_path / "m", RANKED).report.notes
+    assert [note for note in notes if "NaN" in note] == ["mean holds NaN, and is kept as it is"]

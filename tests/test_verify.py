@@ -75,8 +75,8 @@ def store_in_double(tensors: Tensors, _: dict[str, Any]) -> None:
     tensors["head.bias"] = tensors["head.bias"].double()
 
 
-def drop_a_bias(tensors: Tensors, _: dict[str, Any]) -> None:
-    del tensors["head.bias"]
+def drop_a_bias(tensors: Tensors, document: dict[str, Any]) -> None:
+    del tensors["head.bias"], document["source_paths"]["head.bias"]
 
 
 def add_a_tensor(tensors: Tensors, _: dict[str, Any]) -> None:

@@ -7,19 +7,22 @@ over, the weights are planned and decomposed again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 
-from ttcompress.artifact import CompressedModel
+from torch import Tensor
+
+from ttcompress.artifact import CompressedModel, keyed_parts
 from ttcompress.checkpoint import Checkpoint
 from ttcompress.compress import (
     NO_WEIGHTINGS,
+    StoredWeight,
     Weightings,
     decompose_weights,
     measure_spectra,
 )
-from ttcompress.errors import PlanError
+from ttcompress.errors import CheckpointError, PlanError
 from ttcompress.plan.model import Plan
 from ttcompress.plan.planner import cuts_for, make_plan
 from ttcompress.plan.spectrum import Spectra
@@ -89,9 +92,11 @@ def execute(
     results = list(decompose_weights(checkpoint, plan, weightings, progress))
     changed = {stored.weight.name for stored, _ in results}
     tensors: list[Weight | OtherTensor] = [*checkpoint.weights, *checkpoint.others]
+    kept = {t.name: checkpoint.tensor(t.name) for t in tensors if t.name not in changed}
+    _check_names((stored for stored, _ in results), kept)
     return CompressedModel(
         weights=tuple(stored for stored, _ in results),
-        kept={t.name: checkpoint.tensor(t.name) for t in tensors if t.name not in changed},
+        kept=kept,
         ties={t.name: t.names for t in tensors if len(t.names) > 1},
         stacks=checkpoint.stacks,
         source_paths=checkpoint.source_paths,
@@ -101,9 +106,27 @@ def execute(
             recipe={"text": recipe.text, "effective": effective(recipe)},
             plan=plan,
             measured=[measured for _, measured in results],
-            notes=checkpoint.notes,
+            notes=(*checkpoint.notes, *_broken(kept)),
         ),
     )
+
+
+def _check_names(weights: Iterable[StoredWeight], kept: Mapping[str, Tensor]) -> None:
+    """No tensor of the model has the name that a core gets, and would be lost."""
+    for stored in weights:
+        for key, part in keyed_parts(stored):
+            for name in kept.keys() & {key + suffix for suffix in part.tensors}:
+                raise CheckpointError(
+                    f"{name}: is a tensor of the model, and a core of {stored.weight.name} gets "
+                    "that name. Rename the tensor, or keep the weight by a rule: format: keep."
+                )
+
+
+def _broken(kept: Mapping[str, Tensor]) -> Iterator[str]:
+    """What is no weight is kept whatever it holds; infinity can be meant, as in a mask."""
+    for name, tensor in kept.items():
+        if tensor.is_floating_point() and bool(tensor.float().isnan().any()):
+            yield f"{name} holds NaN, and is kept as it is"
 
 
 def _plan(

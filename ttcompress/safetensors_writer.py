@@ -39,6 +39,9 @@ DTYPES: dict[str, torch.dtype] = {
 MAX_HEADER = 100_000_000
 """Bytes; the format's own limit."""
 
+RESERVED = "__metadata__"
+"""The one name in a header that no tensor can have."""
+
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
@@ -62,7 +65,7 @@ def file_size(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> int
 
 
 def _header(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
-    entries: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))}
+    entries: dict[str, object] = {RESERVED: dict(sorted(metadata.items()))}
     offset = 0
     for name in _order(tensors):
         end = offset + _bytes(tensors[name])

@@ -4,7 +4,7 @@ from torch import nn
 from torch.nn.utils import rnn
 
 from ttcompress.calibration.layers import Layered, Ran
-from ttcompress.modules.geometry import stack_of
+from ttcompress.geometry import stack_of
 
 KINDS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 

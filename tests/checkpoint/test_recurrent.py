@@ -20,7 +20,8 @@ def recognised(module: nn.Module, rename: dict[str, str] | None = None) -> Recog
     shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     for old, new in (rename or {}).items():
         shapes = {name.replace(old, new): shape for name, shape in shapes.items()}
-    return recognise({n: s for n, s in shapes.items() if len(s) == 2}, shapes.keys())
+    vectors = {name: shape[0] for name, shape in shapes.items() if len(shape) == 1}
+    return recognise({n: s for n, s in shapes.items() if len(s) == 2}, vectors, shapes.keys())
 
 
 @pytest.mark.parametrize(
@@ -67,7 +68,7 @@ def test_weight_drop_is_recognised() -> None:
 
 def test_the_dropped_copy_beside_the_raw_weight_is_recurrent_too() -> None:
     shapes = {"weight_ih_l0": (16, 3), "weight_hh_l0": (16, 4), "weight_hh_l0_raw": (16, 4)}
-    found = recognise(shapes, shapes)
+    found = recognise(shapes, {}, shapes)
     assert found.gates == dict.fromkeys(shapes, 4)
     assert found.stacks[0].raw
 
@@ -99,7 +100,7 @@ def test_shapes_that_do_not_fit_are_both_named(
     shapes: dict[str, tuple[int, int]], first: str, second: str
 ) -> None:
     with pytest.raises(CheckpointError) as caught:
-        recognise(shapes, shapes)
+        recognise(shapes, {}, shapes)
     assert first in str(caught.value) and second in str(caught.value)
 
 
@@ -114,19 +115,24 @@ def test_shapes_that_do_not_fit_are_both_named(
             "biases are missing",
         ),
         ({"weight_ih_l1": (16, 3), "weight_hh_l1": (16, 4)}, (), "a layer between is missing"),
+        (
+            {"weight_ih_l0": (16, 3), "weight_hh_l0": (16, 4)},
+            ("bias_ih_l0", "bias_hh_l0"),
+            "bias_ih_l0 is no vector of 16 floats",
+        ),
     ],
 )
 def test_what_only_has_the_names_is_noted(
     shapes: dict[str, tuple[int, int]], keys: tuple[str, ...], why: str
 ) -> None:
-    found = recognise(shapes, {*shapes, *keys})
+    found = recognise(shapes, dict.fromkeys(keys, 20), {*shapes, *keys})
     assert not found.stacks and set(found.gates) == set(shapes)
     assert why in found.notes[0]
 
 
 def test_other_names_are_no_layers() -> None:
     shapes = {"weight": (4, 4), "my_weight_ih_l0": (4, 1), "weight_ih_l0_extra": (4, 4)}
-    assert recognise(shapes, shapes) == Recognised((), {}, ())
+    assert recognise(shapes, {}, shapes) == Recognised((), {}, ())
 
 
 @given(st.sampled_from(sorted(LAYERS)), st.integers(1, 9), st.integers(1, 9), st.integers(1, 3))

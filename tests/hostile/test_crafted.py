@@ -164,6 +164,46 @@ DOCUMENTS: dict[str, tuple[Edit, str]] = {
     "negative shape": (lambda d: d["plan"][0]["weight"].update(shape=[-32, 8]), "modes make"),
     "a shape of nothing": (lambda d: d["plan"][0]["weight"].update(shape=[0, 0]), "modes make"),
     "a shape of fractions": (lambda d: d["plan"][0]["weight"].update(shape=[1.5, 8]), "shape"),
+    "very many modes": (
+        lambda d: d["plan"][0]["layout"].update(row_modes=[2**62] * 400_000),
+        "no train has 400001 cores",
+    ),
+    "gates that rows do not have": (lambda d: d["plan"][0]["weight"].update(gates=3), "3 gates"),
+    "very many layers": (lambda d: d["stacks"][0].update(num_layers=2**62), "no layer has the"),
+    "no hidden unit": (lambda d: d["stacks"][0].update(hidden_size=0), "no layer has the sizes"),
+    "a very large layer": (
+        lambda d: d["stacks"][0].update(hidden_size=2**40),
+        r"weight_ih_l0: is \(32, 6\), and its layer needs \(4398046511104, 6\)",
+    ),
+    "a layer that is not there": (
+        lambda d: d["stacks"][0].update(prefix="other."),
+        "weight_ih_l0: is None, and its layer needs",
+    ),
+    "a place of no tensor": (
+        lambda d: d["source_paths"].update(absent="absent"),
+        "source_paths: no tensor is named 'absent'",
+    ),
+    "ties of no tensor": (lambda d: d["ties"].update(absent=["absent"]), "ties: no tensor is"),
+    "ties of one name twice": (
+        lambda d: d["ties"].update({d["report"]["kept"][0]["name"]: ["x", "y"]}),
+        "ties: .* is not the first of its names",
+    ),
+    "ties that a weight does not have": (
+        lambda d: d["ties"].update({d["plan"][0]["weight"]["name"]: ["a", "b"]}),
+        "its names are .*, and ties has",
+    ),
+    "one name for two tensors": (
+        lambda d: d["ties"].update({k["name"]: [k["name"], "x"] for k in d["report"]["kept"][:2]}),
+        "two tensors are named 'x'",
+    ),
+    "a spectrum without values": (
+        lambda d: d["report"]["weights"][0]["spectrum"][0].update(values=[]),
+        "places, 0 values",
+    ),
+    "a spectrum at no place": (
+        lambda d: d["report"]["weights"][0]["spectrum"][0].update(indices=[3, 1]),
+        "a spectrum at no singular values",
+    ),
 }
 
 

@@ -11,10 +11,11 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
+from ttcompress.artifact.coherence import check_coherent
 from ttcompress.artifact.model import FORMAT_VERSION, CompressedModel, keyed_parts, part_keys
 from ttcompress.checkpoint.safetensors_file import ARTIFACT, read_contents
 from ttcompress.checkpoint.stamps import Stamp, check_unchanged
-from ttcompress.checkpoint.stored import read_tensor
+from ttcompress.checkpoint.stored import MAX_DIMENSIONS, read_tensor
 from ttcompress.compress import StoredWeight
 from ttcompress.errors import ArtifactError, CheckpointError, unreadable
 from ttcompress.files import check_input
@@ -71,12 +72,14 @@ def load(path: str | Path) -> CompressedModel:
     try:
         check_integers({key: part for key, part in document.items() if key != "carried"})
         read = document | {"report": with_infinities(document.get("report"))}
-        return _model(_DOCUMENT.validate_python(read), tensors)
+        model = _model(_DOCUMENT.validate_python(read), tensors)
+        check_coherent(model)
     except (KeyError, ValueError) as error:
         raise ArtifactError(
             f"{path}: the metadata and the tensors do not fit each other ({_fact(error)}). "
             "The file is damaged: compress the model again."
         ) from error
+    return model
 
 
 def _fact(error: KeyError | ValueError) -> str:
@@ -158,6 +161,8 @@ def _stored_weight(entry: _Entry, tensors: Mapping[str, Tensor]) -> StoredWeight
     weight, layout = entry.weight, entry.layout
     if weight.dtype not in BYTES_PER_VALUE:
         raise ValueError(f"{weight.name}: no weight is of type {weight.dtype}")
+    if layout is not None and layout.cores > MAX_DIMENSIONS:
+        raise ValueError(f"{weight.name}: no train has {layout.cores} cores")
     if layout is not None and layout.shape != weight.shape:
         raise ValueError(f"{weight.name}: modes make {layout.shape}, the weight is {weight.shape}")
     shapes = layout.core_shapes(entry.ranks) if layout else (weight.shape,)

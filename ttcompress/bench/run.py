@@ -23,7 +23,7 @@ from ttcompress.errors import TTCompressError
 from ttcompress.export.checking import start_session
 from ttcompress.export.run import Made, Wanted, make
 from ttcompress.export.stacks import recurrent_parts
-from ttcompress.modules.geometry import stored_names
+from ttcompress.geometry import stored_names
 from ttcompress.progress import Progress, silent
 from ttcompress.tasks.recurrent_model import recurrent_module
 from ttcompress.weights import RecurrentStack

@@ -18,7 +18,7 @@ from ttcompress.calibration.influence import Rows, influence
 from ttcompress.calibration.layers import Ran
 from ttcompress.calibration.sources import DataSource, Seen
 from ttcompress.checkpoint import Checkpoint
-from ttcompress.modules.geometry import DirectionNames
+from ttcompress.geometry import DirectionNames
 from ttcompress.progress import Progress, silent
 from ttcompress.tasks.layers import Layer, layers_of
 from ttcompress.trains.weighting import Weighting

@@ -28,7 +28,7 @@ from ttcompress.checkpoint.tree import (
     tensors_below,
 )
 from ttcompress.errors import CheckpointError
-from ttcompress.safetensors_writer import DTYPES
+from ttcompress.safetensors_writer import DTYPES, RESERVED
 from ttcompress.weights import OtherTensor, RecurrentStack, Role, Weight
 
 MAX_NAMED_CLASSES = 8
@@ -66,6 +66,7 @@ def assemble(source: Source, key: str | None) -> Assembly:
     inside, source_paths = _name_inside(chosen, left_out, steps)
     named = {**inside, **_name_loose(source.root, chosen, left_out, inside, steps)}
     source_paths |= {name: name for name in named.keys() - inside.keys()}
+    _check_names(named)
     _check_text([*named, *source_paths.values()])
     stored = {name: _readable(name, leaf, source) for name, leaf in named.items()}
     _check_sum(stored, source)
@@ -127,6 +128,14 @@ def _name_loose(
     return loose
 
 
+def _check_names(names: Collection[str]) -> None:
+    if RESERVED in names:
+        raise CheckpointError(
+            f"a tensor has the name {RESERVED}, which safetensors keeps for itself. "
+            "Rename the tensor, and save the model again."
+        )
+
+
 def _check_text(names: Iterable[str]) -> None:
     """A pickle's text can hold half of a surrogate pair, and no file or terminal takes that."""
     for name in names:
@@ -174,8 +183,8 @@ def _weights(
         for name, tensor in inside.items()
         if tensor.is_weight
     }
-    vectors = {name: t.shape[0] for name, t in inside.items() if len(t.shape) == 1}
-    recurrent = recognise(matrices, inside.keys())
+    vectors = {name: tensor.shape[0] for name, tensor in inside.items() if tensor.is_vector}
+    recurrent = recognise(matrices, vectors, inside.keys())
     roles = Roles(matrices, vectors, recurrent.stacks)
     weights = []
     for name, shape in matrices.items():

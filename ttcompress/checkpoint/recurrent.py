@@ -8,7 +8,7 @@ size.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ttcompress.errors import CheckpointError
@@ -51,8 +51,15 @@ class _Group:
         self.raw = self.raw or raw
 
 
-def recognise(matrices: Mapping[str, Shape], keys: Collection[str]) -> Recognised:
-    """Group the recurrent matrices into layers; `keys` are all names, for the biases.
+def recognise(
+    matrices: Mapping[str, Shape], vectors: Mapping[str, int], keys: Collection[str]
+) -> Recognised:
+    """Group the recurrent matrices into layers.
+
+    Args:
+        matrices: the shape of every matrix.
+        vectors: the length of every vector, among which biases are.
+        keys: the names of all tensors: what is named as a bias, and is none, makes no layer.
 
     Raises:
         CheckpointError: two matrices of a layer do not fit each other.
@@ -68,7 +75,7 @@ def recognise(matrices: Mapping[str, Shape], keys: Collection[str]) -> Recognise
             gates[name] = 1
     stacks, notes = [], []
     for group in groups.values():
-        if why := _unlike_torch(group, keys):
+        if why := _unlike_torch(group, vectors, keys):
             notes.append(
                 f"`{group.prefix}weight_*` is named like a recurrent layer and is none of torch's "
                 f"({why}); its matrices are compressed one by one"
@@ -90,7 +97,7 @@ def _gates(group: _Group) -> dict[str, int]:
     return gates
 
 
-def _unlike_torch(group: _Group, keys: Collection[str]) -> str:
+def _unlike_torch(group: _Group, vectors: Mapping[str, int], keys: Collection[str]) -> str:
     """Why a group cannot be a layer of torch's at all; empty if it can."""
     slots = {slot for _, slot in group.names}
     for slot in sorted(slots):
@@ -106,17 +113,20 @@ def _unlike_torch(group: _Group, keys: Collection[str]) -> str:
         return "some layers have a projection and some have none"
     if group.cell and _kind(group, (0, False)) is None:
         return "its rows are not 4, 3 or 1 times its columns"
-    if len(set(_biases(group, slots, keys))) > 1:
+    biases = {name: slot for name, slot in _biases(group, slots) if name in keys}
+    if len(biases) not in (0, 2 * len(slots)):
         return "some of its biases are missing"
+    for name, slot in biases.items():
+        rows = group.shapes["hh", slot][0]
+        if vectors.get(name) != rows:
+            return f"{name.removeprefix(group.prefix)} is no vector of {rows} floats"
     return ""
 
 
-def _biases(group: _Group, slots: Collection[Slot], keys: Collection[str]) -> list[bool]:
-    return [
-        f"{group.prefix}bias_{part}{_suffix(slot, group.cell)}" in keys
-        for part in ("ih", "hh")
-        for slot in slots
-    ]
+def _biases(group: _Group, slots: Iterable[Slot]) -> Iterator[tuple[str, Slot]]:
+    for slot in slots:
+        for part in ("ih", "hh"):
+            yield f"{group.prefix}bias_{part}{_suffix(slot, group.cell)}", slot
 
 
 def _suffix(slot: Slot, cell: bool) -> str:
@@ -147,7 +157,7 @@ def _stack(group: _Group, keys: Collection[str]) -> RecurrentStack:
         num_layers=1 + slots[-1][0],
         bidirectional=any(reverse for _, reverse in slots),
         proj_size=proj_size,
-        bias=all(_biases(group, slots, keys)),
+        bias=all(name in keys for name, _ in _biases(group, slots)),
         cell=group.cell,
         raw=group.raw,
     )

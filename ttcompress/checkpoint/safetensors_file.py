@@ -20,7 +20,7 @@ from ttcompress.checkpoint.source import Source
 from ttcompress.checkpoint.stored import Bytes, FileBytes, StoredTensor, contiguous_stride
 from ttcompress.errors import CheckpointError
 from ttcompress.plain_json import read_json
-from ttcompress.safetensors_writer import DTYPES, MAX_HEADER
+from ttcompress.safetensors_writer import DTYPES, MAX_HEADER, RESERVED
 
 LENGTH = struct.Struct("<Q")
 ARTIFACT = "ttcompress"  # the key of the metadata that an artifact has
@@ -60,7 +60,7 @@ def read_contents(path: Path) -> Contents:
         OSError: it cannot be read.
     """
     header, start = _header(path)
-    metadata = header.pop("__metadata__", {})
+    metadata = header.pop(RESERVED, {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise CheckpointError("its safetensors metadata is no table of text. Copy the file again.")
     size = path.stat().st_size - start

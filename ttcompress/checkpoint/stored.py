@@ -174,6 +174,11 @@ class StoredTensor:
         """Whether it is a matrix of floating-point numbers with no empty side."""
         return len(self.shape) == 2 and 0 not in self.shape and self.dtype in FLOATS
 
+    @property
+    def is_vector(self) -> bool:
+        """Whether it is a vector of floating-point numbers, as biases are."""
+        return len(self.shape) == 1 and self.dtype in FLOATS
+
 
 def span_of(shape: tuple[int, ...], stride: tuple[int, ...]) -> int:
     """Elements a window reaches over.

@@ -9,7 +9,7 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
-from ttcompress.modules.geometry import stored_names
+from ttcompress.geometry import stored_names
 from ttcompress.modules.replace import replacement
 from ttcompress.tasks.recurrent_model import recurrent_module
 from ttcompress.trains.train import Train

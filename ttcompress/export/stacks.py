@@ -11,7 +11,7 @@ from torch import nn
 from ttcompress.artifact import CompressedModel
 from ttcompress.export.calls import BATCH, EXAMPLE_SIZES, TIME, Call
 from ttcompress.export.views import see_stored
-from ttcompress.modules.geometry import stored_names
+from ttcompress.geometry import stored_names
 from ttcompress.modules.replace import replacement
 from ttcompress.tasks.recurrent_model import Nonlinearity, recurrent_module
 from ttcompress.trains.train import Train

@@ -149,9 +149,10 @@ def _reported(
     """The report with the errors of the trained cores."""
     entries = model.report.weights
     if original is not None:
+        stored = {one.weight.name: one for one in model.weights}
         entries = tuple(
-            _measured_anew(entry, stored, original)
-            for entry, stored in zip(entries, model.weights, strict=True)
+            _measured_anew(entry, stored[entry.name], original) if entry.name in stored else entry
+            for entry in entries
         )
     return replace(model, report=replace(model.report, weights=entries, control=control))
 

@@ -8,7 +8,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from ttcompress.modules.geometry import stack_of
+from ttcompress.geometry import stack_of
 from ttcompress.modules.holder import RecurrentHolder
 from ttcompress.modules.running import Run, Way
 from ttcompress.modules.steps import Mode, State, step

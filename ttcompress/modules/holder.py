@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ttcompress.errors import ArtifactError
-from ttcompress.modules.geometry import DirectionNames, direction_names, tensor_shapes
+from ttcompress.geometry import DirectionNames, direction_names, tensor_shapes
 from ttcompress.modules.products import Product
 from ttcompress.modules.running import LayerWork, Run, Way, checked_run, faster_way
 from ttcompress.modules.steps import Direction, Mode

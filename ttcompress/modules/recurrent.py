@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout
 from torch.nn.utils.rnn import PackedSequence
 
+from ttcompress.geometry import stack_of
 from ttcompress.modules.arguments import LayerCall, read_call, read_state, zero_state
-from ttcompress.modules.geometry import stack_of
 from ttcompress.modules.holder import RecurrentHolder
 from ttcompress.modules.recurrence import (
     LayerRun,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from ttcompress.errors import RecipeError
-from ttcompress.modules.geometry import tensor_shapes
+from ttcompress.geometry import tensor_shapes
 from ttcompress.tasks.structure import Shape, Structure
 from ttcompress.weights import RecurrentStack
 

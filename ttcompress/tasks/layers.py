@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from ttcompress.modules.geometry import DirectionNames, direction_names, stored_name, tensor_shapes
+from ttcompress.geometry import DirectionNames, direction_names, stored_name, tensor_shapes
 from ttcompress.tasks.recurrent_model import Nonlinearity, recurrent_module
 from ttcompress.weights import RecurrentStack
 

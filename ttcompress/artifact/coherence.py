@@ -1,0 +1,95 @@
+"""A model as it was read enters; a ValueError leaves where its parts do not speak of one model.
+
+pydantic has checked each part by itself. What stands here lets every user of a loaded model rely on
+names that are there, and on layers as large as their tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ttcompress.artifact.model import CompressedModel
+from ttcompress.compress import StoredWeight
+from ttcompress.geometry import stored_name, tensor_shapes
+from ttcompress.report.model import Report
+from ttcompress.weights import GATES, RecurrentStack, Weight
+
+Shapes = dict[str, tuple[int, ...]]
+"""Of every tensor, dense, by each of its names."""
+
+
+def check_coherent(model: CompressedModel) -> None:
+    """Hold names, shapes, layers and report against each other.
+
+    Raises:
+        ValueError: two of them contradict each other.
+    """
+    shapes = _shapes(model)
+    if missing := model.source_paths.keys() - shapes.keys():
+        raise ValueError(f"source_paths: no tensor is named {min(missing)!r}")
+    for stored in model.weights:
+        _check_weight(stored.weight)
+    for stack in model.stacks:
+        _check_stack(stack, shapes)
+    _check_spectra(model.report)
+
+
+def _shapes(model: CompressedModel) -> Shapes:
+    firsts = {stored.weight.name for stored in model.weights} | model.kept.keys()
+    if strange := model.ties.keys() - firsts:
+        raise ValueError(f"ties: no tensor is named {min(strange)!r}")
+    shapes: Shapes = {}
+    for names, shape in _tensors(model):
+        for name in names:
+            if name in shapes:
+                raise ValueError(f"two tensors are named {name!r}")
+            shapes[name] = shape
+    return shapes
+
+
+def _tensors(model: CompressedModel) -> Iterator[tuple[tuple[str, ...], tuple[int, ...]]]:
+    """The names and the shape of each."""
+    for stored in model.weights:
+        yield _names(model, stored), stored.weight.shape
+    for name, tensor in model.kept.items():
+        names = model.ties.get(name, (name,))
+        if names[:1] != (name,):
+            raise ValueError(f"ties: {name!r} is not the first of its names")
+        yield names, tuple(tensor.shape)
+
+
+def _names(model: CompressedModel, stored: StoredWeight) -> tuple[str, ...]:
+    weight = stored.weight
+    names = model.ties.get(weight.name, (weight.name,))
+    if names != weight.names or names[:1] != (weight.name,):
+        raise ValueError(f"{weight.name}: its names are {weight.names}, and ties has {names}")
+    return names
+
+
+def _check_weight(weight: Weight) -> None:
+    rows, columns = weight.shape
+    if rows < 1 or columns < 1:
+        raise ValueError(f"{weight.name}: no weight is {rows} x {columns}")
+    if weight.gates not in GATES.values() or rows % weight.gates:
+        raise ValueError(f"{weight.name}: {rows} rows are not those of {weight.gates} gates")
+
+
+def _check_stack(stack: RecurrentStack, shapes: Shapes) -> None:
+    """Sizes first: tensors are named and made by them."""
+    sizes = (stack.input_size, stack.hidden_size, stack.num_layers)
+    if min(sizes) < 1 or stack.proj_size < 0 or stack.num_layers > len(shapes):
+        raise ValueError(f"{stack.prefix}*: no layer has the sizes {(*sizes, stack.proj_size)}")
+    for own, shape in tensor_shapes(stack).items():
+        name = stored_name(stack, own)
+        if shapes.get(name) != shape:
+            raise ValueError(f"{name}: is {shapes.get(name)}, and its layer needs {shape}")
+
+
+def _check_spectra(report: Report) -> None:
+    for weight in report.weights:
+        for cut in weight.spectrum:
+            places, increasing = cut.indices, sorted(set(cut.indices))
+            if not places or list(places) != increasing or places[0] < 0 or cut.rank < 0:
+                raise ValueError(f"{weight.name}: a spectrum at no singular values")
+            if len(places) != len(cut.values):
+                raise ValueError(f"{weight.name}: {len(places)} places, {len(cut.values)} values")
