@@ -45,9 +45,11 @@ from ttcompress.batch.manifest import read_manifest
 from ttcompress.batch.outcome import Outcome
 from ttcompress.checkpoint import open_checkpoint, rebuild
 from ttcompress.errors import TTCompressError
+from ttcompress.export.stacks import recurrent_parts
 from ttcompress.recipe import load_recipe
+from ttcompress.report.markdown import report_markdown
 from ttcompress.report.model import Change, Verdict
-from ttcompress.report.tables import report_remarks, totals_table, weights_table
+from ttcompress.tasks.structure import structure_of
 
 SECONDS = 10
 """For one case; the slowest that is right takes a fraction of one."""
@@ -76,6 +78,8 @@ jobs: [{path: module, recipe: tiny}]
 """
 CHANGE: Change = {"before": 1.0, "after": 2.0, "drop": 1.0, "higher_is_better": False}
 VERDICT: Verdict = {"name": "max_drop", "limit": 0.1, "value": 1.0, "ok": False}
+
+RANKED = {"version": 1, "budget": {"rank": 2}, "store": "int4", "default": "decompose"}
 
 Mutate = Callable[[bytes, random.Random], bytes]
 
@@ -211,21 +215,41 @@ def zipped_pickle(data: bytes, chance: random.Random) -> bytes:
 
 
 def use_checkpoint(path: Path) -> None:
-    """As `inspect` and `restore` would."""
+    """As `inspect`, `decompose` and `restore` would."""
     checkpoint = open_checkpoint(path)
-    for weight in checkpoint.weights:
-        checkpoint.tensor(weight.name)
     tensors = {name: checkpoint.tensor(name) for name in checkpoint.source_paths}
     rebuild(checkpoint.carried, tensors)
+    ttcompress.inspect(path).as_json()
+    compressed = ttcompress.compress(path, RANKED)
+    assert compressed.file_bytes > 0
+    compressed.restored()
 
 
 def use_artifact(path: Path) -> None:
-    """As `report` and `restore` would."""
+    """As `report`, `restore`, `export`, `verify` and a user's own code would."""
     compressed = load(path)
-    weights_table(compressed.report)
-    totals_table(compressed.report.totals)
-    report_remarks(compressed.report, path.stat().st_size)
-    compressed.restored()
+    report_markdown(path.name, compressed.report, path.stat().st_size)
+    assert compressed.file_bytes > 0
+    structure_of(compressed)
+    uses: tuple[Callable[[], object], ...] = (
+        compressed.restored,
+        compressed.state_dict,
+        lambda: list(recurrent_parts(compressed)),
+        lambda: ttcompress.load_into(Model(), compressed),
+        lambda: ttcompress.verify(path, path.with_name("zip")),
+    )
+    refused = [error for use in uses if (error := refusal(use)) is not None]
+    if refused:
+        raise refused[0]
+
+
+def refusal(use: Callable[[], object]) -> TTCompressError | None:
+    """The error that refuses a use; another one is a defect, and goes through."""
+    try:
+        use()
+    except TTCompressError as error:
+        return error
+    return None
 
 
 class Model(nn.Module):

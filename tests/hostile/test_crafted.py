@@ -183,6 +183,14 @@ DOCUMENTS: dict[str, tuple[Edit, str]] = {
         lambda d: d["source_paths"].update(absent="absent"),
         "source_paths: no tensor is named 'absent'",
     ),
+    "a weight in no place": (
+        lambda d: d["source_paths"].pop(d["plan"][0]["weight"]["name"]),
+        "source_paths: lstm.weight_ih_l0 is not in it",
+    ),
+    "a bias in no place": (
+        lambda d: d["source_paths"].pop("lstm.bias_hh_l0"),
+        "bias_hh_l0: is None, and its layer needs",
+    ),
     "ties of no tensor": (lambda d: d["ties"].update(absent=["absent"]), "ties: no tensor is"),
     "ties of one name twice": (
         lambda d: d["ties"].update({d["report"]["kept"][0]["name"]: ["x", "y"]}),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ttcompress.artifact.model import CompressedModel
+from ttcompress.checkpoint.names import names_inside
 from ttcompress.compress import StoredWeight
 from ttcompress.geometry import stored_name, tensor_shapes
 from ttcompress.report.model import Report
@@ -27,10 +28,11 @@ def check_coherent(model: CompressedModel) -> None:
     shapes = _shapes(model)
     if missing := model.source_paths.keys() - shapes.keys():
         raise ValueError(f"source_paths: no tensor is named {min(missing)!r}")
+    inside = {name: shapes[name] for name in names_inside(model.source_paths)}
     for stored in model.weights:
-        _check_weight(stored.weight)
+        _check_weight(stored.weight, inside)
     for stack in model.stacks:
-        _check_stack(stack, shapes)
+        _check_stack(stack, inside)
     _check_spectra(model.report)
 
 
@@ -66,23 +68,25 @@ def _names(model: CompressedModel, stored: StoredWeight) -> tuple[str, ...]:
     return names
 
 
-def _check_weight(weight: Weight) -> None:
+def _check_weight(weight: Weight, inside: Shapes) -> None:
     rows, columns = weight.shape
+    if weight.name not in inside:
+        raise ValueError(f"source_paths: {weight.name} is not in it")
     if rows < 1 or columns < 1:
         raise ValueError(f"{weight.name}: no weight is {rows} x {columns}")
     if weight.gates not in GATES.values() or rows % weight.gates:
         raise ValueError(f"{weight.name}: {rows} rows are not those of {weight.gates} gates")
 
 
-def _check_stack(stack: RecurrentStack, shapes: Shapes) -> None:
+def _check_stack(stack: RecurrentStack, inside: Shapes) -> None:
     """Sizes first: tensors are named and made by them."""
     sizes = (stack.input_size, stack.hidden_size, stack.num_layers)
-    if min(sizes) < 1 or stack.proj_size < 0 or stack.num_layers > len(shapes):
+    if min(sizes) < 1 or stack.proj_size < 0 or stack.num_layers > len(inside):
         raise ValueError(f"{stack.prefix}*: no layer has the sizes {(*sizes, stack.proj_size)}")
     for own, shape in tensor_shapes(stack).items():
         name = stored_name(stack, own)
-        if shapes.get(name) != shape:
-            raise ValueError(f"{name}: is {shapes.get(name)}, and its layer needs {shape}")
+        if inside.get(name) != shape:
+            raise ValueError(f"{name}: is {inside.get(name)}, and its layer needs {shape}")
 
 
 def _check_spectra(report: Report) -> None:
