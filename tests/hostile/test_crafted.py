@@ -24,6 +24,7 @@ from ttcompress.artifact import load
 from ttcompress.batch.baseline import read_baseline
 from ttcompress.batch.manifest import read_manifest
 from ttcompress.checkpoint import open_checkpoint
+from ttcompress.checkpoint.torch_legacy import MAGIC, VERSION
 from ttcompress.errors import TTCompressError
 from ttcompress.evaluate import open_model
 from ttcompress.recipe import load_recipe
@@ -288,6 +289,24 @@ COPIES = {
     "any.Class": b"](" + b"N" * MANY + b"e",
 }
 """By what copies it, a value that is short to name."""
+
+
+def legacy(body: bytes) -> bytes:
+    """A file of torch's old format around a pickle, without storages."""
+    frame = (MAGIC, VERSION, {"little_endian": True})
+    return b"".join([*(pickle.dumps(part, 2) for part in frame), pickled(body), pickle.dumps([])])
+
+
+def test_pickles_inside_a_pickle_count_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ttcompress.checkpoint.pickles.MAX_OPCODES", 200_000)
+    inner = legacy(b"](" + b"}" * 1000 + b"e")
+    value = b"\x8e" + struct.pack("<Q", len(inner)) + inner
+    data = b"\x80\x04" + remembered(value) + built("torch.storage._load_from_bytes", 100) + b"."
+    (tmp_path / "m").write_bytes(data)
+    with bounded(len(data)), pytest.raises(TTCompressError, match="over 200,000 instructions"):
+        open_checkpoint(tmp_path / "m")
 
 
 @pytest.mark.parametrize("name", COPIES)

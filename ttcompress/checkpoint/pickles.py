@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import pickletools
 from collections.abc import Callable, Iterable, Mapping, Sized
+from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from ttcompress.checkpoint.inert import Buildable, Builder, Global, Stub, checked_key, named
@@ -39,21 +40,31 @@ _DAMAGE = (
 )
 
 
+@dataclass
+class Spent:
+    """Instructions so far, over all pickles that share it: one can hold others, again and again."""
+
+    instructions: int = 0
+
+
 class PickleReader:
     """The stack machine for one pickle.
 
     `builders` maps "module.name" to what may be built; `persistent` resolves the ids that stand for
-    storages. After `read`, `stubbed` names every class that was met and not built.
+    storages; `spent` counts. After `read`, `stubbed` names every class that was met and not built.
     """
 
-    def __init__(self, builders: Mapping[str, Builder], persistent: Callable[[Any], Any]) -> None:
+    def __init__(
+        self, builders: Mapping[str, Builder], persistent: Callable[[Any], Any], spent: Spent
+    ) -> None:
         self.builders = builders
         self.persistent = persistent
+        self.spent = spent
         self.stack: list[Any] = []
         self.marked: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
         self.stubbed: dict[str, None] = {}
-        self.spent = self.copied = 0
+        self.copied = 0
 
     def read(self, stream: BinaryIO) -> Any:
         """Read one pickle; the stream is left right behind it.
@@ -63,8 +74,8 @@ class PickleReader:
         """
         try:
             for opcode, argument, at in pickletools.genops(stream):
-                self.spent += COSTS.get(opcode.name, 1)
-                if self.spent > MAX_OPCODES:
+                self.spent.instructions += COSTS.get(opcode.name, 1)
+                if self.spent.instructions > MAX_OPCODES:
                     raise CheckpointError(
                         f"its pickle weighs over {MAX_OPCODES:,} instructions; no checkpoint needs "
                         "so many. Save the state dict alone."
@@ -94,7 +105,7 @@ class PickleReader:
             if isinstance(value, bytes | bytearray | str):
                 self.copied += len(value)
             elif isinstance(value, Sized):
-                self.spent += _COPY_COST * len(value)
+                self.spent.instructions += _COPY_COST * len(value)
 
     def make(self, target: Any, args: Iterable[Any]) -> Any:
         """What the pickle would get by calling `target`: built by the table, or else a stub."""

@@ -17,7 +17,7 @@ import torch
 from ttcompress.checkpoint.arrays import numpy_builders
 from ttcompress.checkpoint.builders import BUILDERS, storage_dtype
 from ttcompress.checkpoint.inert import Builder
-from ttcompress.checkpoint.pickles import PickleReader
+from ttcompress.checkpoint.pickles import PickleReader, Spent
 from ttcompress.checkpoint.source import Source
 from ttcompress.checkpoint.stored import Bytes, FileBytes, MemoryBytes, StoredStorage
 from ttcompress.errors import CheckpointError
@@ -34,12 +34,13 @@ def read_pickles(path: Path) -> Source:
         CheckpointError: damaged, truncated, or hostile.
     """
     storages: dict[str, Bytes] = {}
+    spent = Spent()
     with path.open("rb") as file:
-        reader = PickleReader(_plain_builders(storages), _no_persistent)
+        reader = PickleReader(_plain_builders(storages, spent), _no_persistent, spent)
         root = reader.read(file)
         if root != MAGIC:
             return Source("pickle", root, storages, tuple(reader.stubbed))
-        stream = _LegacyStream(storages, lambda start, size: FileBytes(path, start, size))
+        stream = _LegacyStream(storages, spent, lambda start, size: FileBytes(path, start, size))
         root = stream.read(file, path.stat().st_size)
     return Source("torch legacy", root, storages, tuple(stream.reader.stubbed))
 
@@ -48,13 +49,18 @@ class _LegacyStream:
     """torch's old format behind its magic number, in a file or inside another pickle."""
 
     def __init__(
-        self, storages: dict[str, Bytes], locate: Callable[[int, int], Bytes], prefix: str = ""
+        self,
+        storages: dict[str, Bytes],
+        spent: Spent,
+        locate: Callable[[int, int], Bytes],
+        prefix: str = "",
     ) -> None:
         self.storages = storages
+        self.spent = spent
         self.locate = locate
         self.prefix = prefix
         self.dtypes: dict[str, torch.dtype] = {}
-        self.reader = PickleReader(BUILDERS | numpy_builders(storages), self.persistent)
+        self.reader = PickleReader(BUILDERS | numpy_builders(storages), self.persistent, spent)
 
     def read(self, stream: BinaryIO, total: int) -> Any:
         """Read the value and find every storage; `total` is the length of the stream."""
@@ -79,7 +85,7 @@ class _LegacyStream:
         return root
 
     def _read_plain(self, stream: BinaryIO) -> Any:
-        return PickleReader({}, _no_persistent).read(stream)
+        return PickleReader({}, _no_persistent, self.spent).read(stream)
 
     def _find(self, key: str, stream: BinaryIO, total: int) -> None:
         key = self.prefix + key
@@ -116,15 +122,16 @@ class _LegacyStream:
         return StoredStorage(key, dtype, numel)
 
 
-def _plain_builders(storages: dict[str, Bytes]) -> dict[str, Builder]:
+def _plain_builders(storages: dict[str, Bytes], spent: Spent) -> dict[str, Builder]:
     """The allow-list for a plain pickle, where every torch storage is a whole old-format file."""
 
     def load_from_bytes(data: bytes) -> Any:
         stream, view = io.BytesIO(data), memoryview(data)
-        if PickleReader({}, _no_persistent).read(stream) != MAGIC:
+        if PickleReader({}, _no_persistent, spent).read(stream) != MAGIC:
             raise ValueError("a storage of another format")
         nested = _LegacyStream(
             storages,
+            spent,
             lambda start, size: MemoryBytes(view[start : start + size]),
             prefix=f"{len(storages)}:",
         )

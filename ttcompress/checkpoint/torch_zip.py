@@ -16,7 +16,7 @@ from ttcompress.checkpoint.arrays import numpy_builders
 from ttcompress.checkpoint.builders import BUILDERS, storage_dtype
 from ttcompress.checkpoint.foreign import foreign_zip
 from ttcompress.checkpoint.inert import shown
-from ttcompress.checkpoint.pickles import PickleReader
+from ttcompress.checkpoint.pickles import PickleReader, Spent
 from ttcompress.checkpoint.source import Source
 from ttcompress.checkpoint.stored import Bytes, DeflatedBytes, FileBytes, StoredStorage
 from ttcompress.errors import CheckpointError
@@ -51,7 +51,8 @@ def read_zip(path: Path) -> Source:
     folder = pickle.removesuffix("data.pkl")
     _check_byte_order(path, entries.get(f"{folder}byteorder"))
     storages = _Storages(path, folder, entries)
-    reader = PickleReader(BUILDERS | numpy_builders(storages.found), storages.persistent)
+    builders = BUILDERS | numpy_builders(storages.found)
+    reader = PickleReader(builders, storages.persistent, Spent())
     size = entries[pickle].file_size
     root = reader.read(io.BytesIO(locate(path, entries[pickle]).read(0, size)))
     script = f"{folder}constants.pkl" in entries
