@@ -95,6 +95,17 @@ def test_a_file_of_another_run_is_refused(case, tmp_path):
         resume_progress(other, path)
 
 
+@pytest.mark.parametrize("key", ["student", "optimizer", "best", "step", "metrics", "random"])
+def test_a_file_without_all_of_a_run_is_refused(case, tmp_path, key):
+    path = tmp_path / "run.resume"
+    save_progress(Training(case.compressed, case.task, SHORT), path)
+    content = torch.load(path, weights_only=True)
+    for damaged in ({key: None}, {key: {"x": torch.ones(2)}}):
+        torch.save(content | damaged, path)
+        with pytest.raises(RecipeError, match="cannot be resumed from"):
+            resume_progress(Training(case.compressed, case.task, SHORT), path)
+
+
 def test_a_loss_that_is_not_finite_names_the_step(case, monkeypatch):
     calls = iter(range(100))
     true_loss = case.task.loss

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import pickle
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -71,26 +70,44 @@ def resume_progress(training: Training, path: Path) -> None:
             f"{path}: is of another run: the model, recipe, task, seed or number of steps differ. "
             "Resume with what that run was started with, or delete the file to start anew."
         )
+    try:
+        _go_on(training, content)
+    except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        raise _damaged(path, error) from error
+
+
+def _go_on(training: Training, content: dict[str, Any]) -> None:
     if content["sees_store"]:
         see_the_store(training.student, training.start)
     training.student.load_state_dict(content["student"])
     training.optimizer.load_state_dict(content["optimizer"])
-    training.step, training.judged = content["step"], content["judged"]
-    training.stale = content["stale"]
+    training.step, training.judged, training.stale = (
+        _count(content[name], training.steps) for name in ("step", "judged", "stale")
+    )
     training.sees_store, training.state = content["sees_store"], content["state"]
     training.best = training.start.with_tensors(content["best"])
-    training.metrics = content["metrics"]
+    names = [metric.name for metric in training.task.metrics]
+    training.metrics = {name: float(content["metrics"][name]) for name in names}
     if training.machine.processes == 1:
         torch.set_rng_state(content["random"])
     else:  # the file is the first process's: the others go on with numbers of their own
         torch.manual_seed(hash((training.seed, training.machine.rank, training.step)))
 
 
+def _count(value: Any, most: int) -> int:
+    if type(value) is not int or not 0 <= value <= most:
+        raise ValueError(f"{value!r} is no number of steps up to {most}")
+    return value
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, weights_only=True)
-    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
-        raise RecipeError(
-            f"{path}: cannot be resumed from ({error}). Delete it to start anew."
-        ) from error
+    except Exception as error:  # of a damaged file torch raises whatever it met
+        raise _damaged(path, error) from error
     return content if isinstance(content, dict) else {}
+
+
+def _damaged(path: Path, error: Exception) -> RecipeError:
+    reason = f"{type(error).__name__}: {str(error)[:120]}"
+    return RecipeError(f"{path}: cannot be resumed from ({reason}). Delete it to start anew.")
