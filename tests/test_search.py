@@ -77,7 +77,7 @@ def test_trials_on_other_data_are_not_used(case, tmp_path, monkeypatch) -> None:
     assert json.loads(interrupted(case, asked, path, monkeypatch)) != json.loads(first)
 
 
-@pytest.mark.parametrize("trials", [None, [1.0], "1"])
+@pytest.mark.parametrize("trials", [None, [1.0], "1", {"before": "a word"}, {"before": [1.0]}])
 def test_a_damaged_file_of_trials_is_not_used(trials, case, tmp_path, monkeypatch) -> None:
     path = tmp_path / "out.trials.json"
     first = interrupted(case, recipe(case), path, monkeypatch)

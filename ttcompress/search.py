@@ -175,4 +175,10 @@ def _read(path: Path | None, key: str) -> dict[str, float | None]:
         return {}
     same = isinstance(document, dict) and document.get("key") == key
     trials = document.get("trials") if same else None
-    return dict(trials) if isinstance(trials, dict) else {}
+    if not isinstance(trials, dict) or not all(map(_is_figure, trials.values())):
+        return {}
+    return dict(trials)
+
+
+def _is_figure(value: object) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
