@@ -99,7 +99,7 @@ def test_markdown_is_a_heading_a_table_and_a_list() -> None:
     assert len(table) == 2 + 4
     cells = {line.replace("\\|", "").count("|") for line in table}
     assert cells == {12}
-    assert "- c under small: ValueError: \x1b[31mno \\| &lt;good>" in lines
+    assert "- c under small: ValueError: \x1b\\[31mno \\| &lt;good>" in lines
 
 
 # What the JUnit schemas of Ant and of Jenkins both allow: required and further attributes, children

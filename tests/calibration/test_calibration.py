@@ -228,3 +228,14 @@ def test_a_pipe_is_no_data_and_is_not_waited_for(tmp_path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(InputError, match="is no ordinary file"):
         FileSource(tmp_path / "pipe", ())
+
+
+@pytest.mark.parametrize("length", [0, 5, 60, -1])
+def test_a_file_of_data_that_is_cut_short(length: int, tmp_path) -> None:
+    save_file({"rnn": torch.zeros(2, 3, 6)}, tmp_path / "data")
+    content = (tmp_path / "data").read_bytes()
+    (tmp_path / "data").write_bytes(content[:length])
+    with pytest.raises(
+        InputError, match=r"data: .*(truncated|ends early|end at byte|fit its bytes)"
+    ):
+        FileSource(tmp_path / "data", ())

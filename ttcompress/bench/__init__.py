@@ -27,8 +27,8 @@ def bench(
     """Time each recurrent layer, dense and compressed, in torch and in ONNX Runtime.
 
     All ways take turns, so that a busy machine slows all of them; one thread is timed by what it
-    worked. The dense weights are rebuilt
-    from the artifact: of the original's shapes, and so of its cost.
+    worked. The dense weights are rebuilt from the artifact: of the original's shapes, and so of its
+    cost.
 
     Args:
         source: an artifact's path, or a `CompressedModel`.

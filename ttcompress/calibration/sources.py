@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ttcompress.calibration.layers import Layered, Ran
-from ttcompress.errors import InputError, RecipeError, check_ordinary
+from ttcompress.checkpoint.safetensors_file import read_contents
+from ttcompress.checkpoint.stamps import Stamp, check_unchanged
+from ttcompress.checkpoint.stored import read_tensor
+from ttcompress.errors import CheckpointError, InputError, RecipeError, unreadable
+from ttcompress.files import check_input
 from ttcompress.tasks.protocol import Batch, Task
 from ttcompress.tasks.recurrent_task import measuring
 from ttcompress.weights import RecurrentStack
@@ -141,12 +144,18 @@ class FileSource:
     """
 
     def __init__(self, path: str | Path, stacks: Sequence[RecurrentStack]) -> None:
-        check_ordinary(path, "Give a safetensors file.")
+        path = Path(path)
+        check_input(path, "a safetensors file")
         try:
-            with safe_open(path, framework="pt") as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
-            raise InputError(f"{path}: cannot be read as safetensors: {error}") from error
+            stamps = {path: Stamp.of(path)}
+            found = read_contents(path)
+            tensors = {name: read_tensor(t, found.storages) for name, t in found.tensors.items()}
+            check_unchanged(stamps)
+        except CheckpointError as error:
+            fact = str(error).rstrip(".")
+            raise InputError(f"{path}: cannot be read as safetensors ({fact}).") from error
+        except OSError as error:
+            raise unreadable(path, error) from error
         self._inputs = _checked(path, tensors, _by_path(stacks))
         self.batches = sum(-(-len(values) // SEQUENCES) for _, values in self._inputs)
 

@@ -12,7 +12,7 @@ import typer
 
 from ttcompress.cli.decompose import show_report
 from ttcompress.cli.options import Overwrite, Talk, flattened
-from ttcompress.errors import ArtifactError, InputError
+from ttcompress.errors import InputError, TTCompressError
 
 if TYPE_CHECKING:
     from ttcompress.report.model import Report
@@ -116,7 +116,7 @@ def _load_reports(files: list[Path] | None, talk: Talk) -> list[tuple[Path, Repo
     for path in sorted(filter(Path.is_file, Path().glob("*.safetensors"))):
         try:
             found.append((path, load(path).report))
-        except ArtifactError as error:
+        except TTCompressError as error:  # none of ours, damaged, unreadable, or gone meanwhile
             _say_left_out(error, talk)
     if not found:
         raise InputError(f"{Path.cwd()}: no compressed model in this folder. Give a FILE.")
@@ -132,7 +132,7 @@ def _timed(path: Path, report: Report, talk: Talk) -> Report:
         return replace(report, bench=bench(path, progress=progress).as_json())
 
 
-def _say_left_out(error: ArtifactError, talk: Talk) -> None:
+def _say_left_out(error: TTCompressError, talk: Talk) -> None:
     from ttcompress.cli import console
 
     console.say(f"left out: {error}", talk)

@@ -8,7 +8,8 @@ from ttcompress.report.bench import bench_remarks, bench_tables
 from ttcompress.report.model import Report
 from ttcompress.report.tables import Table, report_remarks, totals_table, weights_table
 
-_SPECIAL = str.maketrans({"|": "\\|", "*": "\\*", "_": "\\_", "`": "\\`", "<": "&lt;", "\n": " "})
+_SPECIAL = str.maketrans({letter: f"\\{letter}" for letter in "\\|*_`["} | {"<": "&lt;", "\n": " "})
+"""What is no text in Markdown; names come out of other people's files, and could be links."""
 
 
 def report_markdown(title: str, report: Report, file_bytes: int) -> str:
