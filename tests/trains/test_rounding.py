@@ -68,6 +68,12 @@ def test_zeros_stay_zeros(store: Store) -> None:
 
 
 @every_store
+def test_values_that_vanish_in_float32_become_zeros(store: Store) -> None:
+    values = torch.full((64,), 1e-60, dtype=torch.float64)
+    assert torch.equal(round_to(values, store).values(), torch.zeros(64))
+
+
+@every_store
 def test_rounding_what_was_rounded_changes_little(store: Store) -> None:
     once = round_to(normal(3, 200), store).values()
     again = round_to(once, store).values()

@@ -117,7 +117,7 @@ def fit_scales(values: Tensor, store: Store) -> Scales:
     """
     steps = torch.cat([_best_steps(groups, store.bits) for groups in _grouped(values, store)])
     factor = steps.max() if steps.numel() else torch.tensor(0.0)
-    if not (bool(factor.isfinite()) and (float(factor) > 0 or not bool(values.any()))):
+    if not (bool(factor.isfinite()) and (float(factor) > 0 or not bool(values.float().any()))):
         raise _outside(store, float(values.abs().max()))
     return (steps / factor if factor > 0 else steps).half(), factor
 
