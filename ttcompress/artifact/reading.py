@@ -15,7 +15,7 @@ from ttcompress.artifact.coherence import check_coherent
 from ttcompress.artifact.model import FORMAT_VERSION, CompressedModel, keyed_parts, part_keys
 from ttcompress.checkpoint.safetensors_file import ARTIFACT, read_contents
 from ttcompress.checkpoint.stamps import Stamp, check_unchanged
-from ttcompress.checkpoint.stored import MAX_DIMENSIONS, read_tensor
+from ttcompress.checkpoint.stored import MAX_DIMENSIONS
 from ttcompress.compress import StoredWeight
 from ttcompress.errors import ArtifactError, CheckpointError, unreadable
 from ttcompress.files import check_input
@@ -126,8 +126,7 @@ def _document_and_tensors(path: Path) -> tuple[Any, dict[str, Tensor]]:
         )
     document = read_json(found.metadata[ARTIFACT].encode())
     with within_memory(str(path)):
-        tensors = {name: read_tensor(t, found.storages) for name, t in found.tensors.items()}
-    return document, tensors
+        return document, found.read()
 
 
 def _model(document: _Document, tensors: dict[str, Tensor]) -> CompressedModel:

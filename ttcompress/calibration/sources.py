@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from ttcompress.calibration.layers import Layered, Ran
 from ttcompress.checkpoint.safetensors_file import read_contents
 from ttcompress.checkpoint.stamps import Stamp, check_unchanged
-from ttcompress.checkpoint.stored import read_tensor
 from ttcompress.errors import CheckpointError, InputError, RecipeError, unreadable
 from ttcompress.files import check_input
 from ttcompress.tasks.protocol import Batch, Task
@@ -148,8 +147,7 @@ class FileSource:
         check_input(path, "a safetensors file")
         try:
             stamps = {path: Stamp.of(path)}
-            found = read_contents(path)
-            tensors = {name: read_tensor(t, found.storages) for name, t in found.tensors.items()}
+            tensors = read_contents(path).read()
             check_unchanged(stamps)
         except CheckpointError as error:
             fact = str(error).rstrip(".")

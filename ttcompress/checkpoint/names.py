@@ -8,10 +8,10 @@ from ttcompress.checkpoint.inert import shown
 from ttcompress.errors import CheckpointError
 
 COMPILED = "_orig_mod."  # torch.compile, around any module
+PARALLEL = "module."  # DataParallel and its kin, around the whole model
+
 MAX_NAME, MAX_NAMESAKES = 1_000, 100
 """Characters in a tensor's name, and tensors of one name: what is far beyond any model's."""
-
-PARALLEL = "module."  # DataParallel and its kin, around the whole model
 
 
 def canonical_names(keys: Sequence[str]) -> tuple[str, ...]:

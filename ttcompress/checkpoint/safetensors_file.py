@@ -15,9 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from ttcompress.checkpoint.inert import shown
 from ttcompress.checkpoint.source import Source
-from ttcompress.checkpoint.stored import Bytes, FileBytes, StoredTensor, contiguous_stride
+from ttcompress.checkpoint.stored import (
+    Bytes,
+    FileBytes,
+    StoredTensor,
+    contiguous_stride,
+    read_tensor,
+)
 from ttcompress.errors import CheckpointError
 from ttcompress.plain_json import read_json
 from ttcompress.safetensors_writer import DTYPES, MAX_HEADER, RESERVED
@@ -33,6 +41,15 @@ class Contents:
     metadata: Mapping[str, str]
     tensors: Mapping[str, StoredTensor]
     storages: Mapping[str, Bytes]
+
+    def read(self) -> dict[str, Tensor]:
+        """All tensors, each in memory of its own.
+
+        Raises:
+            CheckpointError: the bytes are not there.
+            OSError: the file cannot be read.
+        """
+        return {name: read_tensor(stored, self.storages) for name, stored in self.tensors.items()}
 
 
 def read_safetensors(path: Path) -> Source:
