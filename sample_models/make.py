@@ -22,8 +22,9 @@ import torch
 from rich.progress import Progress
 from torch import Tensor, nn
 
-from ttcompress.tasks import corpus, highlighting, metrics
-from ttcompress.tasks.corpus import SPLITS, Split
+from ttcompress.samples import corpus, highlighting
+from ttcompress.samples.corpus import SPLITS, Split
+from ttcompress.tasks import metrics
 
 HERE = Path(__file__).parent
 BASELINES = HERE / "baselines.json"

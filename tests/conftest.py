@@ -16,10 +16,10 @@ from torch import Tensor, nn
 import ttcompress
 from ttcompress.artifact import CompressedModel
 from ttcompress.checkpoint import Checkpoint, open_checkpoint
-from ttcompress.decompose import decompose
-from ttcompress.evaluate import loaded_model, task_for
 from ttcompress.recipe import recipe_from
+from ttcompress.tasks.evaluation import loaded_model, task_for
 from ttcompress.tasks.protocol import Task
+from ttcompress.workflows.build import decompose
 
 # Typer looks at these once, when it is first imported, and would draw differently under CI.
 for name in ("GITHUB_ACTIONS", "FORCE_COLOR", "PY_COLORS", "TERMINAL_WIDTH"):

@@ -14,9 +14,9 @@ import yaml
 from typer.testing import CliRunner
 
 import ttcompress
-from ttcompress.batch.manifest import read_manifest
-from ttcompress.batch.schema import Manifest
 from ttcompress.cli import app
+from ttcompress.recipe.manifest import Manifest
+from ttcompress.workflows.manifest import read_manifest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

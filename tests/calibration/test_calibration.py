@@ -7,16 +7,16 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ttcompress import pipeline
-from ttcompress.calibration.collect import calibrate
+from ttcompress.calibration.moments import calibrate
 from ttcompress.calibration.refit import refit
 from ttcompress.calibration.sources import SEQUENCES, FileSource, Seen, TaskSource
 from ttcompress.checkpoint import open_checkpoint
-from ttcompress.decompose import decompose
 from ttcompress.errors import InputError, RecipeError
-from ttcompress.evaluate import measured
 from ttcompress.recipe import recipe_from
-from ttcompress.verify import verify
+from ttcompress.tasks.evaluation import measured
+from ttcompress.workflows import compress as pipeline
+from ttcompress.workflows.build import decompose
+from ttcompress.workflows.verify import verify
 
 RECIPE = {
     "version": 1,
@@ -94,7 +94,7 @@ def test_too_few_data_leave_a_weight_unweighted_and_say_so(case):
 
 
 def replace_steps(case, steps: int):
-    from ttcompress.evaluate import task_for
+    from ttcompress.tasks.evaluation import task_for
 
     options = {"text": str(case.path.parent / "text.txt"), "batch": 8, "steps": steps}
     return task_for(case.checkpoint, "language-model", options)

@@ -3,8 +3,8 @@ import torch
 from torch import nn
 from torch.nn.utils import rnn
 
-from ttcompress.calibration.layers import Layered, Ran
-from ttcompress.geometry import stack_of
+from ttcompress.calibration.layered import Layered, Ran
+from ttcompress.layers.stacks import stack_of
 
 KINDS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 

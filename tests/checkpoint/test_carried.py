@@ -10,9 +10,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ttcompress.checkpoint.builders import DTYPES
 from ttcompress.checkpoint.carried import Carrier, NotCarried, rebuild
-from ttcompress.checkpoint.inert import Global, Stub
+from ttcompress.checkpoint.pickle.builders import DTYPES
+from ttcompress.checkpoint.pickle.inert import Global, Stub
 from ttcompress.checkpoint.stored import StoredTensor
 from ttcompress.checkpoint.tree import Steps
 from ttcompress.errors import ArtifactError

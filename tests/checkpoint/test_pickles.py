@@ -18,10 +18,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ttcompress.checkpoint import open_checkpoint
-from ttcompress.checkpoint.arrays import numpy_builders
-from ttcompress.checkpoint.builders import BUILDERS
-from ttcompress.checkpoint.inert import Stub
-from ttcompress.checkpoint.pickles import PickleReader, Spent
+from ttcompress.checkpoint.pickle.arrays import numpy_builders
+from ttcompress.checkpoint.pickle.builders import BUILDERS
+from ttcompress.checkpoint.pickle.inert import Stub
+from ttcompress.checkpoint.pickle.machine import PickleReader, Spent
 from ttcompress.errors import CheckpointError
 
 SCALARS = (
@@ -185,7 +185,7 @@ def test_a_tree_that_doubles_a_hundred_times_is_not_walked_to_its_end(
 
 
 def test_instructions_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ttcompress.checkpoint.pickles.MAX_OPCODES", 50)
+    monkeypatch.setattr("ttcompress.checkpoint.pickle.machine.MAX_OPCODES", 50)
     with pytest.raises(CheckpointError, match="50 instructions"):
         read(pickle.dumps(list(range(100))))
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from ttcompress.checkpoint.recurrent import Recognised, recognise
 from ttcompress.errors import CheckpointError
-from ttcompress.weights import GATES, RecurrentStack
+from ttcompress.model.weights import GATES, RecurrentStack
 
 LAYERS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 CELLS = {"lstm": nn.LSTMCell, "gru": nn.GRUCell, "rnn": nn.RNNCell}

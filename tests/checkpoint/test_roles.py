@@ -3,7 +3,7 @@
 import pytest
 
 from ttcompress.checkpoint.roles import Roles
-from ttcompress.weights import RecurrentStack, Role
+from ttcompress.model.weights import RecurrentStack, Role
 
 STACK = RecurrentStack("lstm.", "lstm", input_size=8, hidden_size=8)
 LSTM = {"lstm.weight_ih_l0": (32, 8), "lstm.weight_hh_l0": (32, 8)}

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ttcompress.checkpoint import open_checkpoint
-from ttcompress.checkpoint.torch_legacy import MAGIC, VERSION
+from ttcompress.checkpoint.containers.torch_legacy import MAGIC, VERSION
 from ttcompress.errors import CheckpointError
 
 VALUES = torch.arange(10, dtype=torch.float32)

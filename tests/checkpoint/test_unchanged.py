@@ -17,7 +17,7 @@ from ttcompress.checkpoint import checkpoint as reading
 from ttcompress.checkpoint import open_checkpoint
 from ttcompress.checkpoint.stored import FileBytes
 from ttcompress.errors import TTCompressError
-from ttcompress.pipeline import compress
+from ttcompress.workflows.compress import compress
 
 
 def saved(path: Path, value: float = 1.0) -> Path:

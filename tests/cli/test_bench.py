@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from ttcompress.bench.model import DENSE, SMALL, BenchLayer, Benchmark, TimedRun
-from ttcompress.bench.timing import Timing
+from ttcompress.results.benchmark import DENSE, SMALL, BenchLayer, Benchmark, TimedRun
+from ttcompress.system.timing import Timing
 
 pytest.importorskip("onnxruntime")
 
-from ttcompress.bench import run as way
+from ttcompress.workflows import latency as way
 
 
 @pytest.fixture(autouse=True)

@@ -10,10 +10,10 @@ import pytest
 from rich.console import Console
 
 from ttcompress.cli import console
-from ttcompress.cli.options import Talk
+from ttcompress.cli.arguments import Talk
 from ttcompress.errors import TTCompressError
-from ttcompress.progress import silent
-from ttcompress.report.tables import Column, Table
+from ttcompress.reporting.table import Column, Table
+from ttcompress.system.progress import silent
 
 
 @pytest.fixture

@@ -19,13 +19,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from ttcompress.batch import records, work
-from ttcompress.batch.board import Board
-from ttcompress.batch.job import Job, job_keys
-from ttcompress.batch.manifest import read_manifest
-from ttcompress.batch.outcome import Outcome
 from ttcompress.recipe import load_recipe
-from ttcompress.sweep.run import sweep_jobs
+from ttcompress.results.outcome import Outcome
+from ttcompress.workflows import batch_work as work
+from ttcompress.workflows import records
+from ttcompress.workflows.batch_job import Job, job_keys
+from ttcompress.workflows.board import Board
+from ttcompress.workflows.manifest import read_manifest
+from ttcompress.workflows.sweep import sweep_jobs
 
 TASK = "task: {name: language-model, text: text.txt, batch: 8, steps: 20}\n"
 FILES = {
@@ -131,7 +132,7 @@ def test_too_little_memory_in_a_worker_is_an_outcome(
     def asks(*_: object, **__: object) -> None:
         bytearray(1 << 60) if refusal == "python" else torch.empty(1 << 60)
 
-    monkeypatch.setattr("ttcompress.pipeline.compress", asks)
+    monkeypatch.setattr("ttcompress.workflows.compress.compress", asks)
     outcome = worked(job, "key", tmp_path)
     assert (outcome.status, outcome.kind) == ("failed", "OutOfMemoryError")
     assert outcome.error.startswith(f"{job.model}: needs more memory than this machine gives")
@@ -141,7 +142,7 @@ def test_too_little_memory_in_a_worker_is_an_outcome(
 def test_a_board_that_cannot_be_made_ends_the_batch(
     there: Path, run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(import_module("ttcompress.batch.run"), "TemporaryDirectory", full)
+    monkeypatch.setattr(import_module("ttcompress.workflows.batch"), "TemporaryDirectory", full)
     result = run("batch", "models.yaml", "--force")
     assert result.code == 1
     assert "error: " in result.err and "cannot be written: No space left on device" in result.err
@@ -170,7 +171,7 @@ TIGHT = """
 import resource, sys
 from pathlib import Path
 import torch
-import ttcompress.pipeline
+import ttcompress.workflows.compress
 from ttcompress.cli import app
 from rich.console import Console
 torch.set_num_threads(1)

@@ -79,7 +79,7 @@ def test_only_the_programs_own_errors_are_caught(
     def fail(*_, **__) -> None:
         raise raised
 
-    monkeypatch.setattr("ttcompress.inspection.open_checkpoint", fail)
+    monkeypatch.setattr("ttcompress.workflows.inspect.open_checkpoint", fail)
     result = CliRunner().invoke(app, ["inspect", str(tiny_checkpoint)])
     assert result.exit_code == code
     assert isinstance(result.exception, SystemExit if code == 130 else type(raised))

@@ -55,7 +55,7 @@ def test_notations_that_are_refused(run, tiny_artifact, options, said) -> None:
 
 
 def test_without_the_extra_only_html_is_refused(run, folder, tiny_artifact, monkeypatch) -> None:
-    monkeypatch.setattr("ttcompress.extras.find_spec", lambda name: None)
+    monkeypatch.setattr("ttcompress.system.extras.find_spec", lambda name: None)
     result = run("report", tiny_artifact, "--as", "html", "-o", "report.html")
     assert (result.code, result.out) == (2, "")
     assert "pip install 'ttcompress[plots]'" in result.err

@@ -21,13 +21,13 @@ import torch
 from safetensors.torch import save_file
 
 from ttcompress.artifact import load
-from ttcompress.batch.baseline import read_baseline
-from ttcompress.batch.manifest import read_manifest
 from ttcompress.checkpoint import open_checkpoint
-from ttcompress.checkpoint.torch_legacy import MAGIC, VERSION
+from ttcompress.checkpoint.containers.torch_legacy import MAGIC, VERSION
 from ttcompress.errors import TTCompressError
-from ttcompress.evaluate import open_model
 from ttcompress.recipe import load_recipe
+from ttcompress.workflows.baseline import read_baseline
+from ttcompress.workflows.evaluate import open_model
+from ttcompress.workflows.manifest import read_manifest
 
 SECONDS = 5
 """Of processor time; each takes a small part of it."""
@@ -261,7 +261,7 @@ PICKLES = {
 @pytest.mark.parametrize("kind", PICKLES)
 def test_a_crafted_pickle(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data, fact = PICKLES[kind]
-    monkeypatch.setattr("ttcompress.checkpoint.pickles.MAX_OPCODES", 20_000)
+    monkeypatch.setattr("ttcompress.checkpoint.pickle.machine.MAX_OPCODES", 20_000)
     (tmp_path / "m").write_bytes(data)
     with bounded(len(data)), pytest.raises(TTCompressError, match=fact):
         open_checkpoint(tmp_path / "m")
@@ -300,7 +300,7 @@ def legacy(body: bytes) -> bytes:
 def test_pickles_inside_a_pickle_count_together(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ttcompress.checkpoint.pickles.MAX_OPCODES", 200_000)
+    monkeypatch.setattr("ttcompress.checkpoint.pickle.machine.MAX_OPCODES", 200_000)
     inner = legacy(b"](" + b"}" * 1000 + b"e")
     value = b"\x8e" + struct.pack("<Q", len(inner)) + inner
     data = b"\x80\x04" + remembered(value) + built("torch.storage._load_from_bytes", 100) + b"."
@@ -313,7 +313,7 @@ def test_pickles_inside_a_pickle_count_together(
 def test_a_value_copied_without_end(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ttcompress.checkpoint.pickles.MAX_OPCODES", 2_000_000)
+    monkeypatch.setattr("ttcompress.checkpoint.pickle.machine.MAX_OPCODES", 2_000_000)
     data = b"\x80\x04" + remembered(COPIES[name]) + built(name, 100_000) + b"."
     (tmp_path / "m").write_bytes(data)
     with (

@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-SCRIPT = Path(__file__).with_name("fuzz.py")
+SCRIPT = Path(__file__).parents[1] / "tools" / "fuzz.py"
 CASES = 800
 
 

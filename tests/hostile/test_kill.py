@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).with_name("kill.py")
+SCRIPT = Path(__file__).parents[1] / "tools" / "kill.py"
 
 
 @pytest.mark.slow

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ttcompress.errors import PlanError
+from ttcompress.model.weights import Role, Weight
 from ttcompress.recipe import Assignment, match, parse_recipe
 from ttcompress.recipe.rules import _example
-from ttcompress.weights import Role, Weight
 
 
 def weight(name: str, role: Role, rows: int, columns: int, *also: str) -> Weight:

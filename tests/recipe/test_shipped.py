@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ttcompress.errors import InputError
+from ttcompress.model.weights import Weight
 from ttcompress.recipe import (
     Budget,
     Finetune,
@@ -22,7 +23,6 @@ from ttcompress.recipe import (
     shipped,
     with_options,
 )
-from ttcompress.weights import Weight
 
 CHARLM = tuple(
     Weight(name, (name,), role, shape, "float32", gates)

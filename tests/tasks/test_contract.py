@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ttcompress.tasks import corpus, highlighting
-from ttcompress.tasks.finding import BUILT_IN, make_task
+from ttcompress.samples import corpus, highlighting
 from ttcompress.tasks.protocol import Task
+from ttcompress.tasks.registry import BUILT_IN, make_task
 
 SENTENCE = "the cat sat on the mat\n"
 VOCABULARY = {symbol: k for k, symbol in enumerate(["<unk>", *sorted(set(SENTENCE))])}

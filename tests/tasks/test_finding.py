@@ -7,9 +7,9 @@ import pytest
 from torch import nn
 
 from ttcompress.errors import InputError, RecipeError
-from ttcompress.tasks import finding
-from ttcompress.tasks.finding import BUILT_IN, find_task, make_task
+from ttcompress.tasks import registry as finding
 from ttcompress.tasks.language_model import LanguageModel
+from ttcompress.tasks.registry import BUILT_IN, find_task, make_task
 
 OWN = dedent(
     """

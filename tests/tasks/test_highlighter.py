@@ -2,9 +2,9 @@ import pytest
 from torch import nn
 
 from ttcompress.errors import RecipeError
-from ttcompress.tasks import highlighting
+from ttcompress.samples import highlighting
+from ttcompress.samples.highlighting import LABELS
 from ttcompress.tasks.highlighter import Highlighter
-from ttcompress.tasks.highlighting import LABELS
 
 SOURCE = "if x: # no\n" * 200
 VOCABULARY = {symbol: k for k, symbol in enumerate(sorted(set(SOURCE)))}

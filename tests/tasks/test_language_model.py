@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from ttcompress.errors import InputError, RecipeError
+from ttcompress.model.weights import RecurrentStack
 from ttcompress.tasks.chain import Chain
 from ttcompress.tasks.language_model import LanguageModel, SymbolTask
-from ttcompress.weights import RecurrentStack
 
 WORDS = "the cat sat on the mat"
 CHARACTERS = {symbol: k for k, symbol in enumerate(sorted(set(WORDS)))}

@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from ttcompress.model.weights import RecurrentStack
 from ttcompress.tasks.chain import Chain
 from ttcompress.tasks.recurrent_model import POOLINGS, RecurrentModel
-from ttcompress.weights import RecurrentStack
 
 
 def chain(bidirectional: bool = False) -> Chain:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ttcompress.evaluate import evaluate
+from ttcompress.workflows.evaluate import evaluate
 
 SAMPLES = Path(__file__).parents[2] / "sample_models"
 BASELINES = json.loads((SAMPLES / "baselines.json").read_text())

@@ -2,8 +2,8 @@ import torch
 from torch import nn
 
 from ttcompress.checkpoint.names import names_inside
-from ttcompress.pipeline import compress
 from ttcompress.tasks.structure import structure_of
+from ttcompress.workflows.compress import compress
 
 
 class Tied(nn.Module):

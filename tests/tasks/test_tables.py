@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ttcompress.errors import InputError, RecipeError
-from ttcompress.tasks.tables import Vocabulary, find_labels, find_vocabulary, tables_in
+from ttcompress.tasks.vocabulary import Vocabulary, find_labels, find_vocabulary, tables_in
 
 ALPHABET = "abcdefghijklmnopqrst"
 INDICES = {letter: k for k, letter in enumerate(ALPHABET)}

@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from ttcompress.plan.layout import Layout
-from ttcompress.stores import STORES
+from ttcompress.planning.formats import Layout
+from ttcompress.stores.rounding import round_to
+from ttcompress.stores.store import STORES
 from ttcompress.trains.feedback import round_matrix, round_train
-from ttcompress.trains.rounding import round_to
 from ttcompress.trains.train import Train
 from ttcompress.trains.weighting import Weighting, weighted_tt_svd
 

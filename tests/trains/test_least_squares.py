@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from ttcompress.plan.layout import Layout
+from ttcompress.planning.formats import Layout
 from ttcompress.trains.least_squares import alternated, improved
 from ttcompress.trains.train import Train
 from ttcompress.trains.tt_svd import tt_svd

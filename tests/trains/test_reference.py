@@ -7,7 +7,7 @@ import tensorly
 import torch
 from torch import Tensor
 
-from ttcompress.plan.layout import Layout
+from ttcompress.planning.formats import Layout
 from ttcompress.trains.reference import reference_matrix
 from ttcompress.trains.train import Train
 

@@ -13,7 +13,7 @@ from tensorly.tt_matrix import tt_matrix_to_matrix
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from ttcompress.plan.layout import Layout, TrainFormat
+from ttcompress.planning.formats import Layout, TrainFormat
 from ttcompress.trains.train import Train, matricize, tensorize
 
 PAIRED = [

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ttcompress.plan.layout import TRAIN_FORMATS, Layout, TrainFormat
+from ttcompress.planning.formats import TRAIN_FORMATS, Layout, TrainFormat
 from ttcompress.trains.train import Train, tensorize
 from ttcompress.trains.tt_svd import Decomposition, spectrum_at, tt_svd
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from ttcompress.plan.layout import Layout
+from ttcompress.planning.formats import Layout
 from ttcompress.trains.train import Train
 from ttcompress.trains.tt_svd import spectrum_at, tt_svd
 from ttcompress.trains.weighting import Weighting, weighted_spectrum_at, weighted_tt_svd

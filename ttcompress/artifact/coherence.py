@@ -10,10 +10,10 @@ from collections.abc import Iterator
 
 from ttcompress.artifact.model import CompressedModel
 from ttcompress.checkpoint.names import names_inside
-from ttcompress.compress import StoredWeight
-from ttcompress.geometry import stored_name, tensor_shapes
-from ttcompress.report.model import Report
-from ttcompress.weights import GATES, RecurrentStack, Weight
+from ttcompress.model.geometry import stored_name, tensor_shapes
+from ttcompress.model.report import Report
+from ttcompress.model.weights import GATES, RecurrentStack, Weight
+from ttcompress.trains.stored import StoredWeight
 
 Shapes = dict[str, tuple[int, ...]]
 """Of every tensor, dense, by each of its names."""

@@ -16,16 +16,16 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from ttcompress.checkpoint import rebuild
+from ttcompress.checkpoint.containers.safetensors import ARTIFACT
 from ttcompress.checkpoint.names import names_inside
-from ttcompress.checkpoint.safetensors_file import ARTIFACT
-from ttcompress.compress import StoredWeight
-from ttcompress.files import written_whole
-from ttcompress.plan.layout import Layout
-from ttcompress.report.model import Json, Report
-from ttcompress.safetensors_writer import file_size, write_safetensors
-from ttcompress.trains.rounding import Rounded
+from ttcompress.model.report import Json, Report
+from ttcompress.model.weights import RecurrentStack, Weight
+from ttcompress.planning.formats import Layout
+from ttcompress.stores.rounding import Rounded
+from ttcompress.system.files import written_whole
+from ttcompress.system.safetensors import file_size, write_safetensors
+from ttcompress.trains.stored import StoredWeight
 from ttcompress.trains.train import Train
-from ttcompress.weights import RecurrentStack, Weight
 
 FORMAT_VERSION = 1
 

@@ -13,19 +13,19 @@ from torch import Tensor
 
 from ttcompress.artifact.coherence import check_coherent
 from ttcompress.artifact.model import FORMAT_VERSION, CompressedModel, keyed_parts, part_keys
-from ttcompress.checkpoint.safetensors_file import ARTIFACT, read_contents
-from ttcompress.checkpoint.stamps import Stamp, check_unchanged
+from ttcompress.checkpoint.containers.safetensors import ARTIFACT, read_contents
 from ttcompress.checkpoint.stored import MAX_DIMENSIONS
-from ttcompress.compress import StoredWeight
 from ttcompress.errors import ArtifactError, CheckpointError, unreadable
-from ttcompress.files import check_input
-from ttcompress.memory import within_memory
-from ttcompress.plain_json import check_integers, read_json
-from ttcompress.plan.layout import Layout
-from ttcompress.report.model import Json, Report, with_infinities
-from ttcompress.stores import STORES
-from ttcompress.trains.rounding import Rounded
-from ttcompress.weights import BYTES_PER_VALUE, RecurrentStack, Weight
+from ttcompress.model.report import Json, Report, with_infinities
+from ttcompress.model.weights import BYTES_PER_VALUE, RecurrentStack, Weight
+from ttcompress.planning.formats import Layout
+from ttcompress.stores.rounding import Rounded
+from ttcompress.stores.store import STORES
+from ttcompress.system.files import check_input
+from ttcompress.system.json import check_integers, read_json
+from ttcompress.system.memory import within_memory
+from ttcompress.system.stamps import Stamp, check_unchanged
+from ttcompress.trains.stored import StoredWeight
 
 
 @dataclass(frozen=True)

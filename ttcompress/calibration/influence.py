@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ttcompress.weights import Kind
+from ttcompress.model.weights import Kind
 
 Rows = tuple[Tensor, Tensor]
 """For the rows of weight_ih and of weight_hh, (batch, time, gates x hidden) each."""

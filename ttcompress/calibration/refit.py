@@ -17,15 +17,15 @@ import torch
 from torch import Tensor
 
 from ttcompress.artifact import CompressedModel
-from ttcompress.calibration.collect import Calibration, names_of
-from ttcompress.calibration.layers import Ran
+from ttcompress.calibration.layered import Ran
+from ttcompress.calibration.moments import Calibration, names_of
 from ttcompress.calibration.sources import Seen
 from ttcompress.checkpoint import Checkpoint
-from ttcompress.compress import StoredWeight, relative_errors, store_weight
-from ttcompress.progress import Progress, silent
-from ttcompress.tasks.layers import Layer, layers_of
+from ttcompress.layers.stacks import Layer, layers_of
+from ttcompress.model.weights import RecurrentStack
+from ttcompress.system.progress import Progress, silent
+from ttcompress.trains.stored import StoredWeight, relative_errors, store_weight
 from ttcompress.trains.weighting import Weighting
-from ttcompress.weights import RecurrentStack
 
 ROUNDS = 2
 """Of running a recurrent layer and fitting it to what it then saw; more gave nothing."""

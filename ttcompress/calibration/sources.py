@@ -16,14 +16,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from ttcompress.calibration.layers import Layered, Ran
-from ttcompress.checkpoint.safetensors_file import read_contents
-from ttcompress.checkpoint.stamps import Stamp, check_unchanged
+from ttcompress.calibration.layered import Layered, Ran
+from ttcompress.checkpoint.containers.safetensors import read_contents
 from ttcompress.errors import CheckpointError, InputError, RecipeError, unreadable
-from ttcompress.files import check_input
+from ttcompress.model.weights import RecurrentStack
+from ttcompress.system.files import check_input
+from ttcompress.system.stamps import Stamp, check_unchanged
 from ttcompress.tasks.protocol import Batch, Task
 from ttcompress.tasks.recurrent_task import measuring
-from ttcompress.weights import RecurrentStack
 
 SEQUENCES = 32
 """Of a file, in one batch."""

@@ -7,14 +7,14 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
-from ttcompress.checkpoint.builders import Unreadable
 from ttcompress.checkpoint.carried import Carrier, Json, NotCarried
 from ttcompress.checkpoint.choice import choose, is_apart
-from ttcompress.checkpoint.inert import Stub, shown
+from ttcompress.checkpoint.containers.source import Source
 from ttcompress.checkpoint.names import canonical_names, unused_name
+from ttcompress.checkpoint.pickle.builders import Unreadable
+from ttcompress.checkpoint.pickle.inert import Stub, shown
 from ttcompress.checkpoint.recurrent import recognise
 from ttcompress.checkpoint.roles import Roles
-from ttcompress.checkpoint.source import Source
 from ttcompress.checkpoint.stored import EXPANSION_ALLOWANCE, StoredTensor, check_tensor
 from ttcompress.checkpoint.tree import (
     Leaf,
@@ -28,8 +28,8 @@ from ttcompress.checkpoint.tree import (
     tensors_below,
 )
 from ttcompress.errors import CheckpointError
-from ttcompress.safetensors_writer import DTYPES, RESERVED
-from ttcompress.weights import OtherTensor, RecurrentStack, Role, Weight
+from ttcompress.model.weights import OtherTensor, RecurrentStack, Role, Weight
+from ttcompress.system.safetensors import DTYPES, RESERVED
 
 MAX_NAMED_CLASSES = 8
 

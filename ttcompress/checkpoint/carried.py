@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 
-from ttcompress.checkpoint.arrays import PickledArray
-from ttcompress.checkpoint.builders import DTYPES
-from ttcompress.checkpoint.inert import Global, Stub, shown
+from ttcompress.checkpoint.pickle.arrays import PickledArray
+from ttcompress.checkpoint.pickle.builders import DTYPES
+from ttcompress.checkpoint.pickle.inert import Global, Stub, shown
 from ttcompress.checkpoint.stored import StoredTensor
 from ttcompress.checkpoint.tree import MAX_DEPTH, Leaf, Steps, is_module, tensors_below
 from ttcompress.errors import ArtifactError

@@ -12,12 +12,12 @@ import torch
 
 from ttcompress.checkpoint.assembly import Assembly, assemble
 from ttcompress.checkpoint.carried import Json
-from ttcompress.checkpoint.container import read_container
-from ttcompress.checkpoint.stamps import Stamp, check_unchanged
+from ttcompress.checkpoint.containers.detection import read_container
 from ttcompress.checkpoint.stored import Bytes, StoredTensor, read_tensor
 from ttcompress.errors import CheckpointError, InputError, unreadable
-from ttcompress.memory import within_memory
-from ttcompress.weights import OtherTensor, RecurrentStack, Weight
+from ttcompress.model.weights import OtherTensor, RecurrentStack, Weight
+from ttcompress.system.memory import within_memory
+from ttcompress.system.stamps import Stamp, check_unchanged
 
 BLOCK = 2**20  # bytes hashed at a time
 

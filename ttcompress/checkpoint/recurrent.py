@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ttcompress.errors import CheckpointError
-from ttcompress.weights import GATES, Kind, RecurrentStack
+from ttcompress.model.weights import GATES, Kind, RecurrentStack
 
 Shape = tuple[int, int]
 Slot = tuple[int, bool]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 
-from ttcompress.weights import RecurrentStack, Role
+from ttcompress.model.weights import RecurrentStack, Role
 
 _EMBEDDING = re.compile(
     r"(?!\w*proj)(embed\w*|\w*embeddings?|\w*_embed|\w*_emb|embs?|wte|wpe|lookup\w*|lut)", re.I

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
 from typing import Any
 
-from ttcompress.checkpoint.arrays import PickledArray
-from ttcompress.checkpoint.builders import Unreadable
-from ttcompress.checkpoint.inert import Stub
+from ttcompress.checkpoint.pickle.arrays import PickledArray
+from ttcompress.checkpoint.pickle.builders import Unreadable
+from ttcompress.checkpoint.pickle.inert import Stub
 from ttcompress.checkpoint.stored import StoredTensor
 from ttcompress.errors import CheckpointError
 

@@ -32,7 +32,7 @@ class _Commands(TyperGroup):
     """
 
     def invoke(self, ctx: Any) -> Any:
-        from ttcompress.memory import within_memory  # none of --help's time
+        from ttcompress.system.memory import within_memory  # none of --help's time
 
         try:
             with within_memory("the command"):

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ttcompress.cli.options import Artifact, Key, Overwrite, Talk, flattened
+from ttcompress.cli.arguments import Artifact, Key, Overwrite, Talk, flattened
 
 Against = Annotated[
     Path, typer.Option("--against", metavar="MODEL", help="The checkpoint it was made from.")
@@ -29,8 +29,8 @@ def verify(file: Artifact, against: Against, talk: Talk, key: Key = None) -> Non
       ttcompress verify charlm.mps.safetensors --against charlm.pt
     """
     from ttcompress.cli import console
-    from ttcompress.report.verification import verification_remarks, verification_table
-    from ttcompress.verify import verify as check
+    from ttcompress.reporting.verification import verification_remarks, verification_table
+    from ttcompress.workflows.verify import verify as check
 
     with console.progress(talk) as progress:
         found = check(file, against, key=key, progress=progress)
@@ -51,7 +51,7 @@ def restore(file: Artifact, output: Dense, talk: Talk, overwrite: Overwrite = Fa
       ttcompress restore charlm.mps.safetensors -o dense.pt
     """
     from ttcompress.cli import console
-    from ttcompress.restore import restore as write_dense
+    from ttcompress.workflows.restore import restore as write_dense
 
     write_dense(file, output, overwrite)
     if talk.json:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ttcompress.cli.options import MixedPrecision, Talk, flattened
+from ttcompress.cli.arguments import MixedPrecision, Talk, flattened
 from ttcompress.errors import RecipeError
 
 if TYPE_CHECKING:
-    from ttcompress.batch.engine import Engine
-    from ttcompress.batch.outcome import Outcome
-    from ttcompress.batch.result import BatchResult
+    from ttcompress.jobs.engine import Engine
+    from ttcompress.results.batch import BatchResult
+    from ttcompress.results.outcome import Outcome
 
 ManifestFile = Annotated[
     Path,
@@ -51,7 +51,7 @@ class EngineOptions:
         Raises:
             RecipeError: a scheduler without Dask.
         """
-        from ttcompress.batch.engine import Engine
+        from ttcompress.jobs.engine import Engine
 
         if self.engine not in ("loky", "dask"):
             raise typer.BadParameter(f"--engine: {self.engine!r} is none of loky, dask.")
@@ -74,22 +74,23 @@ class ReportOptions:
 
     def check(self) -> None:
         """Refuse, before the work, what cannot be written after it."""
-        from ttcompress.files import check_output
+        from ttcompress.system.files import check_output
 
         for path in filter(None, (self.junit, self.markdown)):
             check_output(path, overwrite=True)
 
     def write(self, result: BatchResult) -> None:
         """Write those that were asked for."""
-        from ttcompress.batch.junit import junit
-        from ttcompress.files import written_whole
+        from ttcompress.reporting.batch import batch_markdown
+        from ttcompress.reporting.junit import junit
+        from ttcompress.system.files import written_whole
 
         if self.junit is not None:
             with written_whole(self.junit, overwrite=True) as file:
                 file.write(junit(result))
         if self.markdown is not None:
             with written_whole(self.markdown, overwrite=True) as file:
-                file.write(result.markdown().encode())
+                file.write(batch_markdown(result).encode())
 
 
 @flattened
@@ -109,8 +110,9 @@ def batch(
     Example:
       ttcompress batch models.yaml -j 2 --junit junit.xml
     """
-    from ttcompress.batch.run import batch as run
     from ttcompress.cli import console
+    from ttcompress.reporting.batch import batch_remarks, batch_table
+    from ttcompress.workflows.batch import batch as run
 
     reports.check()
     engine = where.chosen()
@@ -127,7 +129,7 @@ def batch(
     if talk.json:
         console.document(result.as_json())
     else:
-        console.show(str(manifest), [result.table()], result.remarks())
+        console.show(str(manifest), [batch_table(result)], batch_remarks(result))
     if result.exit_code:
         raise typer.Exit(result.exit_code)
 

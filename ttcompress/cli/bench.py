@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ttcompress.cli.options import Artifact, Talk, flattened
+from ttcompress.cli.arguments import Artifact, Talk, flattened
 from ttcompress.errors import BROKEN_LIMIT
 
 Batches = Annotated[str, typer.Option("--batch", metavar="N,N,...", help="Sequences side by side.")]
@@ -40,9 +40,9 @@ def bench(
       ttcompress bench charlm.mps.safetensors --batch 1,8
     """
     batches = _numbers(batch)
-    from ttcompress.bench import bench as measure
     from ttcompress.cli import console
-    from ttcompress.report.bench import bench_remarks, bench_tables
+    from ttcompress.reporting.bench import bench_remarks, bench_tables
+    from ttcompress.workflows.bench import bench as measure
 
     with console.progress(talk) as progress:
         found = measure(file, batches=batches, steps=steps, threads=threads, progress=progress)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ttcompress.cli.options import Factors, Model, RecipeOptions, Talk, flattened, numbers
+from ttcompress.cli.arguments import Factors, Model, RecipeOptions, Talk, flattened, numbers
 
 
 @flattened
@@ -17,8 +17,8 @@ def compare(model: Model, chosen: RecipeOptions, talk: Talk, factors: Factors = 
       ttcompress compare charlm.pt --factors 4,8,16 --task charlm
     """
     from ttcompress.cli import console
-    from ttcompress.compare.run import compare as run
-    from ttcompress.report.comparison import comparison_remarks, comparison_tables
+    from ttcompress.reporting.comparison import comparison_remarks, comparison_tables
+    from ttcompress.workflows.compare import compare as run
 
     recipe = chosen.in_force()
     with console.progress(talk) as progress:

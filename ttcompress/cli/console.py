@@ -27,17 +27,17 @@ from rich.progress import (
 from rich.progress import Progress as Bars
 from rich.table import Table as RichTable
 
-from ttcompress.cli.options import Talk
+from ttcompress.cli.arguments import Talk
 from ttcompress.errors import TTCompressError
-from ttcompress.launch import is_first
-from ttcompress.plain_json import finite
-from ttcompress.progress import Progress, silent
-from ttcompress.report.comparison import HALF, WHOLE
-from ttcompress.report.inspection import LEVELS
-from ttcompress.report.tables import Table
+from ttcompress.reporting.comparison import HALF, WHOLE
+from ttcompress.reporting.inspection import LEVELS
+from ttcompress.reporting.table import Table
+from ttcompress.system.json import finite
+from ttcompress.system.launch import is_first
+from ttcompress.system.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from ttcompress.finetune.training import Moment
+    from ttcompress.training.loop import Moment
 
 _PATIENCE = 1.0  # seconds without bars: shorter work needs none
 _WIDE = 100  # characters from which columns may stand apart

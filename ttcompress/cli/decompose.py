@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ttcompress.cli.options import (
+from ttcompress.cli.arguments import (
     DecomposeOptions,
     Model,
     Overwrite,
@@ -16,10 +16,10 @@ from ttcompress.cli.options import (
     flattened,
 )
 from ttcompress.errors import BROKEN_LIMIT, OutputPathError
-from ttcompress.launch import is_first
+from ttcompress.system.launch import is_first
 
 if TYPE_CHECKING:
-    from ttcompress.report.model import Asked, Provenance, Report
+    from ttcompress.model.report import Asked, Provenance, Report
 
 Output = Annotated[
     Path | None,
@@ -36,10 +36,10 @@ def plan(model: Model, chosen: DecomposeOptions, talk: Talk) -> None:
       ttcompress plan charlm.pt --format mpo --factor 8
     """
     from ttcompress.cli import console
-    from ttcompress.pipeline import plan as make_plan
     from ttcompress.recipe import effective
-    from ttcompress.report.planned import plan_report
-    from ttcompress.report.tables import plan_remarks, totals_table, weights_table
+    from ttcompress.reporting.report import plan_remarks, totals_table, weights_table
+    from ttcompress.results.plan import plan_report
+    from ttcompress.workflows.plan import plan as make_plan
 
     recipe = chosen.in_force()
     with console.progress(talk) as progress:
@@ -70,8 +70,8 @@ def decompose(
       ttcompress decompose charlm.pt --format mps --factor 8 -o small.safetensors
     """
     from ttcompress.cli import console
-    from ttcompress.finetune.run import CONDITIONS
-    from ttcompress.pipeline import compress
+    from ttcompress.training.finetune import CONDITIONS
+    from ttcompress.workflows.compress import compress
 
     recipe = chosen.in_force()
     if recipe.finetune is None:
@@ -97,8 +97,8 @@ def decompose(
 def show_report(title: str, path: Path, report: Report, talk: Talk) -> None:
     """One report as JSON or as tables."""
     from ttcompress.cli import console
-    from ttcompress.report.bench import bench_remarks, bench_tables
-    from ttcompress.report.tables import report_remarks, totals_table, weights_table
+    from ttcompress.reporting.bench import bench_remarks, bench_tables
+    from ttcompress.reporting.report import report_remarks, totals_table, weights_table
 
     if talk.json:
         console.document(report.as_json())
@@ -116,14 +116,14 @@ def default_name(model: Path, format: str) -> str:
     >>> default_name(Path("model.safetensors.index.json"), "auto")
     'model.auto.safetensors'
     """
-    from ttcompress.files import model_stem
+    from ttcompress.system.files import model_stem
 
     return f"{model_stem(model)}.{format}.safetensors"
 
 
 def _check_output(path: Path, model: Path, overwrite: bool) -> None:
     """Before the work, which can be long."""
-    from ttcompress.files import check_output
+    from ttcompress.system.files import check_output
 
     check_output(path, overwrite)
     if path.exists() and model.exists() and path.samefile(model):
@@ -133,7 +133,7 @@ def _check_output(path: Path, model: Path, overwrite: bool) -> None:
 def answer_for_limits(path: Path, report: Report, talk: Talk) -> None:
     """Say which limits are broken, and end with their exit code."""
     from ttcompress.cli import console
-    from ttcompress.limits import broken
+    from ttcompress.workflows.limits import broken
 
     failed = broken(report)
     for limit in failed:

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from ttcompress.cli.options import Artifact, Overwrite, Talk, flattened
+from ttcompress.cli.arguments import Artifact, Overwrite, Talk, flattened
 from ttcompress.cli.tasks import TaskName, WithTask
 
 if TYPE_CHECKING:
     from ttcompress.artifact import CompressedModel
+    from ttcompress.layers.stacks import Nonlinearity
     from ttcompress.tasks.protocol import Task
-    from ttcompress.tasks.recurrent_model import Nonlinearity
 
 Onnx = Annotated[
     Path,
@@ -52,8 +52,8 @@ def export(
     """
     from ttcompress.artifact import load
     from ttcompress.cli import console
-    from ttcompress.export import export as write_onnx
-    from ttcompress.export.tables import exported_remarks, exported_table
+    from ttcompress.reporting.export import exported_remarks, exported_table
+    from ttcompress.workflows.export import export as write_onnx
 
     compressed = load(file)
     with console.progress(talk) as progress:
@@ -75,7 +75,7 @@ def export(
 
 def _task(compressed: CompressedModel, task: str | None, recipe: str | None) -> Task | None:
     """The task, with the options that a recipe gives it; None where nothing names one."""
-    from ttcompress.pipeline import task_of
     from ttcompress.recipe import as_recipe, with_options
+    from ttcompress.workflows.compress import task_of
 
     return task_of(with_options(as_recipe(recipe), task=task), compressed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ttcompress.cli.options import Key, Model, Talk, flattened
+from ttcompress.cli.arguments import Key, Model, Talk, flattened
 
 
 @flattened
@@ -14,8 +14,8 @@ def inspect(model: Model, talk: Talk, key: Key = None) -> None:
       ttcompress inspect charlm.pt
     """
     from ttcompress.cli import console
-    from ttcompress.inspection import inspect as look_inside
-    from ttcompress.report.inspection import inspection_remarks, layers_table, spectra_table
+    from ttcompress.reporting.inspection import inspection_remarks, layers_table, spectra_table
+    from ttcompress.workflows.inspect import inspect as look_inside
 
     with console.progress(talk) as progress:
         found = look_inside(model, key=key, progress=progress)

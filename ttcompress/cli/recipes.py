@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ttcompress.cli.options import Key, Talk, flattened
+from ttcompress.cli.arguments import Key, Talk, flattened
 
 recipes = typer.Typer(
     no_args_is_help=True,
@@ -30,7 +30,7 @@ def list_recipes(talk: Talk) -> None:
     """
     from ttcompress.cli import console
     from ttcompress.recipe import shipped
-    from ttcompress.report.tables import Column, Table
+    from ttcompress.reporting.table import Column, Table
 
     found = [(recipe.name, recipe.title) for recipe in shipped()]
     if talk.json:
@@ -72,7 +72,7 @@ def check_recipe(name: Name, talk: Talk, model: MaybeModel = None, key: Key = No
     from ttcompress.checkpoint import open_checkpoint
     from ttcompress.cli import console
     from ttcompress.recipe import effective, find_recipe, load_recipe, match
-    from ttcompress.report.assignments import assignments_json, assignments_table
+    from ttcompress.reporting.assignments import assignments_json, assignments_table
 
     recipe = load_recipe(find_recipe(name))
     weights = open_checkpoint(model, key or recipe.key).weights if model else ()

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ttcompress.cli.arguments import Overwrite, Talk, flattened
 from ttcompress.cli.decompose import show_report
-from ttcompress.cli.options import Overwrite, Talk, flattened
 from ttcompress.errors import InputError, TTCompressError
 
 if TYPE_CHECKING:
-    from ttcompress.report.model import Report
+    from ttcompress.model.report import Report
 
 Artifacts = Annotated[
     list[Path] | None,
@@ -55,7 +55,7 @@ def report(
       ttcompress report charlm.mps.safetensors --as html -o charlm.html
     """
     from ttcompress.cli import console
-    from ttcompress.files import check_output, written_whole
+    from ttcompress.system.files import check_output, written_whole
 
     notation = _agreed(notation, talk)
     if output is not None:
@@ -78,10 +78,10 @@ def report(
 def _tell(found: list[tuple[Path, Report]], notation: str, alone: bool) -> None:
     """On stdout: `alone` is a report by itself, and otherwise one of several."""
     from ttcompress.cli import console
-    from ttcompress.page import report_page
-    from ttcompress.report.bench import bench_remarks
-    from ttcompress.report.markdown import report_markdown
-    from ttcompress.report.tables import comparison_table
+    from ttcompress.reporting.bench import bench_remarks
+    from ttcompress.reporting.html import report_page
+    from ttcompress.reporting.markdown import report_markdown
+    from ttcompress.reporting.report import comparison_table
 
     sizes = [(str(path), one, path.stat().st_size) for path, one in found]
     if notation == "html":
@@ -125,8 +125,8 @@ def _load_reports(files: list[Path] | None, talk: Talk) -> list[tuple[Path, Repo
 
 def _timed(path: Path, report: Report, talk: Talk) -> Report:
     """The report with what `bench` finds on this machine."""
-    from ttcompress.bench import bench
     from ttcompress.cli import console
+    from ttcompress.workflows.bench import bench
 
     with console.progress(talk) as progress:
         return replace(report, bench=bench(path, progress=progress).as_json())

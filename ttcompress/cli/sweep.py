@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ttcompress.cli.batch import EngineOptions, Force, teller
-from ttcompress.cli.decompose import default_name
-from ttcompress.cli.options import (
+from ttcompress.cli.arguments import (
     Factors,
     LimitOptions,
     Model,
@@ -19,10 +17,12 @@ from ttcompress.cli.options import (
     flattened,
     numbers,
 )
+from ttcompress.cli.batch import EngineOptions, Force, teller
+from ttcompress.cli.decompose import default_name
 from ttcompress.errors import RecipeError
 
 if TYPE_CHECKING:
-    from ttcompress.sweep.front import Sweep
+    from ttcompress.results.sweep import Sweep
 
 Formats = Annotated[str, typer.Option(metavar="LIST", help="Of mps, mpo, auto, svd, quantised.")]
 Folder = Annotated[
@@ -55,10 +55,10 @@ class SweepOutputs:
             OutputPathError: an output exists, or its folder does not.
             MissingExtraError: a picture, without the extra.
         """
-        from ttcompress.files import check_output
-        from ttcompress.sweep.front import check_name
-        from ttcompress.sweep.pick import recipe_beside
-        from ttcompress.sweep.picture import check_picture
+        from ttcompress.reporting.front import check_picture
+        from ttcompress.results.sweep import check_name
+        from ttcompress.system.files import check_output
+        from ttcompress.workflows.pick import recipe_beside
 
         if self.picture is not None:
             check_picture(self.picture)
@@ -74,9 +74,9 @@ class SweepOutputs:
     def write(self, found: Sweep, model: Path, talk: Talk) -> None:
         """Write what was asked for."""
         from ttcompress.cli import console
-        from ttcompress.files import written_whole
-        from ttcompress.sweep.pick import pick
-        from ttcompress.sweep.picture import front_picture
+        from ttcompress.reporting.front import front_picture
+        from ttcompress.system.files import written_whole
+        from ttcompress.workflows.pick import pick
 
         if self.picture is not None:
             with written_whole(self.picture, self.overwrite) as file:
@@ -112,7 +112,7 @@ def sweep(
       ttcompress sweep charlm.pt --factors 4,8,16 --task charlm --pick mps@16
     """
     from ttcompress.cli import console
-    from ttcompress.sweep import run
+    from ttcompress.workflows import sweep as run
 
     asked, names, engine = numbers(factors), formats.split(","), where.chosen()
     wanted.check(model, [run.point_name(name, factor) for name in names for factor in asked])
@@ -135,7 +135,7 @@ def sweep(
 
 def _show(title: str, found: Sweep, talk: Talk) -> None:
     from ttcompress.cli import console
-    from ttcompress.sweep.tables import sweep_remarks, sweep_table
+    from ttcompress.reporting.sweep import sweep_remarks, sweep_table
 
     if talk.json:
         console.document(found.as_json())

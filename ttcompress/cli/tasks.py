@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ttcompress.cli.arguments import Artifact, Key, Overwrite, Talk, TuningOptions, flattened
 from ttcompress.cli.decompose import answer_for_limits, show_report
-from ttcompress.cli.options import Artifact, Key, Overwrite, Talk, TuningOptions, flattened
 from ttcompress.errors import RecipeError
-from ttcompress.launch import is_first
+from ttcompress.system.launch import is_first
 
 if TYPE_CHECKING:
     from ttcompress.recipe import Recipe
@@ -50,7 +50,7 @@ def evaluate(
       ttcompress evaluate charlm.mps.safetensors --task charlm
     """
     from ttcompress.cli import console
-    from ttcompress.evaluate import evaluate as measure
+    from ttcompress.workflows.evaluate import evaluate as measure
 
     chosen = _with_task(recipe, task)
     assert chosen.task is not None
@@ -82,9 +82,9 @@ def finetune(
       ttcompress finetune small.safetensors --task charlm --original charlm.pt -o tuned.safetensors
     """
     from ttcompress.cli import console
-    from ttcompress.files import check_output
-    from ttcompress.original import find_original
-    from ttcompress.pipeline import tune_artifact
+    from ttcompress.system.files import check_output
+    from ttcompress.workflows.finetune import tune_artifact
+    from ttcompress.workflows.original import find_original
 
     check_output(output, overwrite)
     chosen = _with_task(recipe, task)

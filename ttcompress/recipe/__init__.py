@@ -1,7 +1,7 @@
 """What the user asks for: files, mappings and options come in, checked frozen recipes go out."""
 
 from ttcompress.recipe.loading import load_recipe, parse_recipe, recipe_from
-from ttcompress.recipe.options import Options, effective, with_options
+from ttcompress.recipe.overrides import Options, effective, with_options
 from ttcompress.recipe.rules import Assignment, match
 from ttcompress.recipe.schema import Budget, Limits, Recipe, Rule
 from ttcompress.recipe.shipped import (

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from math import prod
 
 from ttcompress.errors import PlanError
+from ttcompress.model.weights import Weight
 from ttcompress.recipe.schema import Recipe, Rule, RuleFormat
 from ttcompress.recipe.selectors import SELECTOR_ROLES, names_a_role, selects
 from ttcompress.recipe.wording import nearest
-from ttcompress.weights import Weight
 
 MOST_LISTED = 12
 

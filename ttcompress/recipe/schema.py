@@ -39,7 +39,7 @@ from ttcompress.recipe.units import (
     whole,
 )
 from ttcompress.recipe.wording import described
-from ttcompress.stores import AUTO, STORES
+from ttcompress.stores.store import AUTO, STORES
 
 VERSION: Final = 1
 

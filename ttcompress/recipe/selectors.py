@@ -7,8 +7,8 @@ from fnmatch import fnmatchcase
 from typing import Protocol
 
 from ttcompress.errors import RecipeError
+from ttcompress.model.weights import ROLES
 from ttcompress.recipe.units import parse_text
-from ttcompress.weights import ROLES
 
 ALL = "all"
 SELECTOR_ROLES: tuple[str, ...] = (*ROLES, ALL)
@@ -51,7 +51,7 @@ class Selectable(Protocol):
 def selects(selector: str, weight: Selectable) -> bool:
     """Whether a selector matches a weight, by its role or by any of its names.
 
-    >>> from ttcompress.weights import Weight
+    >>> from ttcompress.model.weights import Weight
     >>> tied = Weight("encoder.w", ("encoder.w", "decoder.w"), "embedding", (9, 4), "float32")
     >>> [selects(s, tied) for s in ("embedding", "all", "dec*", "re:.*w", "w")]
     [True, True, True, True, False]

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from ttcompress.errors import RecipeError
-from ttcompress.geometry import tensor_shapes
+from ttcompress.model.geometry import tensor_shapes
+from ttcompress.model.weights import RecurrentStack
 from ttcompress.tasks.structure import Shape, Structure
-from ttcompress.weights import RecurrentStack
 
 MAX_LISTED = 8
 

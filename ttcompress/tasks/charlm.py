@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from functools import partial
 
-from ttcompress.tasks import corpus
-from ttcompress.tasks.corpus import Split
+from ttcompress.samples import corpus
+from ttcompress.samples.corpus import Split
 from ttcompress.tasks.language_model import SymbolTask, read_predicting_chain
 from ttcompress.tasks.sources import require_positive
 from ttcompress.tasks.structure import Structure
-from ttcompress.tasks.tables import Vocabulary, find_vocabulary
+from ttcompress.tasks.vocabulary import Vocabulary, find_vocabulary
 
 STREAMS, WINDOW = 16, 64
 """Fewer and shorter than the sample was trained with: 3 epochs are then 5,205 updates in place of

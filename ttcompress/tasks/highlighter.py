@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 
 from ttcompress.errors import RecipeError
-from ttcompress.tasks import highlighting
+from ttcompress.samples import highlighting
+from ttcompress.samples.highlighting import EVALUATED_WINDOWS, LABELS, WINDOW
 from ttcompress.tasks.chain import read_chain
-from ttcompress.tasks.highlighting import EVALUATED_WINDOWS, LABELS, WINDOW
 from ttcompress.tasks.sequence_labels import Encoded, LabelTask
 from ttcompress.tasks.sources import require_positive
 from ttcompress.tasks.structure import Structure
-from ttcompress.tasks.tables import Vocabulary, find_labels, find_vocabulary
+from ttcompress.tasks.vocabulary import Vocabulary, find_labels, find_vocabulary
 
 
 class Highlighter(LabelTask):

@@ -11,7 +11,7 @@ from itertools import groupby
 from typing import Any
 
 from ttcompress.errors import RecipeError
-from ttcompress.plain_json import read_json
+from ttcompress.system.json import read_json
 from ttcompress.tasks.sources import read_text
 
 DOCUMENT_START = "-DOCSTART-"

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from ttcompress.errors import RecipeError
+from ttcompress.layers.stacks import NONLINEARITIES, Nonlinearity
 from ttcompress.tasks import metrics
 from ttcompress.tasks.chain import Chain, read_chain
 from ttcompress.tasks.protocol import Metric
-from ttcompress.tasks.recurrent_model import NONLINEARITIES, Nonlinearity
 from ttcompress.tasks.recurrent_task import Batch, RecurrentTask, generator_of
 from ttcompress.tasks.sources import Sources, read_text, require_choice, require_positive
 from ttcompress.tasks.structure import Structure
-from ttcompress.tasks.tables import Vocabulary, find_vocabulary
+from ttcompress.tasks.vocabulary import Vocabulary, find_vocabulary
 
 TOKENS = ("characters", "words")
 END_OF_LINE = "<eos>"

@@ -9,39 +9,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import rnn
 
+from ttcompress.layers.stacks import Nonlinearity, recurrent_module
 from ttcompress.tasks.chain import Chain, output_size
-from ttcompress.weights import RecurrentStack
 
 Pooling = Literal["last", "mean", "max"]
-Nonlinearity = Literal["tanh", "relu"]
 
 POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
-NONLINEARITIES: tuple[Nonlinearity, ...] = get_args(Nonlinearity)
 
 State = tuple[Any, ...]
 """One state for each stack: (hidden, cell) of an LSTM, otherwise hidden."""
-
-
-def recurrent_module(stack: RecurrentStack, nonlinearity: Nonlinearity = "tanh") -> nn.RNNBase:
-    """torch's own layer of this geometry, batch first; a cell becomes a layer of one step's cells.
-
-    A checkpoint does not tell an RNN's `nonlinearity`; LSTM and GRU have none to choose.
-    """
-    sizes = {
-        "input_size": stack.input_size,
-        "hidden_size": stack.hidden_size,
-        "num_layers": stack.num_layers,
-        "bias": stack.bias,
-        "batch_first": True,
-        "bidirectional": stack.bidirectional,
-    }
-    match stack.kind:
-        case "lstm":
-            return nn.LSTM(**sizes, proj_size=stack.proj_size)
-        case "gru":
-            return nn.GRU(**sizes)
-        case "rnn":
-            return nn.RNN(**sizes, nonlinearity=nonlinearity)
 
 
 class RecurrentModel(nn.Module):

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ttcompress.layers.stacks import Nonlinearity
 from ttcompress.tasks.chain import Chain
 from ttcompress.tasks.protocol import Metric, State
-from ttcompress.tasks.recurrent_model import Nonlinearity, Pooling, RecurrentModel
+from ttcompress.tasks.recurrent_model import Pooling, RecurrentModel
 
 PADDING = -100
 """The target of a position that is none; torch's cross entropy leaves it out."""

@@ -12,15 +12,16 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from ttcompress.errors import RecipeError
+from ttcompress.layers.stacks import NONLINEARITIES, Nonlinearity
 from ttcompress.tasks import metrics
 from ttcompress.tasks.chain import Chain, read_chain
 from ttcompress.tasks.labelled import Example, read_classified, read_tagged
 from ttcompress.tasks.protocol import Metric
-from ttcompress.tasks.recurrent_model import NONLINEARITIES, POOLINGS, Nonlinearity, Pooling
+from ttcompress.tasks.recurrent_model import POOLINGS, Pooling
 from ttcompress.tasks.recurrent_task import PADDING, Batch, RecurrentTask, generator_of
 from ttcompress.tasks.sources import Sources, require_choice, require_positive
 from ttcompress.tasks.structure import Structure
-from ttcompress.tasks.tables import Indices, Vocabulary, find_labels, find_vocabulary
+from ttcompress.tasks.vocabulary import Indices, Vocabulary, find_labels, find_vocabulary
 
 TOKENS = ("characters", "words")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ttcompress.errors import InputError, RecipeError, unreadable
-from ttcompress.files import check_input
+from ttcompress.system.files import check_input
 
 TRAINED_SHARE = 0.9
 

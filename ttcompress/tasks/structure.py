@@ -13,8 +13,8 @@ from ttcompress.artifact import CompressedModel
 from ttcompress.checkpoint import Checkpoint, rebuild
 from ttcompress.checkpoint.names import names_inside
 from ttcompress.checkpoint.roles import Roles
-from ttcompress.geometry import tensor_shapes
-from ttcompress.weights import RecurrentStack, Role
+from ttcompress.model.geometry import tensor_shapes
+from ttcompress.model.weights import RecurrentStack, Role
 
 Shape = tuple[int, ...]
 

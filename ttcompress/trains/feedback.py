@@ -10,9 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ttcompress.stores import Store
+from ttcompress.stores.rounding import Rounded, Scales, fit_scales, nearest, round_to
+from ttcompress.stores.store import Store
 from ttcompress.trains.least_squares import improved
-from ttcompress.trains.rounding import Rounded, Scales, fit_scales, nearest, round_to
 from ttcompress.trains.train import Train
 from ttcompress.trains.weighting import Weighting, damped_moment, is_whitened
 

@@ -13,7 +13,7 @@ from tensorly.tt_matrix import TTMatrix
 from tensorly.tt_tensor import TTTensor
 from torch import Tensor
 
-from ttcompress.plan.layout import Layout
+from ttcompress.planning.formats import Layout
 
 
 def reference_matrix(cores: Sequence[Tensor], layout: Layout) -> Tensor:  # (rows, columns), float64

@@ -12,7 +12,7 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from ttcompress.plan.layout import Layout
+from ttcompress.planning.formats import Layout
 
 
 @dataclass(frozen=True, eq=False)

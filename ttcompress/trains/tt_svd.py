@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ttcompress.plan.layout import Layout
-from ttcompress.plan.spectrum import Cut, Spectrum
+from ttcompress.planning.formats import Layout
+from ttcompress.planning.spectrum import Cut, Spectrum
 from ttcompress.trains.train import Train, tensorize
 
 _BLOCK = 1 << 22
@@ -68,7 +68,7 @@ def tt_svd(
 
 
 def spectrum_at(matrix: Tensor, cut: Cut) -> Spectrum:  # matrix: (rows, columns)
-    """Singular values of one unfolding; see `ttcompress.plan.spectrum` for what a cut is."""
+    """Singular values of one unfolding; see `ttcompress.planning.spectrum` for what a cut is."""
     unfolded = _unfold(matrix, cut)
     if matrix.dtype == torch.float64:
         return _spectrum(torch.linalg.svdvals(unfolded))

@@ -16,8 +16,8 @@ from functools import cached_property, reduce
 import torch
 from torch import Tensor
 
-from ttcompress.plan.layout import Layout
-from ttcompress.plan.spectrum import Cut, Spectrum
+from ttcompress.planning.formats import Layout
+from ttcompress.planning.spectrum import Cut, Spectrum
 from ttcompress.trains.least_squares import alternated
 from ttcompress.trains.train import Train
 from ttcompress.trains.tt_svd import Decomposition, spectrum_at, tt_svd

@@ -1,0 +1,171 @@
+"""Whole models exported in a user's module, and every refusal on the way."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+import ttcompress
+from ttcompress.targets.onnx import checking
+from ttcompress.targets.onnx import make as way
+
+WORDS = (torch.randint(40, (3, 5), generator=torch.Generator().manual_seed(0)),)
+SMALL = {"budget": {"factor": 2}, "store": "int8"}
+AXES = ({0: "batch", 1: "time"},)
+
+
+class Model(nn.Module):
+    """An embedding, a layer and a linear one, called as most code calls them."""
+
+    def __init__(self, tied: bool = False) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(40, 16)
+        self.lstm = nn.LSTM(16, 16, batch_first=True)
+        self.head = nn.Linear(16, 40)
+        if tied:
+            self.head.weight = self.embedding.weight
+
+    def forward(self, words: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
+        hidden, state = self.lstm(self.embedding(words), state)
+        return self.head(hidden), state
+
+
+def run(path: Path, **inputs: torch.Tensor) -> list[np.ndarray]:
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return session.run(None, {name: value.numpy() for name, value in inputs.items()})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", ["mps", "mpo"])
+def test_a_users_module_is_exported_whole_and_left_as_it_was(compressed, tmp_path, format) -> None:
+    model = Model()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    small = compressed(model, **SMALL, format=format, default="decompose")
+    own = ttcompress.OwnModule(model, WORDS, AXES, outputs=("logits", "hn", "cn"))
+    (made,) = ttcompress.export(small, tmp_path / "m.onnx", module=own)
+    assert made.inputs == ("words",)
+    assert type(model.lstm) is nn.LSTM
+    assert all(torch.equal(before[name], model.state_dict()[name]) for name in before)
+    words = torch.randint(40, (2, 11))
+    dense = Model()
+    dense.load_state_dict(small.state_dict())
+    with torch.no_grad():
+        wanted = dense(words)[0]
+    np.testing.assert_allclose(run(made.file, words=words)[0], wanted, atol=1e-4)
+
+
+def test_nested_arguments_become_inputs_of_their_own(compressed, tmp_path) -> None:
+    state = (torch.zeros(1, 3, 16),) * 2
+    free = ({0: "batch", 1: "time"}, {1: "batch"}, {1: "batch"})
+    own = ttcompress.OwnModule(Model(), (*WORDS, state), free)
+    (made,) = ttcompress.export(compressed(Model(), **SMALL), tmp_path / "m.onnx", module=own)
+    assert made.inputs == ("words", "state_0", "state_1")
+    assert made.outputs == ("output_0", "output_1", "output_2")
+    text, zeros = torch.randint(40, (1, 9)), torch.zeros(1, 1, 16)
+    whole, *_ = run(made.file, words=text, state_0=zeros, state_1=zeros)
+    first, *state = run(made.file, words=text[:, :4], state_0=zeros, state_1=zeros)
+    hidden, memory = map(torch.from_numpy, state)
+    rest, *_ = run(made.file, words=text[:, 4:], state_0=hidden, state_1=memory)
+    np.testing.assert_allclose(np.concatenate([first, rest], 1), whole, atol=1e-5)
+
+
+def test_a_tied_matrix_is_in_the_file_once(compressed, tmp_path) -> None:
+    keys = {
+        "rules": [{"weights": "recurrent"}, {"weights": "all", "format": "dense"}],
+        "default": "keep",
+    }
+    counts = []
+    for tied in (False, True):
+        model = Model(tied)
+        own = ttcompress.OwnModule(model, WORDS, AXES)
+        small = compressed(model, **keys, **SMALL)
+        (made,) = ttcompress.export(small, tmp_path / "m.onnx", module=own, overwrite=True)
+        counts.append(made.holds["uint8"])
+    assert counts[0] - counts[1] == 40 * 16
+
+
+def test_a_model_that_differs_from_torch_is_not_kept(compressed, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(checking, "FLOAT_LIMIT", -1.0)
+    own = ttcompress.OwnModule(Model(), WORDS, AXES)
+    with pytest.raises(ttcompress.TTCompressError, match="differ from torch's by") as caught:
+        ttcompress.export(compressed(Model(), **SMALL), tmp_path / "m.onnx", module=own)
+    assert caught.value.exit_code == 1
+    assert not (tmp_path / "m.onnx").exists()
+
+
+def test_a_wrong_graph_is_found(compressed, tmp_path, monkeypatch) -> None:
+    """The comparison itself can fail: a graph of other weights."""
+    own = ttcompress.OwnModule(Model(), WORDS, AXES)
+    convert = way.convert
+
+    def broken(module: nn.Module, *arguments: Any, **options: Any) -> Any:
+        with torch.no_grad():
+            module.head.bias += 0.01
+        model = convert(module, *arguments, **options)
+        with torch.no_grad():
+            module.head.bias -= 0.01
+        return model
+
+    monkeypatch.setattr(way, "convert", broken)
+    with pytest.raises(ttcompress.TTCompressError, match=r"differ from torch's by 0\.0"):
+        ttcompress.export(compressed(Model(), **SMALL), tmp_path / "m.onnx", module=own)
+
+
+class Counting(Model):
+    def forward(self, words: torch.Tensor, state: Any = None) -> Any:
+        if float(words.sum()) > 3:
+            return super().forward(words, state)
+        return super().forward(words + 1, state)
+
+
+def test_a_module_that_torch_cannot_trace_is_refused(compressed, tmp_path) -> None:
+    own = ttcompress.OwnModule(Counting(), WORDS, AXES)
+    with pytest.raises(ttcompress.TTCompressError, match="torch cannot export this module"):
+        ttcompress.export(compressed(Model(), **SMALL), tmp_path / "m.onnx", module=own)
+
+
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        (ttcompress.OwnModule(Model(), (*WORDS, 3), AXES), "only tensors"),
+        (ttcompress.OwnModule(Model(), WORDS, ()), "1 tensors, but there are 1 names and axes"),
+        (ttcompress.OwnModule(Model(), WORDS, AXES, outputs=("y",)), "1 names for outputs"),
+    ],
+)
+def test_an_example_that_does_not_fit_is_refused(compressed, tmp_path, own, message) -> None:
+    with pytest.raises(ttcompress.RecipeError, match=message):
+        ttcompress.export(compressed(Model(), **SMALL), tmp_path / "m.onnx", module=own)
+
+
+def test_arguments_that_contradict_each_other_are_refused(compressed, tmp_path) -> None:
+    small = compressed(Model(), **SMALL)
+    own = ttcompress.OwnModule(Model(), WORDS, AXES)
+    with pytest.raises(ttcompress.RecipeError, match="a task and a module"):
+        ttcompress.export(small, tmp_path / "m.onnx", module=own, task="charlm")
+    with pytest.raises(ttcompress.RecipeError, match="'int4' is not int8"):
+        ttcompress.export(small, tmp_path / "m.onnx", quantize="int4")
+
+
+def test_an_output_that_exists_is_refused_before_any_work(compressed, tmp_path) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(b"mine")
+    with pytest.raises(ttcompress.OutputPathError, match="--overwrite"):
+        ttcompress.export(compressed(Model(), **SMALL), path)
+    assert path.read_bytes() == b"mine"
+
+
+def test_without_the_extra_the_message_names_it(tmp_path, tiny_artifact, monkeypatch) -> None:
+    door = import_module("ttcompress.targets.onnx.extra")
+    monkeypatch.setattr(door, "NEEDED", ("onnx", "no_such_package"))
+    with pytest.raises(
+        ttcompress.MissingExtraError, match=r"no_such_package.*ttcompress\[onnx\]"
+    ) as caught:
+        ttcompress.export(tiny_artifact, tmp_path / "m.onnx")
+    assert caught.value.exit_code == 2

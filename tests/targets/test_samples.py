@@ -1,0 +1,83 @@
+"""Both samples exported whole by their tasks: their metrics in ONNX Runtime are torch's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import ttcompress
+from ttcompress.artifact import CompressedModel
+from ttcompress.tasks.evaluation import checked_metrics, measured, task_for
+from ttcompress.tasks.protocol import Task
+
+pytest.importorskip("onnxruntime")
+
+from ttcompress.targets.onnx.checking import start_session
+
+ROOT = Path(__file__).parents[2]
+STATES = {"charlm": ("h0", "c0"), "highlighter": ()}
+"""Those that a task carries from batch to batch, of each sample."""
+
+Fast = Callable[[str], tuple[CompressedModel, Task, dict[str, float]]]
+
+
+class InRuntime(nn.Module):
+    """An exported model that a task can call as its own."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.place = nn.Parameter(torch.zeros(()))  # a task asks its model's first for the device
+        self.session = start_session(path.read_bytes())
+        self.states = self.session.get_inputs()[1:]
+
+    def forward(self, inputs: Tensor, state: Any, lengths: None) -> tuple[Tensor, Any]:
+        if state is None:
+            sizes = [(entry.shape[0], len(inputs), entry.shape[2]) for entry in self.states]
+            state = (tuple(torch.zeros(size) for size in sizes),)
+        feed = {"input": inputs.numpy()}
+        feed |= {e.name: x.numpy() for e, x in zip(self.states, state[0], strict=True)}
+        logits, *after = map(torch.from_numpy, self.session.run(None, feed))
+        return logits, (tuple(after),)
+
+
+@pytest.fixture(scope="module")
+def fast() -> Fast:
+    """A sample under the recipe `fast`, its task, and its metrics in torch."""
+
+    @cache
+    def make(sample: str) -> tuple[CompressedModel, Task, dict[str, float]]:
+        model = ttcompress.compress(ROOT / "sample_models" / f"{sample}.pt", "fast")
+        task = task_for(model, sample)
+        return model, task, measured(task, model)
+
+    return make
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sample", STATES)
+def test_a_sample_is_the_same_in_float(sample, fast: Fast, tmp_path: Path) -> None:
+    model, task, wanted = fast(sample)
+    (made,) = ttcompress.export(model, tmp_path / "m.onnx", task=task)
+    assert made.inputs == ("input", *STATES[sample])
+    assert made.largest_difference < 1e-4
+    assert checked_metrics(task, InRuntime(made.file)) == pytest.approx(wanted, rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sample", STATES)
+def test_a_samples_metric_stays_within_half_a_percent_in_int8(
+    sample, fast: Fast, tmp_path: Path
+) -> None:
+    model, task, wanted = fast(sample)
+    (made,) = ttcompress.export(model, tmp_path / "m.onnx", task=task, quantize="int8")
+    assert made.holds["int8"] > 10 * made.holds["float"]
+    found = checked_metrics(task, InRuntime(made.file))
+    counting = task.metrics[0].name
+    assert found != wanted  # the products were rounded
+    assert found[counting] == pytest.approx(wanted[counting], rel=0.005)

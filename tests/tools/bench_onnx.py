@@ -1,0 +1,148 @@
+"""How fast exported layers run in ONNX Runtime beside what it has itself: prints, tests nothing.
+
+    OMP_NUM_THREADS=1 python tests/tools/bench_onnx.py
+
+One layer, input = hidden, both matrices at middle rank hidden / 16, 35 steps, one thread: the dense
+LSTM and its int8, a Scan of the fewest operations written by hand, and the exported one. All of a
+row take turns; times are medians of the milliseconds that the one thread worked, so that what else
+runs on the machine, which would interrupt long calls more often than short ones, does not count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import torch
+from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from torch import nn
+
+from ttcompress.layers import LSTM
+from ttcompress.planning.formats import Layout
+from ttcompress.system.timing import timings
+from ttcompress.targets.onnx.calls import BATCH, TIME, Call
+from ttcompress.targets.onnx.checking import start_session
+from ttcompress.targets.onnx.convert import convert
+from ttcompress.targets.onnx.dense import dense_int8, dense_model
+from ttcompress.targets.onnx.quantize import quantized
+from ttcompress.trains.train import Train
+
+STEPS, DIVISOR, SECONDS = 35, 16, 4.0
+
+
+def exported(dense: nn.LSTM) -> tuple[ModelProto, ModelProto]:
+    """The layer with random factors in place of its matrices, in float and in int8."""
+    hidden = dense.hidden_size
+    rank = hidden // DIVISOR
+    trains = {}
+    for name in ("weight_ih_l0", "weight_hh_l0"):
+        rows, columns = dense.get_parameter(name).shape
+        cores = torch.randn(1, rows, rank) / rank, torch.randn(rank, columns, 1) / columns
+        trains[name] = Train(Layout("mps", (rows,), (columns,)), cores)
+    state = (torch.zeros(1, 3, hidden), torch.zeros(1, 3, hidden))
+    axes = ({0: TIME, 1: BATCH}, {1: BATCH}, {1: BATCH})
+    call = Call((torch.zeros(5, 3, hidden), state), axes, ("x", "h0", "c0"), ("y", "hn", "cn"))
+    layer = LSTM.from_dense(dense, trains)
+    return convert(layer, call, fold=False), quantized(convert(layer, call, fold=True))
+
+
+def value(name: str, *sizes: str | int) -> ValueInfoProto:
+    """A float tensor."""
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, list(sizes))
+
+
+def step(hidden: int) -> GraphProto:
+    """The body: gates in the order input, forget, output, cell, so that one Sigmoid takes three."""
+    node = helper.make_node
+    nodes = [
+        node("MatMul", ["h", "V"], ["z"]),
+        node("MatMul", ["z", "U"], ["share"]),
+        node("Add", ["share", "inputs"], ["gates"]),
+        node("Split", ["gates", "sizes"], ["three", "cell"], axis=1),
+        node("Sigmoid", ["three"], ["open"]),
+        node("Tanh", ["cell"], ["candidate"]),
+        node("Split", ["open"], ["entry", "forget", "exit"], axis=1, num_outputs=3),
+        node("Mul", ["forget", "c"], ["old"]),
+        node("Mul", ["entry", "candidate"], ["new"]),
+        node("Add", ["old", "new"], ["c_next"]),
+        node("Tanh", ["c_next"], ["squashed"]),
+        node("Mul", ["exit", "squashed"], ["h_next"]),
+        node("Identity", ["h_next"], ["y_step"]),
+    ]
+    taken = [value("h", "B", hidden), value("c", "B", hidden), value("inputs", "B", 4 * hidden)]
+    given = [value(name, "B", hidden) for name in ("h_next", "c_next", "y_step")]
+    return helper.make_graph(nodes, "step", taken, given)
+
+
+def by_hand(hidden: int) -> ModelProto:
+    """A Scan with factors of the same sizes."""
+    rank = hidden // DIVISOR
+    shapes = {"Vx": (hidden, rank), "Ux": (rank, 4 * hidden), "V": (hidden, rank)}
+    shapes["U"] = (rank, 4 * hidden)
+    weights = {n: (0.05 * np.random.randn(*s)).astype(np.float32) for n, s in shapes.items()}
+    nodes = [
+        helper.make_node("MatMul", ["x", "Vx"], ["middle"]),
+        helper.make_node("MatMul", ["middle", "Ux"], ["inputs"]),
+        helper.make_node(
+            "Scan", ["h0", "c0", "inputs"], ["hn", "cn", "y"], body=step(hidden), num_scan_inputs=1
+        ),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "by_hand",
+        [value("x", "T", "B", hidden), value("h0", "B", hidden), value("c0", "B", hidden)],
+        [value("y", "T", "B", hidden)],
+        [
+            *(numpy_helper.from_array(weight, name) for name, weight in weights.items()),
+            numpy_helper.from_array(np.array([3 * hidden, hidden]), "sizes"),
+        ],
+    )
+    opset = helper.make_opsetid("", 18)
+    return helper.make_model(graph, opset_imports=[opset], ir_version=9)
+
+
+def calls(hidden: int, batch: int) -> dict[str, Callable[[], object]]:
+    """What is compared, by column."""
+    layer = nn.LSTM(hidden, hidden).eval()
+    dense, hand = dense_model(layer), by_hand(hidden)
+    assert dense is not None
+    ours, ours_int8 = exported(layer)
+    models = {
+        "dense": dense,
+        "dense int8": dense_int8(dense),
+        "hand": hand,
+        "ours": ours,
+        "hand int8": quantized(hand),
+        "ours int8": ours_int8,
+    }
+    x = np.random.randn(STEPS, batch, hidden).astype(np.float32)
+    found: dict[str, Callable[[], object]] = {}
+    for name, model in models.items():
+        assert model is not None
+        session = start_session(model.SerializeToString())
+        feed = {
+            i.name: np.zeros([{"batch": batch, "B": batch}.get(s, s) for s in i.shape], np.float32)
+            for i in session.get_inputs()[1:]
+        }
+        found[name] = partial(session.run, None, {"x": x, **feed})
+    return found
+
+
+def main() -> None:
+    """Print the table, in Markdown."""
+    columns = ("dense", "dense int8", "hand", "ours", "hand int8", "ours int8")
+    ratios = (("dense", "ours"), ("dense", "ours int8"), ("dense int8", "ours int8"))
+    print(f"| hidden | batch | {' | '.join(columns)} | {' | '.join(map('/'.join, ratios))} |")
+    print("|--:" * (2 + len(columns) + len(ratios)) + "|")
+    for hidden in (256, 650, 1024, 1500):
+        for batch in (1, 8):
+            found = timings(calls(hidden, batch), SECONDS, "processor")
+            ms = {name: timing.median for name, timing in found.items()}
+            cells = [f"{hidden}", f"{batch}", *(f"{ms[name]:.3f}" for name in columns)]
+            cells += [f"{ms[slow] / ms[fast]:.1f}x" for slow, fast in ratios]
+            print(f"| {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+"""The shipped recipes that fine-tune, for a few steps on a real model."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ttcompress.checkpoint import open_checkpoint
+from ttcompress.recipe import TaskChoice, find_recipe, load_recipe
+from ttcompress.tasks.evaluation import measured, task_for
+from ttcompress.workflows.build import decompose
+from ttcompress.workflows.compress import compress
+
+CHARLM = Path(__file__).parents[2] / "sample_models" / "charlm.pt"
+STEPS = 24
+
+
+@pytest.mark.parametrize("name", ["small-finetuned", "tiny-finetuned"])
+def test_a_few_steps_already_win_something_back(name: str) -> None:
+    recipe = load_recipe(find_recipe(name))
+    assert recipe.finetune is not None
+    short = replace(recipe.finetune, max_steps=STEPS)
+    recipe = replace(recipe, finetune=short, task=TaskChoice(name="charlm"))
+    tuned = compress(CHARLM, recipe)
+    checkpoint = open_checkpoint(CHARLM)
+    start = measured(task_for(checkpoint, "charlm"), decompose(checkpoint, recipe))
+    assert tuned.report.finetune is not None and tuned.report.finetune["steps"] == STEPS
+    assert tuned.report.metrics is not None
+    found = tuned.report.metrics["bits_per_character"]
+    assert found["before"] < found["after"] < start["bits_per_character"]
+    factor = tuned.report.totals["weights"].compression_factor
+    assert factor >= recipe.budget.factor

@@ -1,0 +1,61 @@
+import torch
+
+from ttcompress.layers.matrices import TrainWeight
+from ttcompress.stores.rounding import round_to
+from ttcompress.stores.store import STORES
+from ttcompress.tasks.evaluation import loaded_model
+from ttcompress.training.student import StraightThrough, make_student, see_the_store, snapshot
+
+
+def trains(student: torch.nn.Module) -> list[TrainWeight]:
+    return [module for module in student.modules() if isinstance(module, TrainWeight)]
+
+
+def outputs(case, model, batch):
+    model.eval()
+    with torch.no_grad():
+        return case.task.outputs(model, batch, None)[0]
+
+
+def test_cores_are_balanced_and_their_product_stays(case):
+    student = make_student(case.compressed, case.task.build())
+    assert trains(student)
+    dense = case.compressed.state_dict()
+    for name in ("lstm.weight_ih_l0", "lstm.weight_hh_l0"):
+        weight = student.get_submodule(name)
+        norms = [float(core.detach().norm()) for core in weight.cores]
+        assert max(norms) / min(norms) < 1 + 1e-5
+        torch.testing.assert_close(weight.dense().detach(), dense[name], rtol=1e-4, atol=1e-5)
+
+
+def test_straight_through_rounds_forward_and_not_backward():
+    torch.manual_seed(0)
+    values = torch.randn(7, 31, requires_grad=True)
+    seen = StraightThrough(STORES["int3"], values)(values)
+    torch.testing.assert_close(seen, round_to(values, STORES["int3"]).values())
+    weights = torch.randn_like(values)
+    (seen * weights).sum().backward()
+    torch.testing.assert_close(values.grad, weights)
+
+
+def test_a_student_that_sees_the_store_computes_what_its_snapshot_computes(case):
+    student = make_student(case.compressed, case.task.build())
+    see_the_store(student, case.compressed)
+    stored = loaded_model(case.task, snapshot(student, case.compressed))
+    batch = next(iter(case.task.train_batches(0, seed=0)))
+    torch.testing.assert_close(
+        outputs(case, student, batch), outputs(case, stored, batch), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_seeing_the_store_keeps_the_parameters_that_an_optimizer_holds(case):
+    student = make_student(case.compressed, case.task.build())
+    before = {id(parameter) for parameter in student.parameters()}
+    see_the_store(student, case.compressed)
+    assert {id(parameter) for parameter in student.parameters()} == before
+    assert any(isinstance(module, StraightThrough) for module in student.modules())
+
+
+def test_a_snapshot_takes_as_many_bytes_as_the_start(case):
+    student = make_student(case.compressed, case.task.build())
+    assert snapshot(student, case.compressed).file_bytes == case.compressed.file_bytes

@@ -1,0 +1,145 @@
+"""What only the result can tell, the length of the header and the rounding, is within budget."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from ttcompress.checkpoint import open_checkpoint
+from ttcompress.errors import CheckpointError, PlanError
+from ttcompress.recipe import recipe_from
+from ttcompress.workflows.build import decompose
+from ttcompress.workflows.compress import compress
+from ttcompress.workflows.plan import plan
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose file, compressed, is a header for the larger part."""
+    path = tmp_path_factory.mktemp("small") / "small.pt"
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        torch.save(torch.nn.LSTM(8, 24).state_dict(), path)
+    return path
+
+
+def recipe(store: str = "auto", **budget: Any) -> dict[str, Any]:
+    return {"version": 1, "format": "mps", "store": store, "budget": budget}
+
+
+@pytest.mark.parametrize("other", [{}, {"factor": 4}])
+def test_a_tolerance_that_rounding_breaks_is_refused_in_the_numbers_asked(
+    other: dict[str, float], tmp_path: Path
+) -> None:
+    """Heavy tails round worse than a plan expects, and no lower aim is within the budget."""
+    state = torch.nn.LSTM(8, 24).state_dict()
+    generator = torch.Generator().manual_seed(0)
+    for name, weight in state.items():
+        state[name] = torch.randn(weight.shape, generator=generator) ** 5
+    torch.save(state, tmp_path / "heavy.pt")
+    with pytest.raises(
+        PlanError, match=r"tolerance: 0\.15 asked, .* lose 0\.\d+\. Ask for"
+    ) as caught:
+        compress(tmp_path / "heavy.pt", recipe("int4", tolerance=0.15, **other))
+    assert float(str(caught.value).split("lose ")[1].split(". ")[0]) > 0.15
+
+
+def test_a_size_is_reached_wherever_a_file_of_that_size_can_be(small: Path) -> None:
+    size = compress(small, recipe(factor=8)).file_bytes + 1_000  # what measuring may add
+    assert compress(small, recipe(size=size)).file_bytes <= size
+    _, planned = plan(small, recipe(size=size))
+    assert planned.model_totals.bytes_after < size
+
+
+def test_the_bytes_said_to_be_needed_are_enough(small: Path) -> None:
+    tensors = plan(small, recipe(factor=10))[1].model_totals.bytes_after
+    for run in (compress, plan):
+        with pytest.raises(PlanError, match=r"at least [\d,]+ bytes are needed") as caught:
+            run(small, recipe(size=tensors))
+        needed = int(str(caught.value).split("at least ")[1].split(" ")[0].replace(",", ""))
+        assert needed > tensors + 1_000  # the header was measured
+        run(small, recipe(size=needed))
+
+
+class Written:
+    """A model of a file that long; the header takes all of it."""
+
+    def __init__(self, file_bytes: int) -> None:
+        self.file_bytes, self.stacks = file_bytes, (None,)
+        self.report = SimpleNamespace(totals={"model": SimpleNamespace(bytes_after=0)})
+
+
+def test_a_size_that_no_round_meets_is_refused_with_the_smallest_file_of_all(
+    small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rounds = map(Written, [20_100, 19_900, 20_300, 20_200, 20_400, 20_500])
+    monkeypatch.setattr("ttcompress.workflows.build._within_tolerance", lambda *_: next(rounds))
+    said = r"20,000 bytes asked, the smallest file found has 19,900, and 400 more are kept free"
+    with pytest.raises(PlanError, match=said):
+        compress(small, recipe(size=20_000))
+
+
+def test_a_later_round_out_of_reach_leaves_the_file_that_fits(
+    small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rounds = iter([Written(15_000)])
+
+    def one_round(*_: Any) -> Written:
+        for model in rounds:
+            return model
+        raise PlanError("out of reach")
+
+    monkeypatch.setattr("ttcompress.workflows.build._within_tolerance", one_round)
+    checkpoint, asked = open_checkpoint(small), recipe_from(recipe(size=20_000))
+    assert decompose(checkpoint, asked).file_bytes == 15_000
+
+
+def test_where_not_even_the_tensors_fit_the_header_comes_on_top(small: Path) -> None:
+    for run in (compress, plan):
+        with pytest.raises(PlanError, match=r"at least [\d,]+ bytes and the file's header"):
+            run(small, recipe(size=300))
+
+
+def lstm(**more: torch.Tensor) -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    return dict(torch.nn.LSTM(6, 8).state_dict()) | {
+        name.replace("__", "."): tensor for name, tensor in more.items()
+    }
+
+
+RANKED = {"version": 1, "budget": {"rank": 2}, "store": "int4"}
+
+
+@pytest.mark.parametrize("bias", [torch.zeros(3), torch.zeros(32, 1), torch.zeros(32).int()])
+def test_a_bias_that_fits_no_layer_leaves_matrices_alone(
+    bias: torch.Tensor, tmp_path: Path
+) -> None:
+    torch.save(lstm(bias_ih_l0=bias), tmp_path / "m")
+    model = compress(tmp_path / "m", RANKED)
+    assert not model.stacks and not model.report.drift
+    assert any("bias_ih_l0 is no vector of 32 floats" in note for note in model.report.notes)
+    assert [weight.name for weight in model.report.weights] == ["weight_ih_l0", "weight_hh_l0"]
+
+
+def test_a_tensor_whose_name_a_core_would_take(tmp_path: Path) -> None:
+    torch.save(lstm(weight_ih_l0__cores__0__planes=torch.ones(3)), tmp_path / "m")
+    fact = r"weight_ih_l0\.cores\.0\.planes: is a tensor of the model, and a core of weight_ih_l0"
+    with pytest.raises(CheckpointError, match=fact):
+        compress(tmp_path / "m", RANKED)
+
+
+def test_the_name_that_safetensors_keeps_for_itself(tmp_path: Path) -> None:
+    torch.save(lstm() | {"__metadata__": torch.ones(3)}, tmp_path / "m")
+    with pytest.raises(CheckpointError, match="the name __metadata__, which safetensors keeps"):
+        compress(tmp_path / "m", RANKED)
+
+
+def test_kept_tensors_that_are_broken_are_told_of(tmp_path: Path) -> None:
+    mask, statistics = torch.tensor([-torch.inf]), torch.tensor([torch.nan, 1.0])
+    torch.save(lstm(mask=mask, mean=statistics.half()), tmp_path / "m")
+    notes = compress(tmp_path / "m", RANKED).report.notes
+    assert [note for note in notes if "NaN" in note] == ["mean holds NaN, and is kept as it is"]

@@ -1,0 +1,52 @@
+"""The public names of ttcompress, each with the module that defines it. Nothing else lists them."""
+
+from ttcompress.artifact import CompressedModel as CompressedModel
+from ttcompress.artifact import load as load
+from ttcompress.errors import ArtifactError as ArtifactError
+from ttcompress.errors import CheckpointError as CheckpointError
+from ttcompress.errors import DecompositionError as DecompositionError
+from ttcompress.errors import InputError as InputError
+from ttcompress.errors import MissingExtraError as MissingExtraError
+from ttcompress.errors import OutOfMemoryError as OutOfMemoryError
+from ttcompress.errors import OutputError as OutputError
+from ttcompress.errors import OutputPathError as OutputPathError
+from ttcompress.errors import PlanError as PlanError
+from ttcompress.errors import RecipeError as RecipeError
+from ttcompress.errors import TrainingError as TrainingError
+from ttcompress.errors import TTCompressError as TTCompressError
+from ttcompress.jobs.engine import Engine as Engine
+from ttcompress.layers.swap import load_into as load_into
+from ttcompress.model.report import Report as Report
+from ttcompress.recipe import Recipe as Recipe
+from ttcompress.recipe import load_recipe as load_recipe
+from ttcompress.recipe import parse_recipe as parse_recipe
+from ttcompress.recipe import recipe_from as recipe_from
+from ttcompress.recipe import with_options as with_options
+from ttcompress.reporting.front import front_picture as front_picture
+from ttcompress.reporting.html import report_page as report_page
+from ttcompress.results.batch import BatchResult as BatchResult
+from ttcompress.results.benchmark import Benchmark as Benchmark
+from ttcompress.results.comparison import Comparison as Comparison
+from ttcompress.results.exported import Exported as Exported
+from ttcompress.results.inspection import Inspection as Inspection
+from ttcompress.results.sweep import Sweep as Sweep
+from ttcompress.results.verification import Verification as Verification
+from ttcompress.targets.onnx.models import OwnModule as OwnModule
+from ttcompress.tasks.protocol import Metric as Metric
+from ttcompress.tasks.protocol import Task as Task
+from ttcompress.workflows.batch import batch as batch
+from ttcompress.workflows.bench import bench as bench
+from ttcompress.workflows.compare import compare as compare
+from ttcompress.workflows.compress import compress as compress
+from ttcompress.workflows.evaluate import evaluate as evaluate
+from ttcompress.workflows.export import export as export
+from ttcompress.workflows.finetune import tune_artifact as tune_artifact
+from ttcompress.workflows.inspect import inspect as inspect
+from ttcompress.workflows.limits import judged as judged
+from ttcompress.workflows.pick import pick as pick
+from ttcompress.workflows.plan import plan as plan
+from ttcompress.workflows.restore import restore as restore
+from ttcompress.workflows.sweep import sweep as sweep
+from ttcompress.workflows.verify import verify as verify
+
+__version__: str

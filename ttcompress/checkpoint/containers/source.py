@@ -1,0 +1,28 @@
+"""What every container reader returns: the tree of values, and where its tensors' bytes lie."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ttcompress.checkpoint.stored import Bytes
+from ttcompress.system.stamps import Stamp
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file (or the files of a sharded model) taken apart, with no tensor read.
+
+    `root` is the pickled value with `StoredTensor` leaves; `storages` holds their bytes. `stubbed`
+    names the classes that were met and not loaded. `stamps` has every file as it was before it was
+    read.
+    """
+
+    container: str
+    root: Any
+    storages: Mapping[str, Bytes]
+    stubbed: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    stamps: Mapping[Path, Stamp] = field(default_factory=dict)

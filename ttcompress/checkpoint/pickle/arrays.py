@@ -1,0 +1,114 @@
+"""Pickled numpy arrays and scalars enter; tensors over the pickled bytes, and plain numbers, leave.
+
+Both spellings of numpy's private modules are known (`numpy.core` before 2.0, `numpy._core` since).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from ttcompress.checkpoint.pickle.inert import Builder
+from ttcompress.checkpoint.stored import Bytes, MemoryBytes, StoredTensor, contiguous_stride
+
+NUMBERS: dict[str, torch.dtype] = {
+    "f2": torch.float16,
+    "f4": torch.float32,
+    "f8": torch.float64,
+    "i1": torch.int8,
+    "i2": torch.int16,
+    "i4": torch.int32,
+    "i8": torch.int64,
+    "u1": torch.uint8,
+    "u2": torch.uint16,
+    "u4": torch.uint32,
+    "u8": torch.uint64,
+    "b1": torch.bool,
+    "c8": torch.complex64,
+    "c16": torch.complex128,
+}
+"""numpy's code of each number type that a tensor can have; arrays of anything else are not read."""
+
+
+class PickledDtype:
+    """A numpy number type: its code, and the byte order that the state adds."""
+
+    def __init__(self, code: str, *_: Any) -> None:
+        self.code = str(code).lstrip("<>|=")
+        self.order = str(code)[0] if str(code)[0] in "<>" else "<"
+
+    def build(self, state: Any) -> None:
+        """State is (version, byte order, ...)."""
+        if state[1] in ("<", ">"):
+            self.order = state[1]
+
+    def little_endian(self, data: Any) -> memoryview:
+        """The values' bytes in this program's order; only the other order costs a copy.
+
+        Raises:
+            ValueError: not a number type.
+        """
+        if self.code not in NUMBERS:
+            raise ValueError(f"numpy type {self.code} is no number")
+        raw = data.encode("latin1") if isinstance(data, str) else data
+        if self.order == ">":
+            raw = np.frombuffer(raw, dtype=f">{self.code}").astype(f"<{self.code}").tobytes()
+        return memoryview(raw)
+
+
+class PickledArray:
+    """A numpy array inside a pickle. `tensor` is None for arrays of text or objects."""
+
+    def __init__(self, storages: dict[str, Bytes]) -> None:
+        self.storages = storages
+        self.tensor: StoredTensor | None = None
+
+    def build(self, state: Any) -> None:
+        """State is (version, shape, number type, Fortran order, bytes)."""
+        _, shape, dtype, fortran, data = state
+        self.fill(data, dtype, shape, "F" if fortran else "C")
+
+    def fill(self, data: Any, dtype: PickledDtype, shape: Any, order: str) -> None:
+        """Describe the array; its bytes become a storage of their own.
+
+        Raises:
+            ValueError: other bytes than the shape needs.
+        """
+        if dtype.code not in NUMBERS:
+            return
+        shape = tuple(int(size) for size in shape)
+        stride = contiguous_stride(shape)
+        if order == "F":
+            stride = contiguous_stride(shape[::-1])[::-1]
+        key = f"array {len(self.storages)}"
+        source = MemoryBytes(dtype.little_endian(data))
+        tensor = StoredTensor(key, NUMBERS[dtype.code], 0, shape, stride)
+        if tensor.bytes != source.size or min(shape, default=0) < 0:
+            raise ValueError(f"an array of shape {shape} in {source.size} bytes")
+        self.storages[key] = source
+        self.tensor = tensor
+
+
+def _scalar(dtype: PickledDtype, data: Any = b"") -> Any:
+    return np.frombuffer(dtype.little_endian(data), dtype=f"<{dtype.code}")[0].item()
+
+
+def numpy_builders(storages: dict[str, Bytes]) -> dict[str, Builder]:
+    """The builders for numpy's names; the bytes of every array are added to `storages`."""
+
+    def from_buffer(data: Any, dtype: PickledDtype, shape: Any, order: str) -> PickledArray:
+        array = PickledArray(storages)
+        array.fill(data, dtype, shape, order)
+        return array
+
+    builders: dict[str, Builder] = {
+        "multiarray._reconstruct": lambda *_: PickledArray(storages),
+        "multiarray.scalar": _scalar,
+        "numeric._frombuffer": from_buffer,
+    }
+    return {
+        "numpy.dtype": PickledDtype,
+        **{f"numpy.{core}.{name}": b for core in ("core", "_core") for name, b in builders.items()},
+    }

@@ -1,0 +1,280 @@
+"""The words of the command line, each declared once: arguments, options, and groups of options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from functools import wraps
+from inspect import Parameter, Signature, signature
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_type_hints
+
+import typer
+
+from ttcompress.errors import OutputPathError, RecipeError
+from ttcompress.system.launch import is_first
+
+if TYPE_CHECKING:
+    from ttcompress.recipe import Options, Recipe
+    from ttcompress.training.finetune import Conditions
+    from ttcompress.training.loop import Moment
+
+Model = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="A trained checkpoint.", show_default=False)
+]
+Artifact = Annotated[
+    Path, typer.Argument(metavar="FILE", help="A compressed model.", show_default=False)
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")]
+Key = Annotated[
+    str | None, typer.Option("--key", help="Which state dict, where the file holds several.")
+]
+
+Factors = Annotated[
+    str, typer.Option(metavar="LIST", help="Times fewer bytes of the decomposed weights.")
+]
+
+MixedPrecision = Annotated[
+    Literal["no", "bf16", "fp16"],
+    typer.Option(metavar="no|bf16|fp16", help="Precision a training multiplies in."),
+]
+
+
+def _remember(context: typer.Context, verbose: bool) -> bool:
+    """Tell whoever reports the error, which is no command."""
+    context.meta["verbose"] = verbose
+    return verbose
+
+
+@dataclass(frozen=True)
+class Talk:
+    """How results and progress are told; the same for every command."""
+
+    json: Annotated[
+        bool, typer.Option("--json", help="One JSON document on stdout, and nothing else.")
+    ] = False
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="No progress and no remarks on stderr.")
+    ] = False
+    verbose: Annotated[
+        bool,
+        typer.Option("--verbose", "-v", callback=_remember, help="Errors with their traceback."),
+    ] = False
+
+
+@dataclass(frozen=True)
+class TuningOptions:
+    """How a fine-tuning runs: what does not belong in a recipe."""
+
+    control: Annotated[
+        bool, typer.Option("--control", help="Train the original equally long, to compare with.")
+    ] = False
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the interrupted run of the same output.")
+    ] = False
+    device: Annotated[
+        str | None, typer.Option(help="Where to train, as cuda:0.  [what accelerate finds, or cpu]")
+    ] = None
+    mixed_precision: MixedPrecision = "no"
+
+    def refuse(self) -> None:
+        """Where nothing is trained.
+
+        Raises:
+            RecipeError: one of the options was given.
+        """
+        for field in fields(self):
+            if getattr(self, field.name) != field.default:
+                name = field.name.replace("_", "-")
+                raise RecipeError(f"--{name}: belongs to a fine-tuning. Add --finetune.")
+
+    def conditions(
+        self, output: Path, overwrite: bool, watch: Callable[[Moment], None]
+    ) -> Conditions:
+        """Of a run whose result goes to `output`; it saves itself beside that.
+
+        Raises:
+            OutputPathError: a run was interrupted there, and nobody said to go on or to overwrite.
+        """
+        from ttcompress.training.finetune import Conditions
+
+        saved = output.with_name(f"{output.name}.resume")
+        stale = [
+            path for path in (saved, saved.with_name(f"{saved.name}.control")) if path.exists()
+        ]
+        if stale and not self.resume:
+            if not overwrite:
+                raise OutputPathError(
+                    f"{stale[0]}: a training that was interrupted. "
+                    "Go on with --resume, or start anew with --overwrite."
+                )
+            if is_first():
+                for path in stale:
+                    path.unlink(missing_ok=True)
+        return Conditions(
+            device=self.device,
+            precision=self.mixed_precision,
+            resume=saved,
+            control=self.control,
+            watch=watch,
+        )
+
+
+@dataclass(frozen=True)
+class BudgetOptions:
+    """A format and a budget: what `sweep` and `compare` set themselves."""
+
+    format: Annotated[
+        str | None, typer.Option(metavar="mps|mpo|auto", help="Of every decomposed weight.")
+    ] = None
+    rank: Annotated[int | None, typer.Option(help="Budget: no rank above this.")] = None
+    tolerance: Annotated[
+        float | None, typer.Option(help="Budget: relative error of each weight.")
+    ] = None
+    factor: Annotated[
+        float | None, typer.Option(help="Budget: times fewer bytes of the decomposed weights.")
+    ] = None
+    size: Annotated[
+        str | None, typer.Option(help="Budget: bytes of the file, as 2MB.", metavar="SIZE")
+    ] = None
+    params: Annotated[
+        int | None, typer.Option(help="Budget: values of the decomposed weights.")
+    ] = None
+    multiply_adds: Annotated[
+        float | None, typer.Option(help="Budget: times fewer multiply-adds.")
+    ] = None
+    drop: Annotated[
+        str | None,
+        typer.Option(help="Budget: the smallest file within the drop, as 1%.", metavar="DROP"),
+    ] = None
+
+
+@dataclass(frozen=True)
+class RecipeOptions:
+    """A recipe, and the options that stand in place of its keys."""
+
+    recipe: Annotated[
+        str | None,
+        typer.Option("--recipe", "-r", help="A file, or a shipped recipe's name.  [balanced]"),
+    ] = None
+    store: Annotated[
+        str | None, typer.Option(metavar="STORE", help="auto, int2 to int8, float16, float32 ...")
+    ] = None
+    key: Key = None
+    task: Annotated[
+        str | None,
+        typer.Option(help="Measures the model: a built-in task, or file.py:Name.", metavar="TASK"),
+    ] = None
+    finetune: Annotated[
+        bool | None,
+        typer.Option(
+            "--finetune", help="Train the result on the task, with the original to guide."
+        ),
+    ] = None
+    calibrate: Annotated[
+        int | None,
+        typer.Option(help="Fit to the inputs of so many of the task's batches.", metavar="N"),
+    ] = None
+    calibration_data: Annotated[
+        str | None,
+        typer.Option(help="Fit to the inputs in a safetensors file.", metavar="PATH"),
+    ] = None
+    seed: Annotated[int | None, typer.Option(help="Seed of all random numbers.")] = None
+
+    def in_force(self) -> Recipe:
+        """The recipe with the options laid over it."""
+        from ttcompress.recipe import default_recipe, find_recipe, load_recipe, with_options
+
+        base = load_recipe(find_recipe(self.recipe)) if self.recipe else default_recipe()
+        return with_options(base, **cast("Options", self._given()))
+
+    def title(self) -> str:
+        """The recipe as the user named it: `balanced (the default) with --factor 16`."""
+        name = self.recipe or "balanced (the default)"
+        given = [f"--{key.replace('_', '-')}{_written(v)}" for key, v in self._given().items()]
+        return f"recipe {' '.join([name, 'with', *given] if given else [name])}"
+
+    def _given(self) -> dict[str, Any]:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {
+            key: value for key, value in values.items() if value is not None and key != "recipe"
+        }
+
+
+@dataclass(frozen=True)
+class LimitOptions(RecipeOptions):
+    """With limits."""
+
+    max_drop: Annotated[
+        str | None,
+        typer.Option(help="Limit: exit 4 if the metric drops by more, as 1%.", metavar="DROP"),
+    ] = None
+    min_factor: Annotated[float | None, typer.Option(help="Limit: exit 4 below this factor.")] = (
+        None
+    )
+    max_size: Annotated[
+        str | None, typer.Option(help="Limit: exit 4 above this size.", metavar="SIZE")
+    ] = None
+
+
+@dataclass(frozen=True)
+class DecomposeOptions(LimitOptions, BudgetOptions):
+    """All of a recipe that the command line can say; fields come in the order of `--help`."""
+
+
+def _written(value: object) -> str:
+    if value is True:
+        return ""
+    return f" {value:g}" if isinstance(value, float) else f" {value}"
+
+
+def numbers(text: str) -> list[float]:
+    """The factors of `Factors`."""
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or min(numbers) <= 1:
+        raise typer.BadParameter(f"--factors: {text!r} is no list of factors above 1, as 4,8,16.")
+    return numbers
+
+
+def flattened(command: Callable[..., None]) -> Callable[..., None]:
+    """Let a command take a dataclass of options: each of its fields becomes an option of its own.
+
+    A shared option is declared in its group and nowhere else; Typer sees a flat signature.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    groups: dict[str, Any] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
+
+    @wraps(command)
+    def flat(**given: Any) -> None:
+        for name, group in groups.items():
+            given[name] = group(**{field.name: given.pop(field.name) for field in fields(group)})
+        command(**given)
+
+    parameters = [
+        part
+        for name, parameter in signature(command).parameters.items()
+        for part in (
+            _fields(groups[name])
+            if name in groups
+            else [parameter.replace(kind=Parameter.KEYWORD_ONLY, annotation=hints[name])]
+        )
+    ]
+    flat.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    flat.__annotations__ = {part.name: part.annotation for part in parameters}
+    return flat
+
+
+def _fields(group: Any) -> list[Parameter]:
+    hints = get_type_hints(group, include_extras=True)
+    return [
+        Parameter(
+            field.name,
+            Parameter.KEYWORD_ONLY,
+            default=Parameter.empty if field.default is MISSING else field.default,
+            annotation=hints[field.name],
+        )
+        for field in fields(group)
+    ]

@@ -1,1 +1,0 @@
-"""The honest comparison: every method at equal bytes, measured alike."""

@@ -1,0 +1,28 @@
+"""Layers that run trains: each takes the place of the `torch.nn` layer of its name.
+
+`replacement` builds the right one from a user's dense layer.
+"""
+
+from ttcompress.layers.cells import GRUCell, LSTMCell, RNNCell
+from ttcompress.layers.embedding import Embedding
+from ttcompress.layers.linear import Linear
+from ttcompress.layers.matrices import TrainWeight
+from ttcompress.layers.recurrent import GRU, LSTM, RNN
+from ttcompress.layers.replacement import Replacement, replacement
+from ttcompress.layers.speed import Run, Way
+
+__all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "Embedding",
+    "GRUCell",
+    "LSTMCell",
+    "Linear",
+    "RNNCell",
+    "Replacement",
+    "Run",
+    "TrainWeight",
+    "Way",
+    "replacement",
+]

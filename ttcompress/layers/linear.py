@@ -1,0 +1,78 @@
+"""Linear and Embedding whose weight may be a train: torch's inputs enter, torch's outputs leave."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Self
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ttcompress.errors import ArtifactError
+from ttcompress.layers.matrices import TrainWeight, choosing_batch, copied
+from ttcompress.layers.speed import Run, Way, checked_run, faster_product
+from ttcompress.trains.train import Train
+
+
+class Linear(nn.Module):
+    """`torch.nn.Linear` with a train (rows = out_features, columns = in_features) for its weight.
+
+    Args:
+        train: the weight.
+        bias: (out_features,) or None; copied.
+        run: "factored" multiplies by the train, "rebuilt" by the dense matrix, "auto" as is faster.
+    """
+
+    bias: Tensor | None
+
+    def __init__(self, train: Train, bias: Tensor | None = None, *, run: Run = "auto") -> None:
+        super().__init__()
+        self.out_features, self.in_features = train.shape
+        self.run: Run = checked_run(run)
+        self.weight = TrainWeight(train)
+        self.register_parameter("bias", None if bias is None else nn.Parameter(copied(bias)))
+
+    @classmethod
+    def from_dense(
+        cls, module: nn.Linear, tensors: Mapping[str, Train | Tensor], *, run: Run = "auto"
+    ) -> Self:
+        """The same layer with "weight", and "bias" if it is given, replaced.
+
+        Raises:
+            ArtifactError: the weight is no train, or of another shape.
+        """
+        bias = tensors.get("bias", module.bias)
+        if isinstance(bias, Train):
+            raise ArtifactError("bias is a train; only matrices can be")
+        return cls(_weight(tensors, module.weight), bias, run=run).train(module.training)
+
+    def how(self, batch: int = 1) -> Way:
+        """The way that so many input vectors would run."""
+        if self.run != "auto":
+            return self.run
+        return faster_product(self.weight.work, batch, rebuild=self.weight.trained)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(..., in_features) -> (..., out_features)."""
+        vectors = input.reshape(-1, self.in_features)
+        if self.how(choosing_batch(vectors.shape[0])) == "rebuilt":
+            return functional.linear(input, self.weight.dense(), self.bias)
+        output = self.weight.product()(vectors, self.bias)
+        return output.reshape(*input.shape[:-1], self.out_features)
+
+    def extra_repr(self) -> str:
+        """Sizes and way to run."""
+        bias = self.bias is not None
+        return f"{self.in_features}, {self.out_features}, bias={bias}, run={self.run!r}"
+
+
+def _weight(tensors: Mapping[str, Train | Tensor], dense: Tensor) -> Train:
+    weight = tensors.get("weight")
+    if not isinstance(weight, Train):
+        raise ArtifactError("weight is no train; a layer without one needs no replacement")
+    if weight.shape != tuple(dense.shape):
+        raise ArtifactError(
+            f"weight is {weight.shape}, but the layer needs {tuple(dense.shape)}. "
+            "Use the file with the model that it was made from."
+        )
+    return weight

@@ -1,0 +1,213 @@
+"""How one matrix of a layer is held: a `Train` or a dense tensor enters, a part of a module leaves.
+
+A decomposed matrix is a `TrainWeight`, a submodule under the name that the dense parameter had, so
+that state dict keys are `weight_ih_l0.cores.0`, ...; any other matrix stays a parameter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ttcompress.layers.products import ChainProduct, DenseProduct, FactorProduct, Product
+from ttcompress.layers.speed import CALLS_OF_A_CORE, MatrixWork
+from ttcompress.planning.formats import Layout
+from ttcompress.trains.train import Train
+
+Made = TypeVar("Made")
+
+
+@dataclass(frozen=True, eq=False)
+class _Kept(Generic[Made]):
+    """Something made from cores, with what these were then.
+
+    `aliases` keep the cores' memory alive, so that an equal address means the same memory.
+    """
+
+    value: Made
+    aliases: tuple[Tensor, ...]
+    seen: list[tuple[int, int]]
+
+    def still_holds(self, cores: tuple[Tensor, ...]) -> bool:
+        return self.seen == _seen(cores)
+
+
+class TrainWeight(nn.Module):
+    """The cores of one matrix as parameters, and the products and the matrix made from them.
+
+    What is made is kept in evaluation without gradients, until a core changes. `shape`, `dtype`,
+    `device`, `size` and `new_zeros` answer as the dense parameter would.
+    """
+
+    def __init__(self, train: Train) -> None:
+        super().__init__()
+        self.layout = train.layout
+        self.ranks = train.ranks
+        self.work = _work(train.layout, train.ranks)
+        self.cores = nn.ParameterList(nn.Parameter(copied(core)) for core in train.cores)
+        self.views = nn.ModuleList()
+        self._product: _Kept[Product] | None = None
+        self._dense: _Kept[Tensor] | None = None
+
+    def see_through(self, views: Sequence[nn.Module]) -> None:
+        """From now on compute with what each view makes of its core, one view for each core.
+
+        Training uses it to compute with the rounded values that a store will keep, while the
+        optimizer goes on with the cores themselves.
+        """
+        self.views = nn.ModuleList(views)
+        self._product = self._dense = None
+
+    def as_train(self) -> Train:
+        """The train of the present cores, attached to their graph."""
+        if not self.views:
+            return Train(self.layout, self._cores)
+        seen = (view(core) for view, core in zip(self.views, self._cores, strict=True))
+        return Train(self.layout, tuple(seen))
+
+    def dense(self) -> Tensor:  # (rows, columns)
+        """The matrix, rebuilt."""
+        if not self._may_keep():
+            return self.as_train().to_dense()
+        self._dense = self._renewed(self._dense, lambda: self.as_train().to_dense())
+        return self._dense.value
+
+    def product(self) -> Product:
+        """Multiply by the factors of an MPS, or along an MPO's cores where that costs less."""
+        if not self._may_keep():
+            return self._make_product()
+        self._product = self._renewed(self._product, self._make_product)
+        return self._product.value
+
+    @property
+    def trained(self) -> bool:
+        """Whether gradients must reach the cores."""
+        return torch.is_grad_enabled() and any(core.requires_grad for core in self._cores)
+
+    def _make_product(self) -> Product:
+        train = self.as_train()
+        if self.layout.format == "mps":
+            left, right = train.factors()
+            return FactorProduct(right.contiguous().mT, left.mT.contiguous())
+        if self.work.factored < self.work.dense and not torch.compiler.is_exporting():
+            return ChainProduct(train)
+        # In an exported graph the dense matrix is folded once, a chain would be many small nodes.
+        return DenseProduct(train.to_dense())
+
+    def _may_keep(self) -> bool:
+        """Nothing is kept while cores may be trained, nor while a compiler is looking."""
+        return not (self.training or self.trained or torch.compiler.is_compiling())
+
+    def _renewed(self, kept: _Kept[Made] | None, make: Callable[[], Made]) -> _Kept[Made]:
+        cores = self._cores
+        if kept is not None and kept.still_holds(cores):
+            return kept
+        with torch.inference_mode(False), torch.no_grad():
+            return _Kept(make(), tuple(core.detach() for core in cores), _seen(cores))
+
+    def train(self, mode: bool = True) -> TrainWeight:
+        """As `nn.Module.train`; forgets what was made, for training may write through `.data`."""
+        self._product = self._dense = None
+        return super().train(mode)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_product": None, "_dense": None}
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> TrainWeight:
+        self._product = self._dense = None
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
+
+    @property
+    def _cores(self) -> tuple[Tensor, ...]:
+        # Not tuple(self.cores), which looks up every core by its name: microseconds, at every call.
+        return tuple(core for core in self.cores._parameters.values() if core is not None)
+
+    @property
+    def shape(self) -> torch.Size:
+        """(rows, columns)."""
+        return torch.Size(self.layout.shape)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the cores."""
+        return self._cores[0].dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Of the cores."""
+        return self._cores[0].device
+
+    def size(self, dim: int | None = None) -> torch.Size | int:
+        """`shape`, or one side of it."""
+        return self.shape if dim is None else self.shape[dim]
+
+    def new_zeros(self, *size: Any, **options: Any) -> Tensor:
+        """Zeros of the cores' type and device: how much code makes its first hidden state."""
+        return self._cores[0].new_zeros(*size, **options)
+
+    def extra_repr(self) -> str:
+        """Format, modes and ranks."""
+        rows, columns = list(self.layout.row_modes), list(self.layout.column_modes)
+        modes = f"row_modes={rows}, column_modes={columns}"
+        return f"{self.layout.format}, {modes}, ranks={list(self.ranks)}"
+
+
+Matrix = TrainWeight | Tensor
+
+
+def hold(value: Train | Tensor) -> Matrix:
+    """A train as a `TrainWeight`, a tensor as a parameter; values are copied."""
+    return TrainWeight(value) if isinstance(value, Train) else nn.Parameter(copied(value))
+
+
+def copied(tensor: Tensor) -> Tensor:
+    """The values in memory of their own.
+
+    Never an inference tensor, not even under inference_mode: those cannot tell that they changed.
+    """
+    with torch.inference_mode(False):
+        return tensor.detach().clone()
+
+
+def dense(matrix: Matrix) -> Tensor:  # (rows, columns)
+    """The whole matrix."""
+    return matrix.dense() if isinstance(matrix, TrainWeight) else matrix
+
+
+def product(matrix: Matrix) -> Product:
+    """The cheapest product without rebuilding, or with the parameter itself."""
+    return matrix.product() if isinstance(matrix, TrainWeight) else DenseProduct(matrix)
+
+
+def work(matrix: Matrix) -> MatrixWork:
+    """What multiplying by the matrix costs, both ways."""
+    if isinstance(matrix, TrainWeight):
+        return matrix.work
+    return MatrixWork(matrix.numel(), matrix.numel(), calls=1, rebuild=0)
+
+
+def _work(layout: Layout, ranks: tuple[int, ...]) -> MatrixWork:
+    rows, columns = layout.shape
+    whole = rows * columns
+    if layout.middle is not None:
+        middle = ranks[layout.middle]
+        return MatrixWork(whole, (rows + columns) * middle, calls=2, rebuild=whole * middle)
+    chain, rebuild = layout.chain_multiply_adds(ranks), whole * max(ranks, default=1)
+    if chain < whole:
+        return MatrixWork(whole, chain, CALLS_OF_A_CORE * layout.cores, rebuild)
+    return MatrixWork(whole, whole, 1, rebuild)
+
+
+def choosing_batch(batch: int) -> int:
+    """The batch to choose a way for: 1 in a graph, where a choice would fix the batch for good."""
+    return 1 if torch.compiler.is_compiling() else batch
+
+
+def _seen(cores: tuple[Tensor, ...]) -> list[tuple[int, int]]:
+    """Where each core is and how often it was written: cheap, for it is asked at every call."""
+    return [(core.data_ptr(), core._version) for core in cores]

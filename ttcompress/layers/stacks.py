@@ -1,0 +1,99 @@
+"""A stack enters; its layers, each as a module of its own with its values, leave."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from ttcompress.model.geometry import DirectionNames, direction_names, stored_name, tensor_shapes
+from ttcompress.model.weights import GATES, Kind, RecurrentStack
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of a stack, in all its directions: its own geometry, and names in the stack's."""
+
+    stack: RecurrentStack
+    alone: RecurrentStack
+    directions: tuple[DirectionNames, ...]
+
+    def module(
+        self, tensor: Callable[[str], Tensor], nonlinearity: Nonlinearity = "tanh"
+    ) -> nn.RNNBase:
+        """torch's layer, batch first, in float32, with the tensors of its full names.
+
+        Each is asked for when its turn comes and then dropped: they may be large.
+        """
+        module = recurrent_module(self.alone, nonlinearity)
+        own = direction_names(self.alone)
+        with torch.no_grad():
+            for names, mine in zip(self.directions, own, strict=True):
+                for here, there in zip(names.present, mine.present, strict=True):
+                    module.get_parameter(there).copy_(tensor(stored_name(self.stack, here)))
+        return module.eval()
+
+
+def layers_of(stack: RecurrentStack) -> tuple[Layer, ...]:
+    """The layers of a stack from the first to the last; a cell is one."""
+    names, count = direction_names(stack), 2 if stack.bidirectional else 1
+    shapes = tensor_shapes(stack)
+    layers = []
+    for start in range(0, len(names), count):
+        directions = names[start : start + count]
+        size = shapes[directions[0].weight_ih][1]
+        alone = replace(stack, prefix="", num_layers=1, input_size=size, cell=False, raw=False)
+        layers.append(Layer(stack, alone, directions))
+    return tuple(layers)
+
+
+Nonlinearity = Literal["tanh", "relu"]
+
+
+NONLINEARITIES: tuple[Nonlinearity, ...] = get_args(Nonlinearity)
+
+
+def recurrent_module(stack: RecurrentStack, nonlinearity: Nonlinearity = "tanh") -> nn.RNNBase:
+    """torch's own layer of this geometry, batch first; a cell becomes a layer of one step's cells.
+
+    A checkpoint does not tell an RNN's `nonlinearity`; LSTM and GRU have none to choose.
+    """
+    sizes = {
+        "input_size": stack.input_size,
+        "hidden_size": stack.hidden_size,
+        "num_layers": stack.num_layers,
+        "bias": stack.bias,
+        "batch_first": True,
+        "bidirectional": stack.bidirectional,
+    }
+    match stack.kind:
+        case "lstm":
+            return nn.LSTM(**sizes, proj_size=stack.proj_size)
+        case "gru":
+            return nn.GRU(**sizes)
+        case "rnn":
+            return nn.RNN(**sizes, nonlinearity=nonlinearity)
+
+
+def stack_of(module: nn.RNNBase | nn.RNNCellBase) -> RecurrentStack:
+    """The geometry that a dense layer was built with."""
+    if isinstance(module, nn.RNNCellBase):
+        gates = module.weight_ih.shape[0] // module.hidden_size
+        kind: Kind = next(kind for kind, count in GATES.items() if count == gates)
+        return RecurrentStack(
+            "", kind, module.input_size, module.hidden_size, bias=bool(module.bias), cell=True
+        )
+    kinds: dict[str, Kind] = {"LSTM": "lstm", "GRU": "gru", "RNN_TANH": "rnn", "RNN_RELU": "rnn"}
+    return RecurrentStack(
+        "",
+        kinds[module.mode],
+        module.input_size,
+        module.hidden_size,
+        num_layers=module.num_layers,
+        bidirectional=module.bidirectional,
+        proj_size=module.proj_size,
+        bias=module.bias,
+    )

@@ -1,0 +1,285 @@
+"""Sharing one budget over all weights, over ranks and bits together: options enter, choices leave.
+
+Lagrange: at a price for each byte (or value, or multiply-add) every weight takes the option and the
+ranks with the least error + price; the smallest price that stays within the allowance is found by
+bisection. What the last step of the price leaves over is spent rank by rank, best error per cost
+first, and single options are swapped while that helps. For two-core trains with a given store the
+bisection alone is exact but for its last step (Shoham and Gersho, 1988).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from ttcompress.planning.candidates import Cost, Option
+
+Menu = tuple[Option, ...]
+"""The options of one weight."""
+
+_UNBOUNDED = float("inf")
+_RUNNERS_UP = 3
+_ROUNDS = 6
+_COARSE, _FINE = 3e-2, 1e-4
+"""How closely a price is sought: among several limits first, and at last."""
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """The most that all weights together may take; infinity where there is no limit."""
+
+    bytes: float = _UNBOUNDED
+    params: float = _UNBOUNDED
+    multiply_adds: float = _UNBOUNDED
+
+    def usage(self, cost: Cost) -> float:
+        """The largest used fraction of a limit: at most 1 where all are met."""
+        return max(self._fractions(cost))
+
+    def prices(self, weights: Sequence[float]) -> Cost:
+        """A unit of price: what each resource weighs, relative to its limit."""
+        allowance = (self.bytes, self.params, self.multiply_adds)
+        return Cost(*(w / limit for w, limit in zip(weights, allowance, strict=True)))
+
+    def shifted(self, weights: Sequence[float], cost: Cost) -> tuple[float, ...]:
+        """Weights for the next round: a resource that is not used up becomes cheaper."""
+        return tuple(
+            w * max(1e-6, used) ** 2 for w, used in zip(weights, self._fractions(cost), strict=True)
+        )
+
+    def _fractions(self, cost: Cost) -> tuple[float, float, float]:
+        return (
+            cost.bytes / self.bytes,
+            cost.params / self.params,
+            cost.multiply_adds / self.multiply_adds,
+        )
+
+    def price(self, prices: Cost) -> float:
+        """What it costs to use up every limit that stands."""
+        limits = (self.bytes, self.params, self.multiply_adds)
+        each = (prices.bytes, prices.params, prices.multiply_adds)
+        return sum(x * price for x, price in zip(limits, each, strict=True) if x < _UNBOUNDED)
+
+    @property
+    def standing(self) -> int:
+        """How many limits stand."""
+        return sum(x < _UNBOUNDED for x in (self.bytes, self.params, self.multiply_adds))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An option with its ranks."""
+
+    option: Option
+    ranks: tuple[int, ...]
+
+    @cached_property
+    def error(self) -> float:
+        """Expected squared error."""
+        return self.option.error(self.ranks)
+
+    @cached_property
+    def cost(self) -> Cost:
+        """What it takes."""
+        return self.option.cost(self.ranks)
+
+
+def total(choices: Sequence[Choice]) -> Cost:
+    """What all choices take together."""
+    return sum((choice.cost for choice in choices), Cost())
+
+
+def allocate(menus: Sequence[Menu], allowance: Allowance) -> tuple[Choice, ...] | None:
+    """One choice for each menu, the least total error within the allowance; None if none is.
+
+    Without any limit every rank is as large as its cap.
+    """
+    if not allowance.standing:
+        return tuple(_cheapest(menu, Cost()) for menu in menus)
+    if allowance.usage(total(smallest(menus, allowance))) > 1:
+        return None
+    unit = _unit(menus, allowance)
+    bracket = _bisect(menus, allowance, unit)
+    choices = _within(bracket, allowance, unit)
+    return _swapped(choices, menus, allowance, unit, bracket.price)
+
+
+def smallest(menus: Sequence[Menu], allowance: Allowance) -> tuple[Choice, ...]:
+    """The choices that take the least, whatever the error."""
+    unit = allowance.prices((1.0, 1.0, 1.0))
+    return tuple(_cheapest(menu, _scaled(unit, 1e30), errorless=True) for menu in menus)
+
+
+@dataclass(frozen=True)
+class _Bracket:
+    """The choices at the smallest price found that stays within the allowance, and just below."""
+
+    above: tuple[Choice, ...]
+    below: tuple[Choice, ...]
+    price: float
+
+
+def _error(choices: Sequence[Choice]) -> float:
+    return sum(choice.error for choice in choices)
+
+
+def _unit(menus: Sequence[Menu], allowance: Allowance) -> Cost:
+    """What the resources weigh against each other, so that each limit is used up or free."""
+    weights: tuple[float, ...] = (1.0, 1.0, 1.0)
+    unit, least, price = allowance.prices(weights), _UNBOUNDED, None
+    for _ in range(0 if allowance.standing == 1 else _ROUNDS):
+        tried = allowance.prices(weights)
+        bracket = _bisect(menus, allowance, tried, _COARSE, price)
+        if _error(bracket.above) < least:
+            unit, least = tried, _error(bracket.above)
+        weights, price = allowance.shifted(weights, total(bracket.above)), bracket.price
+    return unit
+
+
+def _within(bracket: _Bracket, allowance: Allowance, unit: Cost) -> tuple[Choice, ...]:
+    """The best choices within the allowance near the price found.
+
+    The options of both sides of the last step are tried with ranks shared anew: a step in bits is
+    large, one in ranks is small.
+    """
+    candidates = [_filled(bracket.above, allowance)]
+    for side in (bracket.above, bracket.below):
+        shared = _shared([choice.option for choice in side], allowance, unit, bracket.price)
+        candidates += [shared] if shared else []
+    return min(candidates, key=_error)
+
+
+def _shared(
+    options: Sequence[Option], allowance: Allowance, unit: Cost, price: float
+) -> tuple[Choice, ...] | None:
+    """Ranks for given options; None where even the smallest ranks take too much."""
+    menus = [(option,) for option in options]
+    if allowance.usage(total(smallest(menus, allowance))) > 1:
+        return None
+    return _filled(_bisect(menus, allowance, unit, around=price).above, allowance)
+
+
+def _swapped(
+    choices: tuple[Choice, ...],
+    menus: Sequence[Menu],
+    allowance: Allowance,
+    unit: Cost,
+    price: float,
+) -> tuple[Choice, ...]:
+    """Try the runners-up of one weight after another; keep what lowers the error.
+
+    It mends what the bisection cannot see: an option that is best at no price at all, but fits the
+    bytes that are there. By duality no choices within the allowance can have an error below the
+    sum of the least scores less the price of the whole allowance, which rules most options out.
+    """
+    prices = _scaled(unit, price)
+    ranked = [_ranked(menu, prices) for menu in menus]
+    bound = sum(rivals[0][0] for rivals in ranked) - allowance.price(prices)
+    for i, rivals in enumerate(ranked):
+        for score, option in rivals[: _RUNNERS_UP + 1]:
+            hopeless = bound + score - rivals[0][0] >= _error(choices)
+            if hopeless or option == choices[i].option:
+                continue
+            options = [choice.option for choice in choices]
+            options[i] = option
+            tried = _shared(options, allowance, unit, price)
+            if tried and _error(tried) < _error(choices):
+                choices = tried
+    return choices
+
+
+def _ranked(menu: Menu, prices: Cost) -> list[tuple[float, Option]]:
+    """Options with the error + price of their best ranks, the best first."""
+    best = [_cheapest((option,), prices) for option in menu]
+    scores = [choice.error + choice.cost.times(prices) for choice in best]
+    order = sorted(range(len(menu)), key=scores.__getitem__)
+    return [(scores[index], menu[index]) for index in order]
+
+
+def _bisect(
+    menus: Sequence[Menu],
+    allowance: Allowance,
+    unit: Cost,
+    precision: float = _FINE,
+    around: float | None = None,
+) -> _Bracket:
+    """The smallest price that stays within the allowance; `around` says where to look for it.
+
+    It ends early where all but `precision` of the allowance is used.
+    """
+    energy = sum(menu[0].energy for menu in menus) or 1.0
+    low, high = (around / 8, around * 8) if around else (1e-16 * energy, 1e6 * energy)
+    above, below = smallest(menus, allowance), _at_price(menus, _scaled(unit, low))
+    if allowance.usage(total(below)) <= 1:
+        return _Bracket(below, below, low)
+    while high / low > 1 + precision:
+        middle = (low * high) ** 0.5
+        choices = _at_price(menus, _scaled(unit, middle))
+        usage = allowance.usage(total(choices))
+        if usage > 1:
+            low, below = middle, choices
+            continue
+        high, above = middle, choices
+        if usage > 1 - precision:
+            break
+    return _Bracket(above, below, high)
+
+
+def _at_price(menus: Sequence[Menu], prices: Cost) -> tuple[Choice, ...]:
+    return tuple(_cheapest(menu, prices) for menu in menus)
+
+
+def _cheapest(menu: Menu, prices: Cost, errorless: bool = False) -> Choice:
+    """The option and ranks with the least error + price.
+
+    Cost is not convex in the ranks of three and more cores, so each descent starts once from the
+    largest ranks and once from the smallest.
+    """
+
+    def score(choice: Choice) -> float:
+        price = choice.cost.times(prices)
+        return price if errorless else choice.error + price
+
+    starts = [
+        Choice(option, option.descend(prices, start) if option.layout else ())
+        for option in menu
+        for start in {option.caps, option.floors if len(option.caps) > 1 else option.caps}
+    ]
+    return min(starts, key=score)
+
+
+def _scaled(unit: Cost, price: float) -> Cost:
+    return Cost(unit.bytes * price, unit.params * price, unit.multiply_adds * price)
+
+
+def _filled(choices: tuple[Choice, ...], allowance: Allowance) -> tuple[Choice, ...]:
+    """Spend what is left, one rank at a time, the best error per cost first."""
+    unit = allowance.prices((1.0, 1.0, 1.0))
+    while True:
+        spent = total(choices)
+        steps = [
+            ((choices[i].error - more.error) / (extra.times(unit) or 1e-12), i, more)
+            for i, more in _one_more(choices)
+            if (extra := _difference(more.cost, choices[i].cost)).times(unit) >= 0
+            and allowance.usage(spent + extra) <= 1
+            and more.error < choices[i].error
+        ]
+        if not steps:
+            return choices
+        _, best, more = max(steps, key=lambda step: (step[0], -step[1]))
+        choices = (*choices[:best], more, *choices[best + 1 :])
+
+
+def _one_more(choices: Sequence[Choice]) -> Iterator[tuple[int, Choice]]:
+    for i, choice in enumerate(choices):
+        for k, rank in enumerate(choice.ranks):
+            if rank < choice.option.caps[k]:
+                ranks = (*choice.ranks[:k], rank + 1, *choice.ranks[k + 1 :])
+                layout = choice.option.layout
+                if layout is not None and layout.attainable(ranks) == ranks:
+                    yield i, Choice(choice.option, ranks)
+
+
+def _difference(a: Cost, b: Cost) -> Cost:
+    return Cost(a.bytes - b.bytes, a.params - b.params, a.multiply_adds - b.multiply_adds)

@@ -1,0 +1,129 @@
+"""The plan: what will be done to every weight, with exact sizes. Nothing is decided here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ttcompress.model.weights import OtherTensor, Weight
+from ttcompress.planning.candidates import multiply_adds
+from ttcompress.planning.formats import Format, Layout
+from ttcompress.stores.store import Store
+
+
+@dataclass(frozen=True)
+class PlannedWeight:
+    """What will be done to one weight.
+
+    `layout` and `ranks` are set for mps and mpo, `store` for these and dense. `in_budget` tells
+    the weights that share the budget from those a rule keeps dense at a given store.
+    `expected_error` is the relative Frobenius error that spectra and rounding noise let expect, a
+    bound for three and more cores; None without spectra.
+    `why` says why a weight is kept. `tried` are the layouts that were compared;
+    `explicit` says that the recipe fixed the ranks.
+    """
+
+    weight: Weight
+    format: Format
+    layout: Layout | None = None
+    ranks: tuple[int, ...] = ()
+    store: Store | None = None
+    in_budget: bool = False
+    expected_error: float | None = None
+    why: str = ""
+    notes: tuple[str, ...] = ()
+    tried: tuple[Layout, ...] = ()
+    explicit: bool = False
+
+    @property
+    def params(self) -> int:
+        """Stored values afterwards."""
+        return sum(self._parts)
+
+    @property
+    def bytes(self) -> int:
+        """Stored bytes afterwards, scales included."""
+        if self.store is None:
+            return self.weight.bytes
+        return sum(map(self.store.bytes, self._parts))
+
+    @property
+    def multiply_adds(self) -> int:
+        """Multiply-adds of one step afterwards."""
+        dense = dense_multiply_adds(self.weight)
+        return multiply_adds(self.layout, self.ranks, dense) if self.layout else dense
+
+    @property
+    def _parts(self) -> tuple[int, ...]:
+        return self.layout.core_params(self.ranks) if self.layout else (self.weight.params,)
+
+
+def dense_multiply_adds(weight: Weight) -> int:
+    """One product with the matrix; nothing for an embedding, which is looked up.
+
+    A tied embedding is the output layer too, and counts as one product.
+    """
+    return 0 if weight.role == "embedding" and len(weight.names) == 1 else weight.params
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Before and after over a scope: the decomposed weights, or every tensor of the model."""
+
+    params_before: int = 0
+    params_after: int = 0
+    bytes_before: int = 0
+    bytes_after: int = 0
+    multiply_adds_before: int = 0
+    multiply_adds_after: int = 0
+
+    @property
+    def params_kept(self) -> float:
+        """Fraction of the values that are left, 0 to 1."""
+        return self.params_after / self.params_before if self.params_before else 1.0
+
+    @property
+    def compression_factor(self) -> float:
+        """Bytes before / bytes after."""
+        return self.bytes_before / self.bytes_after if self.bytes_after else 1.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All weights of a model in their order, and the other tensors, which are kept.
+
+    `from_spectra` is True where the weights' singular values took part in the choice, False where
+    shapes and the recipe were enough. `notes` are for the user: what was asked, what is odd.
+    """
+
+    weights: tuple[PlannedWeight, ...]
+    others: tuple[OtherTensor, ...]
+    from_spectra: bool
+    notes: tuple[str, ...] = ()
+
+    @property
+    def changed(self) -> tuple[PlannedWeight, ...]:
+        """The weights whose numbers will change: mps, mpo, dense."""
+        return tuple(planned for planned in self.weights if planned.format != "keep")
+
+    @property
+    def weights_totals(self) -> Totals:
+        """Over the weights that share the budget."""
+        return _totals(tuple(planned for planned in self.weights if planned.in_budget))
+
+    @property
+    def model_totals(self) -> Totals:
+        """Over every tensor."""
+        return _totals(self.weights, self.others)
+
+
+def _totals(weights: tuple[PlannedWeight, ...], others: tuple[OtherTensor, ...] = ()) -> Totals:
+    other_params = sum(other.params for other in others)
+    other_bytes = sum(other.bytes for other in others)
+    return Totals(
+        params_before=sum(p.weight.params for p in weights) + other_params,
+        params_after=sum(p.params for p in weights) + other_params,
+        bytes_before=sum(p.weight.bytes for p in weights) + other_bytes,
+        bytes_after=sum(p.bytes for p in weights) + other_bytes,
+        multiply_adds_before=sum(dense_multiply_adds(p.weight) for p in weights),
+        multiply_adds_after=sum(p.multiply_adds for p in weights),
+    )

@@ -1,0 +1,271 @@
+"""From recipe, weights and spectra to a `Plan`: where budgets become ranks and bits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from math import inf, sqrt
+
+from ttcompress.errors import PlanError
+from ttcompress.model.weights import OtherTensor, Weight
+from ttcompress.planning.allocation import Allowance, Choice, allocate, smallest, total
+from ttcompress.planning.candidates import Cost, Option
+from ttcompress.planning.menus import Course, course, cuts_needed, finest_needed, menu
+from ttcompress.planning.plan import Plan, PlannedWeight, dense_multiply_adds
+from ttcompress.planning.spectrum import Cut, Spectra
+from ttcompress.recipe import Assignment, Budget, Recipe, match
+from ttcompress.stores.store import AUTO, STORES
+
+_MOST_NAMED = 5
+
+
+def cuts_for(recipe: Recipe, weights: Sequence[Weight]) -> Mapping[str, tuple[Cut, ...]]:
+    """The unfoldings, by weight, whose spectra `make_plan` needs; empty where shapes are enough.
+
+    Raises:
+        PlanError: a rule does not fit the model.
+    """
+    return cuts_needed([course(a, recipe) for a in match(recipe, weights) if _is_open(a)])
+
+
+def make_plan(
+    recipe: Recipe,
+    weights: Sequence[Weight],
+    others: Sequence[OtherTensor] = (),
+    spectra: Mapping[str, Spectra] | None = None,
+    overhead: int = 0,
+) -> Plan:
+    """Decide format, modes, ranks and store of every weight.
+
+    `spectra` holds, by weight, what `cuts_for` asked for. `overhead` are the bytes of the output
+    file that are no tensor (its header), which a `size` budget has to pay for; 0: not known yet.
+
+    Raises:
+        PlanError: a rule does not fit the model, nothing is left to decompose, or the budget is
+            out of reach.
+    """
+    assignments = match(recipe, weights)
+    _check_something_to_do(recipe, assignments)
+    known = spectra or {}
+    courses = [course(a, recipe) for a in assignments if _is_open(a)]
+    settled = {a.weight.name: _settled(a) for a in assignments if not _is_open(a)}
+    fixed_bytes = overhead + sum(p.bytes for p in settled.values()) + sum(o.bytes for o in others)
+    while True:
+        planned = _share(courses, recipe.budget, known, fixed_bytes, overhead)
+        grown = {p.weight.name for p in planned if _grew(p, recipe.budget)}
+        if not grown:
+            break
+        for p in planned:
+            if p.weight.name in grown:
+                settled[p.weight.name] = _kept_because_grown(p)
+                fixed_bytes += p.weight.bytes
+        courses = [c for c in courses if c.name not in grown]
+    chosen = settled | {p.weight.name: p for p in planned}
+    notes = _bits_alone(courses, planned, recipe.budget, known, fixed_bytes)
+    return Plan(tuple(chosen[w.name] for w in weights), tuple(others), bool(known), notes)
+
+
+def _check_something_to_do(recipe: Recipe, assignments: Sequence[Assignment]) -> None:
+    """A budget needs a weight to share it, and a recipe something to change."""
+    changes = any(a.format != "keep" for a in assignments)
+    if any(map(_is_open, assignments)) or (changes and recipe.budget == Budget()):
+        return
+    largest = sorted(assignments, key=lambda a: -a.weight.bytes)[:_MOST_NAMED]
+    named = "".join(
+        f"\n    {a.weight.name} ({a.weight.role}, {a.weight.shape[0]} x {a.weight.shape[1]})"
+        for a in largest
+    )
+    role = largest[0].weight.role if largest else "all"
+    raise PlanError(
+        f"the recipe finds no weight to decompose. The largest of the model are:{named}"
+        f"\n    Write a rule that takes them, as `- weights: {role}`, before any other."
+    )
+
+
+def _is_open(assignment: Assignment) -> bool:
+    """Whether a weight shares the budget: its ranks or its bits are to be chosen, or are ranks."""
+    if assignment.format == "keep":
+        return False
+    return assignment.format != "dense" or assignment.store == AUTO
+
+
+def _settled(assignment: Assignment) -> PlannedWeight:
+    weight = assignment.weight
+    if assignment.format == "dense":
+        return PlannedWeight(weight, "dense", store=STORES[assignment.store])
+    why = f"rule {assignment.index} keeps it" if assignment.rule is not None else "no rule names it"
+    return PlannedWeight(weight, "keep", why=why)
+
+
+def _share(
+    courses: Sequence[Course],
+    budget: Budget,
+    spectra: Mapping[str, Spectra],
+    fixed_bytes: int,
+    overhead: int,
+) -> list[PlannedWeight]:
+    """Allocate the budget over the weights that share it."""
+    if not courses:
+        return []
+    allowance = _limits(courses, budget, fixed_bytes)
+    byte_limited = allowance.bytes < inf or budget.tolerance is not None
+    menus = [menu(c, spectra.get(c.name, {}), budget, byte_limited) for c in courses]
+    for c, options in zip(courses, menus, strict=True):
+        if not options:
+            raise PlanError(_out_of_tolerance(c, budget))
+    # Under a tolerance alone the aim is the smallest file: any price at all makes it so.
+    alone = budget.tolerance is not None and not allowance.standing
+    choices = smallest(menus, Allowance(bytes=1.0)) if alone else allocate(menus, allowance)
+    if choices is None:
+        least = total(smallest(menus, allowance))
+        raise PlanError(_out_of_reach(courses, budget, least, fixed_bytes, overhead))
+    if not byte_limited or allowance.standing > 1:
+        choices = tuple(
+            _with_least_bits(c, choice) for c, choice in zip(courses, choices, strict=True)
+        )
+    return [_planned(c, choice) for c, choice in zip(courses, choices, strict=True)]
+
+
+def _limits(courses: Sequence[Course], budget: Budget, fixed_bytes: int) -> Allowance:
+    weights = [c.assignment.weight for c in courses]
+    bytes_limits = [inf]
+    if budget.factor is not None:
+        bytes_limits.append(sum(w.bytes for w in weights) / budget.factor)
+    if budget.size is not None:
+        bytes_limits.append(max(1, budget.size - fixed_bytes))
+    work = sum(map(dense_multiply_adds, weights))  # 0 where all are looked up
+    return Allowance(
+        bytes=min(bytes_limits),
+        params=inf if budget.params is None else budget.params,
+        multiply_adds=inf if budget.multiply_adds is None else max(1, work / budget.multiply_adds),
+    )
+
+
+def _with_least_bits(course: Course, choice: Choice) -> Choice:
+    """Where bytes do not bind, `store: auto` takes the fewest bits that cost no accuracy."""
+    if course.assignment.store != AUTO or not choice.option.energy:
+        return choice
+    store = finest_needed(choice.option, choice.ranks)
+    if store.bits >= choice.option.store.bits:
+        return choice
+    return Choice(replace(choice.option, store=store), choice.ranks)
+
+
+def _planned(course: Course, choice: Choice) -> PlannedWeight:
+    option, weight = choice.option, course.assignment.weight
+    asked, notes = course.assignment.ranks, []
+    if isinstance(asked, tuple) and asked != choice.ranks:
+        notes.append(f"ranks {list(asked)} lowered to the attainable {list(choice.ranks)}")
+    return PlannedWeight(
+        weight,
+        option.layout.format if option.layout else "dense",
+        option.layout,
+        choice.ranks,
+        option.store,
+        in_budget=True,
+        expected_error=_expected_error(option, choice) if option.energy else None,
+        notes=tuple(notes),
+        tried=tuple(layout for layout in course.layouts if layout),
+        explicit=course.explicit_ranks is not None,
+    )
+
+
+def _expected_error(option: Option, choice: Choice) -> float:
+    return sqrt(_expected(choice) / option.energy)
+
+
+def _expected(choice: Choice) -> float:
+    """Expected squared error as it will be measured at most, rounding for what it is."""
+    return max(0.0, replace(choice.option, noise_weight=1.0).expected_error(choice.ranks))
+
+
+def _grew(planned: PlannedWeight, budget: Budget) -> bool:
+    """Whether the program's own choice of ranks made a weight larger.
+
+    What the user fixed is obeyed: explicit ranks, and the full rank of tolerance 0.
+    """
+    if planned.explicit or budget.tolerance == 0:
+        return False
+    return planned.bytes >= planned.weight.bytes
+
+
+def _kept_because_grown(planned: PlannedWeight) -> PlannedWeight:
+    before, after = planned.weight.bytes, planned.bytes
+    why = f"would grow from {before:,} to {after:,} bytes"
+    if after == before:
+        why = f"would stay at {before:,} bytes"
+    return PlannedWeight(planned.weight, "keep", why=why)
+
+
+def _bits_alone(
+    courses: Sequence[Course],
+    planned: Sequence[PlannedWeight],
+    budget: Budget,
+    spectra: Mapping[str, Spectra],
+    fixed_bytes: int,
+) -> tuple[str, ...]:
+    """A line where keeping every weight dense in few bits would lose less at the same bytes."""
+    allowance = _limits(courses, budget, fixed_bytes)
+    unknown = any(p.expected_error is None for p in planned)
+    if not planned or unknown or allowance.bytes == inf:
+        return ()
+    dense = [replace(c, layouts=(None,)) for c in courses]
+    free = [replace(c, assignment=replace(c.assignment, store=AUTO)) for c in dense]
+    menus = [menu(c, spectra[c.name], Budget(factor=budget.factor), True) for c in free]
+    choices = allocate(menus, Allowance(bytes=allowance.bytes))
+    if choices is None:
+        return ()
+    energy = sum(choice.option.energy for choice in choices)
+    bits = sqrt(sum(map(_expected, choices)) / energy)
+    ours = sqrt(_squared_error(planned, choices) / energy)
+    if bits >= ours:
+        return ()
+    return (
+        f"Few bits alone would lose less at these bytes: expected error {bits:.3f}, "
+        f"with trains {ours:.3f}. `--format auto` may take them; trains also save multiply-adds.",
+    )
+
+
+def _squared_error(planned: Sequence[PlannedWeight], choices: Sequence[Choice]) -> float:
+    return sum(
+        (p.expected_error or 0.0) ** 2 * choice.option.energy
+        for p, choice in zip(planned, choices, strict=True)
+    )
+
+
+def _out_of_tolerance(course: Course, budget: Budget) -> str:
+    return (
+        f"{course.name}: tolerance {budget.tolerance} cannot be met under the other budgets and "
+        f"the store {course.assignment.store}: even the largest ranks allowed lose more. "
+        "Raise the tolerance or the rank cap, or use store: auto."
+    )
+
+
+def _out_of_reach(
+    courses: Sequence[Course], budget: Budget, least: Cost, fixed_bytes: int, overhead: int
+) -> str:
+    """Name each limit that even the smallest choice breaks, with both numbers."""
+    allowance = _limits(courses, budget, fixed_bytes)
+    before = sum(c.assignment.weight.bytes for c in courses)
+    facts = []
+    if least.bytes > allowance.bytes:
+        if budget.factor is not None:
+            reach = before / least.bytes
+            facts.append(f"factor {budget.factor:g} asked, at most {reach:.1f} can be reached")
+        if budget.size is not None:
+            reach = fixed_bytes + least.bytes
+            header = "" if overhead else " and the file's header"
+            facts.append(
+                f"size {budget.size:,} asked, at least {reach:,.0f} bytes{header} are needed"
+            )
+    if least.params > allowance.params:
+        facts.append(f"params {allowance.params:,.0f} asked, at least {least.params:,} are needed")
+    if least.multiply_adds > allowance.multiply_adds:
+        reach = allowance.multiply_adds * (budget.multiply_adds or 1) / least.multiply_adds
+        facts.append(f"multiply_adds {budget.multiply_adds:g} asked, at most {reach:.1f} possible")
+    if not facts:
+        facts.append("each limit can be met, but not all of them together")
+    return (
+        f"budget out of reach: {'; '.join(facts)}, with every rank and store at its smallest. "
+        "Ask for less, let more weights be decomposed, or use store: auto."
+    )

@@ -1,0 +1,1 @@
+"""Shows results: terminal tables, Markdown, HTML pages and pictures. Computes nothing."""

@@ -1,0 +1,96 @@
+"""What `compare` found, as values and as tables: methods side by side at equal bytes. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ttcompress.reporting.table import Column, Table
+from ttcompress.results.comparison import Cell, Comparison, Row
+
+BAR_WIDTH = 32
+WHOLE, HALF = "━", "╸"
+
+
+def comparison_tables(found: Comparison) -> list[Table]:
+    """For each factor a line for each quantity, a column for each method; below it, bars."""
+    most = max((_lost(found, cell) for row in found.rows for cell in row.cells), default=0.0) or 1.0
+    return [
+        table
+        for row in found.rows
+        for table in (_quantities_table(found, row), _bars_table(found, row, most))
+    ]
+
+
+def _quantities_table(found: Comparison, row: Row) -> Table:
+    columns = (
+        Column(f"factor {row.factor:g}", name=True),
+        Column("dense", right=True, spare=1),
+        *(Column(cell.method, right=True) for cell in row.cells),
+        Column("best", spare=2),
+    )
+    return Table(columns, tuple(_lines(found, row)))
+
+
+def _lines(found: Comparison, row: Row) -> Iterator[tuple[str, ...]]:
+    for quantity in found.quantities:
+        values = [_text(getattr(cell, quantity.field)) for cell in (found.dense, *row.cells)]
+        winners = found.winners(row, quantity)
+        best = " ".join(winners) if len(winners) < 3 else f"{len(winners)} alike"
+        yield (quantity.title, *values, best)
+
+
+def _bars_table(found: Comparison, row: Row, most: float) -> Table:
+    """What each method loses, on one scale for all factors: of the metric, or else the error."""
+    columns = (
+        Column(f"factor {row.factor:g}", name=True),
+        Column(found.metric or "error", right=True),
+        Column("lost", name=True),
+    )
+    cells = (
+        (
+            cell.method,
+            _text(cell.relative_error if found.metric is None else cell.metric),
+            _bar(_lost(found, cell) / most),
+        )
+        for cell in row.cells
+        if not cell.why
+    )
+    return Table(columns, tuple(cells))
+
+
+def _lost(found: Comparison, cell: Cell) -> float:
+    """How much worse than the dense model; 0 where better, or out of reach."""
+    if found.metric is None:
+        return cell.relative_error or 0.0
+    if cell.metric is None or found.dense.metric is None:
+        return 0.0
+    rise = cell.metric - found.dense.metric
+    return max(0.0, -rise if found.higher_is_better else rise)
+
+
+def _bar(share: float) -> str:
+    """A line as long as a share of `BAR_WIDTH`, to half a character.
+
+    >>> _bar(0.25), _bar(0.02)
+    ('━━━━━━━━', '╸')
+    """
+    halves = round(2 * BAR_WIDTH * share)
+    return WHOLE * (halves // 2) + HALF * (halves % 2)
+
+
+def comparison_remarks(found: Comparison) -> tuple[str, ...]:
+    """What cannot be read off the table: the closed forms, and why a cell is empty."""
+    empty = [
+        f"{cell.method} at factor {row.factor:g}: {cell.why}"
+        for row in found.rows
+        for cell in row.cells
+        if cell.why
+    ]
+    models = (f"{name}: {formula}" for name, formula in found.models.items())
+    return (*models, *empty)
+
+
+def _text(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"

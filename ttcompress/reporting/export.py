@@ -1,0 +1,63 @@
+"""Exported files enter; a table and remarks as text leave."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ttcompress.reporting.table import Column, Table
+from ttcompress.results.exported import Exported
+
+_INTEGERS = {"uint4", "uint8"}
+_HALVES = {"float16", "bfloat16"}
+
+
+def exported_table(files: Sequence[Exported]) -> Table:
+    """One row for each file."""
+    columns = (
+        Column("part", name=True),
+        Column("inputs"),
+        Column("outputs"),
+        Column("bytes", right=True),
+        Column("difference", right=True),
+        Column("largest", right=True),
+    )
+    return Table(
+        columns,
+        tuple(
+            (
+                one.part,
+                " ".join(one.inputs),
+                " ".join(one.outputs),
+                f"{one.bytes:,}",
+                f"{one.relative_difference:.1e}",
+                f"{one.largest_difference:.1e}",
+            )
+            for one in files
+        ),
+    )
+
+
+def exported_remarks(files: Sequence[Exported], artifact_bytes: int) -> tuple[str, ...]:
+    """What the files hold, and how the figures were found."""
+    remarks = []
+    for one in files:
+        counts = ", ".join(f"{count:,} values in {type}" for type, count in one.holds.items())
+        remarks.append(f"{one.part} holds {counts}")
+    held = {type for one in files for type in one.holds}
+    if "int8" in held:
+        remarks.append(
+            "int8: weights were rounded again (an MPO as its matrix), and products run in int8"
+        )
+    elif held & _INTEGERS:
+        remarks.append(
+            "few bits: int2 to int4 are in uint4, int5 to int8 in uint8, the next types of ONNX; a "
+            "runtime widens them to float32 once, as it loads the file"
+        )
+    elif held & _HALVES:
+        remarks.append("16 bits: a runtime widens them to float32 once, as it loads the file")
+    return (
+        *remarks,
+        f"{artifact_bytes:,} bytes compressed -> {sum(one.bytes for one in files):,} bytes of ONNX",
+        "difference: from torch on random inputs of 3 lengths and 2 batches, the norm relative to "
+        "the output's; largest: of one value",
+    )

@@ -1,0 +1,36 @@
+"""Reports enter, one HTML page leaves that needs nothing beside it: no network, no script."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ttcompress.model.report import Report
+from ttcompress.system.extras import require_extra
+
+__all__ = ["report_page", "require_plots"]
+
+NEEDED = ("matplotlib", "jinja2")
+
+
+def report_page(reports: Sequence[tuple[str, Report, int]]) -> str:
+    """A page about compressed models; several are set side by side first.
+
+    Args:
+        reports: each with the name of its file and the file's size in bytes.
+
+    Raises:
+        MissingExtraError: the extra `plots` is not installed.
+    """
+    require_plots()
+    from ttcompress.reporting.html.render import render  # an extra
+
+    return render(reports)
+
+
+def require_plots(what: str = "HTML", instead: str = "--as markdown needs nothing.") -> None:
+    """Refuse to go on without the extra; the message says what needs it, and what does not.
+
+    Raises:
+        MissingExtraError: a package of the extra `plots` is not installed.
+    """
+    require_extra("plots", NEEDED, what, instead)

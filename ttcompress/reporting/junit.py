@@ -1,0 +1,64 @@
+"""Outcomes come in, the bytes of a JUnit file go out: what CI systems show as test results.
+
+The elements and attributes are those that the schemas of Ant and of Jenkins both know.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from platform import node
+from xml.etree.ElementTree import Element, SubElement, indent, tostring
+
+from ttcompress.reporting.report import limit_text
+from ttcompress.results.batch import BatchResult
+from ttcompress.results.outcome import Outcome
+
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""What no XML 1.0 document may hold, not even escaped: terminal colours in a traceback, say."""
+
+
+def junit(result: BatchResult) -> bytes:
+    """One test case for each job: a broken limit is a failure, a job that failed an error."""
+    root = Element("testsuites")
+    statuses = [outcome.status for outcome in result.outcomes]
+    suite = SubElement(
+        root,
+        "testsuite",
+        package="ttcompress",
+        id="0",
+        name=_clean(result.manifest),
+        timestamp=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S"),
+        hostname=_clean(node()) or "localhost",
+        tests=str(len(statuses)),
+        failures=str(statuses.count("limit broken")),
+        errors=str(statuses.count("failed")),
+        time=f"{result.seconds:.3f}",
+    )
+    SubElement(suite, "properties")
+    for outcome in result.outcomes:
+        _add_case(suite, outcome)
+    SubElement(suite, "system-out")
+    SubElement(suite, "system-err")
+    indent(root)
+    written: bytes = tostring(root, encoding="utf-8", xml_declaration=True)
+    return written
+
+
+def _add_case(suite: Element, outcome: Outcome) -> None:
+    names = {"classname": _clean(outcome.model), "name": _clean(outcome.recipe)}
+    case = SubElement(suite, "testcase", names, time=f"{outcome.seconds:.3f}")
+    if outcome.error:
+        first = _clean(outcome.error.splitlines()[0])
+        error = SubElement(case, "error", type=outcome.kind, message=first)
+        error.text = _clean(outcome.error)
+    elif outcome.status == "limit broken":
+        broken = [limit for limit in outcome.limits if not limit["ok"]]
+        text = "\n".join(map(limit_text, broken))
+        kinds = " ".join(limit["name"] for limit in broken)
+        failure = SubElement(case, "failure", type=kinds, message=text.splitlines()[0])
+        failure.text = text
+
+
+def _clean(text: str) -> str:
+    return _NOT_XML.sub("?", text)

@@ -1,0 +1,1 @@
+"""What workflows return, as values without torch; `ttcompress.reporting` shows them."""

@@ -1,0 +1,37 @@
+"""What `batch` returns: the outcome of every job and the exit code they make together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from ttcompress.errors import BROKEN_LIMIT, PARTLY_FAILED
+from ttcompress.model.report import Json
+from ttcompress.results.outcome import Outcome
+
+
+@dataclass(frozen=True)
+class BatchResult:
+    """What became of every job, in the order of the manifest; `seconds` are of the whole batch."""
+
+    manifest: str
+    outcomes: tuple[Outcome, ...]
+    seconds: float
+
+    @property
+    def exit_code(self) -> int:
+        """5 where a job failed, 4 where a limit broke, otherwise 0."""
+        found = {outcome.status for outcome in self.outcomes}
+        if "failed" in found:
+            return PARTLY_FAILED
+        return BROKEN_LIMIT if "limit broken" in found else 0
+
+    def as_json(self) -> Json:
+        """The document of `--json`, which `--baseline` reads."""
+        return {
+            "ttcompress": version("ttcompress"),
+            "manifest": self.manifest,
+            "seconds": self.seconds,
+            "exit_code": self.exit_code,
+            "jobs": [outcome.as_json() for outcome in self.outcomes],
+        }

@@ -1,0 +1,100 @@
+"""What a benchmark found, as values: rows of timings, and what they say in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ttcompress.system.timing import Clock, Timing
+
+DENSE = ("torch dense", "onnx dense", "onnx dense int8")
+SMALL = ("torch compressed", "onnx compressed", "onnx compressed int8")
+"""Names of the ways to run a layer."""
+
+FEW = 2.0
+"""Times fewer multiply-adds below which arithmetic explains that nothing became faster."""
+
+
+@dataclass(frozen=True)
+class BenchLayer:
+    """A recurrent layer: its path, hidden size, and how many times fewer multiply-adds it takes."""
+
+    name: str
+    hidden_size: int
+    fewer: float
+
+
+@dataclass(frozen=True)
+class TimedRun:
+    """One way to run one layer with one batch.
+
+    `speed_up` is over the fastest dense way, int8 included; `bytes` are those of the file, of a
+    torch layer those of its tensors as stored.
+    """
+
+    part: str
+    batch: int
+    run: str
+    time: Timing
+    speed_up: float
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Everything that one run measured; `left_out` are ways that cannot run, and why."""
+
+    steps: int
+    threads: int
+    clock: Clock
+    layers: tuple[BenchLayer, ...]
+    rows: tuple[TimedRun, ...]
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def speed_up(self) -> float:
+        """The least, over layers and batches, of the fastest compressed way's speed-up."""
+        return min(best.speed_up for _, _, best in self._verdicts())
+
+    def remarks(self) -> Iterator[str]:
+        """A line for each layer and batch: what is fastest; where that is dense, why."""
+        for layer, dense, best in self._verdicts():
+            place = f"{layer.name}, batch {best.batch}"
+            times = (
+                f"{best.time.median:.3g} ms ({best.run}) against {dense.time.median:.3g} ms "
+                f"({dense.run})"
+            )
+            if best.speed_up >= 1:
+                yield f"{place}: {best.speed_up:.3g}x faster, {times}"
+            else:
+                yield f"{place}: {1 / best.speed_up:.3g}x SLOWER, {times}: {_reason(layer)}"
+
+        yield from (f"not timed: {line}" for line in self.left_out)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {**asdict(self), "speed_up": self.speed_up, "remarks": list(self.remarks())}
+
+    def _verdicts(self) -> Iterator[tuple[BenchLayer, TimedRun, TimedRun]]:
+        """Each layer and batch with the fastest dense way and the fastest compressed one."""
+        for layer in self.layers:
+            own = [row for row in self.rows if row.part == layer.name]
+            for batch in dict.fromkeys(row.batch for row in own):
+                here = sorted(
+                    (row for row in own if row.batch == batch), key=lambda row: row.time.median
+                )
+                dense = next(row for row in here if row.run in DENSE)
+                yield layer, dense, next(row for row in here if row.run in SMALL)
+
+
+def _reason(layer: BenchLayer) -> str:
+    if layer.fewer < FEW:
+        return (
+            f"it takes only {layer.fewer:.1f}x fewer multiply-adds. Few bits save bytes, ranks "
+            "save time: see the recipe fast"
+        )
+    return (
+        f"of {layer.hidden_size} hidden units a step is so short that starting its small "
+        "operations takes longer than their arithmetic; a dense layer is one operation in all"
+    )

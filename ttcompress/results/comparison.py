@@ -1,0 +1,109 @@
+"""What `compare` returns: every method at every factor, and which is best in what."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from ttcompress.model.report import Json
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method at one factor, over the decomposed weights.
+
+    `factor` is the one reached. `multiply_adds` are of a time step, by the closed form of the
+    format; `milliseconds` are measured, for `Comparison.steps` steps at batch 1. `metric` is the
+    task's counting one. All are None where the method cannot reach the factor; `why` says so.
+    """
+
+    method: str
+    factor: float | None = None
+    params: int | None = None
+    bytes: int | None = None
+    relative_error: float | None = None
+    multiply_adds: int | None = None
+    milliseconds: float | None = None
+    metric: float | None = None
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """All methods at one factor."""
+
+    factor: float
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """One line of the comparison: which field, how it is called, and which direction is better."""
+
+    field: str
+    title: str
+    higher_is_better: bool = False
+    wins: bool = True
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Every factor, and the dense model beside it.
+
+    `models` are the closed forms that multiply-adds and params follow, by format.
+    """
+
+    dense: Cell
+    rows: tuple[Row, ...]
+    steps: int
+    models: dict[str, str]
+    metric: str | None = None
+    higher_is_better: bool = False
+
+    @property
+    def quantities(self) -> tuple[Quantity, ...]:
+        """What is compared, the metric only where a task measured it."""
+        found = [
+            Quantity("params", "params"),
+            Quantity("bytes", "bytes", wins=False),
+            Quantity("relative_error", "error"),
+            Quantity("multiply_adds", "multiply-adds"),
+            Quantity("milliseconds", f"ms, {self.steps} steps"),
+        ]
+        if self.metric is not None:
+            found.append(Quantity("metric", self.metric, self.higher_is_better))
+        return tuple(found)
+
+    def winners(self, row: Row, quantity: Quantity) -> tuple[str, ...]:
+        """The best methods of a row; several where they tie, none where bytes are equal by rule."""
+        values = {
+            cell.method: float(value)
+            for cell in row.cells
+            if (value := getattr(cell, quantity.field)) is not None
+        }
+        if not quantity.wins or not values:
+            return ()
+        best = (max if quantity.higher_is_better else min)(values.values())
+        return tuple(method for method, value in values.items() if value == best)
+
+    def as_json(self) -> Json:
+        """Plain dicts and lists, the winners of each row among them."""
+        rows = [
+            {
+                "factor": row.factor,
+                "cells": {cell.method: _plain(cell) for cell in row.cells},
+                "winners": {q.field: list(self.winners(row, q)) for q in self.quantities},
+            }
+            for row in self.rows
+        ]
+        return {
+            "metric": self.metric,
+            "higher_is_better": self.higher_is_better,
+            "steps": self.steps,
+            "dense": _plain(self.dense),
+            "rows": rows,
+            "models": self.models,
+        }
+
+
+def _plain(cell: Cell) -> Json:
+    return {key: value for key, value in asdict(cell).items() if key != "method"}

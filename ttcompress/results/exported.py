@@ -1,0 +1,41 @@
+"""What `export` returns for each file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    pass
+
+
+@dataclass(frozen=True)
+class Exported:
+    """One ONNX file.
+
+    Attributes:
+        file: its path.
+        part: the recurrent layer that it is, or "model".
+        bytes: of the file.
+        inputs: their names.
+        outputs: their names.
+        largest_difference: of any value from torch's, relative to the output's largest.
+        relative_difference: the norm of the difference over that of torch's output.
+        holds: how many constant values there are in each type. Few bits are those of the artifact,
+            in 4 or 8; the runtime widens them to float32 once, as it loads the model.
+    """
+
+    file: Path
+    part: str
+    bytes: int
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    largest_difference: float
+    relative_difference: float
+    holds: Mapping[str, int]
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self) | {"file": str(self.file)}

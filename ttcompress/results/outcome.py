@@ -1,0 +1,77 @@
+"""What became of one job, as a value: sizes, metrics, limits, or why it failed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Literal
+
+from ttcompress.model.report import Change, Json, Verdict
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+Status = Literal["done", "limit broken", "failed"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one job.
+
+    `file` is the artifact's name, `bytes_before` and `bytes_after` are sizes of files, `factor` is
+    the compression factor of the decomposed weights, `metrics` and `limits` are those of the
+    report. `attempts` counts how often it was started, `seconds` are of the last time. Where
+    `error` is set nothing was written, and the numbers are None.
+    """
+
+    file: str
+    model: str
+    recipe: str
+    seconds: float = 0.0
+    attempts: int = 1
+    cached: bool = False
+    bytes_before: int | None = None
+    bytes_after: int | None = None
+    factor: float | None = None
+    metrics: Mapping[str, Change] | None = None
+    limits: tuple[Verdict, ...] = ()
+    error: str = ""
+    kind: str = ""
+
+    @property
+    def status(self) -> Status:
+        """Failed, or done with all limits kept, or not."""
+        if self.error:
+            return "failed"
+        return "done" if all(limit["ok"] for limit in self.limits) else "limit broken"
+
+    @property
+    def name(self) -> str:
+        """As people call the job: `charlm under small`."""
+        return f"{self.model} under {self.recipe}"
+
+    @property
+    def counting(self) -> tuple[str, Change] | None:
+        """The task's counting metric by name, with its values; None where nothing was measured."""
+        return next(iter(self.metrics.items())) if self.metrics else None
+
+    def as_json(self) -> Json:
+        """Plain values, the status among them."""
+        return asdict(self) | {"limits": list(self.limits), "status": self.status}
+
+    @classmethod
+    def from_json(cls, document: Json) -> Outcome:
+        """Read back what `as_json` gave.
+
+        Raises:
+            ValueError: the document is no outcome.
+        """
+        return _adapter().validate_python(document)
+
+
+@cache
+def _adapter() -> TypeAdapter[Outcome]:
+    from pydantic import TypeAdapter  # heavy, and needed only where a file is read
+
+    return TypeAdapter(Outcome)

@@ -1,0 +1,1 @@
+"""Formats that a compressed model is exported to."""

@@ -1,0 +1,130 @@
+"""A module and its call enter; an ONNX model leaves, tidy and with readable names. Needs the extra.
+
+torch's exporter makes the graph: one Scan for each recurrent layer and direction. What stays here
+is which constants are folded: trains and few-bit numbers never are, for the file is to hold those.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import numpy as np
+import onnx_ir
+import torch
+from onnx import ModelProto, TensorProto, numpy_helper
+from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+from onnxscript.optimizer import optimize_ir
+from torch import nn
+
+from ttcompress.errors import TTCompressError
+from ttcompress.targets.onnx.calls import Call, Flat
+from ttcompress.targets.onnx.views import CODES
+
+OPSET = 21
+"""The first with tensors of 4 bits."""
+
+_STORED = (".cores.", ".views.", ".parametrizations.")
+_ANY_SIZE = 1 << 40
+
+
+def convert(module: nn.Module, call: Call, *, fold: bool) -> ModelProto:
+    """The module as an ONNX model with free axes as the call names them.
+
+    Args:
+        module: in evaluation; its recurrent layers are those of `ttcompress.layers`.
+        call: how it is called.
+        fold: whether stored numbers are to become float32 matrices that can be multiplied with.
+
+    Raises:
+        TTCompressError: the module cannot be exported.
+    """
+    names = dict.fromkeys(name for axes in call.axes for name in axes.values())
+    dims = {name: torch.export.Dim(name, min=1) for name in names}
+    free = (tuple({k: dims[name] for k, name in axes.items()} for axes in call.axes),)
+    example = tuple(tensor.clone() for tensor in call.tensors)  # one tensor twice is an alias
+    torch.compiler.reset()  # what was traced before, for other shapes, makes sizes constant
+    try:
+        with _quiet(), torch.no_grad():
+            # Strict, or the second scan of a GRU in one module makes the batch constant.
+            traced = torch.export.export(
+                Flat(module, call).eval(), example, dynamic_shapes=free, strict=True
+            )
+            program = torch.onnx.export(
+                traced,
+                dynamo=True,
+                optimize=False,
+                verbose=False,
+                opset_version=OPSET,
+                input_names=list(call.inputs),
+                output_names=list(call.outputs),
+                dynamic_shapes=free,
+            )
+    except Exception as error:  # torch's tracer raises whatever it met
+        reason = str(error.__cause__ or error).strip().splitlines()[0]
+        raise TTCompressError(
+            f"torch cannot export this module: {reason}. "
+            "Its forward must not depend on values, nor on lengths but through tensors."
+        ) from error
+    assert program is not None  # with dynamo there always is one
+    return _tidied(program.model, fold)
+
+
+def _tidied(model: onnx_ir.Model, fold: bool) -> ModelProto:
+    """Without dead nodes and the exporter's own notes, which hold paths of this machine."""
+    optimize_ir(
+        model,
+        output_size_limit=_ANY_SIZE if fold else 0,
+        should_fold=lambda node: True if fold else not _reads_stored(node),
+    )
+    ClearMetadataAndDocStringPass()(model)
+    for value in tuple(model.graph.initializers.values()):
+        value.name = (value.name or "").removeprefix("module.")
+    proto: ModelProto = onnx_ir.to_proto(model)
+    for entry in [*proto.graph.input, *proto.graph.output]:
+        entry.ClearField("metadata_props")
+    del proto.graph.value_info[:]
+    _pack_nibbles(proto)
+    return proto
+
+
+def _reads_stored(node: onnx_ir.Node) -> bool:
+    return any(mark in (v.name or "") for v in node.inputs if v is not None for mark in _STORED)
+
+
+def _pack_nibbles(model: ModelProto) -> None:
+    """Codes below 16 as UINT4, two in a byte."""
+    for tensor in model.graph.initializer:
+        if not tensor.name.endswith(f".{CODES}"):
+            continue
+        codes = numpy_helper.to_array(tensor).reshape(-1)
+        if codes.size and codes.max() < 16:
+            even = np.append(codes, np.zeros(codes.size % 2, np.uint8))
+            tensor.data_type = TensorProto.UINT4
+            tensor.raw_data = (even[::2] | even[1::2] << 4).astype(np.uint8).tobytes()
+
+
+def describe(model: ModelProto, facts: Mapping[str, str]) -> None:
+    """Say in the file where it comes from."""
+    model.producer_name = "ttcompress"
+    model.producer_version = facts["ttcompress"]
+    del model.metadata_props[:]
+    for key, value in facts.items():
+        entry = model.metadata_props.add()
+        entry.key, entry.value = key, value
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what torch's exporter says about itself; errors are raised as ever."""
+    logger = logging.getLogger("torch.onnx")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(before)

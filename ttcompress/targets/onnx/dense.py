@@ -1,0 +1,91 @@
+"""A dense recurrent layer of torch enters; the same as ONNX Runtime runs it best leaves.
+
+One fused operation for each layer, both directions in it: what compressed layers must be held
+against there. Needs the extra `onnx`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from torch import nn
+
+from ttcompress.targets.onnx.quantize import round_weights
+
+_ORDER = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2), "RNN": (0,)}
+"""ONNX's gates as places in torch's: input, output, forget, cell; update, reset, new."""
+
+_OPSET, _IR = 18, 9
+
+
+def dense_model(layer: nn.RNNBase) -> ModelProto | None:
+    """The layer on `x` (time, batch, input) from zero states, or None if it has a projection.
+
+    ONNX's LSTM has no projection.
+    """
+    if layer.proj_size:
+        return None
+    nodes: list[NodeProto] = []
+    weights: dict[str, NDArray[np.generic]] = {"flat": np.array([0, 0, -1], np.int64)}
+    for k in range(layer.num_layers):
+        taken = "x" if k == 0 else f"y{k - 1}"
+        tensors = {f"{name}{k}": value for name, value in _tensors(layer, k).items()}
+        weights |= tensors
+        nodes += [
+            _node(layer, [taken, *tensors], f"apart{k}"),
+            helper.make_node("Transpose", [f"apart{k}"], [f"turned{k}"], perm=[0, 2, 1, 3]),
+            helper.make_node("Reshape", [f"turned{k}", "flat"], [f"y{k}"]),
+        ]
+    sizes: list[str | int | None] = ["time", "batch", layer.input_size]
+    graph = helper.make_graph(
+        nodes,
+        "dense",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, sizes)],
+        [helper.make_tensor_value_info(f"y{layer.num_layers - 1}", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(value, name) for name, value in weights.items()],
+    )
+    opset = helper.make_opsetid("", _OPSET)
+    return helper.make_model(graph, opset_imports=[opset], ir_version=_IR)
+
+
+def dense_int8(model: ModelProto) -> ModelProto | None:
+    """The same with the LSTM's weights in int8; None of other kinds, which ONNX Runtime lacks."""
+    if not any(node.op_type == "LSTM" for node in model.graph.node):
+        return None
+    return round_weights(model, ["LSTM"])
+
+
+def _node(layer: nn.RNNBase, inputs: list[str], output: str) -> NodeProto:
+    directions = 2 if layer.bidirectional else 1
+    kind = layer.mode.partition("_")[0]
+    settings: dict[str, Any] = {"hidden_size": layer.hidden_size}
+    settings["direction"] = "bidirectional" if layer.bidirectional else "forward"
+    if kind == "GRU":
+        settings["linear_before_reset"] = 1  # as torch multiplies by the reset gate
+    if kind == "RNN":
+        settings["activations"] = [layer.mode.partition("_")[2].capitalize()] * directions
+    return helper.make_node(kind, inputs, [output], **settings)
+
+
+def _tensors(layer: nn.RNNBase, k: int) -> dict[str, NDArray[np.generic]]:
+    """W (directions, rows, input), R (directions, rows, hidden), B (directions, 2 rows)."""
+    ends = ("", "_reverse") if layer.bidirectional else ("",)
+    found = {
+        letter: np.stack([_reordered(layer, f"weight_{part}_l{k}{end}") for end in ends])
+        for letter, part in (("W", "ih"), ("R", "hh"))
+    }
+    if layer.bias:
+        biases = [
+            [_reordered(layer, f"bias_{part}_l{k}{end}") for part in ("ih", "hh")] for end in ends
+        ]
+        found["B"] = np.stack([np.concatenate(pair) for pair in biases])
+    return found
+
+
+def _reordered(layer: nn.RNNBase, name: str) -> NDArray[np.generic]:
+    order = _ORDER[layer.mode.partition("_")[0]]
+    blocks = layer.get_parameter(name).detach().float().chunk(len(order))
+    return np.concatenate([blocks[place].numpy() for place in order])

@@ -1,0 +1,135 @@
+"""A compressed model in its whole: with a task's module or a user's, what is exported leaves."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import dataclass
+from inspect import signature
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from ttcompress.artifact import CompressedModel
+from ttcompress.errors import RecipeError
+from ttcompress.layers.replacement import replacement
+from ttcompress.layers.swap import load_into
+from ttcompress.targets.onnx.calls import BATCH, EXAMPLE_SIZES, TIME, Axes, Call, Flat
+from ttcompress.targets.onnx.stacks import Part, stack_call
+from ttcompress.targets.onnx.views import see_stored
+from ttcompress.tasks.chain import read_chain
+from ttcompress.tasks.protocol import Task
+from ttcompress.tasks.recurrent_task import RecurrentTask, measuring
+from ttcompress.tasks.structure import structure_of
+
+
+@dataclass(frozen=True, eq=False)
+class OwnModule:
+    """A user's module and how it is called.
+
+    Attributes:
+        module: what the artifact was made from; it is copied.
+        example: its positional arguments, tensors or nests of them; no free axis of size 0 or 1.
+        axes: for each tensor of the example the names of its free axes: `{0: "time", 1: "batch"}`.
+        inputs: a name for each of them, by default those of `forward`'s parameters.
+        outputs: a name for each tensor that comes back.
+    """
+
+    module: nn.Module
+    example: tuple[Any, ...]
+    axes: tuple[Axes, ...]
+    inputs: tuple[str, ...] | None = None
+    outputs: tuple[str, ...] | None = None
+
+
+def own_part(compressed: CompressedModel, own: OwnModule, *, few_bits: bool = True) -> Part:
+    """A user's module with the compressed weights in it."""
+    inputs = own.inputs or _argument_names(own)
+    call = Call(own.example, own.axes, inputs, own.outputs or ())
+    module = _loaded(compressed, deepcopy(own.module), few_bits)
+    with torch.no_grad():
+        count = len(Flat(module, call)(*call.tensors))
+    outputs = own.outputs or (("output",) if count == 1 else _numbered("output", count))
+    if len(outputs) != count:
+        raise RecipeError(
+            f"export: {len(outputs)} names for outputs, and the module gives {count}. "
+            "Give one for each."
+        )
+    return Part("", module, Call(own.example, own.axes, inputs, outputs))
+
+
+def task_part(compressed: CompressedModel, task: Task, *, few_bits: bool = True) -> Part:
+    """A task's model with the compressed weights in it.
+
+    A built-in task's takes symbols (batch, time), and where the task carries a state from batch to
+    batch, that of every recurrent layer goes in and comes out. Of a task of your own the first
+    training batch shows the call; the first two axes of each tensor are batch and time.
+    """
+    module = _loaded(compressed, task.build(), few_bits)
+    if isinstance(task, RecurrentTask):
+        return Part("", module, _chain_call(compressed, task))
+    example = _called_with(task, module)
+    axes = tuple({0: BATCH, 1: TIME} if x.dim() > 1 else {0: BATCH} for x in example)
+    return own_part(compressed, OwnModule(task.build(), example, axes), few_bits=few_bits)
+
+
+def _loaded(compressed: CompressedModel, module: nn.Module, few_bits: bool) -> nn.Module:
+    """The module with trains in it; recurrent layers without any are swapped too, for a Scan."""
+    model = load_into(module, compressed).eval()
+    for path, layer in list(model.named_modules()):
+        if isinstance(layer, nn.RNNBase):
+            parent, _, child = path.rpartition(".")
+            if not path:
+                model = replacement(layer, {})
+            else:
+                setattr(model.get_submodule(parent), child, replacement(layer, {}))
+    if few_bits:
+        for stored in compressed.weights:
+            see_stored(model, stored.weight.names, stored)
+    return model.eval()
+
+
+def _chain_call(compressed: CompressedModel, task: RecurrentTask) -> Call:
+    """Of a `RecurrentModel`: symbols, and a state for each stack if there is one to carry."""
+    chain = read_chain(structure_of(compressed), task.name)
+    sizes = EXAMPLE_SIZES[BATCH], EXAMPLE_SIZES[TIME]
+    symbols = torch.randint(chain.symbols, sizes, generator=torch.Generator().manual_seed(0))
+    if not task.carries_state:
+        return Call((symbols,), ({0: BATCH, 1: TIME},), ("input",), ("logits",))
+    calls = [stack_call(stack) for stack in chain.stacks]
+    paths = [stack.prefix if len(calls) > 1 else "" for stack in chain.stacks]
+    named = list(zip(paths, calls, strict=True))
+    return Call(
+        example=(symbols, tuple(call.example[1] for call in calls)),
+        axes=({0: BATCH, 1: TIME}, *(axes for call in calls for axes in call.axes[1:])),
+        inputs=("input", *(path + name for path, c in named for name in c.inputs[1:])),
+        outputs=("logits", *(path + name for path, c in named for name in c.outputs[1:])),
+    )
+
+
+def _called_with(task: Task, module: nn.Module) -> tuple[Tensor, ...]:
+    """The tensors that a task calls its model with, from its first training batch."""
+    seen: list[tuple[Any, ...]] = []
+    handle = module.register_forward_pre_hook(lambda _, arguments: seen.append(arguments))
+    try:
+        with measuring(module):
+            task.outputs(module, next(iter(task.train_batches(0, 0))), None)
+    finally:
+        handle.remove()
+    return tuple(argument for argument in seen[0] if isinstance(argument, Tensor))
+
+
+def _argument_names(own: OwnModule) -> tuple[str, ...]:
+    """A parameter's name; numbered where its argument is a nest."""
+    names: list[str] = []
+    parameters = list(signature(own.module.forward).parameters)
+    for k, argument in enumerate(own.example):
+        name = parameters[k] if k < len(parameters) else f"input_{k}"
+        count = len(pytree.tree_leaves(argument))
+        names += [name] if isinstance(argument, Tensor) else _numbered(name, count)
+    return tuple(names)
+
+
+def _numbered(name: str, count: int) -> tuple[str, ...]:
+    return tuple(f"{name}_{k}" for k in range(count))

@@ -1,0 +1,163 @@
+"""A compressed model and its task enter; the tuned model, its report brought up to date, leaves."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+
+from ttcompress.artifact import CompressedModel
+from ttcompress.checkpoint import Checkpoint
+from ttcompress.errors import RecipeError
+from ttcompress.model.report import Json, WeightReport
+from ttcompress.recipe import Finetune
+from ttcompress.tasks.evaluation import Metrics, compared, loaded_model
+from ttcompress.tasks.protocol import Task
+from ttcompress.training.loop import Moment, Training, Tuned
+from ttcompress.training.machine import make_machine
+from ttcompress.training.resume import resume_progress, save_progress
+from ttcompress.trains.stored import StoredWeight, relative_errors
+
+SAVE_EVERY = 60.0
+"""Seconds between two saves of a run that can be resumed."""
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """How to run a fine-tuning: what does not belong in a recipe.
+
+    `device` and `precision` are those of `make_machine`. `resume` is the file that a run saves
+    itself to and goes on from; `control` also trains the dense original equally long; `watch` is
+    told about every step.
+    """
+
+    seed: int = 0
+    device: str | None = None
+    precision: str = "no"
+    resume: Path | None = None
+    control: bool = False
+    watch: Callable[[Moment], None] = lambda moment: None
+
+
+CONDITIONS = Conditions()
+"""The defaults."""
+
+
+def finetune(
+    compressed: CompressedModel,
+    task: Task,
+    settings: Finetune,
+    conditions: Conditions,
+    original: Checkpoint | None = None,
+) -> CompressedModel:
+    """Train a compressed model on a task; on the counting metric it never becomes worse.
+
+    Args:
+        compressed: the model to start from.
+        task: gives batches, losses and metrics.
+        settings: the recipe's `finetune:` block.
+        conditions: seed, device, precision, resuming, control.
+        original: what the model was compressed from: the teacher, and what errors are measured
+            against. Without it nothing is distilled, and the report keeps the errors it had.
+
+    Raises:
+        RecipeError: no training data; `control` without the original; a file of another run.
+        TrainingError: the loss is not finite; `conditions.resume` holds the last good state.
+    """
+    if conditions.control and original is None:
+        raise RecipeError("--control trains the original too. Give it: --original MODEL.")
+    teacher = loaded_model(task, original) if original and settings.distill else None
+    tuned = _run(compressed, task, settings, conditions, teacher)
+    control = None
+    if conditions.control and original is not None:
+        alone = replace(conditions, resume=_beside(conditions.resume))
+        trained = _run(_uncompressed(compressed, original), task, settings, alone, None)
+        control = _compared(task, trained.after, tuned.after)
+    done = {"task": task.name, "steps": tuned.steps, "settings": asdict(settings)}
+    model = replace(tuned.model, report=replace(tuned.model.report, finetune=done))
+    return _reported(model, original, control)
+
+
+def _run(
+    start: CompressedModel,
+    task: Task,
+    settings: Finetune,
+    conditions: Conditions,
+    teacher: torch.nn.Module | None,
+) -> Tuned:
+    """One training, saved about once a minute, at the end of epochs and when interrupted.
+
+    Several processes are where the first one is only between epochs: then only that is saved.
+    """
+    machine = make_machine(conditions.device, conditions.precision)
+    training = Training(
+        start, task, settings, seed=conditions.seed, teacher=teacher, machine=machine
+    )
+    path, last = conditions.resume, time.monotonic()
+    if path is None:
+        return training.run(conditions.watch)
+    if path.exists():
+        resume_progress(training, path)
+    alone, saves = machine.processes == 1, machine.rank == 0
+
+    def watch(moment: Moment) -> None:
+        nonlocal last
+        is_late = alone and time.monotonic() - last > SAVE_EVERY
+        if saves and (moment.metrics is not None or is_late):
+            save_progress(training, path)
+            last = time.monotonic()
+        conditions.watch(moment)
+
+    try:
+        tuned = training.run(watch)
+    except KeyboardInterrupt:
+        if alone:
+            save_progress(training, path)
+        raise
+    if saves:
+        path.unlink(missing_ok=True)
+    return tuned
+
+
+def _beside(path: Path | None) -> Path | None:
+    return None if path is None else path.with_name(f"{path.name}.control")
+
+
+def _uncompressed(compressed: CompressedModel, original: Checkpoint) -> CompressedModel:
+    """The original in the form that training takes: every tensor kept."""
+    names = [weight.name for weight in original.weights] + [t.name for t in original.others]
+    report = replace(compressed.report, weights=())
+    kept = {name: original.tensor(name) for name in names}
+    return replace(compressed, weights=(), kept=kept, report=report)
+
+
+def _compared(task: Task, control: Metrics, tuned: Metrics) -> Json:
+    """The drop against the dense model that was trained equally long."""
+    found = compared(task, control, tuned)
+    return {
+        name: {"control": entry["before"], "after": entry["after"], "drop": entry["drop"]}
+        for name, entry in found.items()
+    }
+
+
+def _reported(
+    model: CompressedModel, original: Checkpoint | None, control: Json | None
+) -> CompressedModel:
+    """The report with the errors of the trained cores."""
+    entries = model.report.weights
+    if original is not None:
+        stored = {one.weight.name: one for one in model.weights}
+        entries = tuple(
+            _measured_anew(entry, stored[entry.name], original) if entry.name in stored else entry
+            for entry in entries
+        )
+    return replace(model, report=replace(model.report, weights=entries, control=control))
+
+
+def _measured_anew(entry: WeightReport, stored: StoredWeight, original: Checkpoint) -> WeightReport:
+    matrix = original.tensor(stored.weight.name)
+    error, gates = relative_errors(matrix, stored.blocks(), stored.weight)
+    return replace(entry, relative_error=error, gate_errors=gates)

@@ -1,0 +1,249 @@
+"""The loop: a compressed model, a task and settings enter; the best model met on the way leaves.
+
+The dense matrices are rebuilt from the cores once a step and run by torch's fused kernels, so that
+a step costs about what a dense one costs. The first part of the steps is in float; after that the
+forward pass sees what the store will keep. What is judged at the end of every epoch is the stored
+model itself, and the start is the first candidate: the result is never worse.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import kl_div, log_softmax
+from torch.nn.utils import parametrize
+
+from ttcompress.artifact import CompressedModel
+from ttcompress.errors import RecipeError, TrainingError
+from ttcompress.recipe import Finetune
+from ttcompress.tasks.evaluation import Metrics, measured
+from ttcompress.tasks.protocol import Batch, State, Task
+from ttcompress.training.machine import Machine, OneDevice, share, steps_each
+from ttcompress.training.student import make_student, see_the_store, snapshot
+
+FLOAT_PART = 1 / 3
+"""Fraction of the steps before the forward pass sees the store's rounding."""
+
+FLOOR = 0.02
+"""The learning rate at the end of the cosine, as a fraction of the highest."""
+
+PATIENCE = 3
+"""Epochs without a better metric, once the store is seen, before training stops."""
+
+ONE_CPU = OneDevice()
+"""The machine where none is given."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where training is, for whoever watches; `metrics` are set at the end of an epoch."""
+
+    step: int
+    steps: int
+    epoch: int
+    loss: float
+    steps_per_second: float
+    metrics: Metrics | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Tuned:
+    """The best stored model, its metrics and those at the start.
+
+    `steps` are those of the whole run, also where it was resumed; `seconds` are since then.
+    """
+
+    model: CompressedModel
+    before: Metrics
+    after: Metrics
+    steps: int
+    seconds: float
+
+
+def steps_in(task: Task, settings: Finetune, machine: Machine) -> int:
+    """How many steps a run takes on each process.
+
+    Raises:
+        RecipeError: the task has no training data.
+    """
+    if task.batches_per_epoch < 1:
+        raise RecipeError(
+            f"task {task.name}: an epoch has {task.batches_per_epoch} batches to train on. "
+            "Give it training data, or take the finetune block out."
+        )
+    steps = settings.epochs * steps_each(task.batches_per_epoch, machine)
+    return steps if settings.max_steps is None else min(steps, settings.max_steps)
+
+
+class Training:
+    """One run of fine-tuning; `run` goes on from wherever it stands.
+
+    Args:
+        start: the model to start from.
+        task: gives batches, losses and metrics.
+        settings: the recipe's `finetune:` block.
+        seed: of batches and dropout.
+        teacher: the original, for distillation (Hinton, Vinyals and Dean 2015): the loss is
+            (1 - distill) of the task's and distill of the divergence from the teacher's outputs.
+        machine: what to train on.
+
+    Raises:
+        RecipeError: the task has no training data.
+    """
+
+    def __init__(
+        self,
+        start: CompressedModel,
+        task: Task,
+        settings: Finetune,
+        *,
+        seed: int = 0,
+        teacher: nn.Module | None = None,
+        machine: Machine = ONE_CPU,
+    ) -> None:
+        self.task, self.settings, self.seed, self.machine = task, settings, seed, machine
+        self.steps = steps_in(task, settings, machine)
+        self.steps_per_epoch = steps_each(task.batches_per_epoch, machine)
+        self.start = start
+        self.student = make_student(start, task.build()).to(machine.device)
+        self.teacher = None if teacher is None else teacher.to(machine.device).eval()
+        self.optimizer = machine.prepare(self._make_optimizer())
+        self.step, self.state, self.sees_store = 0, None, False
+        self.before = self.metrics = self._measured(start)
+        self.best, self.stale, self.judged = start, 0, 0
+        torch.manual_seed(seed + machine.rank)
+
+    def run(self, watch: Callable[[Moment], None] = lambda moment: None) -> Tuned:
+        """Train to the end and tell `watch` about every step.
+
+        Raises:
+            TrainingError: the loss is not finite.
+        """
+        started, first = time.monotonic(), self.step
+        if self._is_due():  # interrupted between the last step of an epoch and its judgement
+            self._judge()
+        while self.step < self.steps and self.stale < PATIENCE:
+            epoch = self.step // self.steps_per_epoch
+            for loss in self._rest_of_epoch(epoch):
+                found = None
+                if self._is_due():
+                    self._judge()
+                    found = self.metrics
+                speed = (self.step - first) / (time.monotonic() - started)
+                watch(Moment(self.step, self.steps, epoch, loss, speed, found))
+        seconds = time.monotonic() - started
+        return Tuned(self.best, self.before, self.metrics, self.step, seconds)
+
+    def _is_due(self) -> bool:
+        """Whether an epoch (or all) is over and the model at its end has not been measured."""
+        over = self.step % self.steps_per_epoch == 0 or self.step == self.steps
+        return over and self.judged < self.step
+
+    def _rest_of_epoch(self, epoch: int) -> Iterator[float]:
+        """Train on what is left of an epoch; the loss of every step.
+
+        Raises:
+            RecipeError: the task gives fewer batches than it says.
+        """
+        done = self.step % self.steps_per_epoch
+        if done == 0:
+            self.state = None
+        whole = self.task.train_batches(epoch, self.seed)
+        mine = share(whole, self.task.batches_per_epoch, self.machine)
+        for batch in islice(mine, done, None):
+            if not self.sees_store and self.step >= FLOAT_PART * self.steps:
+                see_the_store(self.student, self.start)
+                self.sees_store = True
+            loss = self._one_step(batch)
+            self.step, done = self.step + 1, done + 1
+            yield loss
+            if self.step == self.steps:
+                return
+        if done < self.steps_per_epoch:
+            raise RecipeError(
+                f"task {self.task.name}: an epoch is {self.steps_per_epoch} steps by its "
+                f"batches_per_epoch, and train_batches gave {done}. Let the two agree."
+            )
+
+    def _one_step(self, batch: Batch) -> float:
+        self.student.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.settings.learning_rate * self._warmth()
+        self.optimizer.zero_grad(set_to_none=True)
+        with parametrize.cached():
+            with self.machine.autocast():
+                loss, state = self._loss(batch)
+            self.machine.backward(loss, self._trained(), self.settings.clip)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"finetune: the loss is {value} at step {self.step + 1} of {self.steps}. "
+                f"Use a learning rate below {self.settings.learning_rate:g}."
+            )
+        self.optimizer.step()
+        self.state = state
+        return value
+
+    def _loss(self, batch: Batch) -> tuple[Tensor, State]:
+        """The loss, and the states that student and teacher go on with."""
+        mine, theirs = self.state if self.state is not None else (None, None)
+        logits, mine = self.task.outputs(self.student, batch, mine)
+        logits = logits.float()  # the loss in full, whatever the precision of the products
+        loss = self.task.loss(logits, batch)
+        if self.teacher is None or not self.settings.distill:
+            return loss, (mine, None)
+        with torch.no_grad():
+            wanted, theirs = self.task.outputs(self.teacher, batch, theirs)
+        part = self.settings.distill
+        divergence = _divergence(logits, wanted.float(), self.settings.temperature)
+        return (1 - part) * loss + part * divergence, (mine, theirs)
+
+    def _judge(self) -> None:
+        """Measure the model as it would be stored, and keep it if it is the best so far."""
+        candidate = snapshot(self.student, self.start)
+        found = self._measured(candidate)
+        self.judged = self.step
+        counting = self.task.metrics[0]
+        sign = 1 if counting.higher_is_better else -1
+        if sign * found[counting.name] > sign * self.metrics[counting.name]:
+            self.best, self.metrics, self.stale = candidate, found, 0
+        else:
+            self.stale += self.sees_store
+
+    def _measured(self, model: CompressedModel) -> Metrics:
+        return self.machine.from_first(lambda: measured(self.task, model))
+
+    def _warmth(self) -> float:
+        """The schedule: linear warm-up, then a cosine down to `FLOOR`."""
+        warm = max(1, round(self.settings.warmup * self.steps))
+        if self.step < warm:
+            return (self.step + 1) / warm
+        done = (self.step - warm) / max(1, self.steps - warm)
+        return FLOOR + (1 - FLOOR) * (1 + math.cos(math.pi * done)) / 2
+
+    def _make_optimizer(self) -> torch.optim.Optimizer:
+        if not self.settings.kept:
+            for name, parameter in self.student.named_parameters():
+                parameter.requires_grad_(".cores." in f".{name}")
+        return torch.optim.AdamW(
+            self._trained(),
+            lr=self.settings.learning_rate,
+            weight_decay=self.settings.weight_decay,
+        )
+
+    def _trained(self) -> list[nn.Parameter]:
+        return [p for p in self.student.parameters() if p.requires_grad]
+
+
+def _divergence(logits: Tensor, wanted: Tensor, temperature: float) -> Tensor:
+    """Kullback-Leibler divergence from the teacher, in nats, scaled by the temperature squared."""
+    mine = log_softmax(logits / temperature, dim=-1)
+    theirs = log_softmax(wanted / temperature, dim=-1)
+    loss = kl_div(mine, theirs, log_target=True, reduction="batchmean")
+    return loss * temperature**2

@@ -1,0 +1,113 @@
+"""What survives an interruption: a `Training` is written to a file, and goes on from it.
+
+The file holds tensors and plain values only, and is read as such (`weights_only`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ttcompress.errors import RecipeError
+from ttcompress.system.files import written_whole
+from ttcompress.training.loop import Training
+from ttcompress.training.student import see_the_store
+
+
+def fingerprint(training: Training) -> str:
+    """What a run is: another source, plan, recipe, task, seed or length gives another text."""
+    report = training.start.report
+    facts = {
+        "source": report.source["sha256"],
+        "plan": [(w.name, w.format, w.ranks, w.store) for w in report.weights],
+        "settings": asdict(training.settings),
+        "task": training.task.name,
+        "seed": training.seed,
+        "steps": training.steps,
+        "processes": training.machine.processes,
+        "teacher": training.teacher is not None,
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def save_progress(training: Training, path: Path) -> None:
+    """Write where a run stands, whole or not at all.
+
+    Raises:
+        OutputError: the disk is full or not writable.
+    """
+    content = {
+        "fingerprint": fingerprint(training),
+        "step": training.step,
+        "stale": training.stale,
+        "judged": training.judged,
+        "sees_store": training.sees_store,
+        "state": training.state,
+        "student": training.student.state_dict(),
+        "optimizer": training.optimizer.state_dict(),
+        "best": training.best.stored_tensors(),
+        "metrics": training.metrics,
+        "random": torch.get_rng_state(),
+    }
+    with written_whole(path, overwrite=True) as file:
+        torch.save(content, file)
+
+
+def resume_progress(training: Training, path: Path) -> None:
+    """Put a run where its file says it stood.
+
+    Raises:
+        RecipeError: the file is of another run, or damaged.
+    """
+    content = _read(path)
+    if content.get("fingerprint") != fingerprint(training):
+        raise RecipeError(
+            f"{path}: is of another run: the model, recipe, task, seed or number of steps differ. "
+            "Resume with what that run was started with, or delete the file to start anew."
+        )
+    try:
+        _go_on(training, content)
+    except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        raise _damaged(path, error) from error
+
+
+def _go_on(training: Training, content: dict[str, Any]) -> None:
+    if content["sees_store"]:
+        see_the_store(training.student, training.start)
+    training.student.load_state_dict(content["student"])
+    training.optimizer.load_state_dict(content["optimizer"])
+    training.step, training.judged, training.stale = (
+        _count(content[name], training.steps) for name in ("step", "judged", "stale")
+    )
+    training.sees_store, training.state = content["sees_store"], content["state"]
+    training.best = training.start.with_tensors(content["best"])
+    names = [metric.name for metric in training.task.metrics]
+    training.metrics = {name: float(content["metrics"][name]) for name in names}
+    if training.machine.processes == 1:
+        torch.set_rng_state(content["random"])
+    else:  # the file is the first process's: the others go on with numbers of their own
+        torch.manual_seed(hash((training.seed, training.machine.rank, training.step)))
+
+
+def _count(value: Any, most: int) -> int:
+    if type(value) is not int or not 0 <= value <= most:
+        raise ValueError(f"{value!r} is no number of steps up to {most}")
+    return value
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = torch.load(path, weights_only=True)
+    except Exception as error:  # of a damaged file torch raises whatever it met
+        raise _damaged(path, error) from error
+    return content if isinstance(content, dict) else {}
+
+
+def _damaged(path: Path, error: Exception) -> RecipeError:
+    reason = f"{type(error).__name__}: {str(error)[:120]}"
+    return RecipeError(f"{path}: cannot be resumed from ({reason}). Delete it to start anew.")

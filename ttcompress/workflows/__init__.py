@@ -1,0 +1,1 @@
+"""One module for each thing a user does. Read `compress.py` first."""

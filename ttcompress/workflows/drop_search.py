@@ -1,0 +1,184 @@
+"""A budget of drop and a way to build a model enter; the smallest model within the drop leaves.
+
+Bisection on the factor: what is lost grows with it, as a rule. Every trial is measured on the task
+and kept in a file, so that an interrupted search goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ttcompress.artifact import CompressedModel
+from ttcompress.checkpoint import Checkpoint
+from ttcompress.errors import PlanError, RecipeError
+from ttcompress.model.report import Asked
+from ttcompress.recipe import Drop, Recipe, effective
+from ttcompress.system.files import written_whole
+from ttcompress.system.json import read_json
+from ttcompress.system.progress import Progress, silent
+from ttcompress.tasks.evaluation import measured
+from ttcompress.tasks.protocol import Task
+from ttcompress.workflows.keys import result_key
+
+LEAST, MOST = 1.25, 128.0
+"""Where the search begins unless a budget says so, and beyond which it does not double."""
+
+PRECISION = 1.02
+"""How near, as a ratio, the factor found is to the next one that lost too much."""
+
+Build = Callable[[Recipe], CompressedModel]
+
+
+def within_drop(
+    build: Build,
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    task: Task | None,
+    trials: Path | None = None,
+    progress: Progress = silent,
+) -> CompressedModel:
+    """The model of the largest factor whose counting metric worsens by no more than asked.
+
+    A `factor` in the budget is where the search begins; its other keys hold in every trial.
+
+    Args:
+        build: makes the model that a recipe asks for.
+        checkpoint: the model before.
+        recipe: its budget has a `drop`.
+        task: measures.
+        trials: the file that keeps what was measured; removed at the end.
+        progress: told about each trial.
+
+    Raises:
+        RecipeError: there is no task.
+        PlanError: even the smallest factor loses more.
+    """
+    allowed = recipe.budget.drop
+    if task is None or allowed is None:
+        raise RecipeError(
+            "budget.drop: needs a task, which measures what is lost. "
+            "Add --task, or a task block to the recipe."
+        )
+    search = _Search(build, checkpoint, recipe, task, allowed, trials, progress)
+    low = recipe.budget.factor or LEAST
+    if not search.is_within(low):
+        raise PlanError(
+            f"budget.drop: {allowed.written} asked, and at factor {low:g} it is "
+            f"{search.told(low)}. Allow more, or fine-tune: --finetune."
+        )
+    return search.result(_largest(search.is_within, low))
+
+
+def _largest(is_within: Callable[[float], bool], low: float) -> float:
+    """The largest factor that passes, at and above one that does: doubled, then halved between."""
+    while low < MOST and is_within(2 * low):
+        low = 2 * low
+    high = 2 * low
+    while high / low > PRECISION:
+        middle = (low * high) ** 0.5
+        if is_within(middle):
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+class _Search:
+    """The trials of one search, by factor; None where no plan reaches it."""
+
+    def __init__(
+        self,
+        build: Build,
+        checkpoint: Checkpoint,
+        recipe: Recipe,
+        task: Task,
+        allowed: Drop,
+        path: Path | None,
+        progress: Progress,
+    ) -> None:
+        self.build, self.recipe, self.task, self.allowed = build, recipe, task, allowed
+        self.path, self.progress = path, progress
+        self.counting = task.metrics[0]
+        self.key = result_key(checkpoint.sha256, recipe, Path.cwd())
+        self.known = _read(path, self.key)
+        self.model: tuple[float, CompressedModel] | None = None
+        if "before" not in self.known:
+            self._keep("before", measured(task, checkpoint)[self.counting.name])
+        self.before = float(self.known["before"] or 0.0)
+
+    def is_within(self, factor: float) -> bool:
+        """Whether the model of a factor can be made, and loses no more than allowed."""
+        lost = self.lost(factor)
+        return lost is not None and lost <= self.allowed.most(self.before)
+
+    def lost(self, factor: float) -> float | None:
+        """The drop at a factor, in the metric's own unit; None where it is out of reach."""
+        name = f"{factor:.6g}"
+        if name not in self.known:
+            self.progress("search", len(self.known) - 1, len(self.known), f"factor {factor:.3g}")
+            try:
+                model = self._built(factor)
+            except PlanError:
+                self._keep(name, None)
+            else:
+                self._keep(name, measured(self.task, model)[self.counting.name])
+        after = self.known[name]
+        if after is None:
+            return None
+        return (self.before - after) * (1 if self.counting.higher_is_better else -1)
+
+    def told(self, factor: float) -> str:
+        """The drop at a factor in the unit of the one allowed, for people."""
+        lost = self.lost(factor)
+        if lost is None:
+            return "out of reach"
+        if self.allowed.relative and self.before:
+            return f"{100 * lost / abs(self.before):.3g} %"
+        return f"{lost:.4g}"
+
+    def result(self, factor: float) -> CompressedModel:
+        """The model of a factor, its report naming the search."""
+        model = self._built(factor)
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+        tried = len(self.known) - 1
+        note = f"drop {self.allowed.written}: factor {factor:.4g} found in {tried} trials"
+        asked: Asked = {"text": self.recipe.text, "effective": effective(self.recipe)}
+        report = replace(model.report, recipe=asked, notes=(*model.report.notes, note))
+        return replace(model, report=report)
+
+    def _built(self, factor: float) -> CompressedModel:
+        if self.model is None or self.model[0] != factor:
+            budget = replace(self.recipe.budget, drop=None, factor=factor)
+            self.model = (factor, self.build(replace(self.recipe, budget=budget)))
+        return self.model[1]
+
+    def _keep(self, name: str, value: float | None) -> None:
+        self.known[name] = value
+        if self.path is not None:
+            text = json.dumps({"key": self.key, "trials": self.known}, indent=1)
+            with written_whole(self.path, overwrite=True) as file:
+                file.write(text.encode())
+
+
+def _read(path: Path | None, key: str) -> dict[str, float | None]:
+    """The trials of an interrupted search for the same; none where it was another."""
+    if path is None or not path.is_file():
+        return {}
+    try:
+        document: Any = read_json(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    same = isinstance(document, dict) and document.get("key") == key
+    trials = document.get("trials") if same else None
+    if not isinstance(trials, dict) or not all(map(_is_figure, trials.values())):
+        return {}
+    return dict(trials)
+
+
+def _is_figure(value: object) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))

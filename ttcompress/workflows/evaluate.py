@@ -1,0 +1,80 @@
+"""Measures a dense or a compressed model on a task."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ttcompress.artifact import CompressedModel, is_artifact, load
+from ttcompress.checkpoint import Checkpoint, open_checkpoint
+from ttcompress.system.progress import Progress, silent
+from ttcompress.tasks.evaluation import Comparison, Metrics, Options, compared, measured, task_for
+from ttcompress.tasks.protocol import Task
+
+
+def evaluate(
+    model: str | Path | Checkpoint | CompressedModel,
+    task: str | Task,
+    options: Options = None,
+    *,
+    key: str | None = None,
+    progress: Progress = silent,
+) -> Metrics:
+    """Measure a dense or a compressed model.
+
+    Args:
+        model: a checkpoint or an artifact, or the file of either.
+        task: a task, or its name (see `find_task`).
+        options: of the task, where it is given by name.
+        key: which state dict to take where a checkpoint's file holds several.
+        progress: told what is being done.
+
+    Returns:
+        The task's metrics by name, the counting one first.
+
+    Raises:
+        InputError: a file is missing.
+        RecipeError: the task is unknown, or the model does not fit it.
+        TTCompressError: see `ttcompress.errors`.
+    """
+    opened = open_model(model, key) if isinstance(model, str | Path) else model
+    chosen = task_for(opened, task, options)
+    progress("evaluate", 0, 1, chosen.name)
+    metrics = measured(chosen, opened)
+    progress("evaluate", 1, 1)
+    return metrics
+
+
+def metrics_before_after(
+    checkpoint: Checkpoint,
+    compressed: CompressedModel,
+    task: str | Task,
+    options: Options = None,
+    *,
+    progress: Progress = silent,
+) -> Comparison:
+    """Measure a checkpoint and what it was compressed to.
+
+    Returns:
+        For each metric, the counting one first, `before`, `after`, `drop` and `higher_is_better`.
+        `drop` is how much it worsened in its own unit; below zero it became better.
+
+    Raises:
+        as `evaluate`.
+    """
+    chosen = task_for(checkpoint, task, options)
+    progress("evaluate", 0, 2, f"{chosen.name}, before")
+    before = measured(chosen, checkpoint)
+    progress("evaluate", 1, 2, f"{chosen.name}, after")
+    after = measured(chosen, compressed)
+    progress("evaluate", 2, 2)
+    return compared(chosen, before, after)
+
+
+def open_model(path: str | Path, key: str | None = None) -> Checkpoint | CompressedModel:
+    """Whatever a model file holds: an artifact of ttcompress, or a checkpoint.
+
+    Raises:
+        InputError: no such file.
+        CheckpointError, ArtifactError: the file is not understood.
+    """
+    return load(path) if is_artifact(path) else open_checkpoint(path, key)

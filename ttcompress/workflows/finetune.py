@@ -1,0 +1,69 @@
+"""Fine-tunes a model that is already compressed, and judges it anew."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from ttcompress.artifact import CompressedModel, load
+from ttcompress.model.report import BLIND
+from ttcompress.recipe import AnyRecipe, as_recipe, recipe_from
+from ttcompress.system.progress import Progress, silent
+from ttcompress.tasks.evaluation import compared, measured
+from ttcompress.tasks.protocol import Task
+from ttcompress.training.finetune import CONDITIONS, Conditions
+from ttcompress.workflows.compress import measure, task_of, tune
+from ttcompress.workflows.limits import judged
+from ttcompress.workflows.original import open_original
+
+
+def tune_artifact(
+    artifact: str | Path,
+    recipe: AnyRecipe = None,
+    *,
+    original: str | Path | None = None,
+    conditions: Conditions = CONDITIONS,
+    progress: Progress = silent,
+) -> CompressedModel:
+    """Fine-tune a model that is compressed already, and judge it anew.
+
+    Args:
+        artifact: the compressed file.
+        recipe: its `task:`, `finetune:` and `limits:` blocks count; the rest was done. Without
+            limits, those of the recipe that made the artifact hold.
+        original: the checkpoint it was made from: the teacher, and what is measured against.
+        conditions: device, resuming, control.
+        progress: told what is being done.
+
+    Raises:
+        CheckpointError: `original` is another file than the one that was compressed.
+        TTCompressError: see `ttcompress.errors`.
+    """
+    chosen, compressed = as_recipe(recipe), load(artifact)
+    task = task_of(chosen, compressed)
+    under = recipe_from(compressed.report.recipe["effective"])
+    dense = None
+    if original is not None:
+        dense = open_original(original, compressed, artifact, chosen.key)
+    tuned = tune(compressed, chosen, task, dense, conditions)
+    if dense is not None:
+        made = _sighted(measure(dense, tuned, task, seed=chosen.seed, progress=progress))
+    else:
+        assert task is not None  # `tune` asked for one
+        made = _measured_alone(compressed, tuned, task)
+    return judged(made, chosen.limits or under.limits)
+
+
+def _sighted(model: CompressedModel) -> CompressedModel:
+    """All was measured: what an earlier training without the original said no longer holds."""
+    notes = tuple(note for note in model.report.notes if note != BLIND)
+    return replace(model, report=replace(model.report, notes=notes))
+
+
+def _measured_alone(before: CompressedModel, after: CompressedModel, task: Task) -> CompressedModel:
+    """Metrics without the original: against what the report knew of it, or the start."""
+    known = {name: found["before"] for name, found in (before.report.metrics or {}).items()}
+    first = measured(task, before) | known
+    metrics = compared(task, first, measured(task, after))
+    notes = (*after.report.notes, BLIND)
+    return replace(after, report=replace(after.report, metrics=metrics, notes=notes))

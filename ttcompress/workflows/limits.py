@@ -1,0 +1,93 @@
+"""A finished report and the recipe's limits enter; the same report, judged, leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ttcompress.errors import RecipeError
+from ttcompress.model.report import Report, Verdict, times_fewer
+
+if TYPE_CHECKING:
+    from ttcompress.artifact import CompressedModel
+    from ttcompress.recipe import Drop, Limits, Recipe
+
+
+def judged(model: CompressedModel, limits: Limits | None) -> CompressedModel:
+    """The model with a report that says, limit by limit, whether it was kept.
+
+    A broken limit is no error: it is an entry of `report.limits` whose `ok` is False.
+    """
+    if limits is None:
+        return model
+    # The verdicts stand in the file whose size they judge. A larger size never makes them shorter,
+    # so the sizes go one way and this ends, as a rule in the second round.
+    size = model.file_bytes
+    while True:
+        found = replace(model, report=judged_report(model.report, limits, size))
+        if found.file_bytes == size:
+            return found
+        size = found.file_bytes
+
+
+def judged_report(report: Report, limits: Limits, file_bytes: int) -> Report:
+    """The report with an entry for each limit: its name, what was asked, what was reached."""
+    return replace(report, limits=tuple(_verdicts(report, limits, file_bytes)))
+
+
+def broken(report: Report) -> tuple[Verdict, ...]:
+    """The limits that were not kept."""
+    return tuple(limit for limit in report.limits if not limit["ok"])
+
+
+def _verdicts(report: Report, limits: Limits, file_bytes: int) -> Iterator[Verdict]:
+    weights = report.totals["weights"]
+    if limits.min_factor is not None:
+        yield _at_least("min_factor", limits.min_factor, weights.compression_factor)
+    if limits.max_size is not None:
+        yield verdict("max_size", limits.max_size, file_bytes, file_bytes <= limits.max_size)
+    if limits.max_drop is not None:
+        yield _drop_verdict(report, limits.max_drop)
+    if limits.min_multiply_adds is not None:
+        factor = times_fewer(weights.multiply_adds_before, weights.multiply_adds_after)
+        yield _at_least("min_multiply_adds", limits.min_multiply_adds, factor)
+
+
+def check_limits(recipe: Recipe) -> None:
+    """Refuse, before the work, a limit that could not be judged after it.
+
+    Raises:
+        RecipeError: a limit on the drop, and no task that measures it.
+    """
+    if recipe.limits is not None and recipe.limits.max_drop is not None and recipe.task is None:
+        raise _unmeasured(recipe.limits.max_drop)
+
+
+def _unmeasured(limit: Drop) -> RecipeError:
+    return RecipeError(
+        f"limits.max_drop: {limit.written} asked, but no task measures the model. Add --task."
+    )
+
+
+def _drop_verdict(report: Report, limit: Drop) -> Verdict:
+    """The counting metric's drop, in the unit of the limit.
+
+    Raises:
+        RecipeError: nothing was measured, so nothing can be judged.
+    """
+    if not report.metrics:
+        raise _unmeasured(limit)
+    counting = next(iter(report.metrics.values()))
+    drop, before = counting["drop"], abs(counting["before"])
+    found = drop / before if limit.relative and before else drop
+    return verdict("max_drop", limit.amount, found, drop <= limit.most(before))
+
+
+def _at_least(name: str, limit: float, value: float) -> Verdict:
+    return verdict(name, limit, value, value >= limit)
+
+
+def verdict(name: str, limit: float, value: float, ok: bool) -> Verdict:
+    """A limit as reports have it: what was asked, what was reached, whether it was kept."""
+    return {"name": name, "limit": limit, "value": value, "ok": ok}

@@ -1,0 +1,84 @@
+"""A recipe and a factor enter; what each method would do at those bytes leaves, as a recipe.
+
+mps, mpo and auto are the recipe's own, under that format. svd and quantised are what a user would
+do by hand: each weight cut by the same factor with int8 factors; every weight dense in few bits.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ttcompress.errors import RecipeError
+from ttcompress.model.weights import Weight
+from ttcompress.recipe import (
+    Assignment,
+    Recipe,
+    effective,
+    match,
+    recipe_from,
+    with_options,
+)
+from ttcompress.stores.store import AUTO, STORES
+
+BY_HAND = ("svd", "quantised")
+METHODS = ("mps", "mpo", *BY_HAND, "auto")
+
+_SVD_STORE = "int8"
+
+
+def method_recipe(
+    method: str, recipe: Recipe, factor: float, weights: Callable[[], Sequence[Weight]]
+) -> Recipe:
+    """The recipe of one method.
+
+    Args:
+        method: one of `METHODS`.
+        recipe: all but the format and the budget.
+        factor: compression factor of the decomposed weights.
+        weights: gives those of the model; only svd and quantised need them.
+
+    Raises:
+        RecipeError, PlanError: the recipe does not fit the model, or there is no such method.
+    """
+    if method not in METHODS:
+        raise RecipeError(f"{method!r} is none of {', '.join(METHODS)}.")
+    if method not in BY_HAND:
+        return with_options(recipe, format=method, factor=factor)
+    rules = [
+        {"weights": f"re:{re.escape(one.weight.name)}", **_by_hand(method, one, factor)}
+        for one in match(recipe, weights())
+    ]
+    budget = {} if method == "svd" else {"budget": {"factor": factor}}  # its ranks are fixed
+    apart = ("calibration", "budget")
+    plain = {key: value for key, value in effective(recipe).items() if key not in apart}
+    return recipe_from(plain | {"rules": rules, "default": "keep"} | budget)
+
+
+def _by_hand(method: str, one: Assignment, factor: float) -> dict[str, Any]:
+    if not _shares(one):
+        return _as_is(one)
+    return _svd(one, factor) if method == "svd" else {"format": "dense", "store": AUTO}
+
+
+def _shares(one: Assignment) -> bool:
+    """Whether a weight shares the budget, and so is compared."""
+    return one.format not in ("keep", "dense") or (one.format == "dense" and one.store == AUTO)
+
+
+def _as_is(one: Assignment) -> dict[str, Any]:
+    return {"format": "keep"} if one.format == "keep" else {"format": "dense", "store": one.store}
+
+
+def _svd(one: Assignment, factor: float) -> dict[str, Any]:
+    """The largest rank whose factors are so many times smaller; 1 at least."""
+    rows, columns = one.weight.shape
+    store, allowed, rank = STORES[_SVD_STORE], one.weight.bytes / factor, 1
+    while rank < min(rows, columns):
+        values = (rows * (rank + 1), columns * (rank + 1))
+        if sum(map(store.bytes, values)) > allowed:
+            break
+        rank += 1
+    modes = {"row_modes": [rows], "column_modes": [columns]}
+    return {"format": "mps", **modes, "ranks": [rank], "store": _SVD_STORE}

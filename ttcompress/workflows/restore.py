@@ -1,0 +1,31 @@
+"""An artifact's file enters; an ordinary dense checkpoint for the original code leaves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from ttcompress.artifact import load
+from ttcompress.errors import ArtifactError
+from ttcompress.system.files import check_output, written_whole
+
+
+def restore(artifact: str | Path, output: str | Path, overwrite: bool = False) -> None:
+    """Write the source's content again, by `torch.save`: its nesting, keys, shapes and dtypes.
+
+    Optimizer state is absent; the artifact's notes say so where there was some.
+
+    Raises:
+        InputError, ArtifactError: the artifact is not there, or damaged.
+        OutputPathError: the output exists (without `overwrite`) or its folder is missing.
+        OutputError: the disk is full or not writable.
+    """
+    check_output(Path(output), overwrite)  # before the work, which can be long
+    compressed = load(artifact)
+    try:
+        content = compressed.restored()
+    except ArtifactError as error:
+        raise error.at(str(artifact)) from error
+    with written_whole(Path(output), overwrite) as file:
+        torch.save(content, file)

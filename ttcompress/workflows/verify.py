@@ -1,0 +1,124 @@
+"""An artifact and the checkpoint it was made from enter; whether they agree leaves.
+
+Every error is computed again from the two files alone: cores by tensorly, differences in float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ttcompress.artifact import CompressedModel, load
+from ttcompress.checkpoint import Checkpoint
+from ttcompress.model.report import BLIND, WeightReport
+from ttcompress.model.weights import OtherTensor, Weight
+from ttcompress.results.verification import CheckedWeight, Verification
+from ttcompress.system.progress import Progress, silent
+from ttcompress.trains.reference import reference_matrix
+from ttcompress.trains.stored import StoredWeight
+from ttcompress.workflows.original import open_original
+
+
+def verify(
+    artifact: str | Path,
+    against: str | Path,
+    *,
+    key: str | None = None,
+    progress: Progress = silent,
+) -> Verification:
+    """Compute every error again from the artifact and the source it was made from.
+
+    Args:
+        artifact: the compressed file.
+        against: the checkpoint it was made from.
+        key: which state dict of the checkpoint; by default the one in the recipe.
+        progress: told which weight is being checked.
+
+    Raises:
+        InputError: one of the files is not there.
+        ArtifactError: the artifact cannot be read.
+        CheckpointError: the checkpoint cannot be read, or is another one than the artifact's.
+    """
+    model = load(artifact)
+    source = open_original(against, model, artifact, key)
+    checked = tuple(_checked_weights(model, source, progress))
+    trained = bool((model.report.finetune or {}).get("settings", {}).get("kept"))
+    fitted = set((model.report.calibration or {}).get("biases", ()))
+    differences = (
+        *(["the model was " + BLIND] if BLIND in model.report.notes else ()),
+        *_strange_weights(model),
+        *(weight.difference for weight in checked if not weight.agrees),
+        *(() if trained else _kept_differences(model, source, fitted)),
+    )
+    return Verification(checked, 0 if trained else len(model.kept.keys() - fitted), differences)
+
+
+def _checked_weights(
+    model: CompressedModel, source: Checkpoint, progress: Progress
+) -> Iterator[CheckedWeight]:
+    reported = {weight.name: weight for weight in model.report.weights}
+    for done, stored in enumerate(model.weights):
+        name = stored.weight.name
+        progress("verify", done, len(model.weights), name)
+        if name in reported:
+            yield _checked(stored, source.tensor(name), reported[name])
+    progress("verify", len(model.weights), len(model.weights))
+
+
+def _checked(stored: StoredWeight, matrix: Tensor, report: WeightReport) -> CheckedWeight:
+    kept, wide = _stored_matrix(stored), matrix.double()
+    gates = len(report.gate_errors) or 1
+    by_gate = [_error(*blocks) for blocks in zip(wide.chunk(gates), kept.chunk(gates), strict=True)]
+    return CheckedWeight(
+        name=stored.weight.name,
+        reported=report.relative_error,
+        recomputed=_error(wide, kept),
+        gates_reported=report.gate_errors,
+        gates_recomputed=tuple(by_gate) if report.gate_errors else (),
+    )
+
+
+def _stored_matrix(stored: StoredWeight) -> Tensor:  # (rows, columns), float64
+    parts = [part.values() for part in stored.parts]
+    if stored.layout is None:
+        return parts[0].double()
+    return reference_matrix(parts, stored.layout)
+
+
+def _error(matrix: Tensor, kept: Tensor) -> float:
+    """Relative Frobenius error; of an all-zero block 0, if it is kept as zeros."""
+    lost, norm = (torch.linalg.vector_norm(part).item() for part in (matrix - kept, matrix))
+    return lost / norm if norm else (0.0 if lost == 0.0 else float("inf"))
+
+
+def _strange_weights(model: CompressedModel) -> Iterator[str]:
+    """Weights that only the report or only the file has."""
+    reported = {weight.name for weight in model.report.weights}
+    stored = {stored.weight.name for stored in model.weights}
+    yield from (f"{name}: in the report and not in the file" for name in sorted(reported - stored))
+    yield from (f"{name}: in the file and not in the report" for name in sorted(stored - reported))
+
+
+def _kept_differences(
+    model: CompressedModel, source: Checkpoint, fitted: set[str]
+) -> Iterator[str]:
+    """Tensors that should be the source's own, bit for bit, but for biases fitted to data."""
+    changed = {stored.weight.name for stored in model.weights}
+    tensors: list[Weight | OtherTensor] = [*source.weights, *source.others]
+    wanted = {tensor.name for tensor in tensors} - changed
+    yield from (f"{name}: is missing from the file" for name in sorted(wanted - model.kept.keys()))
+    yield from (f"{name}: is not in the model" for name in sorted(model.kept.keys() - wanted))
+    for name in sorted((wanted & model.kept.keys()) - fitted):
+        if not _identical(model.kept[name], source.tensor(name)):
+            yield f"{name}: was to be kept as it is, and differs from the model's"
+
+
+def _identical(one: Tensor, other: Tensor) -> bool:
+    """Same type, shape and bits: NaN equals NaN, and 0 is not -0."""
+    if (one.dtype, one.shape) != (other.dtype, other.shape):
+        return False
+    bits = [tensor.contiguous().reshape(-1).view(torch.uint8) for tensor in (one, other)]
+    return torch.equal(*bits)
