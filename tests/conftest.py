@@ -19,7 +19,8 @@ from ttcompress.checkpoint import Checkpoint, open_checkpoint
 from ttcompress.recipe import recipe_from
 from ttcompress.tasks.evaluation import loaded_model, task_for
 from ttcompress.tasks.protocol import Task
-from ttcompress.workflows.build import decompose
+from ttcompress.workflows.compress import build
+from ttcompress.workflows.job import prepare
 
 # Typer looks at these once, when it is first imported, and would draw differently under CI.
 for name in ("GITHUB_ACTIONS", "FORCE_COLOR", "PY_COLORS", "TERMINAL_WIDTH"):
@@ -128,4 +129,4 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     torch.save({"model": trained.state_dict(), "vocab": vocabulary}, path)
     checkpoint = open_checkpoint(path)
     recipe = recipe_from({"version": 1, "format": "mps", "budget": {"factor": 16}, "store": "int4"})
-    return Case(path, checkpoint, decompose(checkpoint, recipe), task)
+    return Case(path, checkpoint, build(prepare(checkpoint, recipe)), task)

@@ -7,15 +7,17 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ttcompress.calibration.moments import calibrate
+from ttcompress.artifact import CompressedModel
+from ttcompress.calibration.moments import Calibration, calibrate
 from ttcompress.calibration.refit import refit
 from ttcompress.calibration.sources import SEQUENCES, FileSource, Seen, TaskSource
-from ttcompress.checkpoint import open_checkpoint
+from ttcompress.checkpoint import Checkpoint, open_checkpoint
 from ttcompress.errors import InputError, RecipeError
-from ttcompress.recipe import recipe_from
+from ttcompress.recipe import Recipe, recipe_from
 from ttcompress.tasks.evaluation import measured
-from ttcompress.workflows import compress as pipeline
-from ttcompress.workflows.build import decompose
+from ttcompress.workflows.compress import compress
+from ttcompress.workflows.decompose import meet_tolerance
+from ttcompress.workflows.job import prepare
 from ttcompress.workflows.verify import verify
 
 RECIPE = {
@@ -26,6 +28,14 @@ RECIPE = {
     "rules": [{"weights": "recurrent"}, {"weights": "linear", "format": "dense", "store": "int3"}],
     "default": "keep",
 }
+
+
+def decompose(
+    checkpoint: Checkpoint, recipe: Recipe, shown: Calibration | None = None
+) -> CompressedModel:
+    """Without the refit that follows it in `build`."""
+    job = prepare(checkpoint, replace(recipe, calibration=None))
+    return meet_tolerance(replace(job, recipe=recipe, calibration=shown))
 
 
 def source(case, batches: int = 6) -> TaskSource:
@@ -57,7 +67,7 @@ def test_calibration_and_then_the_refit_bring_the_model_nearer(case):
     recipe = recipe_from({**RECIPE, "calibration": {"batches": 6}})
     shown = calibrate(case.checkpoint, source(case))
     plain = decompose(case.checkpoint, recipe_from(RECIPE))
-    weighted = decompose(case.checkpoint, recipe, weightings=shown.weightings)
+    weighted = decompose(case.checkpoint, recipe, shown)
     fitted = refit(case.checkpoint, weighted, shown)
     losses = [measured(case.task, m)["perplexity"] for m in (plain, weighted, fitted)]
     assert losses[1] < losses[0]
@@ -71,9 +81,9 @@ def test_calibration_and_then_the_refit_bring_the_model_nearer(case):
 def test_the_pipeline_says_what_it_did_and_verify_agrees(case, tmp_path):
     options = {"name": "language-model", "text": str(case.path.parent / "text.txt")}
     recipe = {**RECIPE, "task": options | {"batch": 8, "steps": 20}, "calibration": {"batches": 6}}
-    made = pipeline.compress(case.path, recipe)
+    made = compress(case.path, recipe)
     made.save(tmp_path / "a.safetensors")
-    pipeline.compress(case.path, recipe).save(tmp_path / "b.safetensors")
+    compress(case.path, recipe).save(tmp_path / "b.safetensors")
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
     found = verify(tmp_path / "a.safetensors", case.path)
     assert found.agrees
@@ -87,7 +97,7 @@ def test_too_few_data_leave_a_weight_unweighted_and_say_so(case):
     assert "lstm.weight_hh_l0" not in shown.weightings
     assert "saw 16 inputs, and 48 are the least" in shown.why["lstm.weight_hh_l0"]
     recipe = recipe_from({**RECIPE, "calibration": {"batches": 1}})
-    made = decompose(case.checkpoint, recipe, weightings=shown.weightings)
+    made = decompose(case.checkpoint, recipe, shown)
     report = refit(case.checkpoint, made, shown).report
     assert "lstm.weight_hh_l0" in report.calibration["unweighted"]
     assert any("lstm.weight_hh_l0" in note and "saw 16" in note for note in report.notes)
@@ -119,7 +129,7 @@ def test_a_file_of_inputs_is_enough_and_no_task_is_needed(gru, format):
     with torch.no_grad():
         wanted = module(inputs.transpose(0, 1))[0]
         for extra in ({}, {"calibration": {"data": str(data)}}):
-            made = pipeline.compress(path, recipe | extra)
+            made = compress(path, recipe | extra)
             own = nn.GRU(6, 10, 2, bidirectional=True)
             own.load_state_dict({n.removeprefix("rnn."): t for n, t in made.state_dict().items()})
             losses.append(float((own(inputs.transpose(0, 1))[0] - wanted).square().sum()))
@@ -150,7 +160,7 @@ def test_a_layer_with_dropped_weights_is_not_run_by_itself(gru, tmp_path):
 
 def test_without_data_there_is_a_cure(case):
     with pytest.raises(RecipeError, match="Add --task"):
-        pipeline.compress(case.path, {**RECIPE, "calibration": True})
+        compress(case.path, {**RECIPE, "calibration": True})
 
 
 def test_a_task_that_runs_no_recurrent_layer_by_torch_leaves_it_unweighted(case):
@@ -195,7 +205,7 @@ def _counted(case, batches: int, living: Callable[[], int]) -> list[int]:
     assert len(list(counting.source.seen(_tensors(case)))) == batches
     shown = calibrate(case.checkpoint, counting)
     recipe = recipe_from({**RECIPE, "calibration": {"batches": batches}})
-    made = decompose(case.checkpoint, recipe, weightings=shown.weightings)
+    made = decompose(case.checkpoint, recipe, shown)
     refit(case.checkpoint, made, shown)
     return counting.found
 

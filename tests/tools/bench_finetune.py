@@ -26,7 +26,8 @@ from ttcompress.training.finetune import _uncompressed
 from ttcompress.training.loop import Training
 from ttcompress.training.machine import make_machine
 from ttcompress.training.student import see_the_store
-from ttcompress.workflows.build import decompose
+from ttcompress.workflows.compress import build
+from ttcompress.workflows.job import prepare
 
 CHARLM = ("sample_models/charlm.pt", "charlm")
 ROUNDS = 15
@@ -57,7 +58,7 @@ def mixes(options: argparse.Namespace) -> None:
     for store in options.stores:
         recipe = as_recipe(recipe_of(options, store))
         assert recipe.finetune is not None
-        start = decompose(checkpoint, recipe)
+        start = build(prepare(checkpoint, recipe))
         teacher = loaded_model(task, checkpoint) if recipe.finetune.distill else None
         machine = make_machine("cpu", options.precision)
         tuned = Training(start, task, recipe.finetune, teacher=teacher, machine=machine).run()
@@ -75,7 +76,7 @@ def steps(options: argparse.Namespace) -> None:
     checkpoint = open_checkpoint(options.model)
     task = task_for(checkpoint, options.task)
     recipe = as_recipe(recipe_of(options, options.stores[0]))
-    small = decompose(checkpoint, recipe)
+    small = build(prepare(checkpoint, recipe))
     alone = Finetune(epochs=1, distill=0.0)
     taught = replace(alone, distill=0.5)
     teacher = loaded_model(task, checkpoint)

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -31,13 +32,14 @@ from ttcompress.calibration.refit import refit
 from ttcompress.calibration.sources import TaskSource
 from ttcompress.checkpoint import Checkpoint, open_checkpoint
 from ttcompress.errors import PlanError
-from ttcompress.recipe import recipe_from
+from ttcompress.recipe import Recipe, recipe_from
 from ttcompress.stores.store import STORES
 from ttcompress.tasks.evaluation import measured
 from ttcompress.tasks.registry import make_task
 from ttcompress.tasks.structure import structure_of
 from ttcompress.trains import feedback
-from ttcompress.workflows.build import decompose
+from ttcompress.workflows.decompose import meet_tolerance
+from ttcompress.workflows.job import prepare
 
 CALIBRATED = {"calibration": {"batches": 64}}
 REST = [
@@ -65,6 +67,14 @@ def equal_fractions(checkpoint: Checkpoint, factor: float) -> list[dict[str, Any
     return rules
 
 
+def decompose(
+    checkpoint: Checkpoint, recipe: Recipe, shown: Calibration | None = None
+) -> CompressedModel:
+    """Without the refit that follows it in `build`."""
+    job = prepare(checkpoint, replace(recipe, calibration=None))
+    return meet_tolerance(replace(job, recipe=recipe, calibration=shown))
+
+
 def levers(
     checkpoint: Checkpoint, factor: float, shown: Calibration
 ) -> Iterator[tuple[str, CompressedModel]]:
@@ -72,15 +82,14 @@ def levers(
     yield "svd", decompose(checkpoint, recipe(1.01, rules))
     yield "allocation", decompose(checkpoint, recipe(factor, store="int8"))
     yield "bits", decompose(checkpoint, recipe(factor))
-    weightings = shown.weightings
     aware = recipe(factor, **CALIBRATED)
     with mock.patch.object(feedback, "is_answered", lambda store: False):
-        yield "weighting", decompose(checkpoint, aware, weightings=weightings)
-    weighted = decompose(checkpoint, aware, weightings=weightings)
+        yield "weighting", decompose(checkpoint, aware, shown)
+    weighted = decompose(checkpoint, aware, shown)
     yield "feedback", weighted
     yield "regression", refit(checkpoint, weighted, shown)
     free = recipe(factor, format="auto", **CALIBRATED)
-    free_model = decompose(checkpoint, free, weightings=weightings)
+    free_model = decompose(checkpoint, free, shown)
     yield "auto", refit(checkpoint, free_model, shown)
     bits = [{"weights": "recurrent", "format": "dense"}]
     try:

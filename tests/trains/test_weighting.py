@@ -4,7 +4,7 @@ import torch
 from ttcompress.planning.formats import Layout
 from ttcompress.trains.train import Train
 from ttcompress.trains.tt_svd import spectrum_at, tt_svd
-from ttcompress.trains.weighting import Weighting, weighted_spectrum_at, weighted_tt_svd
+from ttcompress.trains.weighting import Weighting, weighted_factorize, weighted_tt_svd
 
 ROWS, COLUMNS = 24, 18
 LAYOUTS = (
@@ -44,7 +44,7 @@ def test_a_weighted_train_costs_less_than_the_plain_one(layout, ranks, matrix, w
 
 def test_with_two_cores_the_cost_is_the_tail_of_the_weighted_spectrum(matrix, weighting):
     layout = Layout("mps", (24,), (18,))
-    spectrum = weighted_spectrum_at(matrix, (24, 1), weighting)
+    spectrum = weighted_factorize(matrix, (24, 1), weighting).spectrum
     train = weighted_tt_svd(matrix, layout, (7,), weighting).train
     assert cost(train, matrix, weighting) == pytest.approx(spectrum.tail(7), rel=1e-6)
     assert spectrum.energy == pytest.approx(weighting.cost(matrix.double()), rel=1e-6)
@@ -59,7 +59,7 @@ def test_where_all_errors_count_alike_the_plain_train_is_found(layout, ranks, ma
 
 
 def test_cuts_that_split_the_columns_are_weighed_by_the_diagonal(matrix, weighting):
-    found = weighted_spectrum_at(matrix, (4, 3), weighting)
+    found = weighted_factorize(matrix, (4, 3), weighting).spectrum
     scaled = weighting.rows.sqrt()[:, None] * matrix * weighting.moment.diagonal().sqrt()
     assert found.values == pytest.approx(spectrum_at(scaled, (4, 3)).values)
 

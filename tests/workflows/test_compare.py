@@ -10,8 +10,9 @@ from ttcompress.errors import PlanError
 from ttcompress.recipe import recipe_from
 from ttcompress.reporting.comparison import comparison_tables
 from ttcompress.results.comparison import Cell, Comparison, Row
-from ttcompress.workflows.build import decompose
 from ttcompress.workflows.compare import compare
+from ttcompress.workflows.compress import build
+from ttcompress.workflows.job import prepare
 from ttcompress.workflows.methods import METHODS, method_recipe
 
 
@@ -46,7 +47,7 @@ def test_few_bits_alone_end_before_factor_40(found) -> None:
 
 def test_the_figures_are_those_of_the_models(case, found) -> None:
     asked = method_recipe("mps", recipe_from(RECIPE), 3, lambda: ())
-    totals = decompose(case.checkpoint, asked).report.totals["weights"]
+    totals = build(prepare(case.checkpoint, asked)).report.totals["weights"]
     cell = found.rows[0].cells[0]
     assert (cell.params, cell.bytes) == (totals.params_after, totals.bytes_after)
     assert cell.multiply_adds == totals.multiply_adds_after
@@ -67,7 +68,7 @@ RECIPE = {
 def test_svd_cuts_each_weight_by_the_same_factor(case) -> None:
     weights = case.checkpoint.weights
     recipe = method_recipe("svd", recipe_from(RECIPE), 3, lambda: weights)
-    report = decompose(case.checkpoint, recipe).report
+    report = build(prepare(case.checkpoint, recipe)).report
     decomposed = [w for w in report.weights if w.format == "mps"]
     assert {w.role for w in decomposed} == {"recurrent"}
     for entry in decomposed:
@@ -79,7 +80,7 @@ def test_svd_cuts_each_weight_by_the_same_factor(case) -> None:
 def test_what_the_recipe_keeps_or_rounds_stays_so_for_every_method(case) -> None:
     for method in METHODS:
         recipe = method_recipe(method, recipe_from(RECIPE), 3, lambda: case.checkpoint.weights)
-        made = decompose(case.checkpoint, recipe)
+        made = build(prepare(case.checkpoint, recipe))
         stores = {w.name: (w.format, w.store) for w in made.report.weights}
         assert "embedding.weight" not in stores
         assert stores["head.weight"] == ("dense", "int8")

@@ -7,7 +7,7 @@ from torch import nn
 from ttcompress.artifact import is_artifact
 from ttcompress.checkpoint import open_checkpoint
 from ttcompress.errors import CheckpointError, InputError, RecipeError, TTCompressError
-from ttcompress.tasks.evaluation import checked_metrics, loaded_model, state_dict_of, task_for
+from ttcompress.tasks.evaluation import checked_metrics, loaded_model, task_for
 from ttcompress.tasks.protocol import Metric
 from ttcompress.workflows.compress import compress
 from ttcompress.workflows.evaluate import evaluate, metrics_before_after, open_model
@@ -112,7 +112,7 @@ def test_the_state_dict_has_nothing_from_beside_it(trained):
     full = compress(trained, {"version": 1, "store": "float32", "budget": {"tolerance": 0}})
     truth = torch.load(trained)["state_dict"]
     for model in (checkpoint, full):
-        found = state_dict_of(model)
+        found = model.state_dict()
         assert list(found) == list(truth)
         for name, tensor in truth.items():
             torch.testing.assert_close(found[name], tensor)

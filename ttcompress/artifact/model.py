@@ -48,6 +48,16 @@ class CompressedModel:
     carried: Any
     report: Report
 
+    @property
+    def tied_shapes(self) -> dict[tuple[str, ...], tuple[int, ...]]:
+        """Every tensor once, as all of its names and its shape."""
+        stored: dict[tuple[str, ...], tuple[int, ...]] = {
+            one.weight.names: one.weight.shape for one in self.weights
+        }
+        return stored | {
+            self.ties.get(name, (name,)): tuple(kept.shape) for name, kept in self.kept.items()
+        }
+
     def state_dict(self) -> dict[str, Tensor]:
         """The model's state dict: dense, in the source's dtype, tied tensors under all names.
 

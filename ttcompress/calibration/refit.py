@@ -24,7 +24,7 @@ from ttcompress.checkpoint import Checkpoint
 from ttcompress.layers.stacks import Layer, layers_of
 from ttcompress.model.weights import RecurrentStack
 from ttcompress.system.progress import Progress, silent
-from ttcompress.trains.stored import StoredWeight, relative_errors, store_weight
+from ttcompress.trains.stored import StoredWeight, relative_errors, store_alike
 from ttcompress.trains.weighting import Weighting
 
 ROUNDS = 2
@@ -79,7 +79,7 @@ class _Fitting:
         ridge = RIDGE * own.diagonal().mean() * torch.eye(len(own)).double()
         own, matrix = own + ridge, self.dense[name].double()
         target = matrix @ torch.linalg.solve(own, (cross + ridge).mT).mT
-        fitted = store_weight(target, stored, Weighting(rows, own))
+        fitted = store_alike(target, stored, Weighting(rows, own))
         self.stored[name], self.now[name] = fitted, fitted.dense()
         self.changed.add(name)
         if bias is not None:

@@ -13,6 +13,7 @@ import torch
 from ttcompress.checkpoint.assembly import Assembly, assemble
 from ttcompress.checkpoint.carried import Json
 from ttcompress.checkpoint.containers.detection import read_container
+from ttcompress.checkpoint.names import names_inside
 from ttcompress.checkpoint.stored import Bytes, StoredTensor, read_tensor
 from ttcompress.errors import CheckpointError, InputError, unreadable
 from ttcompress.model.weights import OtherTensor, RecurrentStack, Weight
@@ -52,6 +53,16 @@ class Checkpoint:
     _stored: Mapping[str, StoredTensor] = field(repr=False)
     _storages: Mapping[str, Bytes] = field(repr=False)
     _stamps: Mapping[Path, Stamp] = field(repr=False)
+
+    @property
+    def tied_shapes(self) -> dict[tuple[str, ...], tuple[int, ...]]:
+        """Every tensor once, as all of its names and its shape."""
+        weights: dict[tuple[str, ...], tuple[int, ...]] = {w.names: w.shape for w in self.weights}
+        return weights | {other.names: other.shape for other in self.others}
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Every tensor of the state dict under all of its names; nothing from beside it."""
+        return {name: self.tensor(name) for name in names_inside(self.source_paths)}
 
     def tensor(self, name: str) -> torch.Tensor:
         """Read one tensor, by any of its names, into CPU memory of its own in the source's type.

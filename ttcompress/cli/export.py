@@ -76,6 +76,6 @@ def export(
 def _task(compressed: CompressedModel, task: str | None, recipe: str | None) -> Task | None:
     """The task, with the options that a recipe gives it; None where nothing names one."""
     from ttcompress.recipe import as_recipe, with_options
-    from ttcompress.workflows.compress import task_of
+    from ttcompress.workflows.job import task_of
 
     return task_of(with_options(as_recipe(recipe), task=task), compressed)

@@ -8,10 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ttcompress.artifact import CompressedModel
-from ttcompress.checkpoint import Checkpoint
-from ttcompress.checkpoint.names import names_inside
 from ttcompress.errors import RecipeError, TTCompressError
+from ttcompress.model.protocol import Model
 from ttcompress.model.report import Change
 from ttcompress.tasks.protocol import Task
 from ttcompress.tasks.recurrent_task import measuring
@@ -39,9 +37,7 @@ def compared(task: Task, before: Metrics, after: Metrics) -> Comparison:
     }
 
 
-def task_for(
-    model: Checkpoint | CompressedModel, task: str | Task, options: Options = None
-) -> Task:
+def task_for(model: Model, task: str | Task, options: Options = None) -> Task:
     """The task itself, or the one of that name built for a model.
 
     Raises:
@@ -57,14 +53,14 @@ def task_for(
     return task
 
 
-def loaded_model(task: Task, model: Checkpoint | CompressedModel) -> nn.Module:
+def loaded_model(task: Task, model: Model) -> nn.Module:
     """The task's dense model with a checkpoint's or a compressed model's weights in it.
 
     Raises:
         RecipeError: the task's model and the file have different tensors.
     """
     built = task.build()
-    tensors = state_dict_of(model)
+    tensors = model.state_dict()
     problems = list(_mismatches(built.state_dict(), tensors))
     if problems:
         raise RecipeError(
@@ -74,13 +70,6 @@ def loaded_model(task: Task, model: Checkpoint | CompressedModel) -> nn.Module:
         )
     built.load_state_dict(tensors)
     return built
-
-
-def state_dict_of(model: Checkpoint | CompressedModel) -> dict[str, Tensor]:
-    """Every tensor of the state dict, dense, under all of its names; nothing from beside it."""
-    if isinstance(model, CompressedModel):
-        return model.state_dict()
-    return {name: model.tensor(name) for name in names_inside(model.source_paths)}
 
 
 def _mismatches(built: Mapping[str, Tensor], file: Mapping[str, Tensor]) -> Iterator[str]:
@@ -94,7 +83,7 @@ def _mismatches(built: Mapping[str, Tensor], file: Mapping[str, Tensor]) -> Iter
             yield "{} is {} in the file and {} in the task's model".format(name, *shapes)
 
 
-def measured(task: Task, model: Checkpoint | CompressedModel) -> Metrics:
+def measured(task: Task, model: Model) -> Metrics:
     """Every metric of a model, the counting one first.
 
     Raises:

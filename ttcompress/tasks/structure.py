@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from ttcompress.artifact import CompressedModel
-from ttcompress.checkpoint import Checkpoint, rebuild
+from ttcompress.checkpoint import rebuild
 from ttcompress.checkpoint.names import names_inside
 from ttcompress.checkpoint.roles import Roles
 from ttcompress.model.geometry import tensor_shapes
+from ttcompress.model.protocol import Model
 from ttcompress.model.weights import RecurrentStack, Role
 
 Shape = tuple[int, ...]
@@ -40,9 +40,9 @@ class Structure:
     content: Any
 
 
-def structure_of(model: Checkpoint | CompressedModel) -> Structure:
+def structure_of(model: Model) -> Structure:
     """The structure; a checkpoint and what was compressed from it have the same one."""
-    named = {name: (names, shape) for names, shape in _tensors(model) for name in names}
+    named = {name: (names, shape) for names, shape in model.tied_shapes.items() for name in names}
     shapes = {name: named[name][1] for name in names_inside(model.source_paths)}
     ties = dict.fromkeys(named[name][0] for name in shapes if len(named[name][0]) > 1)
     return Structure(
@@ -52,18 +52,6 @@ def structure_of(model: Checkpoint | CompressedModel) -> Structure:
         stacks=model.stacks,
         content=rebuild(model.carried, defaultdict(lambda: torch.empty(0))),
     )
-
-
-def _tensors(model: Checkpoint | CompressedModel) -> Iterator[tuple[tuple[str, ...], Shape]]:
-    """Every tensor once: its names and its shape."""
-    if isinstance(model, Checkpoint):
-        yield from ((weight.names, weight.shape) for weight in model.weights)
-        yield from ((other.names, other.shape) for other in model.others)
-        return
-    for stored in model.weights:
-        yield stored.weight.names, stored.weight.shape
-    for name, kept in model.kept.items():
-        yield model.ties.get(name, (name,)), tuple(kept.shape)
 
 
 def _roles(shapes: Mapping[str, Shape], stacks: tuple[RecurrentStack, ...]) -> dict[str, Role]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 
@@ -12,21 +12,14 @@ from torch import Tensor
 from ttcompress.errors import ArtifactError
 from ttcompress.model.weights import Weight
 from ttcompress.planning.formats import Layout
-from ttcompress.planning.spectrum import Spectrum
+from ttcompress.planning.spectrum import Cut, Spectrum
 from ttcompress.stores.rounding import Rounded, round_to
 from ttcompress.stores.store import Store
 from ttcompress.system.memory import machine_memory
 from ttcompress.trains.feedback import round_matrix, round_train
 from ttcompress.trains.train import Train
-from ttcompress.trains.tt_svd import tt_svd
+from ttcompress.trains.tt_svd import Factorization, tt_svd
 from ttcompress.trains.weighting import Weighting, weighted_tt_svd
-
-Weightings = Mapping[str, Weighting]
-"""What errors cost, by the names of the weights whose inputs are known."""
-
-
-NO_WEIGHTINGS: Weightings = {}
-
 
 _ROWS = 256
 """Of a matrix that are looked at together: no whole copy of it is needed to measure an error."""
@@ -105,28 +98,38 @@ def _ratio(lost: float, norm: float) -> float:
     return sqrt(lost / norm)
 
 
-def store_weight(matrix: Tensor, like: StoredWeight, weighting: Weighting) -> StoredWeight:
-    """Another matrix, stored as a weight is: the same layout, ranks and store, the same bytes."""
-    store = like.parts[0].store
-    ranks = tuple(part.shape[-1] for part in like.parts[:-1])
-    parts, _ = _parts(matrix, like.layout, ranks, store, weighting)
-    return StoredWeight(like.weight, like.layout, parts)
-
-
-def _parts(
-    matrix: Tensor,
+def store_weight(
+    matrix: Tensor,  # (rows, columns)
+    weight: Weight,
     layout: Layout | None,
-    ranks: tuple[int, ...],
+    ranks: Sequence[int],
     store: Store,
-    weighting: Weighting | None,
-) -> tuple[tuple[Rounded, ...], tuple[Spectrum, ...]]:
-    """Decompose and round, for the least cost on known inputs where there is a weighting."""
+    weighting: Weighting | None = None,
+    known: Mapping[Cut, Factorization] | None = None,
+) -> tuple[StoredWeight, tuple[Spectrum, ...]]:
+    """Decompose a matrix and round it; with a weighting, at the least cost on its inputs.
+
+    Returns:
+        The weight as stored, and the spectrum at each cut of its train.
+
+    Raises:
+        DecompositionError: a value is outside what the store can hold.
+    """
     if layout is None:
         moment = weighting.moment if weighting else None
         rounded = round_to(matrix, store) if moment is None else round_matrix(matrix, store, moment)
-        return (rounded,), ()
+        return StoredWeight(weight, None, (rounded,)), ()
     if weighting is None:
-        found = tt_svd(matrix, layout, ranks)
-        return tuple(round_to(core, store) for core in found.train.cores), found.spectra
-    found = weighted_tt_svd(matrix, layout, ranks, weighting)
-    return round_train(found.train, matrix, store, weighting), found.spectra
+        found = tt_svd(matrix, layout, ranks, known)
+        parts = tuple(round_to(core, store) for core in found.train.cores)
+    else:
+        found = weighted_tt_svd(matrix, layout, ranks, weighting, known)
+        parts = round_train(found.train, matrix, store, weighting)
+    return StoredWeight(weight, layout, parts), found.spectra
+
+
+def store_alike(matrix: Tensor, like: StoredWeight, weighting: Weighting) -> StoredWeight:
+    """Another matrix, stored as a weight is: the same layout, ranks and store, the same bytes."""
+    ranks = [part.shape[-1] for part in like.parts[:-1]]
+    store = like.parts[0].store
+    return store_weight(matrix, like.weight, like.layout, ranks, store, weighting)[0]

@@ -9,7 +9,7 @@ diagonal and a product over the modes, and alternating least squares does the re
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
 
@@ -20,7 +20,7 @@ from ttcompress.planning.formats import Layout
 from ttcompress.planning.spectrum import Cut, Spectrum
 from ttcompress.trains.least_squares import alternated
 from ttcompress.trains.train import Train
-from ttcompress.trains.tt_svd import Decomposition, spectrum_at, tt_svd
+from ttcompress.trains.tt_svd import Decomposition, Factorization, factorize, spectrum_at, tt_svd
 
 SWEEPS = 2
 """Of alternating least squares, each over all cores: more change the error by less than 1 %."""
@@ -78,16 +78,22 @@ def damped_moment(moment: Tensor, damping: float = _DAMPING) -> Tensor:
     return wide + added * torch.eye(len(wide), dtype=torch.float64)
 
 
-def weighted_spectrum_at(matrix: Tensor, cut: Cut, weighting: Weighting) -> Spectrum:
-    """Singular values of one unfolding in units of the cost.
+def weighted_factorize(matrix: Tensor, cut: Cut, weighting: Weighting) -> Factorization:
+    """The SVD of one unfolding in units of the cost.
 
-    Exact for cuts that leave the columns whole; where columns are split, C counts by its diagonal.
+    Exact for cuts that leave the columns whole. Where columns are split, C counts by its diagonal,
+    and the singular vectors serve nobody.
     """
     tall = weighting.rows.sqrt()[:, None] * matrix.double()
     if cut[1] > 1:
-        return spectrum_at(tall * weighting.moment.diagonal().sqrt(), cut)
-    values = spectrum_at(tall @ weighting.roots[0], cut).values
-    return Spectrum(values, float(tall.square().sum()) * weighting.rounding)
+        return Factorization(spectrum_at(tall * weighting.moment.diagonal().sqrt(), cut), ())
+    found = factorize(_whitened(matrix, weighting), cut)
+    rounding = float(tall.square().sum()) * weighting.rounding
+    return Factorization(Spectrum(found.spectrum.values, rounding), found.vectors)
+
+
+def _whitened(matrix: Tensor, weighting: Weighting) -> Tensor:  # D^(1/2) W C^(1/2), float64
+    return weighting.rows.sqrt()[:, None] * matrix.double() @ weighting.roots[0]
 
 
 def weighted_tt_svd(
@@ -95,17 +101,17 @@ def weighted_tt_svd(
     layout: Layout,
     ranks: Sequence[int],
     weighting: Weighting,
+    known: Mapping[Cut, Factorization] | None = None,
 ) -> Decomposition:
     """The train of given ranks that costs least: exact for two cores of an MPS, else a descent.
 
-    Spectra are those of the matrix that TT-SVD was given.
+    Spectra are those of the matrix that TT-SVD was given; `known` are by `weighted_factorize`.
     """
     wide = matrix.double()
     if is_whitened(layout):
-        root, inverse = weighting.roots
-        tall = weighting.rows.sqrt()[:, None]
-        found = tt_svd(tall * wide @ root, layout, ranks)
+        found = tt_svd(_whitened(matrix, weighting), layout, ranks, known)
         left, right = found.train.cores
+        inverse, tall = weighting.roots[1], weighting.rows.sqrt()[:, None]
         cores = (left / tall[None], (right[..., 0] @ inverse)[..., None])
         return Decomposition(Train(layout, cores), found.spectra)
     rows = _product_of_modes(weighting.rows.sqrt(), layout.row_modes)

@@ -1,4 +1,4 @@
-"""A model and factors enter; mps, mpo, svd, few bits and their mixture side by side leave."""
+"""Compresses a model by every method at every factor, and measures all of them alike."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from math import sqrt
 from pathlib import Path
 
 from ttcompress.artifact import CompressedModel
-from ttcompress.calibration.moments import Calibration
-from ttcompress.checkpoint import Checkpoint, open_checkpoint
+from ttcompress.checkpoint import Checkpoint
 from ttcompress.errors import PlanError
 from ttcompress.layers.timing import STEPS, layers_with, milliseconds
-from ttcompress.recipe import AnyRecipe, Recipe, as_recipe
+from ttcompress.recipe import AnyRecipe
 from ttcompress.results.comparison import Cell, Comparison, Row
 from ttcompress.system.progress import Progress, silent
-from ttcompress.tasks.evaluation import measured, state_dict_of
+from ttcompress.tasks.evaluation import measured
 from ttcompress.tasks.protocol import Task
-from ttcompress.workflows.compress import calibration_of, carry_out, task_of
+from ttcompress.workflows.compress import build
+from ttcompress.workflows.job import Job, prepare
 from ttcompress.workflows.methods import METHODS, method_recipe
 
 MODELS = {
@@ -49,33 +49,25 @@ def compare(
     Raises:
         TTCompressError: see `ttcompress.errors`.
     """
-    chosen = as_recipe(recipe)
-    checkpoint = open_checkpoint(source, key or chosen.key)
-    task = task_of(chosen, checkpoint)
-    calibration = calibration_of(chosen, checkpoint, task, progress)
+    job = prepare(source, recipe, key=key, progress=progress)
+    task = job.task
     dense, rows = Cell("dense"), []
     for done, factor in enumerate(factors):
         progress("compare", done, len(factors), f"factor {factor:g}")
-        models, why = _models(checkpoint, chosen, task, calibration, factor)
-        dense, cells = _measured(checkpoint, models, task)
+        models, why = _models(job, factor)
+        dense, cells = _measured(job.checkpoint, models, task)
         found = cells | {method: Cell(method, why=reason) for method, reason in why.items()}
         rows.append(Row(factor, tuple(found[method] for method in METHODS)))
     progress("compare", len(factors), len(factors))
     if task is None:
         return Comparison(dense, tuple(rows), STEPS, MODELS)
     counting = task.metrics[0]
-    dense = replace(dense, metric=measured(task, checkpoint)[counting.name])
+    dense = replace(dense, metric=measured(task, job.model)[counting.name])
     named = (counting.name, counting.higher_is_better)
     return Comparison(dense, tuple(rows), STEPS, MODELS, *named)
 
 
-def _models(
-    checkpoint: Checkpoint,
-    recipe: Recipe,
-    task: Task | None,
-    calibration: Calibration | None,
-    factor: float,
-) -> tuple[dict[str, CompressedModel], dict[str, str]]:
+def _models(job: Job, factor: float) -> tuple[dict[str, CompressedModel], dict[str, str]]:
     """The models by method, and why some methods have none.
 
     Raises:
@@ -84,9 +76,10 @@ def _models(
     models, why = {}, {}
     for method in METHODS:
         try:
-            asked = method_recipe(method, recipe, factor, lambda: checkpoint.weights)
-            shown = None if asked.calibration is None else calibration
-            models[method] = carry_out(checkpoint, asked, task, shown)
+            recipe = method_recipe(method, job.recipe, factor, lambda: job.checkpoint.weights)
+            shown = None if recipe.calibration is None else job.calibration
+            variation = replace(job, recipe=recipe, calibration=shown, progress=silent)
+            models[method] = build(variation)
         except PlanError as error:
             why[method] = str(error).split(". ")[0]
             refused = error
@@ -101,7 +94,7 @@ def _measured(
     """The dense model's cell but for its metric, and those of the models that could be made."""
     stacks = checkpoint.stacks
     layers = {name: layers_with(stacks, model.content()) for name, model in models.items()}
-    layers["dense"] = layers_with(stacks, state_dict_of(checkpoint))
+    layers["dense"] = layers_with(stacks, checkpoint.state_dict())
     times = milliseconds(stacks, layers)
     cells = {
         method: replace(

@@ -1,4 +1,4 @@
-"""A model before and after enters; how far its hidden states part over time leaves.
+"""Measures how far the hidden states of a model drift apart from the original's over time.
 
 A recurrent layer feeds on its own output, so that a small error of its weights may grow from step
 to step. No task and no data are needed to see that.
@@ -11,20 +11,18 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from ttcompress.artifact import CompressedModel
-from ttcompress.checkpoint import Checkpoint
 from ttcompress.errors import RecipeError
 from ttcompress.layers.stacks import Nonlinearity, layers_of
+from ttcompress.model.protocol import Model
 from ttcompress.model.weights import RecurrentStack
-from ttcompress.workflows.execution import TensorSource
 
 STEPS = (1, 10, 100)
 SEQUENCES = 4
 
 
 def drift_over_time(
-    checkpoint: Checkpoint,
-    compressed: CompressedModel,
+    original: Model,
+    compressed: Model,
     inputs: Mapping[str, Tensor] | None = None,
     *,
     seed: int = 0,
@@ -33,7 +31,7 @@ def drift_over_time(
     """Run each recurrent layer before and after, by itself, on the same inputs from zero states.
 
     Args:
-        checkpoint: the model before.
+        original: the model before.
         compressed: the model after.
         inputs: by a stack's prefix, (batch, time, input) for it; the others get standard normal
             ones, which embeddings and hidden states of trained models resemble roughly.
@@ -57,7 +55,7 @@ def drift_over_time(
         if values is None:
             values = _standard_normal(stack, seed)
         kind = _nonlinearity(stack, like)
-        outputs = [_outputs(stack, kind, model, values) for model in (checkpoint, compressed)]
+        outputs = [_outputs(stack, kind, model, values) for model in (original, compressed)]
         result[stack.prefix] = _differences(*outputs)
     return result
 
@@ -89,7 +87,7 @@ def _nonlinearity(stack: RecurrentStack, like: nn.Module | None) -> Nonlinearity
 
 
 def _outputs(
-    stack: RecurrentStack, nonlinearity: Nonlinearity, model: TensorSource, inputs: Tensor
+    stack: RecurrentStack, nonlinearity: Nonlinearity, model: Model, inputs: Tensor
 ) -> Tensor:
     """(batch, time, output) in float32; both directions counted from where they start.
 

@@ -1,4 +1,4 @@
-"""A budget of drop and a way to build a model enter; the smallest model within the drop leaves.
+"""Searches for the smallest model whose metric worsens by no more than a budget of drop allows.
 
 Bisection on the factor: what is lost grows with it, as a rule. Every trial is measured on the task
 and kept in a file, so that an interrupted search goes on where it was.
@@ -13,15 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from ttcompress.artifact import CompressedModel
-from ttcompress.checkpoint import Checkpoint
 from ttcompress.errors import PlanError, RecipeError
 from ttcompress.model.report import Asked
-from ttcompress.recipe import Drop, Recipe, effective
+from ttcompress.recipe import Drop, effective
 from ttcompress.system.files import written_whole
 from ttcompress.system.json import read_json
-from ttcompress.system.progress import Progress, silent
 from ttcompress.tasks.evaluation import measured
 from ttcompress.tasks.protocol import Task
+from ttcompress.workflows.job import Job
 from ttcompress.workflows.keys import result_key
 
 LEAST, MOST = 1.25, 128.0
@@ -30,41 +29,31 @@ LEAST, MOST = 1.25, 128.0
 PRECISION = 1.02
 """How near, as a ratio, the factor found is to the next one that lost too much."""
 
-Build = Callable[[Recipe], CompressedModel]
+Build = Callable[[Job], CompressedModel]
 
 
-def within_drop(
-    build: Build,
-    checkpoint: Checkpoint,
-    recipe: Recipe,
-    task: Task | None,
-    trials: Path | None = None,
-    progress: Progress = silent,
-) -> CompressedModel:
+def find_within_drop(job: Job, build: Build, trials: Path | None = None) -> CompressedModel:
     """The model of the largest factor whose counting metric worsens by no more than asked.
 
     A `factor` in the budget is where the search begins; its other keys hold in every trial.
 
     Args:
-        build: makes the model that a recipe asks for.
-        checkpoint: the model before.
-        recipe: its budget has a `drop`.
-        task: measures.
+        job: its recipe's budget has a `drop`.
+        build: makes the model that a job asks for.
         trials: the file that keeps what was measured; removed at the end.
-        progress: told about each trial.
 
     Raises:
         RecipeError: there is no task.
         PlanError: even the smallest factor loses more.
     """
-    allowed = recipe.budget.drop
-    if task is None or allowed is None:
+    allowed = job.recipe.budget.drop
+    if job.task is None or allowed is None:
         raise RecipeError(
             "budget.drop: needs a task, which measures what is lost. "
             "Add --task, or a task block to the recipe."
         )
-    search = _Search(build, checkpoint, recipe, task, allowed, trials, progress)
-    low = recipe.budget.factor or LEAST
+    search = _Search(job, build, job.task, allowed, trials)
+    low = job.recipe.budget.factor or LEAST
     if not search.is_within(low):
         raise PlanError(
             f"budget.drop: {allowed.written} asked, and at factor {low:g} it is "
@@ -91,23 +80,15 @@ class _Search:
     """The trials of one search, by factor; None where no plan reaches it."""
 
     def __init__(
-        self,
-        build: Build,
-        checkpoint: Checkpoint,
-        recipe: Recipe,
-        task: Task,
-        allowed: Drop,
-        path: Path | None,
-        progress: Progress,
+        self, job: Job, build: Build, task: Task, allowed: Drop, path: Path | None
     ) -> None:
-        self.build, self.recipe, self.task, self.allowed = build, recipe, task, allowed
-        self.path, self.progress = path, progress
+        self.job, self.build, self.task, self.allowed, self.path = job, build, task, allowed, path
         self.counting = task.metrics[0]
-        self.key = result_key(checkpoint.sha256, recipe, Path.cwd())
+        self.key = result_key(job.checkpoint.sha256, job.recipe, Path.cwd())
         self.known = _read(path, self.key)
         self.model: tuple[float, CompressedModel] | None = None
         if "before" not in self.known:
-            self._keep("before", measured(task, checkpoint)[self.counting.name])
+            self._keep("before", measured(task, job.model)[self.counting.name])
         self.before = float(self.known["before"] or 0.0)
 
     def is_within(self, factor: float) -> bool:
@@ -119,7 +100,9 @@ class _Search:
         """The drop at a factor, in the metric's own unit; None where it is out of reach."""
         name = f"{factor:.6g}"
         if name not in self.known:
-            self.progress("search", len(self.known) - 1, len(self.known), f"factor {factor:.3g}")
+            self.job.progress(
+                "search", len(self.known) - 1, len(self.known), f"factor {factor:.3g}"
+            )
             try:
                 model = self._built(factor)
             except PlanError:
@@ -147,14 +130,16 @@ class _Search:
             self.path.unlink(missing_ok=True)
         tried = len(self.known) - 1
         note = f"drop {self.allowed.written}: factor {factor:.4g} found in {tried} trials"
-        asked: Asked = {"text": self.recipe.text, "effective": effective(self.recipe)}
+        recipe = self.job.recipe
+        asked: Asked = {"text": recipe.text, "effective": effective(recipe)}
         report = replace(model.report, recipe=asked, notes=(*model.report.notes, note))
         return replace(model, report=report)
 
     def _built(self, factor: float) -> CompressedModel:
         if self.model is None or self.model[0] != factor:
-            budget = replace(self.recipe.budget, drop=None, factor=factor)
-            self.model = (factor, self.build(replace(self.recipe, budget=budget)))
+            budget = replace(self.job.recipe.budget, drop=None, factor=factor)
+            recipe = replace(self.job.recipe, budget=budget)
+            self.model = (factor, self.build(replace(self.job, recipe=recipe)))
         return self.model[1]
 
     def _keep(self, name: str, value: float | None) -> None:

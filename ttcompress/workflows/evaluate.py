@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ttcompress.artifact import CompressedModel, is_artifact, load
-from ttcompress.checkpoint import Checkpoint, open_checkpoint
+from ttcompress.artifact import is_artifact, load
+from ttcompress.checkpoint import open_checkpoint
+from ttcompress.model.protocol import Model
 from ttcompress.system.progress import Progress, silent
 from ttcompress.tasks.evaluation import Comparison, Metrics, Options, compared, measured, task_for
 from ttcompress.tasks.protocol import Task
 
 
 def evaluate(
-    model: str | Path | Checkpoint | CompressedModel,
+    model: str | Path | Model,
     task: str | Task,
     options: Options = None,
     *,
@@ -45,14 +46,14 @@ def evaluate(
 
 
 def metrics_before_after(
-    checkpoint: Checkpoint,
-    compressed: CompressedModel,
+    original: Model,
+    compressed: Model,
     task: str | Task,
     options: Options = None,
     *,
     progress: Progress = silent,
 ) -> Comparison:
-    """Measure a checkpoint and what it was compressed to.
+    """Measure a model and what it was compressed to.
 
     Returns:
         For each metric, the counting one first, `before`, `after`, `drop` and `higher_is_better`.
@@ -61,16 +62,16 @@ def metrics_before_after(
     Raises:
         as `evaluate`.
     """
-    chosen = task_for(checkpoint, task, options)
+    chosen = task_for(original, task, options)
     progress("evaluate", 0, 2, f"{chosen.name}, before")
-    before = measured(chosen, checkpoint)
+    before = measured(chosen, original)
     progress("evaluate", 1, 2, f"{chosen.name}, after")
     after = measured(chosen, compressed)
     progress("evaluate", 2, 2)
     return compared(chosen, before, after)
 
 
-def open_model(path: str | Path, key: str | None = None) -> Checkpoint | CompressedModel:
+def open_model(path: str | Path, key: str | None = None) -> Model:
     """Whatever a model file holds: an artifact of ttcompress, or a checkpoint.
 
     Raises:

@@ -10,9 +10,9 @@ from ttcompress.model.report import BLIND
 from ttcompress.recipe import AnyRecipe, as_recipe, recipe_from
 from ttcompress.system.progress import Progress, silent
 from ttcompress.tasks.evaluation import compared, measured
-from ttcompress.tasks.protocol import Task
 from ttcompress.training.finetune import CONDITIONS, Conditions
-from ttcompress.workflows.compress import measure, task_of, tune
+from ttcompress.workflows.compress import measure, tune
+from ttcompress.workflows.job import Job, prepare
 from ttcompress.workflows.limits import judged
 from ttcompress.workflows.original import open_original
 
@@ -39,29 +39,27 @@ def tune_artifact(
         CheckpointError: `original` is another file than the one that was compressed.
         TTCompressError: see `ttcompress.errors`.
     """
-    chosen, compressed = as_recipe(recipe), load(artifact)
-    task = task_of(chosen, compressed)
+    # What was decomposed stays as it is, whatever the recipe says about calibration.
+    chosen, compressed = replace(as_recipe(recipe), calibration=None), load(artifact)
     under = recipe_from(compressed.report.recipe["effective"])
     dense = None
     if original is not None:
         dense = open_original(original, compressed, artifact, chosen.key)
-    tuned = tune(compressed, chosen, task, dense, conditions)
-    if dense is not None:
-        made = _sighted(measure(dense, tuned, task, seed=chosen.seed, progress=progress))
-    else:
-        assert task is not None  # `tune` asked for one
-        made = _measured_alone(compressed, tuned, task)
+    job = prepare(dense or compressed, chosen, conditions=conditions, progress=progress)
+    tuned = tune(job, compressed, dense)
+    if dense is None:
+        return judged(_measure_alone(job, compressed, tuned), chosen.limits or under.limits)
+    made = measure(job, tuned)
+    # All was measured: what an earlier training without the original said no longer holds.
+    notes = tuple(note for note in made.report.notes if note != BLIND)
+    made = replace(made, report=replace(made.report, notes=notes))
     return judged(made, chosen.limits or under.limits)
 
 
-def _sighted(model: CompressedModel) -> CompressedModel:
-    """All was measured: what an earlier training without the original said no longer holds."""
-    notes = tuple(note for note in model.report.notes if note != BLIND)
-    return replace(model, report=replace(model.report, notes=notes))
-
-
-def _measured_alone(before: CompressedModel, after: CompressedModel, task: Task) -> CompressedModel:
+def _measure_alone(job: Job, before: CompressedModel, after: CompressedModel) -> CompressedModel:
     """Metrics without the original: against what the report knew of it, or the start."""
+    task = job.task
+    assert task is not None  # `tune` asked for one
     known = {name: found["before"] for name, found in (before.report.metrics or {}).items()}
     first = measured(task, before) | known
     metrics = compared(task, first, measured(task, after))

@@ -7,8 +7,10 @@ from pathlib import Path
 from ttcompress.checkpoint import open_checkpoint
 from ttcompress.model.weights import OtherTensor, Weight
 from ttcompress.results.inspection import Inspection, inspected
+from ttcompress.system.memory import give_back
 from ttcompress.system.progress import Progress, silent
-from ttcompress.workflows.execution import measure_spectra
+from ttcompress.trains.analysis import read_matrix
+from ttcompress.trains.tt_svd import spectrum_at
 
 
 def inspect(
@@ -26,9 +28,13 @@ def inspect(
         CheckpointError: not understood, damaged, unsafe, without weights, or holding NaN.
     """
     checkpoint = open_checkpoint(source, key)
-    weights = {weight.name: weight for weight in checkpoint.weights}
-    cuts = {name: ((weight.shape[0], 1),) for name, weight in weights.items()}
-    spectra = measure_spectra(checkpoint, weights, cuts, progress=progress)
+    spectra = []
+    for done, weight in enumerate(checkpoint.weights):
+        progress("spectra", done, len(checkpoint.weights), weight.name)
+        matrix = read_matrix(checkpoint.tensor, weight)
+        spectra.append(spectrum_at(matrix, (weight.shape[0], 1)))
+        give_back()
+    progress("spectra", len(spectra), len(spectra))
     tensors: list[Weight | OtherTensor] = [*checkpoint.weights, *checkpoint.others]
     return Inspection(
         container=checkpoint.container,
@@ -37,7 +43,7 @@ def inspect(
         tensor_bytes=sum(tensor.bytes for tensor in tensors),
         params=sum(tensor.params for tensor in tensors),
         layers=checkpoint.stacks,
-        weights=tuple(inspected(weights[name], spectra[name][cuts[name][0]]) for name in weights),
+        weights=tuple(map(inspected, checkpoint.weights, spectra)),
         others=checkpoint.others,
         notes=checkpoint.notes,
     )

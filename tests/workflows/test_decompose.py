@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from ttcompress.checkpoint import open_checkpoint
-from ttcompress.errors import CheckpointError, PlanError
-from ttcompress.recipe import recipe_from
-from ttcompress.workflows.build import decompose
+from ttcompress.errors import CheckpointError, DecompositionError, PlanError
+from ttcompress.model.report import SPECTRUM_POINTS
 from ttcompress.workflows.compress import compress
+from ttcompress.workflows.decompose import meet_size
+from ttcompress.workflows.job import prepare
 from ttcompress.workflows.plan import plan
 
 
@@ -73,19 +73,14 @@ class Written:
         self.report = SimpleNamespace(totals={"model": SimpleNamespace(bytes_after=0)})
 
 
-def test_a_size_that_no_round_meets_is_refused_with_the_smallest_file_of_all(
-    small: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_size_that_no_round_meets_is_refused_with_the_smallest_file_of_all(small: Path) -> None:
     rounds = map(Written, [20_100, 19_900, 20_300, 20_200, 20_400, 20_500])
-    monkeypatch.setattr("ttcompress.workflows.build._within_tolerance", lambda *_: next(rounds))
     said = r"20,000 bytes asked, the smallest file found has 19,900, and 400 more are kept free"
     with pytest.raises(PlanError, match=said):
-        compress(small, recipe(size=20_000))
+        meet_size(prepare(small, recipe(size=20_000)), 20_000, lambda *_: next(rounds))
 
 
-def test_a_later_round_out_of_reach_leaves_the_file_that_fits(
-    small: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_later_round_out_of_reach_leaves_the_file_that_fits(small: Path) -> None:
     rounds = iter([Written(15_000)])
 
     def one_round(*_: Any) -> Written:
@@ -93,9 +88,8 @@ def test_a_later_round_out_of_reach_leaves_the_file_that_fits(
             return model
         raise PlanError("out of reach")
 
-    monkeypatch.setattr("ttcompress.workflows.build._within_tolerance", one_round)
-    checkpoint, asked = open_checkpoint(small), recipe_from(recipe(size=20_000))
-    assert decompose(checkpoint, asked).file_bytes == 15_000
+    job = prepare(small, recipe(size=20_000))
+    assert meet_size(job, 20_000, one_round).file_bytes == 15_000
 
 
 def test_where_not_even_the_tensors_fit_the_header_comes_on_top(small: Path) -> None:
@@ -143,3 +137,24 @@ def test_kept_tensors_that_are_broken_are_told_of(tmp_path: Path) -> None:
     torch.save(lstm(mask=mask, mean=statistics.half()), tmp_path / "m")
     notes = compress(tmp_path / "m", RANKED).report.notes
     assert [note for note in notes if "NaN" in note] == ["mean holds NaN, and is kept as it is"]
+
+
+def test_a_weight_that_overflows_its_store_is_named(tmp_path: Path) -> None:
+    torch.save({"w": 1e6 * torch.randn(64, 24)}, tmp_path / "m")
+    asked = {**recipe("float16", rank=4), "default": "decompose", "rules": [{"weights": "w"}]}
+    with pytest.raises(DecompositionError, match="w: float16 cannot hold the value"):
+        compress(tmp_path / "m", asked)
+
+
+def test_a_drawn_spectrum_shows_both_sides_of_the_cut(tmp_path: Path) -> None:
+    matrix = torch.randn(400, 300, generator=torch.Generator().manual_seed(7))
+    torch.save({"w": matrix}, tmp_path / "m")
+    rule = {"weights": "w", "row_modes": [400], "column_modes": [300], "ranks": [123]}
+    asked = {"version": 1, "store": "float32", "rules": [rule], "default": "keep"}
+    (weight,) = compress(tmp_path / "m", asked).report.weights
+    (drawn,) = weight.spectrum
+    assert (drawn.rank, drawn.indices[0], drawn.indices[-1]) == (123, 0, 299)
+    assert {122, 123} <= set(drawn.indices)
+    assert len(drawn.indices) <= SPECTRUM_POINTS
+    truth = torch.linalg.svdvals(matrix.double())
+    assert drawn.values == pytest.approx([float(truth[i]) for i in drawn.indices], rel=5e-3)

@@ -1,0 +1,124 @@
+"""Reads the weights of a model, and remembers of each what planning and decomposing share.
+
+A plan needs the singular values of a weight; to carry it out takes the singular vectors at one of
+the cuts that were looked at. `Analysis` computes both together, once, and keeps them and the matrix
+within bounds of memory. What is not kept is read or computed again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from ttcompress.errors import DecompositionError
+from ttcompress.model.weights import Weight
+from ttcompress.planning.spectrum import Cut, Spectra
+from ttcompress.system.memory import give_back
+from ttcompress.system.progress import Progress, silent
+from ttcompress.trains.tt_svd import Factorization, factorize
+from ttcompress.trains.weighting import Weighting, weighted_factorize
+
+Weightings = Mapping[str, Weighting]
+"""What errors cost, by the names of the weights whose inputs are known."""
+
+NO_WEIGHTINGS: Weightings = {}
+
+SMALL = 96 * 2**20
+"""Bytes of weights up to which all matrices are kept in memory. Beyond, they are read again: that
+costs less than the singular vectors, which come first.
+"""
+
+_ROWS = 256
+"""Rows of a matrix that are checked together: no whole copy of it is needed."""
+
+
+class Analysis:
+    """The matrices, spectra and singular vectors of a model's weights.
+
+    Args:
+        tensor: gives a matrix by its weight's name, in the source's dtype, on the CPU.
+        weights: all weights of the model; half of what they take may be kept as singular vectors.
+    """
+
+    def __init__(self, tensor: Callable[[str], Tensor], weights: Sequence[Weight]) -> None:
+        size = sum(weight.bytes for weight in weights)
+        self._tensor = tensor
+        self._keeps_matrices = size <= SMALL
+        self._left = size // 2 + (SMALL - size if self._keeps_matrices else 0)
+        self._matrices: dict[str, Tensor] = {}
+        self._found: dict[tuple[str, Cut, bool], Factorization] = {}
+
+    def matrix(self, weight: Weight) -> Tensor:  # (rows, columns)
+        """A weight's matrix; see `read_matrix`."""
+        if (kept := self._matrices.get(weight.name)) is not None:
+            return kept
+        matrix = read_matrix(self._tensor, weight)
+        if self._keeps_matrices:
+            self._matrices[weight.name] = matrix
+        return matrix
+
+    def spectra(
+        self,
+        cuts: Mapping[Weight, tuple[Cut, ...]],
+        weightings: Weightings = NO_WEIGHTINGS,
+        progress: Progress = silent,
+    ) -> dict[str, Spectra]:
+        """The singular values of each weight at its cuts, by the weight's name.
+
+        Those of a weight with a weighting are in units of what its errors cost.
+
+        Raises:
+            DecompositionError: a weight holds NaN or infinity.
+        """
+        found: dict[str, Spectra] = {}
+        for done, (weight, wanted) in enumerate(cuts.items()):
+            progress("spectra", done, len(cuts), weight.name)
+            weighting = weightings.get(weight.name)
+            found[weight.name] = {
+                cut: self._factorization(weight, cut, weighting).spectrum for cut in wanted
+            }
+            give_back()
+        progress("spectra", len(cuts), len(cuts))
+        return found
+
+    def known(self, weight: Weight, weighting: Weighting | None) -> dict[Cut, Factorization]:
+        """The factorizations of a weight that were kept with their vectors, by cut."""
+        return {
+            cut: found
+            for (name, cut, weighted), found in self._found.items()
+            if name == weight.name and weighted == (weighting is not None) and found.vectors
+        }
+
+    def _factorization(
+        self, weight: Weight, cut: Cut, weighting: Weighting | None
+    ) -> Factorization:
+        key = (weight.name, cut, weighting is not None)
+        if key not in self._found:
+            matrix = self.matrix(weight)
+            if weighting is None:
+                found = factorize(matrix, cut)
+            else:
+                found = weighted_factorize(matrix, cut, weighting)
+            if found.bytes > self._left:
+                found = Factorization(found.spectrum, ())
+            self._left -= found.bytes
+            self._found[key] = found
+        return self._found[key]
+
+
+def read_matrix(tensor: Callable[[str], Tensor], weight: Weight) -> Tensor:  # (rows, columns)
+    """A weight's matrix in the source's dtype, which must hold numbers.
+
+    Raises:
+        DecompositionError: it holds NaN or infinity.
+    """
+    matrix = tensor(weight.name)
+    bad = sum(int((~rows.isfinite()).sum()) for rows in torch.split(matrix, _ROWS))
+    if bad:
+        raise DecompositionError(
+            f"{weight.name}: {bad} of {weight.params} values are NaN or infinite. "
+            "The model is broken there: train it again, or keep this weight by a rule."
+        )
+    return matrix

@@ -1,0 +1,217 @@
+"""Plans and decomposes until the result is within its budget.
+
+A plan decides before anything is decomposed. Two things only the result can tell: the error of the
+rounding, for a tolerance, and the length of the file's header, for a size. Where one of them is
+over, the weights are planned and decomposed again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from math import inf
+
+from torch import Tensor
+
+from ttcompress.artifact import CompressedModel, keyed_parts
+from ttcompress.errors import CheckpointError, DecompositionError, PlanError
+from ttcompress.model.report import SPECTRUM_POINTS, CutSpectrum, Measured
+from ttcompress.model.weights import OtherTensor, Weight
+from ttcompress.planning.plan import Plan, PlannedWeight
+from ttcompress.planning.planner import cuts_for, make_plan
+from ttcompress.planning.spectrum import Spectrum
+from ttcompress.recipe import effective
+from ttcompress.results.report import build_report
+from ttcompress.system.memory import give_back
+from ttcompress.trains.stored import StoredWeight, relative_errors, store_weight
+from ttcompress.workflows.job import Job
+
+_ROUNDS = 6
+
+
+def plan_weights(job: Job, overhead: int = 0) -> Plan:
+    """Decide what is done to every weight.
+
+    `overhead` are the bytes of the output file that are no tensor, for a `size` budget.
+
+    Raises:
+        PlanError: the recipe does not fit the model, or the budget is out of reach.
+        DecompositionError: a weight holds NaN or infinity.
+    """
+    weights = {weight.name: weight for weight in job.checkpoint.weights}
+    cuts = {
+        weights[name]: cuts for name, cuts in cuts_for(job.recipe, job.checkpoint.weights).items()
+    }
+    spectra = job.analysis.spectra(cuts, job.weightings, job.progress)
+    return make_plan(job.recipe, job.checkpoint.weights, job.checkpoint.others, spectra, overhead)
+
+
+def execute(job: Job, plan: Plan) -> CompressedModel:
+    """Carry out a plan: decompose, round and measure one weight after another, and keep the rest.
+
+    Raises:
+        DecompositionError: a weight holds NaN or infinity, or overflows its store.
+        CheckpointError: a tensor of the model has the name that a core gets.
+    """
+    stored: list[StoredWeight] = []
+    measured: list[Measured] = []
+    for done, planned in enumerate(plan.changed):
+        job.progress("decompose", done, len(plan.changed), planned.weight.name)
+        one, found = _decompose(job, planned)
+        stored.append(one)
+        measured.append(found)
+        give_back()
+    job.progress("decompose", len(plan.changed), len(plan.changed))
+    changed = {one.weight.name for one in stored}
+    model = job.checkpoint
+    tensors: list[Weight | OtherTensor] = [*model.weights, *model.others]
+    kept = {t.name: model.tensor(t.name) for t in tensors if t.name not in changed}
+    for one in stored:
+        _check_names(one, kept)
+    return CompressedModel(
+        weights=tuple(stored),
+        kept=kept,
+        ties={t.name: t.names for t in tensors if len(t.names) > 1},
+        stacks=model.stacks,
+        source_paths=model.source_paths,
+        carried=model.carried,
+        report=build_report(
+            source={"sha256": model.sha256, "bytes": model.bytes},
+            recipe={"text": job.recipe.text, "effective": effective(job.recipe)},
+            plan=plan,
+            measured=measured,
+            notes=(*model.notes, *_broken(kept)),
+        ),
+    )
+
+
+def _decompose(job: Job, planned: PlannedWeight) -> tuple[StoredWeight, Measured]:
+    """One weight as the plan says, and how far it then is from the source."""
+    weight, weighting = planned.weight, job.weightings.get(planned.weight.name)
+    assert planned.store is not None  # a weight that is kept is not changed
+    matrix, known = job.analysis.matrix(weight), job.analysis.known(weight, weighting)
+    try:
+        stored, spectra = store_weight(
+            matrix, weight, planned.layout, planned.ranks, planned.store, weighting, known
+        )
+    except DecompositionError as error:
+        raise error.at(weight.name) from error
+    lost, gate_errors = relative_errors(matrix, stored.blocks(), weight)
+    drawn = tuple(map(_draw, spectra, planned.ranks))
+    return stored, Measured(lost, gate_errors, drawn)
+
+
+def _draw(spectrum: Spectrum, rank: int) -> CutSpectrum:
+    """At most `SPECTRUM_POINTS` values for a picture: even steps, and both sides of the cut."""
+    count = len(spectrum.values)
+    step = max(1, -(-count // (SPECTRUM_POINTS - 3)))
+    marks = {*range(0, count, step), rank - 1, rank, count - 1}
+    indices = tuple(sorted(index for index in marks if 0 <= index < count))
+    return CutSpectrum(indices, tuple(float(f"{spectrum.values[i]:.3g}") for i in indices), rank)
+
+
+def _check_names(stored: StoredWeight, kept: Mapping[str, Tensor]) -> None:
+    """No tensor of the model has the name that a core gets, and would be lost."""
+    for key, part in keyed_parts(stored):
+        for name in kept.keys() & {key + suffix for suffix in part.tensors}:
+            raise CheckpointError(
+                f"{name}: is a tensor of the model, and a core of {stored.weight.name} gets "
+                "that name. Rename the tensor, or keep the weight by a rule: format: keep."
+            )
+
+
+def _broken(kept: Mapping[str, Tensor]) -> Iterator[str]:
+    """What is no weight is kept whatever it holds; infinity can be meant, as in a mask."""
+    for name, tensor in kept.items():
+        if tensor.is_floating_point() and bool(tensor.float().isnan().any()):
+            yield f"{name} holds NaN, and is kept as it is"
+
+
+def meet_tolerance(job: Job, overhead: int = 0) -> CompressedModel:
+    """Plan and execute until every measured error is within the tolerance, if one is asked for.
+
+    A plan knows the rounding error only as an expectation: where the measured one is above the
+    tolerance, the next plan aims as much lower.
+    """
+    asked = aim = job.recipe.budget.tolerance
+    worst = 0.0
+    for _ in range(_ROUNDS):
+        recipe = replace(job.recipe, budget=replace(job.recipe.budget, tolerance=aim))
+        try:
+            plan = plan_weights(replace(job, recipe=recipe), overhead)
+        except PlanError:
+            if aim == asked:
+                raise
+            break  # what was asked could be planned: the lower aim is not the user's to hear of
+        model = execute(replace(job, recipe=recipe), plan)
+        chosen = {p.weight.name for p in plan.weights if p.in_budget and not p.explicit}
+        errors = [w.relative_error for w in model.report.weights if w.name in chosen]
+        worst = max(errors, default=0.0)
+        if not asked or not aim or worst <= asked:
+            return model
+        aim *= 0.999 * asked / worst
+    raise PlanError(
+        f"budget.tolerance: {asked} asked, but the stored weights lose {worst:.4g}. "
+        "Ask for a larger tolerance, or for a store with more bits."
+    )
+
+
+def meet_size(
+    job: Job, size: int, make: Callable[[Job, int], CompressedModel] = meet_tolerance
+) -> CompressedModel:
+    """Plan and execute until the file is as large as `size` allows.
+
+    The header holds the report, whose length is known only afterwards: each round plans with the
+    header that the round before really had.
+
+    Args:
+        job: what to compress.
+        size: bytes of the file.
+        make: makes the model whose header takes so many bytes.
+    """
+    reserved = _to_be_measured(job)
+    overhead, room = header_bytes(job), size - reserved
+    best, least = None, inf
+    for _ in range(_ROUNDS):
+        try:
+            model = make(job, overhead)
+        except PlanError:
+            if best is None:
+                raise
+            break  # a longer header does not fit, and there is a model that does
+        written = model.file_bytes
+        least = min(least, written)
+        if written <= room and (best is None or written > best.file_bytes):
+            best = model
+        header = _beside_tensors(job, model)
+        if header == overhead or (best is model and written > 0.995 * room):
+            break
+        overhead = header
+    if best is None:
+        raise PlanError(
+            f"budget.size: {size:,} bytes asked, the smallest file found has {least:,.0f}, and "
+            f"{reserved:,} more are kept free for what is measured. "
+            "Ask for a larger file, or decompose more weights."
+        )
+    return best
+
+
+def header_bytes(job: Job) -> int:
+    """Bytes of the file beside the tensors: measured on a model planned as if there were none.
+
+    Those that are added when the model is measured are counted too.
+
+    Raises:
+        PlanError: not even the tensors fit the budget.
+    """
+    return _beside_tensors(job, execute(job, plan_weights(job)))
+
+
+def _beside_tensors(job: Job, model: CompressedModel) -> int:
+    tensors = model.report.totals["model"].bytes_after
+    return model.file_bytes - tensors + _to_be_measured(job)
+
+
+def _to_be_measured(job: Job) -> int:
+    """Bytes for what is added to the report after the size is settled: drift, metrics, limits."""
+    return 300 + 100 * len(job.model.stacks) + (500 if job.recipe.task else 0)

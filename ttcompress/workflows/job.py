@@ -1,0 +1,110 @@
+"""Opens what one compression needs and checks it: a `Job`, which every workflow passes on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from ttcompress.artifact import CompressedModel
+from ttcompress.calibration.moments import Calibration, calibrate
+from ttcompress.calibration.sources import FileSource, TaskSource
+from ttcompress.checkpoint import Checkpoint, open_checkpoint
+from ttcompress.errors import RecipeError
+from ttcompress.model.protocol import Model
+from ttcompress.recipe import AnyRecipe, Recipe, as_recipe, with_options
+from ttcompress.system.progress import Progress, silent
+from ttcompress.tasks.protocol import Task
+from ttcompress.tasks.registry import make_task
+from ttcompress.tasks.structure import structure_of
+from ttcompress.training.finetune import CONDITIONS, Conditions
+from ttcompress.trains.analysis import NO_WEIGHTINGS, Analysis, Weightings
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """Everything one compression needs; `dataclasses.replace` makes a variation of it.
+
+    Attributes:
+        model: the checkpoint to compress, or a compressed model to fine-tune.
+        recipe: what is asked of it.
+        task: measures and trains it; None where the recipe names none.
+        calibration: what the recipe's data showed; None where it names none.
+        conditions: of a fine-tuning: device, resuming, control.
+        progress: told what is being done.
+        analysis: what is known of the weights; variations share it, so that none is decomposed
+            twice.
+    """
+
+    model: Checkpoint | CompressedModel
+    recipe: Recipe
+    task: Task | None = None
+    calibration: Calibration | None = None
+    conditions: Conditions = CONDITIONS
+    progress: Progress = silent
+    analysis: Analysis = field(kw_only=True)
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """The model, where it is one to compress."""
+        assert isinstance(self.model, Checkpoint), "a compressed model is not compressed again"
+        return self.model
+
+    @property
+    def weightings(self) -> Weightings:
+        """What errors cost, by weight; nothing without calibration."""
+        return NO_WEIGHTINGS if self.calibration is None else self.calibration.weightings
+
+
+def prepare(
+    source: str | Path | Checkpoint | CompressedModel,
+    recipe: AnyRecipe = None,
+    *,
+    key: str | None = None,
+    conditions: Conditions = CONDITIONS,
+    progress: Progress = silent,
+    measured: bool = True,
+) -> Job:
+    """Open a checkpoint, read its recipe, build its task, and run the calibration data through it.
+
+    Args:
+        source: the checkpoint's file, or a model that is open already.
+        recipe: a `Recipe`, a file, the name of a shipped recipe, or a mapping with a recipe's keys;
+            the default is `balanced`.
+        key: which state dict to take where the file holds several.
+        conditions: of a fine-tuning.
+        progress: told what is being done.
+        measured: whether the task is wanted for more than calibration.
+
+    Raises:
+        RecipeError: calibration without data, or a task that is unknown or does not fit.
+        TTCompressError: see `ttcompress.errors`.
+    """
+    chosen = with_options(as_recipe(recipe), key=key)
+    model = open_checkpoint(source, chosen.key) if isinstance(source, str | Path) else source
+    task = task_of(chosen, model) if measured or chosen.calibration else None
+    weights = model.weights if isinstance(model, Checkpoint) else ()
+    analysis = Analysis(model.tensor, weights)
+    job = Job(model, chosen, task, None, conditions, progress, analysis=analysis)
+    return job if chosen.calibration is None else replace(job, calibration=_calibrate(job))
+
+
+def task_of(recipe: Recipe, model: Model) -> Task | None:
+    """The task that a recipe names, built for a model; None where it names none."""
+    if recipe.task is None:
+        return None
+    return make_task(recipe.task.name, structure_of(model), dict(recipe.task.options))
+
+
+def _calibrate(job: Job) -> Calibration:
+    """Run the data that the recipe names through the dense model."""
+    wanted, stacks = job.recipe.calibration, job.model.stacks
+    assert wanted is not None
+    if wanted.data is not None:
+        return calibrate(job.checkpoint, FileSource(wanted.data, stacks), job.progress)
+    if job.task is None:
+        raise RecipeError(
+            "calibration: needs data. Add --task, whose batches show the weights their inputs, "
+            "or --calibration-data with a file of them."
+        )
+    source = TaskSource(job.task, stacks, wanted.batches, job.recipe.seed)
+    return calibrate(job.checkpoint, source, job.progress)
