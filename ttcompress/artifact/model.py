@@ -18,7 +18,7 @@ from torch import Tensor
 from ttcompress.checkpoint import rebuild
 from ttcompress.checkpoint.containers.safetensors import ARTIFACT
 from ttcompress.checkpoint.names import names_inside
-from ttcompress.model.report import Json, Report
+from ttcompress.model.report import OWN_SIZE, Json, Report
 from ttcompress.model.weights import RecurrentStack, Weight
 from ttcompress.planning.formats import Layout
 from ttcompress.stores.rounding import Rounded
@@ -145,10 +145,22 @@ class CompressedModel:
             "ties": {name: list(names) for name, names in self.ties.items()},
             "source_paths": dict(self.source_paths),
             "carried": self.carried,
-            "report": self.report.as_json(),
+            "report": _without_own_size(self.report.as_json()),
         }
         text = json.dumps(document, separators=(",", ":"), ensure_ascii=False)
         return {"format": "pt", ARTIFACT: text}
+
+
+def _without_own_size(report: Json) -> Json:
+    """A report as its own file holds it: the limit on the file's size, but not the verdict.
+
+    Whoever reads the file sees its size and judges it; the verdict would change what it judges.
+    """
+    limits = [
+        {key: limit[key] for key in ("name", "limit")} if limit["name"] == OWN_SIZE else limit
+        for limit in report["limits"]
+    ]
+    return report | {"limits": limits}
 
 
 def _plan_entry(stored: StoredWeight) -> Json:

@@ -12,11 +12,16 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from ttcompress.artifact.coherence import check_coherent
-from ttcompress.artifact.model import FORMAT_VERSION, CompressedModel, keyed_parts, part_keys
+from ttcompress.artifact.model import (
+    FORMAT_VERSION,
+    CompressedModel,
+    keyed_parts,
+    part_keys,
+)
 from ttcompress.checkpoint.containers.safetensors import ARTIFACT, read_contents
 from ttcompress.checkpoint.stored import MAX_DIMENSIONS
 from ttcompress.errors import ArtifactError, CheckpointError, unreadable
-from ttcompress.model.report import Json, Report, with_infinities
+from ttcompress.model.report import Json, Report, judge_own_size, with_infinities
 from ttcompress.model.weights import BYTES_PER_VALUE, RecurrentStack, Weight
 from ttcompress.planning.formats import Layout
 from ttcompress.stores.rounding import Rounded
@@ -71,7 +76,10 @@ def load(path: str | Path) -> CompressedModel:
         )
     try:
         check_integers({key: part for key, part in document.items() if key != "carried"})
-        read = document | {"report": with_infinities(document.get("report"))}
+        report = with_infinities(document.get("report"))
+        if isinstance(report, dict):
+            report = judge_own_size(report, path.stat().st_size)
+        read = document | {"report": report}
         model = _model(_DOCUMENT.validate_python(read), tensors)
         check_coherent(model)
     except (KeyError, ValueError) as error:

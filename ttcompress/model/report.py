@@ -25,6 +25,10 @@ SPECTRUM_POINTS = 64
 """Enough for a picture, and few enough to be a small part of a small file."""
 
 
+OWN_SIZE = "max_size"
+"""The limit on the size of the file that holds the report: the verdict on it is not in there."""
+
+
 class Provenance(TypedDict):
     """What was compressed: the file's hash and its bytes."""
 
@@ -204,6 +208,25 @@ def with_infinities(document: Any) -> Any:
             for name, found in drift.items()
         }
     return read
+
+
+def judge_own_size(report: Json, file_bytes: int) -> Json:
+    """The report with the verdict on the size of the file that it was read from.
+
+    Whatever else is odd in it is left as it is, to be refused.
+    """
+    limits = report.get("limits")
+    if not isinstance(limits, list):
+        return report
+    judged = [
+        limit | {"value": file_bytes, "ok": file_bytes <= limit["limit"]}
+        if isinstance(limit, dict)
+        and limit.get("name") == OWN_SIZE
+        and isinstance(limit.get("limit"), int | float)
+        else limit
+        for limit in limits
+    ]
+    return report | {"limits": judged}
 
 
 def _errors_read(weight: Json) -> Json:

@@ -1,4 +1,4 @@
-"""A finished report and the recipe's limits enter; the same report, judged, leaves."""
+"""Judges a finished report by the limits of its recipe."""
 
 from __future__ import annotations
 
@@ -21,14 +21,9 @@ def judged(model: CompressedModel, limits: Limits | None) -> CompressedModel:
     """
     if limits is None:
         return model
-    # The verdicts stand in the file whose size they judge. A larger size never makes them shorter,
-    # so the sizes go one way and this ends, as a rule in the second round.
-    size = model.file_bytes
-    while True:
-        found = replace(model, report=judged_report(model.report, limits, size))
-        if found.file_bytes == size:
-            return found
-        size = found.file_bytes
+    # The file holds the limits, but not its own size: so any size will do to see how long it gets.
+    size = replace(model, report=judged_report(model.report, limits, 0)).file_bytes
+    return replace(model, report=judged_report(model.report, limits, size))
 
 
 def judged_report(report: Report, limits: Limits, file_bytes: int) -> Report:

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from ttcompress import errors
 from ttcompress.errors import InputError, TTCompressError
 from ttcompress.jobs.engine import HERE, Engine
-from ttcompress.model.report import Report
+from ttcompress.model.report import Report, judge_own_size
 from ttcompress.model.weights import Weight
 from ttcompress.recipe import AnyRecipe, Recipe, as_recipe
 from ttcompress.results.outcome import Outcome
@@ -150,7 +150,8 @@ def _point(asked: Place, job: Job, outcome: Outcome, report: Report | None) -> P
 def _report(path: Path) -> Report:
     """From the file's metadata alone: the tensors, and torch, are not needed."""
     with safe_open(path, framework="np") as file:
-        return Report.from_json(json.loads(file.metadata()["ttcompress"])["report"])
+        report = json.loads(file.metadata()["ttcompress"])["report"]
+        return Report.from_json(judge_own_size(report, path.stat().st_size))
 
 
 def _error(outcome: Outcome) -> TTCompressError:
