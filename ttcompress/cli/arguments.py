@@ -179,7 +179,7 @@ class RecipeOptions:
 
     def in_force(self) -> Recipe:
         """The recipe with the options laid over it."""
-        return with_options(as_recipe(self.recipe), **_given(self))
+        return with_options(as_recipe(self.recipe or None), **_given(self))
 
     def title(self) -> str:
         """The recipe as the user named it: `balanced (the default) with --factor 16`."""

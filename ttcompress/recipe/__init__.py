@@ -15,6 +15,7 @@ from ttcompress.recipe.loading import shipped as shipped
 from ttcompress.recipe.matching import Assignment as Assignment
 from ttcompress.recipe.matching import match as match
 from ttcompress.recipe.overrides import effective as effective
+from ttcompress.recipe.overrides import parse_format as parse_format
 from ttcompress.recipe.overrides import with_options as with_options
 from ttcompress.recipe.rules import Rule as Rule
 from ttcompress.recipe.schema import Budget as Budget
@@ -25,6 +26,5 @@ from ttcompress.recipe.schema import Recipe as Recipe
 from ttcompress.recipe.schema import TaskChoice as TaskChoice
 from ttcompress.recipe.values import Drop as Drop
 from ttcompress.recipe.values import parse_drop as parse_drop
-from ttcompress.recipe.values import parse_format as parse_format
 from ttcompress.recipe.values import parse_ranks as parse_ranks
 from ttcompress.recipe.values import parse_size as parse_size

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ttcompress.errors import InputError, RecipeError, check_ordinary, unreadable
-from ttcompress.recipe.problems import Document
+from ttcompress.recipe.problems import MOST_CHARACTERS, Document
 from ttcompress.recipe.schema import VERSION, Recipe
 from ttcompress.recipe.sections import read_document
 from ttcompress.recipe.wording import nearest
@@ -22,9 +22,6 @@ default.
 
 DEFAULT_NAME = "balanced"
 EXAMPLE = f"A small recipe is `version: {VERSION}` and `budget: {{factor: 8}}`."
-
-MOST_CHARACTERS = 256_000
-"""A page is a hundredth of it; what is larger takes seconds to read, and is no recipe."""
 
 MODELINE = "# yaml-language-server:"
 """Begins the comment that names a file's JSON Schema to an editor."""

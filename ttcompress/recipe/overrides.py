@@ -14,7 +14,16 @@ from ttcompress.recipe.loading import EXAMPLE
 from ttcompress.recipe.problems import Document, KeyPath
 from ttcompress.recipe.schema import Recipe, TaskChoice
 from ttcompress.recipe.sections import Key, Section, read_document
-from ttcompress.recipe.values import Drop, parse_format
+from ttcompress.recipe.values import Drop
+
+FORMAT_ALIASES: dict[str, str] = {
+    "tt": "mps",
+    "tensor-train": "mps",
+    "ttm": "mpo",
+    "tt-matrix": "mpo",
+    "blocktt": "mpo",
+}
+"""Other people's words, understood on the command line only."""
 
 
 def _overrides(section: type[Section], path: KeyPath = ()) -> Iterator[tuple[str, KeyPath, Key]]:
@@ -33,16 +42,14 @@ OVERRIDES = {name: (path, key) for name, path, key in _overrides(Recipe)}
 def with_options(recipe: Recipe, **options: Any) -> Recipe:
     """The recipe with each option in place of the key it replaces; `text` stays as written.
 
-    Options are named as on the command line, with underscores: `factor=8, max_drop="1%"`; None is
-    an option not given. Any budget option replaces the whole budget. `format` means what it says:
-    a rule of another train format loses its own, rules of format dense and keep stay. A task's name
-    keeps the options that the recipe has for that same task; a `TaskChoice` brings its own.
-    `finetune` of True is the recipe's own block, or the defaults where it has none; False is no
-    fine-tuning.
+    Options are those of the command line, as `factor=8, max_drop="1%"`; None is one not given. Any
+    budget option replaces the whole budget. `format` is of every train: rules lose theirs, unless
+    it is dense or keep. A task's name keeps the options that the recipe has for that same task; a
+    `TaskChoice` brings its own. `finetune` of True is the recipe's own block, or the defaults where
+    it has none; False is no fine-tuning.
 
     Raises:
-        RecipeError: an option is unknown or wrong, or does not fit the recipe; the message names
-            the option.
+        RecipeError: an option is unknown, wrong, or does not fit the recipe; names the option.
     """
     given = {name: value for name, value in options.items() if value is not None}
     if not given:
@@ -79,6 +86,15 @@ with_options.__signature__ = signature(with_options).replace(  # type: ignore[at
         *(Parameter(name, Parameter.KEYWORD_ONLY, default=None) for name in OVERRIDES),
     ]
 )
+
+
+def parse_format(text: str) -> str:
+    """The format an option names, other people's words translated; `Recipe` judges the rest.
+
+    >>> parse_format("tensor-train"), parse_format("mpo")
+    ('mps', 'mpo')
+    """
+    return FORMAT_ALIASES.get(text.lower(), text)
 
 
 def effective(recipe: Recipe) -> dict[str, Any]:

@@ -12,6 +12,9 @@ KeyPath = tuple[str | int, ...]
 
 MOST_SHOWN = 20
 
+MOST_CHARACTERS = 256_000
+"""A page is a hundredth of it; what is larger takes seconds to read, and is no recipe."""
+
 
 @dataclass(frozen=True)
 class Problem:

@@ -17,15 +17,6 @@ from ttcompress.errors import RecipeError
 from ttcompress.recipe.sections import Json, Kind, value
 from ttcompress.recipe.wording import described, nearest
 
-FORMAT_ALIASES: dict[str, str] = {
-    "tt": "mps",
-    "tensor-train": "mps",
-    "ttm": "mpo",
-    "tt-matrix": "mpo",
-    "blocktt": "mpo",
-}
-"""Other people's words, understood on the command line only."""
-
 LARGEST = 2**63 - 1
 """Whole numbers stop here: they are counts of bytes, of values or of ranks."""
 
@@ -76,11 +67,7 @@ class Drop:
 
 
 def parse_number(value: object) -> float:
-    """A finite number that is not text.
-
-    >>> parse_number(8)
-    8.0
-    """
+    """A finite number that is not text."""
     if isinstance(value, str):
         raise RecipeError(f"expected a number, got the text {value[:60]!r}.{_number_cure(value)}")
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -172,15 +159,6 @@ def parse_ranks(value: object) -> int | tuple[int, ...]:
         ranks = tuple(_parse_whole(int(part)) for part in value.split(","))
         return ranks if len(ranks) > 1 else ranks[0]
     return _parse_whole(value)
-
-
-def parse_format(text: str) -> str:
-    """The format an option names, other people's words translated; `Recipe` judges the rest.
-
-    >>> parse_format("tensor-train"), parse_format("mpo")
-    ('mps', 'mpo')
-    """
-    return FORMAT_ALIASES.get(text.lower(), text)
 
 
 def parse_text(value: object) -> str:

@@ -11,8 +11,7 @@ from typing import Any
 
 import yaml
 
-from ttcompress.recipe.loading import MOST_CHARACTERS
-from ttcompress.recipe.problems import Document, KeyPath, Problem
+from ttcompress.recipe.problems import MOST_CHARACTERS, Document, KeyPath, Problem
 
 MOST_ALIASES = 16
 """More than a recipe needs, and too few to multiply into anything large."""
