@@ -23,11 +23,11 @@ LARGEST = 2**63 - 1
 Scalar = str | int | float | bool
 Option = Scalar | tuple[Scalar, ...]
 
-# Patterns that the JSON Schema uses too, so no flags and nothing that only Python understands.
+# Of text without space around it. The JSON Schema has them too: no flags, nothing of Python alone.
 _DECIMAL = r"[0-9]{1,15}(?:\.[0-9]{1,15})?"
-_SIZE = rf"\s*({_DECIMAL})\s*((?:[kKmMgGtT][iI]?)?[bB])?\s*"
-_PERCENT = rf"\s*({_DECIMAL})\s*%\s*"
-_RANKS = r"\s*[0-9]{1,18}\s*(?:,\s*[0-9]{1,18}\s*)*"
+_SIZE = rf"({_DECIMAL})\s*((?:[kKmMgGtT][iI]?)?[bB])?"
+_PERCENT = rf"({_DECIMAL})\s*%"
+_RANKS = r"[0-9]{1,18}(?:\s*,\s*[0-9]{1,18})*"
 _EXPONENT = re.compile(r"([-+]?[0-9]+)(\.[0-9]*)?[eE]([-+]?)([0-9]+)")
 
 _BOUNDS = {
@@ -106,7 +106,7 @@ def parse_size(value: object) -> int:
     (2000000, 1536, 4096)
     """
     if isinstance(value, str):
-        found = re.fullmatch(_SIZE, value)
+        found = re.fullmatch(_SIZE, value.strip())
         if not found:
             raise RecipeError(
                 f"expected a size, got {described(value)}.\nWrite a number of bytes, or one with"
@@ -127,7 +127,7 @@ def parse_drop(value: object) -> Drop:
     if isinstance(value, Drop):
         return value
     if isinstance(value, str):
-        if percent := re.fullmatch(_PERCENT, value):
+        if percent := re.fullmatch(_PERCENT, value.strip()):
             return Drop(float(Decimal(percent[1]) / 100), relative=True)
         raise RecipeError(
             f"expected a drop, got {described(value)}."
@@ -151,7 +151,7 @@ def parse_ranks(value: object) -> int | tuple[int, ...]:
     if isinstance(value, list | tuple):
         return tuple(map(_parse_whole, value))
     if isinstance(value, str):
-        if not re.fullmatch(_RANKS, value):
+        if not re.fullmatch(_RANKS, value.strip()):
             raise RecipeError(
                 f"expected ranks, got {described(value)}."
                 "\nWrite one number, or several with commas: 8,24,12."
@@ -262,7 +262,7 @@ def _parse_flag(value: object) -> bool:
 
 
 def _or_text(schema: Json, pattern: str) -> Json:
-    return {"anyOf": [schema, {"type": "string", "pattern": f"^{pattern}$"}]}
+    return {"anyOf": [schema, {"type": "string", "pattern": rf"^\s*{pattern}\s*$"}]}
 
 
 COUNT = whole(1)
