@@ -12,6 +12,8 @@ from safetensors.torch import load_file, save_file
 
 import ttcompress
 from ttcompress.cli import app
+from ttcompress.cli.arguments import BUDGET, LIMITS, SHARED
+from ttcompress.recipe.overrides import OVERRIDES
 
 COMMANDS = (
     "inspect",
@@ -28,7 +30,8 @@ COMMANDS = (
     "bench",
     "batch",
 )
-RECIPES = ("list", "show", "check")
+SHIPPED = Path(__file__).parents[2] / "recipes"
+RECIPES = ("list", "show", "check", "schema")
 
 
 @pytest.fixture
@@ -217,13 +220,23 @@ def test_recipes_list_show_and_check(run, model) -> None:
     assert "balanced" in names
     assert all(name in run("recipes", "list").out for name in names)
     shown = run("recipes", "show", "balanced")
-    assert shown.out.startswith("# The default: recurrent weights as MPS")
+    assert shown.out.splitlines()[1].startswith("# The default: recurrent weights as MPS")
     assert run("recipes", "show", "balanced", "--json").json["text"] == shown.out
     assert run("recipes", "check", "balanced").out == "balanced is a valid recipe\n"
     checked = run("recipes", "check", "balanced", model)
     assert checked.out.splitlines()[0] == f"balanced fits {model}"
     weights = run("recipes", "check", "balanced", model, "--json").json["weights"]
     assert [weight["rule"] for weight in weights] == [1, 0, 0, 0, 0, 2]
+
+
+def test_recipes_schema_is_the_file_beside_the_recipes(run) -> None:
+    for options, name in (((), "schema.json"), (("--manifest",), "batch/schema.json")):
+        written = (SHIPPED / name).read_text(encoding="utf-8")
+        assert run("recipes", "schema", *options).out == written
+
+
+def test_the_command_line_has_every_option_of_a_recipe_but_one() -> None:
+    assert {*BUDGET, *SHARED, *LIMITS} == OVERRIDES.keys() - {"min_multiply_adds"}
 
 
 def test_a_recipe_that_does_not_fit_exits_2(run, model) -> None:
@@ -271,5 +284,7 @@ def test_json_is_the_only_thing_on_stdout(run, model, tiny_artifact) -> None:
         ["recipes", "list"],
         ["recipes", "show", "tiny"],
         ["recipes", "check", "tiny", model],
+        ["recipes", "schema"],
+        ["recipes", "schema", "--manifest"],
     ):
         json.loads(run(*command, "--json").out)

@@ -23,6 +23,7 @@ from ttcompress.recipe import (
     recipe_from,
     with_options,
 )
+from ttcompress.recipe.reference import json_schema
 
 TEXT = """\
 version: 1
@@ -38,6 +39,7 @@ limits: {min_factor: 6}
 seed: 3
 """
 RECIPE = parse_recipe(TEXT)
+SCHEMA = json_schema()
 LABELLED = TaskChoice(name="tagger", options=(("labels", ("X", "Y")),))
 
 
@@ -109,6 +111,7 @@ def test_format_is_of_every_train_and_of_nothing_else() -> None:
         ({"max_drop": "one"}, "--max-drop: expected a drop, got the text 'one'"),
         ({"task": " "}, "recipe with --task: 1 problem\n  --task: expected text, got"),
         ({"finetune": 1}, "--finetune: expected keys with values, got 1"),
+        ({"factr": 1}, "--factr: unknown key."),
     ],
 )
 def test_a_wrong_option_is_named_as_it_is_typed(options: Any, message: str) -> None:
@@ -221,6 +224,12 @@ recipes = st.fixed_dictionaries(
         "key": st.from_regex(r"[a-z]+[-\w é]*", fullmatch=True),
     },
 )
+
+
+@given(recipes)
+def test_the_schema_accepts_every_recipe_that_is_read(accepts, mapping: dict[str, Any]) -> None:
+    assert accepts(SCHEMA, mapping)
+    assert accepts(SCHEMA, effective(recipe_from(mapping)))
 
 
 @given(recipes)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ttcompress.errors import PlanError
 from ttcompress.model.weights import Role, Weight
 from ttcompress.recipe import Assignment, match, parse_recipe
-from ttcompress.recipe.rules import _example
+from ttcompress.recipe.matching import _example
 
 
 def weight(name: str, role: Role, rows: int, columns: int, *also: str) -> Weight:

@@ -56,11 +56,12 @@ def test_the_shipped_recipes_are_these() -> None:
 @pytest.mark.parametrize("recipe", shipped(), ids=lambda recipe: recipe.name)
 def test_each_opens_with_what_for_and_the_command(recipe: ShippedRecipe) -> None:
     lines = recipe.path.read_text(encoding="utf-8").splitlines()
-    assert lines[0] == f"# {recipe.title}"
+    assert lines[0] == "# yaml-language-server: $schema=schema.json"
+    assert lines[1] == f"# {recipe.title}"
     assert recipe.title.endswith(".")
     task = " --task charlm" if recipe.name in TUNED else ""
     command = f"ttcompress decompose sample_models/charlm.pt -r {recipe.name}{task}"
-    assert lines[1] == f"#   {command}"
+    assert lines[2] == f"#   {command}"
 
 
 @pytest.mark.parametrize("name", TUNED)

@@ -1,4 +1,7 @@
-"""The words of the command line, each declared once: arguments, options, and groups of options."""
+"""The words of the command line, each declared once: arguments, options, and groups of options.
+
+Options that replace a key of the recipe are made from the recipe's own declaration of that key.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,16 @@ from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import wraps
 from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_type_hints
 
 import typer
 
 from ttcompress.errors import OutputPathError, RecipeError
+from ttcompress.recipe import Recipe, as_recipe, with_options
+from ttcompress.recipe.overrides import OVERRIDES
 from ttcompress.system.launch import is_first
 
 if TYPE_CHECKING:
-    from ttcompress.recipe import Options, Recipe
     from ttcompress.training.finetune import Conditions
     from ttcompress.training.loop import Moment
 
@@ -26,13 +30,31 @@ Artifact = Annotated[
     Path, typer.Argument(metavar="FILE", help="A compressed model.", show_default=False)
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")]
-Key = Annotated[
-    str | None, typer.Option("--key", help="Which state dict, where the file holds several.")
-]
 
 Factors = Annotated[
     str, typer.Option(metavar="LIST", help="Times fewer bytes of the decomposed weights.")
 ]
+
+# Options in place of a recipe's keys, in the order of --help.
+BUDGET = ("format", "rank", "tolerance", "factor", "size", "params", "multiply_adds", "drop")
+SHARED = ("store", "key", "task", "finetune", "calibrate", "calibration_data", "seed")
+LIMITS = ("max_drop", "min_factor", "max_size")
+_GROUPS: dict[object, str] = {"budget": "Budget", "limits": "Limit"}
+
+G = TypeVar("G")
+
+
+def _overriding(name: str) -> Any:
+    """The option that replaces a key of the recipe, as the key declares it."""
+    path, key = OVERRIDES[name]
+    flag, _, metavar = key.option.partition(" ")
+    help = key.help
+    if path[0] in _GROUPS:
+        help = f"{_GROUPS[path[0]]}: {help[0].lower()}{help[1:]}"
+    return typer.Option(flag, metavar=metavar or None, help=help)
+
+
+Key = Annotated[str | None, _overriding("key")]
 
 MixedPrecision = Annotated[
     Literal["no", "bf16", "fp16"],
@@ -120,36 +142,33 @@ class TuningOptions:
         )
 
 
+def _adding(*names: str) -> Callable[[type[G]], type[G]]:
+    """Give a group the options of these names, as the recipe's keys declare them."""
+
+    def add(group: type[G]) -> type[G]:
+        for name in names:
+            kind = OVERRIDES[name][1].kind
+            group.__annotations__[name] = Annotated[kind.option_type | None, _overriding(name)]
+            setattr(group, name, None)
+        return group
+
+    return add
+
+
+def _given(group: Any) -> dict[str, Any]:
+    """The options of a group that were given, but for the recipe they are laid over."""
+    values = {field.name: getattr(group, field.name) for field in fields(group)}
+    return {key: value for key, value in values.items() if value is not None and key != "recipe"}
+
+
 @dataclass(frozen=True)
+@_adding(*BUDGET)
 class BudgetOptions:
     """A format and a budget: what `sweep` and `compare` set themselves."""
 
-    format: Annotated[
-        str | None, typer.Option(metavar="mps|mpo|auto", help="Of every decomposed weight.")
-    ] = None
-    rank: Annotated[int | None, typer.Option(help="Budget: no rank above this.")] = None
-    tolerance: Annotated[
-        float | None, typer.Option(help="Budget: relative error of each weight.")
-    ] = None
-    factor: Annotated[
-        float | None, typer.Option(help="Budget: times fewer bytes of the decomposed weights.")
-    ] = None
-    size: Annotated[
-        str | None, typer.Option(help="Budget: bytes of the file, as 2MB.", metavar="SIZE")
-    ] = None
-    params: Annotated[
-        int | None, typer.Option(help="Budget: values of the decomposed weights.")
-    ] = None
-    multiply_adds: Annotated[
-        float | None, typer.Option(help="Budget: times fewer multiply-adds.")
-    ] = None
-    drop: Annotated[
-        str | None,
-        typer.Option(help="Budget: the smallest file within the drop, as 1%.", metavar="DROP"),
-    ] = None
-
 
 @dataclass(frozen=True)
+@_adding(*SHARED)
 class RecipeOptions:
     """A recipe, and the options that stand in place of its keys."""
 
@@ -157,64 +176,22 @@ class RecipeOptions:
         str | None,
         typer.Option("--recipe", "-r", help="A file, or a shipped recipe's name.  [balanced]"),
     ] = None
-    store: Annotated[
-        str | None, typer.Option(metavar="STORE", help="auto, int2 to int8, float16, float32 ...")
-    ] = None
-    key: Key = None
-    task: Annotated[
-        str | None,
-        typer.Option(help="Measures the model: a built-in task, or file.py:Name.", metavar="TASK"),
-    ] = None
-    finetune: Annotated[
-        bool | None,
-        typer.Option(
-            "--finetune", help="Train the result on the task, with the original to guide."
-        ),
-    ] = None
-    calibrate: Annotated[
-        int | None,
-        typer.Option(help="Fit to the inputs of so many of the task's batches.", metavar="N"),
-    ] = None
-    calibration_data: Annotated[
-        str | None,
-        typer.Option(help="Fit to the inputs in a safetensors file.", metavar="PATH"),
-    ] = None
-    seed: Annotated[int | None, typer.Option(help="Seed of all random numbers.")] = None
 
     def in_force(self) -> Recipe:
         """The recipe with the options laid over it."""
-        from ttcompress.recipe import default_recipe, find_recipe, load_recipe, with_options
-
-        base = load_recipe(find_recipe(self.recipe)) if self.recipe else default_recipe()
-        return with_options(base, **cast("Options", self._given()))
+        return with_options(as_recipe(self.recipe or None), **_given(self))
 
     def title(self) -> str:
         """The recipe as the user named it: `balanced (the default) with --factor 16`."""
         name = self.recipe or "balanced (the default)"
-        given = [f"--{key.replace('_', '-')}{_written(v)}" for key, v in self._given().items()]
+        given = [f"--{key.replace('_', '-')}{_written(v)}" for key, v in _given(self).items()]
         return f"recipe {' '.join([name, 'with', *given] if given else [name])}"
-
-    def _given(self) -> dict[str, Any]:
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {
-            key: value for key, value in values.items() if value is not None and key != "recipe"
-        }
 
 
 @dataclass(frozen=True)
+@_adding(*LIMITS)
 class LimitOptions(RecipeOptions):
     """With limits."""
-
-    max_drop: Annotated[
-        str | None,
-        typer.Option(help="Limit: exit 4 if the metric drops by more, as 1%.", metavar="DROP"),
-    ] = None
-    min_factor: Annotated[float | None, typer.Option(help="Limit: exit 4 below this factor.")] = (
-        None
-    )
-    max_size: Annotated[
-        str | None, typer.Option(help="Limit: exit 4 above this size.", metavar="SIZE")
-    ] = None
 
 
 @dataclass(frozen=True)

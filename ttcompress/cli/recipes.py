@@ -1,4 +1,4 @@
-"""`recipes list`, `show` and `check`: what is shipped, what it says, whether it fits a model."""
+"""The commands `recipes list`, `show`, `check` and `schema`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ recipes = typer.Typer(
 )
 
 Name = Annotated[str, typer.Argument(metavar="RECIPE", help="A file, or a shipped recipe's name.")]
+OfManifest = Annotated[bool, typer.Option("--manifest", help="Print that of a batch's manifest.")]
 MaybeModel = Annotated[Path | None, typer.Argument(metavar="MODEL", help="A trained checkpoint.")]
 
 
@@ -87,3 +88,24 @@ def check_recipe(name: Name, talk: Talk, model: MaybeModel = None, key: Key = No
     else:
         fits = f"fits {model}" if model else "is a valid recipe"
         console.show(f"{name} {fits}", [assignments_table(taken)])
+
+
+@recipes.command("schema")
+@flattened
+def print_schema(talk: Talk, manifest: OfManifest = False) -> None:
+    """Print the JSON Schema of recipes, with which an editor checks and completes them.
+
+    \b
+    Save it beside a recipe, and name it in the recipe's first line:
+      # yaml-language-server: $schema=schema.json
+
+    \b
+    Example:
+      ttcompress recipes schema > schema.json
+    """
+    from ttcompress.cli import console
+    from ttcompress.recipe.manifest import Manifest
+    from ttcompress.recipe.reference import json_schema
+    from ttcompress.recipe.schema import Recipe
+
+    console.document(json_schema(Manifest if manifest else Recipe))

@@ -1,45 +1,30 @@
-"""What the user asks for: files, mappings and options come in, checked frozen recipes go out."""
+"""What the user asks for: recipes read from files, mappings and options into frozen values.
 
-from ttcompress.recipe.loading import load_recipe, parse_recipe, recipe_from
-from ttcompress.recipe.overrides import Options, effective, with_options
-from ttcompress.recipe.rules import Assignment, match
-from ttcompress.recipe.schema import Budget, Limits, Recipe, Rule
-from ttcompress.recipe.shipped import (
-    AnyRecipe,
-    ShippedRecipe,
-    as_recipe,
-    default_recipe,
-    find_recipe,
-    shipped,
-)
-from ttcompress.recipe.training import CalibrationChoice, Finetune, TaskChoice
-from ttcompress.recipe.units import Drop, parse_drop, parse_format, parse_ranks, parse_size
+`schema.py` declares every key once; start there.
+"""
 
-__all__ = [
-    "AnyRecipe",
-    "Assignment",
-    "Budget",
-    "CalibrationChoice",
-    "Drop",
-    "Finetune",
-    "Limits",
-    "Options",
-    "Recipe",
-    "Rule",
-    "ShippedRecipe",
-    "TaskChoice",
-    "as_recipe",
-    "default_recipe",
-    "effective",
-    "find_recipe",
-    "load_recipe",
-    "match",
-    "parse_drop",
-    "parse_format",
-    "parse_ranks",
-    "parse_recipe",
-    "parse_size",
-    "recipe_from",
-    "shipped",
-    "with_options",
-]
+from ttcompress.recipe.loading import AnyRecipe as AnyRecipe
+from ttcompress.recipe.loading import ShippedRecipe as ShippedRecipe
+from ttcompress.recipe.loading import as_recipe as as_recipe
+from ttcompress.recipe.loading import default_recipe as default_recipe
+from ttcompress.recipe.loading import find_recipe as find_recipe
+from ttcompress.recipe.loading import load_recipe as load_recipe
+from ttcompress.recipe.loading import parse_recipe as parse_recipe
+from ttcompress.recipe.loading import recipe_from as recipe_from
+from ttcompress.recipe.loading import shipped as shipped
+from ttcompress.recipe.matching import Assignment as Assignment
+from ttcompress.recipe.matching import match as match
+from ttcompress.recipe.overrides import effective as effective
+from ttcompress.recipe.overrides import parse_format as parse_format
+from ttcompress.recipe.overrides import with_options as with_options
+from ttcompress.recipe.rules import Rule as Rule
+from ttcompress.recipe.schema import Budget as Budget
+from ttcompress.recipe.schema import CalibrationChoice as CalibrationChoice
+from ttcompress.recipe.schema import Finetune as Finetune
+from ttcompress.recipe.schema import Limits as Limits
+from ttcompress.recipe.schema import Recipe as Recipe
+from ttcompress.recipe.schema import TaskChoice as TaskChoice
+from ttcompress.recipe.values import Drop as Drop
+from ttcompress.recipe.values import parse_drop as parse_drop
+from ttcompress.recipe.values import parse_ranks as parse_ranks
+from ttcompress.recipe.values import parse_size as parse_size

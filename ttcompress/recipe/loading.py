@@ -1,15 +1,42 @@
-"""A recipe's file, text or Python mapping comes in, a `Recipe` goes out."""
+"""Makes a `Recipe` from a file, a shipped recipe's name, text, or a mapping."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from ttcompress.errors import InputError, RecipeError, check_ordinary, unreadable
-from ttcompress.recipe.schema import Recipe
-from ttcompress.recipe.validation import validated
-from ttcompress.recipe.yaml_text import MOST_CHARACTERS, Document, read_yaml
+from ttcompress.recipe.problems import MOST_CHARACTERS, Document
+from ttcompress.recipe.schema import VERSION, Recipe
+from ttcompress.recipe.sections import read_document
+from ttcompress.recipe.wording import nearest
+
+AnyRecipe = Recipe | str | Path | Mapping[str, Any] | None
+"""Whatever a user has in hand: a recipe, a file, a shipped one's name, a mapping; None is the
+default.
+"""
+
+DEFAULT_NAME = "balanced"
+EXAMPLE = f"A small recipe is `version: {VERSION}` and `budget: {{factor: 8}}`."
+
+MODELINE = "# yaml-language-server:"
+"""Begins the comment that names a file's JSON Schema to an editor."""
+
+_PACKAGE = Path(__file__).parents[1]
+_SUFFIXES = (".yaml", ".yml")
+
+
+@dataclass(frozen=True)
+class ShippedRecipe:
+    """A recipe that came with the program; `title` is the first line of its opening comment."""
+
+    name: str
+    path: Path
+    title: str
 
 
 def load_recipe(path: str | Path) -> Recipe:
@@ -20,10 +47,96 @@ def load_recipe(path: str | Path) -> Recipe:
         RecipeError: the file is no recipe; every problem with its key and line.
         TTCompressError: the file cannot be read.
     """
-    return parse_recipe(yaml_file(Path(path)), str(path))
+    return parse_recipe(read_text(Path(path)), str(path))
 
 
-def yaml_file(path: Path, kind: str = "recipe") -> str:
+def parse_recipe(text: str, place: str = "recipe") -> Recipe:
+    """Read recipe text; `place` names it in errors.
+
+    Raises:
+        RecipeError: every problem with its key and line.
+
+    >>> parse_recipe("{version: 1, budget: {size: 2MB}}").budget.size
+    2000000
+    """
+    from ttcompress.recipe.yaml_text import read_yaml  # PyYAML: --help has no need of it
+
+    return replace(read_document(Recipe, read_yaml(text), place, EXAMPLE), text=text)
+
+
+def recipe_from(mapping: Mapping[str, object], place: str = "recipe") -> Recipe:
+    """A recipe from Python values under the keys that a file has; None is a key left out.
+
+    Raises:
+        RecipeError: every problem with its key.
+
+    >>> recipe_from({"version": 1, "budget": {"factor": 8}}).format
+    'mps'
+    """
+    return read_document(Recipe, Document(_without_none(mapping)), place, EXAMPLE)
+
+
+def _without_none(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {str(k): _without_none(item) for k, item in value.items() if item is not None}
+    if isinstance(value, list | tuple):
+        return [_without_none(item) for item in value]
+    return value
+
+
+def as_recipe(recipe: AnyRecipe) -> Recipe:
+    """A recipe from whatever a user has in hand."""
+    if isinstance(recipe, Recipe):
+        return recipe
+    if recipe is None:
+        return default_recipe()
+    if isinstance(recipe, Mapping):
+        return recipe_from(recipe)
+    return load_recipe(find_recipe(recipe))
+
+
+@cache
+def default_recipe() -> Recipe:
+    """The recipe in force when none is given: `balanced`."""
+    return load_recipe(find_recipe(DEFAULT_NAME))
+
+
+@cache
+def shipped() -> tuple[ShippedRecipe, ...]:
+    """The shipped recipes by name: inside an installed package, beside it in a working copy."""
+    folders = (_PACKAGE / "recipes", _PACKAGE.parent / "recipes")
+    folder = next((folder for folder in folders if folder.is_dir()), folders[0])
+    return tuple(ShippedRecipe(p.stem, p, _title(p)) for p in sorted(folder.glob("*.yaml")))
+
+
+def _title(path: Path) -> str:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    title = next((line for line in lines if not line.startswith(MODELINE)), "")
+    return title.removeprefix("#").strip()
+
+
+def find_recipe(name_or_path: str | Path, folder: Path = Path()) -> Path:
+    """The file of a shipped recipe's name, or of a path from a folder: by default, from here.
+
+    A name has neither a folder nor a suffix: a shipped name never hides a file `small.yaml`.
+
+    Raises:
+        InputError: there is neither; names the nearest shipped recipe.
+    """
+    path, names = folder / name_or_path, {recipe.name: recipe.path for recipe in shipped()}
+    if str(name_or_path) in names:
+        return names[str(name_or_path)]
+    if os.path.exists(path):  # unlike the method, False for a name no file can have
+        return path
+    if path.suffix in _SUFFIXES or len(Path(name_or_path).parts) > 1:
+        raise InputError(f"{path}: there is no such recipe file.")
+    raise InputError(
+        f"{name_or_path}: neither a recipe file nor a shipped recipe.{nearest(name_or_path, names)}"
+        f"\n    Shipped are: {', '.join(names)}."
+    )
+
+
+def read_text(path: Path, kind: str = "recipe") -> str:
     """The text of a file that a user wrote; `kind` is what errors call it.
 
     Raises:
@@ -51,35 +164,3 @@ def yaml_file(path: Path, kind: str = "recipe") -> str:
         raise RecipeError(
             f"{path}: is not text (byte {error.start} is not UTF-8), and a {kind} is YAML text."
         ) from error
-
-
-def parse_recipe(text: str, place: str = "recipe") -> Recipe:
-    """Read recipe text; `place` names it in errors.
-
-    Raises:
-        RecipeError: every problem with its key and line.
-
-    >>> parse_recipe("{version: 1, budget: {size: 2MB}}").budget.size
-    2000000
-    """
-    return validated(read_yaml(text), place, text=text)
-
-
-def recipe_from(mapping: Mapping[str, object], place: str = "recipe") -> Recipe:
-    """A recipe from Python values under the keys that a file has; None is a key left out.
-
-    Raises:
-        RecipeError: every problem with its key.
-
-    >>> recipe_from({"version": 1, "budget": {"factor": 8}}).format
-    'mps'
-    """
-    return validated(Document(_without_none(mapping)), place)
-
-
-def _without_none(value: object) -> object:
-    if isinstance(value, Mapping):
-        return {str(k): _without_none(item) for k, item in value.items() if item is not None}
-    if isinstance(value, list | tuple):
-        return [_without_none(item) for item in value]
-    return value

@@ -1,24 +1,18 @@
-"""The manifest as frozen dataclasses: plain mappings come in through pydantic, checked values out.
+"""The manifest of a batch: its keys, declared and read as those of a recipe.
 
-Keys that recipes have too (`task`, `limits`) are read as recipes read them.
+`ttcompress.workflows.manifest` reads one and finds the models and recipes that it names.
 """
 
 from __future__ import annotations
 
-from dataclasses import field
 from pathlib import Path
 from string import Formatter
-from typing import Annotated, Final
-
-from pydantic import BeforeValidator
-from pydantic.dataclasses import dataclass
+from typing import Final
 
 from ttcompress.errors import RecipeError
-from ttcompress.recipe import Drop, Limits, TaskChoice, parse_drop
-from ttcompress.recipe.readers import CONFIG, reader
-from ttcompress.recipe.training import named_task
-from ttcompress.recipe.units import parse_count, parse_text
-from ttcompress.recipe.wording import described
+from ttcompress.recipe.schema import TASK, Limits, TaskChoice
+from ttcompress.recipe.sections import Section, declare, list_of, section_of, value
+from ttcompress.recipe.values import DROP, TEXT, Drop, format_version, parse_text
 
 VERSION: Final = 1
 
@@ -26,17 +20,7 @@ NAME_FIELDS = ("model", "recipe", "format", "folder")
 """What the name of an output may hold in braces."""
 
 
-def _version(value: object) -> int:
-    version = parse_count(value)
-    if version != VERSION:
-        raise RecipeError(
-            f"the manifest is of version {version}, and this program reads version {VERSION}."
-            f"\nUpdate ttcompress, or write version: {VERSION}."
-        )
-    return version
-
-
-def _name(value: object) -> str:
+def _parse_name(value: object) -> str:
     """The template of a file's name."""
     text = parse_text(value)
     try:
@@ -52,89 +36,98 @@ def _name(value: object) -> str:
     return text
 
 
-def _listed(value: object) -> object:
-    if not isinstance(value, list | tuple):
-        raise ValueError(f"expected a list, got {described(value)}.")
-    return value
+_ONE_PERCENT: Final = Drop(0.01, relative=True)
+_NAME: Final = value(_parse_name, "text with fields in braces", TEXT.schema)
 
 
-def _path_alone(value: object) -> object:
-    return {"path": value} if isinstance(value, str) else value
-
-
-def _folder_alone(value: object) -> object:
-    return {"folder": value} if isinstance(value, str) else value
-
-
-_Text = Annotated[str, reader(parse_text, required=True)]
-_MaybeText = Annotated[str | None, reader(parse_text)]
-_Task = Annotated[TaskChoice | None, BeforeValidator(named_task)]
-_Drop = Annotated[Drop, reader(parse_drop)]
-
-
-@dataclass(frozen=True, kw_only=True, config=CONFIG)
-class ModelEntry:
+class ModelEntry(Section):
     """Models by their path or by a glob, and what holds for them under every recipe."""
 
-    path: _Text
-    task: _Task = None
-    key: _MaybeText = None
-    limits: Limits | None = None
+    path: str = declare(
+        TEXT,
+        "A model's path, or a glob.",
+        missing="Write a model's path or a glob, for example `path: models/*.pt`.",
+    )
+    task: TaskChoice | None = declare(TASK, "In place of the manifest's task.")
+    key: str | None = declare(TEXT, "Which state dict, where the file holds several.")
+    limits: Limits | None = declare(section_of(Limits), "In place of the manifest's limits.")
 
 
-@dataclass(frozen=True, kw_only=True, config=CONFIG)
 class JobEntry(ModelEntry):
     """Models under one recipe, beside the matrix."""
 
-    recipe: _Text
+    recipe: str = declare(
+        TEXT,
+        "A shipped recipe's name, or a file.",
+        missing="Write a shipped name or a file, for example `recipe: small`.",
+    )
 
 
-@dataclass(frozen=True, kw_only=True, config=CONFIG)
-class Exclusion:
-    """Pairs of the matrix to leave out: globs on the names of models and of recipes."""
+class Exclusion(Section):
+    """Pairs of the matrix to leave out."""
 
-    model: _Text = "*"
-    recipe: _Text = "*"
+    model: str = declare(TEXT, "A glob on the names of models.", default="*")
+    recipe: str = declare(TEXT, "A glob on the names of recipes.", default="*")
 
 
-@dataclass(frozen=True, kw_only=True, config=CONFIG)
-class Matrix:
+class Matrix(Section):
     """Every model under every recipe, but for what is excluded."""
 
-    models: Annotated[
-        tuple[Annotated[ModelEntry, BeforeValidator(_path_alone)], ...], BeforeValidator(_listed)
-    ]
-    recipes: Annotated[tuple[_Text, ...], BeforeValidator(_listed)]
-    exclude: Annotated[tuple[Exclusion, ...], BeforeValidator(_listed)] = ()
+    models: tuple[ModelEntry, ...] = declare(
+        list_of(section_of(ModelEntry, short="path")),
+        "Paths or globs, alone or with keys of their own.",
+        missing="Write paths or globs, for example `models: [models/*.pt]`.",
+    )
+    recipes: tuple[str, ...] = declare(
+        list_of(TEXT),
+        "Shipped names or files.",
+        missing="Write shipped names or files, for example `recipes: [balanced, small]`.",
+    )
+    exclude: tuple[Exclusion, ...] = declare(
+        list_of(section_of(Exclusion)), "Pairs to leave out.", default=()
+    )
 
 
-@dataclass(frozen=True, kw_only=True, config=CONFIG)
-class Output:
-    """Where artifacts go, and how they are named: see `NAME_FIELDS`."""
+class Output(Section):
+    """Where artifacts go, and how they are named."""
 
-    folder: _Text = "."
-    name: Annotated[str, reader(_name)] = "{model}.{recipe}.safetensors"
+    folder: str = declare(TEXT, "Folder of the artifacts.", default=".")
+    name: str = declare(
+        _NAME,
+        "Name of an artifact, with {model}, {recipe}, {format} and {folder}.",
+        default="{model}.{recipe}.safetensors",
+    )
 
 
-@dataclass(frozen=True, kw_only=True, config=CONFIG)
-class Tolerance:
+class Tolerance(Section):
     """How much worse than the baseline a result may be: of the value there, or in its own unit."""
 
-    metric: _Drop = field(default=Drop(0.01, relative=True))
-    size: _Drop = field(default=Drop(0.01, relative=True))
+    metric: Drop = declare(DROP, "How much the metric may worsen.", default=_ONE_PERCENT)
+    size: Drop = declare(DROP, "How much the file may grow.", default=_ONE_PERCENT)
 
 
-@dataclass(frozen=True, kw_only=True, config=CONFIG)
-class Manifest:
+class Manifest(Section):
     """Everything a batch is asked for; every path in it is relative to the manifest's folder.
 
     `task` and `limits` stand in place of those of a recipe, and a model's own in place of these.
     """
 
-    version: Annotated[int, reader(_version)]
-    output: Annotated[Output, BeforeValidator(_folder_alone)] = Output()
-    task: _Task = None
-    limits: Limits | None = None
-    baseline: Tolerance = Tolerance()
-    matrix: Matrix | None = None
-    jobs: Annotated[tuple[JobEntry, ...], BeforeValidator(_listed)] = ()
+    version: int = declare(
+        format_version("manifest", VERSION),
+        "Version of the manifest's format.",
+        missing=f"Write `version: {VERSION}`.",
+    )
+    output: Output = declare(
+        section_of(Output, short="folder"), "Where artifacts go, and their names.", default=Output()
+    )
+    task: TaskChoice | None = declare(TASK, "In place of the recipes' tasks.")
+    limits: Limits | None = declare(section_of(Limits), "In place of the recipes' limits.")
+    baseline: Tolerance = declare(
+        section_of(Tolerance),
+        "How much worse than --baseline a result may be.",
+        default=Tolerance(),
+    )
+    matrix: Matrix | None = declare(section_of(Matrix), "Every model under every recipe.")
+    jobs: tuple[JobEntry, ...] = declare(
+        list_of(section_of(JobEntry)), "Single jobs, beside the matrix.", default=()
+    )

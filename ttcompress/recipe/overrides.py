@@ -1,62 +1,100 @@
-"""A recipe and command-line options come in; the recipe in force and its plain form go out."""
+"""Options laid over a recipe, and the recipe in force as plain values.
+
+Which options there are, and what each replaces, is declared with the keys: see `Key.option`.
+"""
 
 from __future__ import annotations
 
-from dataclasses import fields, is_dataclass
-from typing import Any, TypedDict, Unpack
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass, replace
+from inspect import Parameter, signature
+from typing import Any
 
-from ttcompress.recipe.problems import KeyPath
-from ttcompress.recipe.schema import Recipe
-from ttcompress.recipe.training import TaskChoice
-from ttcompress.recipe.units import Drop, parse_format
-from ttcompress.recipe.validation import BUDGET_KEYS, LIMIT_KEYS, validated
-from ttcompress.recipe.yaml_text import Document
+from ttcompress.recipe.loading import EXAMPLE
+from ttcompress.recipe.problems import Document, KeyPath
+from ttcompress.recipe.schema import Recipe, TaskChoice
+from ttcompress.recipe.sections import Key, Section, read_document
+from ttcompress.recipe.values import Drop
 
-
-class Options(TypedDict, total=False):
-    """Options of the command line that a recipe has a key for; None is an option not given."""
-
-    format: str | None
-    store: str | None
-    rank: int | None
-    tolerance: float | None
-    factor: float | None
-    size: int | str | None
-    params: int | None
-    multiply_adds: float | None
-    drop: float | str | None
-    seed: int | None
-    key: str | None
-    max_drop: float | str | None
-    min_factor: float | None
-    max_size: int | str | None
-    min_multiply_adds: float | None
-    task: str | TaskChoice | None
-    finetune: bool | None
-    calibrate: int | None
-    calibration_data: str | None
+FORMAT_ALIASES: dict[str, str] = {
+    "tt": "mps",
+    "tensor-train": "mps",
+    "ttm": "mpo",
+    "tt-matrix": "mpo",
+    "blocktt": "mpo",
+}
+"""Other people's words, understood on the command line only."""
 
 
-_CALIBRATION_KEYS = {"calibrate": "batches", "calibration_data": "data"}
+def _overrides(section: type[Section], path: KeyPath = ()) -> Iterator[tuple[str, KeyPath, Key]]:
+    for name, key in section.KEYS.items():
+        here = (*path, name)
+        if key.option:
+            yield key.option.split()[0].removeprefix("--").replace("-", "_"), here, key
+        if key.kind.section:
+            yield from _overrides(key.kind.section, here)
 
 
-def with_options(recipe: Recipe, **options: Unpack[Options]) -> Recipe:
-    """The recipe with each option in place of the key of its name; `text` stays as written.
+OVERRIDES = {name: (path, key) for name, path, key in _overrides(Recipe)}
+"""The key that each option replaces, with its path, by the option's name in Python."""
 
-    Any budget option replaces the whole budget. `format` means what it says: a rule of another
-    train format loses its own, rules of format dense and keep stay. A task's name keeps the options
-    that the recipe has for that same task; a `TaskChoice` brings its own. `finetune` of True is the
-    recipe's own block, or the defaults where it has none; False is no fine-tuning.
+
+def with_options(recipe: Recipe, **options: Any) -> Recipe:
+    """The recipe with each option in place of the key it replaces; `text` stays as written.
+
+    Options are those of the command line, as `factor=8, max_drop="1%"`; None is one not given. Any
+    budget option replaces the whole budget. `format` is of every train: rules lose theirs, unless
+    it is dense or keep. A task's name keeps the options that the recipe has for that same task; a
+    `TaskChoice` brings its own. `finetune` of True is the recipe's own block, or the defaults where
+    it has none; False is no fine-tuning.
 
     Raises:
-        RecipeError: an option is wrong, or does not fit the recipe; the message names the option.
+        RecipeError: an option is unknown, wrong, or does not fit the recipe; names the option.
     """
     given = {name: value for name, value in options.items() if value is not None}
     if not given:
         return recipe
-    flags = {_key_path(name): f"--{name.replace('_', '-')}" for name in given}
-    document = Document(_overlaid(effective(recipe), given))
-    return validated(document, f"recipe with {' '.join(flags.values())}", recipe.text, flags)
+    paths = {name: OVERRIDES[name][0] if name in OVERRIDES else (name,) for name in given}
+    plain = effective(recipe)
+    if any(path[0] == "budget" for path in paths.values()):
+        plain["budget"] = {}
+    if "format" in given:
+        given["format"] = parse_format(given["format"])
+        for rule in plain.get("rules", ()):
+            if rule.get("format") not in ("dense", "keep"):  # which are no trains
+                rule.pop("format", None)
+    if given.get("finetune") is True:
+        given["finetune"] = plain.get("finetune", True)
+    if isinstance(task := given.pop("task", None), TaskChoice):
+        plain["task"] = _plain(task)
+    elif task is not None and plain.get("task", {}).get("name") != task:
+        plain["task"] = {"name": task}
+    for name, value in given.items():
+        section: Any = plain
+        for part in paths[name][:-1]:
+            section = section.setdefault(part, {})
+        section[paths[name][-1]] = value
+    flags = {path: f"--{name.replace('_', '-')}" for name, path in paths.items()}
+    place = f"recipe with {' '.join(flags.values())}"
+    changed = read_document(Recipe, Document(plain), place, EXAMPLE, flags)
+    return replace(changed, text=recipe.text)
+
+
+with_options.__signature__ = signature(with_options).replace(  # type: ignore[attr-defined]
+    parameters=[
+        signature(with_options).parameters["recipe"],
+        *(Parameter(name, Parameter.KEYWORD_ONLY, default=None) for name in OVERRIDES),
+    ]
+)
+
+
+def parse_format(text: str) -> str:
+    """The format an option names, other people's words translated; `Recipe` judges the rest.
+
+    >>> parse_format("tensor-train"), parse_format("mpo")
+    ('mps', 'mpo')
+    """
+    return FORMAT_ALIASES.get(text.lower(), text)
 
 
 def effective(recipe: Recipe) -> dict[str, Any]:
@@ -80,50 +118,3 @@ def _plain(value: Any) -> Any:
         items = ((field.name, getattr(value, field.name)) for field in fields(value))
         return {name: _plain(item) for name, item in items if item is not None}
     return [_plain(item) for item in value] if isinstance(value, tuple) else value
-
-
-def _key_path(option: str) -> KeyPath:
-    if option in BUDGET_KEYS:
-        return ("budget", option)
-    if option in LIMIT_KEYS:
-        return ("limits", option)
-    if option in _CALIBRATION_KEYS:
-        return ("calibration", _CALIBRATION_KEYS[option])
-    return ("task", "name") if option == "task" else (option,)
-
-
-def _overlaid(recipe: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """A plain recipe with options laid over it."""
-    budget = {name: value for name, value in given.items() if name in BUDGET_KEYS}
-    limits = {name: value for name, value in given.items() if name in LIMIT_KEYS}
-    shown = {key: given[name] for name, key in _CALIBRATION_KEYS.items() if name in given}
-    apart = {*budget, *limits, *_CALIBRATION_KEYS}
-    result = recipe | {name: value for name, value in given.items() if name not in apart}
-    if budget:
-        result["budget"] = budget
-    if limits:
-        result["limits"] = recipe.get("limits", {}) | limits
-    if shown:
-        result["calibration"] = recipe.get("calibration", {}) | shown
-    if "task" in given:
-        result["task"] = _chosen(given["task"], recipe.get("task", {}))
-    if given.get("finetune") is True:
-        result["finetune"] = recipe.get("finetune", True)
-    if "format" in given:
-        result["format"] = parse_format(given["format"])
-        result["rules"] = [_of_any_train(rule) for rule in recipe.get("rules", [])]
-    return result
-
-
-def _chosen(task: str | TaskChoice, before: dict[str, Any]) -> dict[str, Any]:
-    """A task by itself, or by name with the options it had before."""
-    if isinstance(task, TaskChoice):
-        chosen: dict[str, Any] = _plain(task)
-        return chosen
-    return before if before.get("name") == task else {"name": task}
-
-
-def _of_any_train(rule: dict[str, Any]) -> dict[str, Any]:
-    """A rule without its train format; dense and keep are no trains and stay."""
-    stays = rule.get("format") in ("dense", "keep")
-    return rule if stays else {name: value for name, value in rule.items() if name != "format"}

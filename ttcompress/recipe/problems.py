@@ -1,9 +1,9 @@
-"""Problems of a recipe come in, each with its key; one message that shows them all goes out."""
+"""What is wrong in a document, and the one message that shows every problem with its key."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ttcompress.recipe.wording import counted
 
@@ -11,6 +11,9 @@ KeyPath = tuple[str | int, ...]
 """Where a value stands in a recipe: ("rules", 0, "ranks"). The recipe itself is ()."""
 
 MOST_SHOWN = 20
+
+MOST_CHARACTERS = 256_000
+"""A page is a hundredth of it; what is larger takes seconds to read, and is no recipe."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,18 @@ class Problem:
     path: KeyPath
     message: str
     line: int | None = None
+
+
+@dataclass(frozen=True)
+class Document:
+    """The value of a YAML text or of a Python mapping, the lines of its keys, and its problems.
+
+    A key with a problem is left out of `value`.
+    """
+
+    value: object
+    lines: Mapping[KeyPath, int] = field(default_factory=dict)
+    problems: tuple[Problem, ...] = ()
 
 
 def key_text(path: KeyPath) -> str:
@@ -41,36 +56,33 @@ def key_text(path: KeyPath) -> str:
 def render(
     place: str,
     problems: Iterable[Problem],
-    lines: Mapping[KeyPath, int],
-    options: Mapping[KeyPath, str],
+    lines: Mapping[KeyPath, int] | None = None,
+    options: Mapping[KeyPath, str] | None = None,
 ) -> str:
     """The message of a `RecipeError`: the count, then every problem in the order of the file.
 
     `lines` gives the line of a key in the file, `options` the option that a key's value came from.
     One key has one problem: the first found is the cause of those that follow from it.
     """
+
+    def line_of(problem: Problem) -> int | None:
+        """The line of the key, or of the nearest key around it where it is missing."""
+        around = (problem.path[:end] for end in range(len(problem.path), 0, -1))
+        known = lines or {}
+        return problem.line or next((known[path] for path in around if path in known), None)
+
+    def entry(problem: Problem) -> str:
+        label = (options or {}).get(problem.path) or key_text(problem.path)
+        if line := line_of(problem):
+            label = f"{label} (line {line})" if label else f"line {line}"
+        message = problem.message.replace("\n", "\n      ")
+        return f"{label}: {message}" if label else message
+
     first: dict[KeyPath, Problem] = {}
     for problem in problems:
         first.setdefault(problem.path, problem)
-    ordered = sorted(first.values(), key=lambda problem: _line(problem, lines) or 0)
-    shown = [_entry(problem, lines, options) for problem in ordered[:MOST_SHOWN]]
+    ordered = sorted(first.values(), key=lambda problem: line_of(problem) or 0)
+    shown = [entry(problem) for problem in ordered[:MOST_SHOWN]]
     if len(ordered) > MOST_SHOWN:
         shown.append(f"and {len(ordered) - MOST_SHOWN} more.")
     return "\n  ".join([f"{place}: {counted(len(ordered), 'problem')}", *shown])
-
-
-def _line(problem: Problem, lines: Mapping[KeyPath, int]) -> int | None:
-    """The line of the key, or of the nearest key around it where it is missing."""
-    if problem.line is not None:
-        return problem.line
-    around = (problem.path[:end] for end in range(len(problem.path), 0, -1))
-    return next((lines[path] for path in around if path in lines), None)
-
-
-def _entry(problem: Problem, lines: Mapping[KeyPath, int], options: Mapping[KeyPath, str]) -> str:
-    line = _line(problem, lines)
-    label = options.get(problem.path) or key_text(problem.path)
-    if line is not None:
-        label = f"{label} (line {line})" if label else f"line {line}"
-    message = problem.message.replace("\n", "\n      ")
-    return f"{label}: {message}" if label else message

@@ -1,134 +1,187 @@
-"""A recipe and a model's weights come in; what the recipe says about each weight goes out."""
+"""A rule: which weights it selects, and what it says about their trains.
+
+A selector is a role, a glob on full names, or `re:` and a regular expression that matches the full
+name. `matching.py` gives each weight of a model to the first rule that selects it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from math import prod
+import re
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from typing import Final, Literal, Protocol, get_args
 
-from ttcompress.errors import PlanError
-from ttcompress.model.weights import Weight
-from ttcompress.recipe.schema import Recipe, Rule, RuleFormat
-from ttcompress.recipe.selectors import SELECTOR_ROLES, names_a_role, selects
-from ttcompress.recipe.wording import nearest
+from ttcompress.errors import RecipeError
+from ttcompress.model.weights import ROLES
+from ttcompress.recipe.sections import Section, Values, declare, value
+from ttcompress.recipe.values import MODES, RANKS, TEXT, one_of, parse_text
+from ttcompress.recipe.wording import counted
+from ttcompress.stores.store import AUTO, STORES
 
-MOST_LISTED = 12
+# The only place in this room that lists formats.
+TrainFormat = Literal["mps", "mpo", "auto"]
+RuleFormat = Literal["mps", "mpo", "auto", "dense", "keep"]
+FORMATS: tuple[str, ...] = get_args(TrainFormat)
+FORMAT: Final = one_of(*FORMATS)
+RULE_FORMAT: Final = one_of(*get_args(RuleFormat))
+STORE: Final = one_of(AUTO, *STORES)
+
+ALL = "all"
+SELECTOR_ROLES: tuple[str, ...] = (*ROLES, ALL)
+REGEX = "re:"
 
 
-@dataclass(frozen=True)
-class Assignment:
-    """What a recipe says about one weight.
+class Selectable(Protocol):
+    """Whatever has a role and names: a weight, or what a report tells of one."""
 
-    `rule` is rules[`index`] of the recipe, or None (`index` too) where none matched. `store` is the
-    weight's own number type where `format` is keep. Modes of None are automatic; `ranks` are
-    interior and fixed, or one number: a cap.
+    @property
+    def role(self) -> str:
+        """One of `ROLES`."""
+        ...
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All names of a tied weight."""
+        ...
+
+
+def selects(selector: str, weight: Selectable) -> bool:
+    """Whether a selector matches a weight, by its role or by any of its names.
+
+    >>> from ttcompress.model.weights import Weight
+    >>> tied = Weight("encoder.w", ("encoder.w", "decoder.w"), "embedding", (9, 4), "float32")
+    >>> [selects(s, tied) for s in ("embedding", "all", "dec*", "re:.*w", "w")]
+    [True, True, True, True, False]
     """
-
-    weight: Weight
-    rule: Rule | None
-    index: int | None
-    format: RuleFormat
-    store: str
-    row_modes: tuple[int, ...] | None = None
-    column_modes: tuple[int, ...] | None = None
-    ranks: tuple[int, ...] | int | None = None
+    if selector in SELECTOR_ROLES:
+        return selector in (ALL, weight.role)
+    if selector.startswith(REGEX):
+        pattern = re.compile(selector.removeprefix(REGEX))
+        return any(pattern.fullmatch(name) for name in weight.names)
+    return any(fnmatchcase(name, selector) for name in weight.names)
 
 
-def match(recipe: Recipe, weights: Sequence[Weight]) -> tuple[Assignment, ...]:
-    """Assign every weight, in order, to the first rule that matches it.
-
-    A role speaks of kinds of weights and may match nothing; a glob or a regular expression that
-    decides about no weight is an error.
-
-    Raises:
-        PlanError: dead rules, and modes that do not multiply to a weight's shape; all of them.
-    """
-    assignments = tuple(_assign(recipe, weight) for weight in weights)
-    problems = [*_dead_rules(recipe, assignments), *_wrong_modes(assignments)]
-    if problems:
-        raise PlanError("\n".join(problems))
-    return assignments
+def _parse_selector(value: object) -> str:
+    selector = parse_text(value)
+    if selector.startswith(REGEX):
+        try:
+            re.compile(selector.removeprefix(REGEX))
+        except (re.error, RecursionError, OverflowError) as error:
+            raise RecipeError(
+                f"{selector!r} is not a regular expression: {error}."
+                "\nWithout `re:` the text is a glob, where * stands for anything."
+            ) from error
+    return selector
 
 
-def _assign(recipe: Recipe, weight: Weight) -> Assignment:
-    for index, rule in enumerate(recipe.rules):
-        if selects(rule.weights, weight):
-            format = rule.format or recipe.format
-            store = weight.dtype if format == "keep" else rule.store or recipe.store
-            return Assignment(
-                weight, rule, index, format, store, rule.row_modes, rule.column_modes, rule.ranks
-            )
-    recurrent_only = not recipe.rules and weight.role == "recurrent"
-    if recurrent_only or recipe.default == "decompose":
-        return Assignment(weight, None, None, recipe.format, recipe.store)
-    return Assignment(weight, None, None, "keep", weight.dtype)
+SELECTOR: Final = value(
+    _parse_selector, f"{', '.join(SELECTOR_ROLES)}, a glob, or `re:...`", TEXT.schema
+)
 
 
-def _dead_rules(recipe: Recipe, assignments: Sequence[Assignment]) -> Iterator[str]:
-    used = {assignment.index for assignment in assignments}
-    for index, rule in enumerate(recipe.rules):
-        if index in used or names_a_role(rule.weights):
-            continue
-        place = f"rules[{index}] (`{rule.weights}`)"
-        taken = [a for a in assignments if selects(rule.weights, a.weight)]
-        if taken:
-            first = taken[0]
-            assert first.rule is not None  # the rule itself matches, so an earlier one took it
-            yield (
-                f"{place} decides about no weight: {_listed([a.weight for a in taken])} went to"
-                f" earlier rules, the first to rules[{first.index}] (`{first.rule.weights}`)."
-                "\n    The first match wins: put the narrower rule first."
-            )
-        else:
-            yield (
-                f"{place} matches no weight.{nearest(rule.weights, SELECTOR_ROLES)}"
-                f"\n    Weights are: {_listed([a.weight for a in assignments])}."
-            )
+# Checks of a key, called with its value, the rule's keys before it and the recipe's before `rules`;
+# a key that is wrong is absent from both.
 
 
-def _listed(weights: Sequence[Weight]) -> str:
-    names = ", ".join(weight.name for weight in weights[:MOST_LISTED])
-    more = len(weights) - MOST_LISTED
-    return f"{names} and {more} more" if more > 0 else names
+def _check_store(store: str | None, rule: Values, recipe: Values) -> str | None:
+    if store and rule.get("format") == "keep":
+        raise RecipeError("a kept weight stays as it is and has no store. Take the key out.")
+    return store
 
 
-def _wrong_modes(assignments: Sequence[Assignment]) -> Iterator[str]:
-    for assignment in assignments:
-        rows, columns = assignment.row_modes, assignment.column_modes
-        shape = assignment.weight.shape
-        if rows is None or columns is None or (prod(rows), prod(columns)) == shape:
-            continue
-        cures = [
-            f"The {side} modes must multiply to {size}, for example {_example(size, len(modes))}."
-            for side, modes, size in (("row", rows, shape[0]), ("column", columns, shape[1]))
-            if prod(modes) != size
-        ]
-        yield (
-            f"{assignment.weight.name}: row_modes {list(rows)} and column_modes {list(columns)}"
-            f" make a {prod(rows)} x {prod(columns)} matrix,"
-            f" but the weight is {shape[0]} x {shape[1]}"
-            f" (rules[{assignment.index}]).\n    {' '.join(cures)}"
+def _check_modes(
+    columns: Sequence[int] | None, rule: Values, recipe: Values
+) -> Sequence[int] | None:
+    """Refuse modes that no train of the format in force has."""
+    rows = rule.get("row_modes")
+    if "row_modes" not in rule or (rows is None and columns is None):
+        return columns
+    if rows is None or columns is None:
+        absent = "row_modes" if rows is None else "column_modes"
+        raise RecipeError(f"row_modes and column_modes stand together; {absent} is missing.")
+    format = _format_in_force(rule, recipe)
+    if format in ("auto", "dense", "keep"):
+        raise RecipeError(
+            f"modes belong to a train, and the format here is {format}."
+            "\nWrite `format: mps` or `format: mpo` in this rule, or take the modes out."
         )
+    if format == "mpo" and len(rows) != len(columns):
+        raise RecipeError(
+            f"an mpo pairs its modes, but there are {counted(len(rows), 'row mode')} and"
+            f" {counted(len(columns), 'column mode')}: {list(rows)} and {list(columns)}."
+            "\nGive as many of one as of the other; a mode may be 1."
+        )
+    if format == "mps" and any(1 in modes and len(modes) > 1 for modes in (rows, columns)):
+        raise RecipeError(
+            f"a mode of 1 makes an mps longer and no smaller: {list(rows)} and {list(columns)}."
+            " Take it out."
+        )
+    return columns
 
 
-def _example(size: int, count: int) -> list[int]:
-    """At most `count` modes that multiply to `size`, as even as its primes allow.
+def _interior_ranks(
+    ranks: tuple[int, ...] | int | None, rule: Values, recipe: Values
+) -> tuple[int, ...] | int | None:
+    """The n - 1 interior ranks of n cores, from those or from n + 1 with outer ones of 1."""
+    format = _format_in_force(rule, recipe)
+    if ranks is not None and format in ("dense", "keep"):
+        raise RecipeError(f"a weight of format {format} has no ranks. Take the key out.")
+    if not isinstance(ranks, tuple) or not {"row_modes", "column_modes"} <= rule.keys():
+        return ranks
+    rows, columns = rule["row_modes"], rule["column_modes"]
+    if rows is None or columns is None:
+        raise RecipeError(
+            f"the ranks {list(ranks)} need row_modes and column_modes beside them: they lie between"
+            " modes.\nOr give one number: a cap on every rank."
+        )
+    if format not in ("mps", "mpo"):
+        return ranks
+    cores = len(rows) + len(columns) if format == "mps" else len(rows)
+    if len(ranks) == cores + 1:
+        if (ranks[0], ranks[-1]) != (1, 1):
+            raise RecipeError(
+                f"with {cores + 1} ranks for {counted(cores, 'core')} the outer ones are included,"
+                f" and they are always 1, not {ranks[0]} and {ranks[-1]}: {list(ranks)}."
+            )
+        return ranks[1:-1]
+    if len(ranks) != cores - 1:
+        modes = f"{counted(len(rows), 'row mode')} and {counted(len(columns), 'column mode')}"
+        raise RecipeError(
+            f"an {format} with {modes} has {counted(cores, 'core')} and needs"
+            f" {counted(cores - 1, 'rank')}, got {len(ranks)}: {list(ranks)}."
+            "\nA train of n cores has n - 1 ranks; the outer ones are always 1."
+        )
+    return ranks
 
-    >>> _example(1024, 3), _example(83, 2)
-    ([8, 8, 16], [83])
+
+def _format_in_force(rule: Values, recipe: Values) -> str | None:
+    """The rule's own format, otherwise the recipe's; None where that is wrong."""
+    return rule.get("format") or recipe.get("format")
+
+
+class Rule(Section):
+    """What to do with the weights that a selector matches; None leaves it to the recipe.
+
+    `ranks` are interior (one fewer than cores) and fixed; a single number is a cap on all of them.
     """
-    modes = [1] * count
-    for prime in reversed(_primes(size)):
-        modes[modes.index(min(modes))] *= prime
-    return sorted(mode for mode in modes if mode > 1) or [1]
 
-
-def _primes(size: int) -> list[int]:
-    """Prime factors, smallest first."""
-    factors, divisor = [], 2
-    while divisor * divisor <= size:
-        while size % divisor == 0:
-            factors.append(divisor)
-            size //= divisor
-        divisor += 1
-    return [*factors, size] if size > 1 else factors
+    weights: str = declare(
+        SELECTOR,
+        "Which weights: a role, a glob on full names, or `re:` and a regular expression.",
+        missing="Write a role (recurrent, embedding, linear, all), a glob or `re:...`.",
+    )
+    format: RuleFormat | None = declare(RULE_FORMAT, "Format of these weights.  [the recipe's]")
+    store: str | None = declare(
+        STORE, "Number type of these weights.  [the recipe's]", check=_check_store
+    )
+    row_modes: tuple[int, ...] | None = declare(
+        MODES, "Factors of the number of rows.  [chosen by their error]"
+    )
+    column_modes: tuple[int, ...] | None = declare(
+        MODES, "Factors of the number of columns.  [chosen by their error]", check=_check_modes
+    )
+    ranks: tuple[int, ...] | int | None = declare(
+        RANKS,
+        "Fixed interior ranks, one fewer than cores; or one number, a cap.",
+        check=_interior_ranks,
+    )

@@ -1,242 +1,273 @@
-"""The recipe as frozen dataclasses: plain mappings come in through pydantic, checked values go out.
+"""The recipe: every key, declared once, with its default, its help and its option.
 
-pydantic walks the classes, fills in defaults and finds every wrong value, not only the first;
-`units.py` reads single values, `modes.py` checks what modes and ranks must agree on, `training.py`
-holds the task and its training. The format of the whole recipe reaches its rules as the validation
-context `{"format": ...}`.
+Make one with `load_recipe`, `parse_recipe` or `recipe_from`. How values are written is in
+`values.py`, rules are in `rules.py`, and `sections.py` reads what is declared here.
 """
 
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Annotated, Any, Final, Literal
-
-from pydantic import BeforeValidator, ValidationInfo, field_validator
-from pydantic.dataclasses import dataclass
+from typing import Any, Final, Literal, get_args
 
 from ttcompress.errors import RecipeError
-from ttcompress.recipe.modes import check_modes, interior_ranks
-from ttcompress.recipe.readers import CONFIG, Count, reader
-from ttcompress.recipe.selectors import check_selector
-from ttcompress.recipe.training import (
-    CalibrationChoice,
-    Finetune,
-    TaskChoice,
-    named_task,
-    switched,
-)
-from ttcompress.recipe.units import (
+from ttcompress.recipe.rules import FORMAT, FORMATS, STORE, Rule, TrainFormat
+from ttcompress.recipe.sections import Kind, Place, Section, Values, declare, list_of, section_of
+from ttcompress.recipe.values import (
+    COUNT,
+    DROP,
+    FACTOR,
+    FLAG,
+    OPTION,
+    SIZE,
+    TEXT,
+    TOLERANCE,
     Drop,
+    Option,
+    format_version,
+    number,
     one_of,
-    parse_count,
-    parse_drop,
-    parse_factor,
-    parse_modes,
-    parse_ranks,
-    parse_size,
-    parse_text,
-    parse_tolerance,
     whole,
 )
-from ttcompress.recipe.wording import described
-from ttcompress.stores.store import AUTO, STORES
+from ttcompress.stores.store import AUTO
 
 VERSION: Final = 1
 
-RecipeFormat = Literal["mps", "mpo", "auto"]
-RuleFormat = Literal["mps", "mpo", "auto", "dense", "keep"]
 Default = Literal["keep", "decompose"]
 
 
-def _version(value: object) -> int:
-    version = parse_count(value)
-    if version > VERSION:
-        raise RecipeError(
-            f"the recipe is of version {version}, and this program reads version {VERSION}."
-            "\nUpdate ttcompress."
-        )
-    return version
+class Budget(Section):
+    """What the result must reach; whatever is set must hold together."""
+
+    rank: int | None = declare(COUNT, "No rank above this.", "--rank")
+    tolerance: float | None = declare(TOLERANCE, "Relative error of each weight.", "--tolerance")
+    factor: float | None = declare(
+        FACTOR, "Times fewer bytes of the decomposed weights.", "--factor"
+    )
+    size: int | None = declare(SIZE, "Bytes of the file, as 2MB.", "--size SIZE")
+    params: int | None = declare(COUNT, "Values of the decomposed weights.", "--params")
+    multiply_adds: float | None = declare(FACTOR, "Times fewer multiply-adds.", "--multiply-adds")
+    drop: Drop | None = declare(DROP, "The smallest file within the drop, as 1%.", "--drop DROP")
 
 
-def _rule_list(value: object) -> object:
-    if not isinstance(value, list | tuple):
-        raise ValueError(f"expected a list of rules, got {described(value)}.")
-    return value
-
-
-_Factor = Annotated[float | None, reader(parse_factor)]
-_Size = Annotated[int | None, reader(parse_size)]
-_Tolerance = Annotated[float | None, reader(parse_tolerance)]
-_Drop = Annotated[Drop | None, reader(parse_drop)]
-_Text = Annotated[str | None, reader(parse_text)]
-_Modes = Annotated[tuple[int, ...] | None, reader(parse_modes)]
-_Ranks = Annotated[tuple[int, ...] | int | None, reader(parse_ranks)]
-_Selector = Annotated[str, reader(check_selector)]
-_Store = reader(one_of(AUTO, *STORES))
-
-
-@dataclass(frozen=True, kw_only=True, config=CONFIG)
-class Budget:
-    """What the result must reach; whatever is set must hold together.
-
-    `factor` and `multiply_adds` say how many times fewer bytes and multiply-adds the decomposed
-    weights take, `size` is the bytes of the file, `params` the values of the decomposed weights,
-    `tolerance` the relative Frobenius error of each weight as stored, `rank` a cap on every rank.
-    `drop` is how much the task's counting metric may worsen: the largest factor is searched for.
-    """
-
-    rank: Count = None
-    tolerance: _Tolerance = None
-    factor: _Factor = None
-    size: _Size = None
-    params: Count = None
-    multiply_adds: _Factor = None
-    drop: _Drop = None
-
-
-@dataclass(frozen=True, kw_only=True, config=CONFIG)
-class Limits:
+class Limits(Section):
     """What a finished run is judged by."""
 
-    max_drop: _Drop = None
-    min_factor: _Factor = None
-    max_size: _Size = None
-    min_multiply_adds: _Factor = None
+    max_drop: Drop | None = declare(
+        DROP, "Exit 4 if the metric drops by more, as 1%.", "--max-drop DROP"
+    )
+    min_factor: float | None = declare(FACTOR, "Exit 4 below this factor.", "--min-factor")
+    max_size: int | None = declare(SIZE, "Exit 4 above this size.", "--max-size SIZE")
+    min_multiply_adds: float | None = declare(
+        FACTOR, "Exit 4 below this factor of multiply-adds.", "--min-multiply-adds"
+    )
 
 
-@dataclass(frozen=True, kw_only=True, config=CONFIG)
-class Rule:
-    """What to do with the weights that a selector matches; None leaves it to the recipe.
+def _read_options(value: Any, place: Place) -> object:
+    """The options of a task, from a mapping or from pairs; their order means nothing."""
+    options = dict(value)
+    if "name" in options:
+        return place.wrong("`name` names the task, and is none of its options.")
+    read = {name: OPTION.read(item, place.below(name, {})) for name, item in options.items()}
+    return tuple(sorted(read.items()))
 
-    `ranks` are interior (one fewer than cores) and fixed; a single number is a cap on all of them.
+
+class TaskChoice(Section):
+    """The task that judges and trains a model, and its options by name.
+
+    The task itself checks its options. Paths, in them and in the name, are relative to the folder
+    the program runs in, wherever the recipe lies.
     """
 
-    weights: _Selector
-    format: Annotated[RuleFormat | None, reader(one_of("mps", "mpo", "auto", "dense", "keep"))] = (
-        None
+    name: str = declare(
+        TEXT,
+        "Measures the model: a built-in task, or file.py:Name.",
+        "--task TASK",
+        missing="Write which task, for example `name: language-model`.",
     )
-    store: Annotated[str | None, _Store] = None
-    row_modes: _Modes = None
-    column_modes: _Modes = None
-    ranks: _Ranks = None
-
-    @field_validator("store")
-    @classmethod
-    def _store_is_used(cls, store: str | None, info: ValidationInfo) -> str | None:
-        if store and info.data.get("format") == "keep":
-            raise ValueError("a kept weight stays as it is and has no store. Take the key out.")
-        return store
-
-    @field_validator("column_modes")
-    @classmethod
-    def _modes_agree(
-        cls, columns: tuple[int, ...] | None, info: ValidationInfo
-    ) -> tuple[int, ...] | None:
-        if "row_modes" in info.data:
-            check_modes(info.data["row_modes"], columns, _format_here(info))
-        return columns
-
-    @field_validator("ranks")
-    @classmethod
-    def _ranks_are_interior(
-        cls, ranks: tuple[int, ...] | int | None, info: ValidationInfo
-    ) -> tuple[int, ...] | int | None:
-        format = _format_here(info)
-        if ranks is not None and format in ("dense", "keep"):
-            raise ValueError(f"a weight of format {format} has no ranks. Take the key out.")
-        if not isinstance(ranks, tuple) or not {"row_modes", "column_modes"} <= info.data.keys():
-            return ranks
-        return interior_ranks(ranks, info.data["row_modes"], info.data["column_modes"], format)
+    options: tuple[tuple[str, Option], ...] = declare(
+        Kind(_read_options, OPTION.words, OPTION.schema),
+        "An option of the task, which checks it.",
+        default=(),
+        rest=True,
+    )
 
 
-@dataclass(frozen=True, kw_only=True, config=CONFIG)
-class Recipe:
-    """Everything a user asks for. Make one with `load_recipe`, `parse_recipe` or `recipe_from`.
+TASK: Final = section_of(
+    TaskChoice,
+    short="name",
+    wrong="expected a task's name, or `name:` with options; got {}."
+    "\nWrite `task: language-model`, for example.",
+)
+
+
+class Finetune(Section):
+    """How a compressed model is trained."""
+
+    epochs: int = declare(whole(0), "Passes over the task's training data.", default=2)
+    max_steps: int | None = declare(COUNT, "Stop after this many steps.")
+    learning_rate: float = declare(
+        number("a learning rate is above 0", "Write 2.0e-3, for example.", exclusiveMinimum=0),
+        "The highest learning rate of the run.",
+        default=2.0e-3,
+    )
+    warmup: float = declare(
+        number(
+            "a warm-up is a fraction of the steps, from 0 to below 1",
+            "For one step in twenty, write 0.05.",
+            minimum=0,
+            exclusiveMaximum=1,
+        ),
+        "Fraction of the steps over which the learning rate rises.",
+        default=0.05,
+    )
+    clip: float = declare(
+        number("gradients are clipped to a norm above 0", "Write 1.0.", exclusiveMinimum=0),
+        "Norm that gradients are clipped to.",
+        default=1.0,
+    )
+    weight_decay: float = declare(
+        number("a weight decay is 0 or more", "For none, write 0.", minimum=0),
+        "Weight decay of the optimizer.",
+        default=0.0,
+    )
+    distill: float = declare(
+        number(
+            "distill is the original's part in the loss, from 0 to 1",
+            "For equal parts of task and original, write 0.5; for the task alone, 0.",
+            minimum=0,
+            maximum=1,
+        ),
+        "The original's part in the loss; the task has the rest.",
+        default=0.5,
+    )
+    temperature: float = declare(
+        number("a temperature is above 0", "Write 2.0, for example.", exclusiveMinimum=0),
+        "Temperature of the original's part.",
+        default=2.0,
+    )
+    kept: bool = declare(FLAG, "Train biases and kept layers too.", default=True)
+
+
+class CalibrationChoice(Section):
+    """What shows the weights their inputs: batches of the task's training data, or a file.
+
+    `data` is a safetensors file with the inputs of each recurrent layer, (batch, time, input),
+    under the layer's path; its path is relative to the folder the program runs in.
+    """
+
+    batches: int = declare(
+        COUNT, "Fit to the inputs of so many of the task's batches.", "--calibrate N", default=24
+    )
+    data: str | None = declare(
+        TEXT, "Fit to the inputs in a safetensors file.", "--calibration-data PATH"
+    )
+
+
+# Checks of the recipe's keys, each called with its value and the keys before it.
+
+
+def _check_reachable(rules: tuple[Rule, ...], recipe: Values, _: object) -> tuple[Rule, ...]:
+    earlier: dict[str, int] = {}
+    for index, rule in enumerate(rules):
+        taker = earlier.get(rule.weights, earlier.get("all", earlier.get("*")))
+        if taker is not None:
+            raise RecipeError(
+                f"rules[{index}] (`{rule.weights}`) can never match: rules[{taker}]"
+                f" (`{rules[taker].weights}`) takes all of its weights."
+                "\nThe first match wins: put the narrower rule first."
+            )
+        earlier[rule.weights] = index
+    return rules
+
+
+def _check_default(default: Default | None, recipe: Values, _: object) -> Default:
+    if default is None and recipe.get("rules", True):
+        raise RecipeError(
+            "missing. Beside rules, say what happens to the weights that none of them"
+            " matches: `default: keep` or `default: decompose`."
+        )
+    return default or "keep"
+
+
+def _check_budget(budget: Budget, recipe: Values, _: object) -> Budget:
+    """An empty budget is enough where no rank and no store is left to choose."""
+    if budget != Budget() or not {"rules", "default", "store"} <= recipe.keys():
+        return budget
+    decomposed = [rule for rule in recipe["rules"] if rule.format != "keep"]
+    all_is_fixed = (
+        bool(decomposed)
+        and recipe["default"] == "keep"
+        and all((rule.store or recipe["store"]) != AUTO for rule in decomposed)
+        and all(isinstance(rule.ranks, tuple) or rule.format == "dense" for rule in decomposed)
+    )
+    if not all_is_fixed:
+        raise RecipeError(
+            "missing. It says what the result must reach, for example `budget: {factor: 8}`."
+            "\nOnly where every decomposed weight has a list of ranks and a store other than"
+            " auto is there nothing left to choose."
+        )
+    return budget
+
+
+def _check_calibration(
+    calibration: CalibrationChoice | None, recipe: Values, _: object
+) -> CalibrationChoice | None:
+    if calibration and "budget" in recipe and recipe["budget"].tolerance is not None:
+        raise RecipeError(
+            "a tolerance bounds the error of the weights themselves, and calibration minimises "
+            "that of their outputs.\nTake another budget beside it, as `budget: {factor: 8}`."
+        )
+    return calibration
+
+
+class Recipe(Section):
+    """Everything a user asks for.
 
     Without rules the recurrent weights are decomposed and `default` decides about the rest.
     `budget` is empty only where every decomposed weight has fixed ranks and a store. `text` is the
     recipe as written, "" when it was built from Python, and takes no part in equality.
     """
 
-    version: Annotated[int, reader(_version)]
-    format: Annotated[RecipeFormat, reader(one_of("mps", "mpo", "auto"))] = "mps"
-    store: Annotated[str, _Store] = AUTO
-    rules: Annotated[tuple[Rule, ...], BeforeValidator(_rule_list)] = ()
-    default: Annotated[Default, reader(one_of("keep", "decompose"))] = None  # type: ignore[assignment]
-    budget: Budget = Budget()
-    task: Annotated[TaskChoice | None, BeforeValidator(named_task)] = None
-    calibration: Annotated[CalibrationChoice | None, BeforeValidator(switched)] = None
-    finetune: Annotated[Finetune | None, BeforeValidator(switched)] = None
-    limits: Limits | None = None
-    seed: Annotated[int, reader(whole(0))] = 0
-    key: _Text = None
-    text: str = field(default="", compare=False, repr=False)
-
-    @field_validator("rules")
-    @classmethod
-    def _rules_are_reachable(cls, rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
-        earlier: dict[str, int] = {}
-        for index, rule in enumerate(rules):
-            taker = earlier.get(rule.weights, earlier.get("all", earlier.get("*")))
-            if taker is not None:
-                raise ValueError(
-                    f"rules[{index}] (`{rule.weights}`) can never match: rules[{taker}]"
-                    f" (`{rules[taker].weights}`) takes all of its weights."
-                    "\nThe first match wins: put the narrower rule first."
-                )
-            earlier[rule.weights] = index
-        return rules
-
-    @field_validator("default")
-    @classmethod
-    def _default_stands_beside_rules(cls, default: Default | None, info: ValidationInfo) -> Default:
-        # Rules that are wrong are absent here, but they are there.
-        if default is None and info.data.get("rules", True):
-            raise ValueError(
-                "missing. Beside rules, say what happens to the weights that none of them"
-                " matches: `default: keep` or `default: decompose`."
-            )
-        return default or "keep"
-
-    @field_validator("calibration")
-    @classmethod
-    def _calibration_agrees(
-        cls, calibration: CalibrationChoice | None, info: ValidationInfo
-    ) -> CalibrationChoice | None:
-        budget = info.data.get("budget")
-        if calibration is not None and budget is not None and budget.tolerance is not None:
-            raise ValueError(
-                "a tolerance bounds the error of the weights themselves, and calibration minimises "
-                "that of their outputs.\nTake another budget beside it, as `budget: {factor: 8}`."
-            )
-        return calibration
-
-    @field_validator("budget")
-    @classmethod
-    def _budget_is_enough(cls, budget: Budget, info: ValidationInfo) -> Budget:
-        known = {"rules", "default", "store"} <= info.data.keys()
-        if budget == Budget() and known and not _all_is_fixed(info.data):
-            raise ValueError(
-                "missing. It says what the result must reach, for example `budget: {factor: 8}`."
-                "\nOnly where every decomposed weight has a list of ranks and a store other than"
-                " auto is there nothing left to choose."
-            )
-        return budget
-
-
-def _format_here(info: ValidationInfo) -> str | None:
-    """The format in force in a rule: its own, otherwise the recipe's; None where that is wrong."""
-    own: str | None = info.data.get("format")
-    return own or (info.context or {}).get("format")
-
-
-def _all_is_fixed(known: dict[str, Any]) -> bool:
-    """Whether a recipe leaves no rank and no store for a budget to choose."""
-    rules: tuple[Rule, ...] = known["rules"]
-    decomposed = [rule for rule in rules if rule.format != "keep"]
-    return (
-        bool(decomposed)
-        and known["default"] == "keep"
-        and all((rule.store or known["store"]) != AUTO for rule in decomposed)
-        and all(isinstance(rule.ranks, tuple) or rule.format == "dense" for rule in decomposed)
+    version: int = declare(
+        format_version("recipe", VERSION),
+        "Version of the recipe's format.",
+        missing=f"Write `version: {VERSION}`.",
     )
+    format: TrainFormat = declare(
+        FORMAT, "Format of every decomposed weight.", f"--format {'|'.join(FORMATS)}", default="mps"
+    )
+    store: str = declare(
+        STORE,
+        "Number type: auto, int2 to int8, float16, float32 ...",
+        "--store STORE",
+        default=AUTO,
+    )
+    rules: tuple[Rule, ...] = declare(
+        list_of(section_of(Rule), "a list of rules"),
+        "What to do with which weights; the first match wins.  [decompose recurrent weights]",
+        default=(),
+        check=_check_reachable,
+    )
+    default: Default = declare(
+        one_of(*get_args(Default)),
+        "What to do with weights that no rule matches; required beside rules.  [keep]",
+        check=_check_default,
+    )
+    budget: Budget = declare(
+        section_of(Budget), "What the result must reach.", default=Budget(), check=_check_budget
+    )
+    task: TaskChoice | None = declare(TASK, "What judges and trains the model.")
+    calibration: CalibrationChoice | None = declare(
+        section_of(CalibrationChoice, switch=True),
+        "Which inputs the weights are fitted to.",
+        check=_check_calibration,
+    )
+    finetune: Finetune | None = declare(
+        section_of(Finetune, switch=True),
+        "Train the result on the task, with the original to guide.",
+        "--finetune",
+    )
+    limits: Limits | None = declare(section_of(Limits), "What a finished run is judged by.")
+    seed: int = declare(whole(0), "Seed of all random numbers.", "--seed", default=0)
+    key: str | None = declare(TEXT, "Which state dict, where the file holds several.", "--key")
+    text: str = field(default="", compare=False, repr=False)

@@ -1,4 +1,4 @@
-"""A value, a number or a misspelt word comes in; the words an error message has for it go out."""
+"""The words that error messages have for a value, a count, or a misspelt key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""YAML text comes in; plain values with the line of every key go out, and YAML's own problems.
+"""Reads YAML text into plain values with the line of every key: `read_yaml`.
 
 YAML 1.1 has traps that a recipe must not fall into: a repeated key silently wins, `on:` is a
 boolean, `010` is eight, and a few aliases can stand for billions of values. Each is a problem here.
@@ -7,34 +7,17 @@ boolean, `010` is eight, and a few aliases can stand for billions of values. Eac
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 
-from ttcompress.recipe.problems import KeyPath, Problem
+from ttcompress.recipe.problems import MOST_CHARACTERS, Document, KeyPath, Problem
 
 MOST_ALIASES = 16
 """More than a recipe needs, and too few to multiply into anything large."""
 
-MOST_CHARACTERS = 256_000
-"""A page is a hundredth of it; what is larger takes seconds to read, and is no recipe."""
-
 _PLAIN_INTEGER = re.compile(r"[-+]?(0|[1-9][0-9_]*)")
 _COLLECTION_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
-
-
-@dataclass(frozen=True)
-class Document:
-    """The value of a YAML text, where its keys stand, and the problems met on the way.
-
-    A key with a problem is left out of `value`.
-    """
-
-    value: object
-    lines: Mapping[KeyPath, int] = field(default_factory=dict)
-    problems: tuple[Problem, ...] = ()
 
 
 class _Loader(yaml.SafeLoader):

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ttcompress.model.report import Json, Report, WeightReport, times_fewer
-from ttcompress.recipe.selectors import selects
+from ttcompress.recipe.rules import selects
 from ttcompress.results.plan import PlannedWeightReport, PlanReport
 from ttcompress.stores.store import AUTO
 

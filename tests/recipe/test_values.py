@@ -35,7 +35,7 @@ def test_sizes(written: object, size: int) -> None:
 @pytest.mark.parametrize(
     "written",
     ["", "MB", "-2MB", "2 M B", "2Mbit", "1e6", "2,5MB", "٢MB", "0", 0, -1, 2.5, True, None, [1],
-     "9" * 15 + "TB", "9" * 500 + "B"],
+     "9" * 15 + "TB", "9" * 500 + "B", f"1{' ' * 200_000}x"],
 )  # fmt: skip
 def test_what_is_no_size(written: object) -> None:
     with pytest.raises(RecipeError, match="expected a"):
@@ -57,7 +57,9 @@ def test_ranks(written: object, ranks: object) -> None:
     assert parse_ranks(written) == ranks
 
 
-@pytest.mark.parametrize("written", ["", "8,", "8 24", "-8", "8,0", "²", [0], [8, "8"], 1.5, True])
+@pytest.mark.parametrize(
+    "written", ["", "8,", "8 24", "-8", "8,0", "²", [0], [8, "8"], 1.5, True, f"8{' ' * 200_000}x"]
+)
 def test_what_is_no_ranks(written: object) -> None:
     with pytest.raises(RecipeError, match="expected"):
         parse_ranks(written)

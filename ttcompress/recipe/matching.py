@@ -1,0 +1,134 @@
+"""Assigns each weight of a model to the first rule of a recipe that selects it: `match`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import prod
+
+from ttcompress.errors import PlanError
+from ttcompress.model.weights import Weight
+from ttcompress.recipe.rules import SELECTOR_ROLES, Rule, RuleFormat, selects
+from ttcompress.recipe.schema import Recipe
+from ttcompress.recipe.wording import nearest
+
+MOST_LISTED = 12
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What a recipe says about one weight.
+
+    `rule` is rules[`index`] of the recipe, or None (`index` too) where none matched. `store` is the
+    weight's own number type where `format` is keep. Modes of None are automatic; `ranks` are
+    interior and fixed, or one number: a cap.
+    """
+
+    weight: Weight
+    rule: Rule | None
+    index: int | None
+    format: RuleFormat
+    store: str
+    row_modes: tuple[int, ...] | None = None
+    column_modes: tuple[int, ...] | None = None
+    ranks: tuple[int, ...] | int | None = None
+
+
+def match(recipe: Recipe, weights: Sequence[Weight]) -> tuple[Assignment, ...]:
+    """Assign every weight, in order, to the first rule that matches it.
+
+    A role speaks of kinds of weights and may match nothing; a glob or a regular expression that
+    decides about no weight is an error.
+
+    Raises:
+        PlanError: dead rules, and modes that do not multiply to a weight's shape; all of them.
+    """
+    assignments = tuple(_assign(recipe, weight) for weight in weights)
+    problems = [*_dead_rules(recipe, assignments), *_wrong_modes(assignments)]
+    if problems:
+        raise PlanError("\n".join(problems))
+    return assignments
+
+
+def _assign(recipe: Recipe, weight: Weight) -> Assignment:
+    for index, rule in enumerate(recipe.rules):
+        if selects(rule.weights, weight):
+            format = rule.format or recipe.format
+            store = weight.dtype if format == "keep" else rule.store or recipe.store
+            return Assignment(
+                weight, rule, index, format, store, rule.row_modes, rule.column_modes, rule.ranks
+            )
+    recurrent_only = not recipe.rules and weight.role == "recurrent"
+    if recurrent_only or recipe.default == "decompose":
+        return Assignment(weight, None, None, recipe.format, recipe.store)
+    return Assignment(weight, None, None, "keep", weight.dtype)
+
+
+def _dead_rules(recipe: Recipe, assignments: Sequence[Assignment]) -> Iterator[str]:
+    used = {assignment.index for assignment in assignments}
+    for index, rule in enumerate(recipe.rules):
+        if index in used or rule.weights in SELECTOR_ROLES:
+            continue
+        place = f"rules[{index}] (`{rule.weights}`)"
+        taken = [a for a in assignments if selects(rule.weights, a.weight)]
+        if taken:
+            first = taken[0]
+            assert first.rule is not None  # the rule itself matches, so an earlier one took it
+            yield (
+                f"{place} decides about no weight: {_listed([a.weight for a in taken])} went to"
+                f" earlier rules, the first to rules[{first.index}] (`{first.rule.weights}`)."
+                "\n    The first match wins: put the narrower rule first."
+            )
+        else:
+            yield (
+                f"{place} matches no weight.{nearest(rule.weights, SELECTOR_ROLES)}"
+                f"\n    Weights are: {_listed([a.weight for a in assignments])}."
+            )
+
+
+def _listed(weights: Sequence[Weight]) -> str:
+    names = ", ".join(weight.name for weight in weights[:MOST_LISTED])
+    more = len(weights) - MOST_LISTED
+    return f"{names} and {more} more" if more > 0 else names
+
+
+def _wrong_modes(assignments: Sequence[Assignment]) -> Iterator[str]:
+    for assignment in assignments:
+        rows, columns = assignment.row_modes, assignment.column_modes
+        shape = assignment.weight.shape
+        if rows is None or columns is None or (prod(rows), prod(columns)) == shape:
+            continue
+        cures = [
+            f"The {side} modes must multiply to {size}, for example {_example(size, len(modes))}."
+            for side, modes, size in (("row", rows, shape[0]), ("column", columns, shape[1]))
+            if prod(modes) != size
+        ]
+        yield (
+            f"{assignment.weight.name}: row_modes {list(rows)} and column_modes {list(columns)}"
+            f" make a {prod(rows)} x {prod(columns)} matrix,"
+            f" but the weight is {shape[0]} x {shape[1]}"
+            f" (rules[{assignment.index}]).\n    {' '.join(cures)}"
+        )
+
+
+def _example(size: int, count: int) -> list[int]:
+    """At most `count` modes that multiply to `size`, as even as its primes allow.
+
+    >>> _example(1024, 3), _example(83, 2)
+    ([8, 8, 16], [83])
+    """
+    modes = [1] * count
+    for prime in reversed(_primes(size)):
+        modes[modes.index(min(modes))] *= prime
+    return sorted(mode for mode in modes if mode > 1) or [1]
+
+
+def _primes(size: int) -> list[int]:
+    """Prime factors, smallest first."""
+    factors, divisor = [], 2
+    while divisor * divisor <= size:
+        while size % divisor == 0:
+            factors.append(divisor)
+            size //= divisor
+        divisor += 1
+    return [*factors, size] if size > 1 else factors
