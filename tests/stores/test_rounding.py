@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ttcompress.errors import DecompositionError
 from ttcompress.stores.rounding import Rounded, round_to
-from ttcompress.stores.store import STORES, Store
+from ttcompress.stores import STORES, Store
 
 INTEGERS = [store for store in STORES.values() if store.is_integer]
 FLOATS = [store for store in STORES.values() if not store.is_integer]

@@ -32,7 +32,7 @@ from ttcompress.calibration.sources import TaskSource
 from ttcompress.checkpoint import Checkpoint, open_checkpoint
 from ttcompress.errors import PlanError
 from ttcompress.recipe import recipe_from
-from ttcompress.stores.store import STORES
+from ttcompress.stores import STORES
 from ttcompress.tasks.evaluation import measured
 from ttcompress.tasks.registry import make_task
 from ttcompress.tasks.structure import structure_of

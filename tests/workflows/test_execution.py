@@ -14,7 +14,7 @@ from ttcompress.model.report import SPECTRUM_POINTS, Measured
 from ttcompress.model.weights import Weight
 from ttcompress.planning.formats import Layout
 from ttcompress.planning.plan import Plan, PlannedWeight
-from ttcompress.stores.store import STORES
+from ttcompress.stores import STORES
 from ttcompress.trains.stored import StoredWeight, relative_errors
 from ttcompress.workflows.execution import decompose_weights, finite_matrix, measure_spectra
 

@@ -39,7 +39,7 @@ from ttcompress.recipe.units import (
     whole,
 )
 from ttcompress.recipe.wording import described
-from ttcompress.stores.store import AUTO, STORES
+from ttcompress.stores import AUTO, STORES
 
 VERSION: Final = 1
 
@@ -72,7 +72,7 @@ _Text = Annotated[str | None, reader(parse_text)]
 _Modes = Annotated[tuple[int, ...] | None, reader(parse_modes)]
 _Ranks = Annotated[tuple[int, ...] | int | None, reader(parse_ranks)]
 _Selector = Annotated[str, reader(check_selector)]
-_Store = reader(one_of(AUTO, *STORES))
+_Store = reader(lambda value: one_of(AUTO, *STORES)(value))  # whatever is registered by then
 
 
 @dataclass(frozen=True, kw_only=True, config=CONFIG)

@@ -13,8 +13,7 @@ from ttcompress.errors import ArtifactError
 from ttcompress.model.weights import Weight
 from ttcompress.planning.formats import Layout
 from ttcompress.planning.spectrum import Spectrum
-from ttcompress.stores.rounding import Rounded, round_to
-from ttcompress.stores.store import Store
+from ttcompress.stores import Encoded, Store
 from ttcompress.system.memory import machine_memory
 from ttcompress.trains.feedback import round_matrix, round_train
 from ttcompress.trains.train import Train
@@ -34,11 +33,16 @@ _ROWS = 256
 
 @dataclass(frozen=True, eq=False)
 class StoredWeight:
-    """A weight as it is stored: one `Rounded` for each core, or one for a dense matrix."""
+    """A weight as it is stored: one `Encoded` for each core, or one for a dense matrix."""
 
     weight: Weight
     layout: Layout | None
-    parts: tuple[Rounded, ...]
+    parts: tuple[Encoded, ...]
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all its parts."""
+        return sum(part.bytes for part in self.parts)
 
     def train(self) -> Train:
         """The train of the stored cores, in float32; a dense weight has none."""
@@ -119,14 +123,14 @@ def _parts(
     ranks: tuple[int, ...],
     store: Store,
     weighting: Weighting | None,
-) -> tuple[tuple[Rounded, ...], tuple[Spectrum, ...]]:
+) -> tuple[tuple[Encoded, ...], tuple[Spectrum, ...]]:
     """Decompose and round, for the least cost on known inputs where there is a weighting."""
     if layout is None:
-        moment = weighting.moment if weighting else None
-        rounded = round_to(matrix, store) if moment is None else round_matrix(matrix, store, moment)
-        return (rounded,), ()
+        if weighting is None:
+            return (store.encode(matrix),), ()
+        return (round_matrix(matrix, store, weighting.moment),), ()
     if weighting is None:
         found = tt_svd(matrix, layout, ranks)
-        return tuple(round_to(core, store) for core in found.train.cores), found.spectra
+        return tuple(map(store.encode, found.train.cores)), found.spectra
     found = weighted_tt_svd(matrix, layout, ranks, weighting)
     return round_train(found.train, matrix, store, weighting), found.spectra

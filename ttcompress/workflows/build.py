@@ -99,7 +99,7 @@ def execute(
         report=build_report(
             source={"sha256": checkpoint.sha256, "bytes": checkpoint.bytes},
             recipe={"text": recipe.text, "effective": effective(recipe)},
-            plan=plan,
+            plan=plan.as_written({stored.weight.name: stored.bytes for stored, _ in results}),
             measured=[measured for _, measured in results],
             notes=(*checkpoint.notes, *_broken(kept)),
         ),
