@@ -178,7 +178,7 @@ def test_a_tolerance_costs_no_more_than_it_must() -> None:
         rank = int((tails > 0.09 * energy).sum())  # the truncated SVD is among the layouts
         assert p.bytes <= STORES["float16"].estimate_bytes(rank * p.weight.shape[0]) + STORES[
             "float16"
-        ].bytes(rank * p.weight.shape[1])
+        ].estimate_bytes(rank * p.weight.shape[1])
 
 
 def test_a_tolerance_of_0_keeps_the_full_rank_even_where_that_grows() -> None:

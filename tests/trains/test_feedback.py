@@ -28,9 +28,7 @@ def weighting() -> Weighting:
 def test_feedback_costs_far_less_than_rounding_to_nearest(store, matrix, weighting):
     plain = STORES[store].encode(matrix).values()
     fitted = round_matrix(matrix, STORES[store], weighting.moment).values()
-    assert weighting.cost(fitted.double() - matrix) < 0.3 * weighting.cost(
-        plain.double() - matrix
-    )
+    assert weighting.cost(fitted.double() - matrix) < 0.3 * weighting.cost(plain.double() - matrix)
 
 
 def test_from_eight_bits_on_rounding_is_plain(matrix, weighting):
