@@ -33,7 +33,7 @@ class Integers(Store):
     The parts are ".planes" (uint8, (bits, ceil(values / 8))), ".scales" (float16, (groups,)) and
     ".factor" (float32, ()).
 
-    >>> STORES["int4"].estimate_bytes(64)  # 32 of codes, 2 of one scale, 4 of the factor
+    >>> INTEGERS[2].estimate_bytes(64)  # int4: 32 of codes, 2 of one scale, 4 of the factor
     38
     """
 
