@@ -42,7 +42,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (  # a room imports only from rows above i
 )
 ROW = {room: row for row, rooms in enumerate(LAYERS) for room in rooms}
 
-WITHOUT_TORCH = ("cli", "errors", "planning", "recipe", "reporting", "results")
+WITHOUT_TORCH = ("cli", "errors", "planning", "recipe", "reporting", "results", "stores")
 ONLY_IN = {"tensorly": "trains/reference.py", "rich": "cli/console.py"}
 
 MOST_LINES = 300

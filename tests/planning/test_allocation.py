@@ -14,7 +14,7 @@ from ttcompress.planning.allocation import Allowance, Choice, Menu, allocate, sm
 from ttcompress.planning.candidates import Cost, Option
 from ttcompress.planning.formats import Layout
 from ttcompress.planning.spectrum import Spectrum
-from ttcompress.stores.store import STORES
+from ttcompress.stores import STORES
 
 TWO_CORES = Layout("mps", (12,), (8,))
 MPO = Layout("mpo", (4, 3), (2, 4))

@@ -11,7 +11,7 @@ from ttcompress.checkpoint import open_checkpoint
 from ttcompress.planning.allocation import Allowance, allocate
 from ttcompress.planning.candidates import Option
 from ttcompress.planning.formats import Layout
-from ttcompress.stores.store import STORES, Store
+from ttcompress.stores import STORES, Store
 from ttcompress.trains.tt_svd import spectrum_at
 
 SAMPLES = Path(__file__).parents[2] / "sample_models"

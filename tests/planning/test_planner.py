@@ -20,7 +20,7 @@ from ttcompress.planning.plan import Plan, PlannedWeight
 from ttcompress.planning.planner import cuts_for, make_plan
 from ttcompress.planning.spectrum import Cut, Spectra, Spectrum
 from ttcompress.recipe import Recipe, recipe_from
-from ttcompress.stores.store import STORES
+from ttcompress.stores import STORES
 
 SHAPES = ((64, 12), (64, 16), (64, 16))
 BIAS = OtherTensor("lstm.bias", ("lstm.bias",), (64,), "float32", 256)
@@ -176,9 +176,9 @@ def test_a_tolerance_costs_no_more_than_it_must() -> None:
         singular = np.linalg.svd(matrix_of(p.weight.shape, k, 1.0), compute_uv=False)
         energy, tails = float(np.square(singular).sum()), np.square(singular)[::-1].cumsum()[::-1]
         rank = int((tails > 0.09 * energy).sum())  # the truncated SVD is among the layouts
-        assert p.bytes <= STORES["float16"].bytes(rank * p.weight.shape[0]) + STORES[
+        assert p.bytes <= STORES["float16"].estimate_bytes(rank * p.weight.shape[0]) + STORES[
             "float16"
-        ].bytes(rank * p.weight.shape[1])
+        ].estimate_bytes(rank * p.weight.shape[1])
 
 
 def test_a_tolerance_of_0_keeps_the_full_rank_even_where_that_grows() -> None:
@@ -348,7 +348,7 @@ def test_a_rule_keeps_a_weight_dense_at_its_store_outside_the_budget() -> None:
     plan = plan_of({"factor": 4}, rules=rules, default="keep")
     first = plan.weights[0]
     assert (first.format, first.in_budget) == ("dense", False)
-    assert first.bytes == STORES["int8"].bytes(64 * 12)
+    assert first.bytes == STORES["int8"].estimate_bytes(64 * 12)
     assert plan.weights_totals.params_before == 2 * 64 * 16
 
 

@@ -33,7 +33,7 @@ from ttcompress.calibration.sources import TaskSource
 from ttcompress.checkpoint import Checkpoint, open_checkpoint
 from ttcompress.errors import PlanError
 from ttcompress.recipe import Recipe, recipe_from
-from ttcompress.stores.store import STORES
+from ttcompress.stores import STORES
 from ttcompress.tasks.evaluation import measured
 from ttcompress.tasks.registry import make_task
 from ttcompress.tasks.structure import structure_of
@@ -60,7 +60,7 @@ def equal_fractions(checkpoint: Checkpoint, factor: float) -> list[dict[str, Any
     for weight in checkpoint.weights:
         if weight.role == "recurrent":
             rows, columns = weight.shape
-            bytes_of_a_rank = (rows + columns) * STORES["int8"].bits_with_scales / 8
+            bytes_of_a_rank = (rows + columns) * STORES["int8"].bytes_per_value
             rank = max(1, int(weight.bytes / factor / bytes_of_a_rank))
             modes = {"row_modes": [rows], "column_modes": [columns]}
             rules.append({"weights": weight.name, **modes, "ranks": [rank], "store": "int8"})

@@ -13,7 +13,7 @@ from ttcompress.errors import DecompositionError
 from ttcompress.model.weights import Weight
 from ttcompress.planning.formats import Layout
 from ttcompress.planning.plan import PlannedWeight
-from ttcompress.stores.store import STORES
+from ttcompress.stores import STORES
 from ttcompress.trains.analysis import Analysis
 from ttcompress.trains.stored import StoredWeight, relative_errors, store_weight
 

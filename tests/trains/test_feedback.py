@@ -2,8 +2,7 @@ import pytest
 import torch
 
 from ttcompress.planning.formats import Layout
-from ttcompress.stores.rounding import round_to
-from ttcompress.stores.store import STORES
+from ttcompress.stores import STORES
 from ttcompress.trains.feedback import round_matrix, round_train
 from ttcompress.trains.train import Train
 from ttcompress.trains.weighting import Weighting, weighted_tt_svd
@@ -27,20 +26,18 @@ def weighting() -> Weighting:
 
 @pytest.mark.parametrize("store", ["int2", "int3", "int4", "int5"])
 def test_feedback_costs_far_less_than_rounding_to_nearest(store, matrix, weighting):
-    plain = round_to(matrix, STORES[store]).values()
-    answered = round_matrix(matrix, STORES[store], weighting.moment).values()
-    assert weighting.cost(answered.double() - matrix) < 0.3 * weighting.cost(
-        plain.double() - matrix
-    )
+    plain = STORES[store].encode(matrix).values()
+    fitted = round_matrix(matrix, STORES[store], weighting.moment).values()
+    assert weighting.cost(fitted.double() - matrix) < 0.3 * weighting.cost(plain.double() - matrix)
 
 
 def test_from_eight_bits_on_rounding_is_plain(matrix, weighting):
     for name in ("int8", "float16"):
-        plain, answered = (
-            round_to(matrix, STORES[name]),
+        plain, fitted = (
+            STORES[name].encode(matrix),
             round_matrix(matrix, STORES[name], weighting.moment),
         )
-        assert all(torch.equal(plain.tensors[k], answered.tensors[k]) for k in plain.tensors)
+        assert all(torch.equal(plain.tensors[k], fitted.tensors[k]) for k in plain.tensors)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +58,7 @@ def test_later_cores_make_up_for_the_rounding_of_earlier_ones(layout, ranks, mat
         stored = Train(layout, tuple(part.values().double() for part in parts))
         return weighting.cost(stored.to_dense() - matrix) - exact
 
-    plain = added([round_to(core, store) for core in train.cores])
+    plain = added([store.encode(core) for core in train.cores])
     parts = round_train(train, matrix, store, weighting)
     assert [part.shape for part in parts] == [tuple(core.shape) for core in train.cores]
     assert added(parts) < 0.75 * plain

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import ttcompress
-from ttcompress.stores.store import STORES
+from ttcompress.stores import STORES
 
 
 def normal(rows: int, columns: int) -> Tensor:

@@ -21,7 +21,7 @@ from ttcompress.checkpoint.names import names_inside
 from ttcompress.model.report import OWN_SIZE, Json, Report
 from ttcompress.model.weights import RecurrentStack, Weight
 from ttcompress.planning.formats import Layout
-from ttcompress.stores.rounding import Rounded
+from ttcompress.stores import Encoded
 from ttcompress.system.files import written_whole
 from ttcompress.system.safetensors import file_size, write_safetensors
 from ttcompress.trains.stored import StoredWeight
@@ -129,7 +129,7 @@ class CompressedModel:
             replace(
                 stored,
                 parts=tuple(
-                    Rounded.read(part.store, part.shape, key, tensors)
+                    Encoded.read(part.store, part.shape, key, tensors)
                     for key, part in keyed_parts(stored)
                 ),
             )
@@ -172,7 +172,7 @@ def _plan_entry(stored: StoredWeight) -> Json:
     return entry
 
 
-def keyed_parts(stored: StoredWeight) -> Iterator[tuple[str, Rounded]]:
+def keyed_parts(stored: StoredWeight) -> Iterator[tuple[str, Encoded]]:
     """What a weight is stored as, under the keys of the artifact."""
     return zip(part_keys(stored.weight, stored.layout), stored.parts, strict=True)
 

@@ -24,8 +24,7 @@ from ttcompress.errors import ArtifactError, CheckpointError, unreadable
 from ttcompress.model.report import Json, Report, judge_own_size, with_infinities
 from ttcompress.model.weights import BYTES_PER_VALUE, RecurrentStack, Weight
 from ttcompress.planning.formats import Layout
-from ttcompress.stores.rounding import Rounded
-from ttcompress.stores.store import STORES
+from ttcompress.stores import STORES, Encoded
 from ttcompress.system.files import check_input
 from ttcompress.system.json import check_integers, read_json
 from ttcompress.system.memory import within_memory
@@ -175,7 +174,7 @@ def _stored_weight(entry: _Entry, tensors: Mapping[str, Tensor]) -> StoredWeight
     shapes = layout.core_shapes(entry.ranks) if layout else (weight.shape,)
     store = STORES[entry.store]
     parts = tuple(
-        Rounded.read(store, shape, key, tensors)
+        Encoded.read(store, shape, key, tensors)
         for key, shape in zip(part_keys(weight, layout), shapes, strict=True)
     )
     return StoredWeight(weight, layout, parts)

@@ -11,7 +11,7 @@ from functools import cached_property
 
 from ttcompress.planning.formats import Layout
 from ttcompress.planning.spectrum import Spectrum
-from ttcompress.stores.store import Store
+from ttcompress.stores import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +90,13 @@ class Option:
         return sum(s.tail(rank) for s, rank in zip(self.spectra, ranks, strict=True))
 
     def cost(self, ranks: Sequence[int]) -> Cost:
-        """Exact bytes, values and multiply-adds at these ranks."""
+        """Bytes (see `Store.estimate_bytes`), values and multiply-adds at these ranks."""
         if self.layout is None:
-            stored = self.store.bytes(self.dense_params)
+            stored = self.store.estimate_bytes(self.dense_params)
             return Cost(stored, self.dense_params, self.dense_multiply_adds)
         sizes = self.layout.core_params(ranks)
         work = multiply_adds(self.layout, ranks, self.dense_multiply_adds)
-        return Cost(sum(map(self.store.bytes, sizes)), sum(sizes), work)
+        return Cost(sum(map(self.store.estimate_bytes, sizes)), sum(sizes), work)
 
     def descend(self, prices: Cost, start: Sequence[int]) -> tuple[int, ...]:
         """Ranks that no single change improves, in error + price, from a starting point.
@@ -128,7 +128,7 @@ class Option:
         left = ranks[k - 1] if k else 1
         right = ranks[k + 1] if k + 1 < len(ranks) else 1
         values = left * sizes[k] + sizes[k + 1] * right
-        slope = values * (prices.params + prices.bytes * self.store.bits_with_scales / 8)
+        slope = values * (prices.params + prices.bytes * self.store.bytes_per_value)
         if prices.multiply_adds:
             more = (*ranks[:k], ranks[k] + 1, *ranks[k + 1 :])
             chain = self.layout.chain_multiply_adds

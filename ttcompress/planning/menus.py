@@ -12,7 +12,7 @@ from ttcompress.planning.modes import layouts
 from ttcompress.planning.plan import dense_multiply_adds
 from ttcompress.planning.spectrum import Cut, Spectra
 from ttcompress.recipe import Assignment, Budget, Recipe
-from ttcompress.stores.store import AUTO, AUTO_STORES, STORES, Store
+from ttcompress.stores import AUTO, STORES, Store, auto_stores
 
 ROUNDING_WEIGHT = 3.0
 """What rounding counts beside truncation, error for error, when bits and ranks are chosen together.
@@ -105,11 +105,10 @@ def menu(course: Course, spectra: Spectra, budget: Budget, byte_limited: bool) -
 
 def finest_needed(option: Option, ranks: Sequence[int]) -> Store:
     """The smallest store whose rounding is negligible beside the truncation at these ranks."""
-    exact = replace(option, store=STORES["float32"]).error(ranks)
-    for store in AUTO_STORES:
-        if replace(option, store=store).error(ranks) <= (1 + _NEGLIGIBLE) * exact:
-            return store
-    return STORES["float32"]
+    *coarser, finest = auto_stores()
+    allowed = (1 + _NEGLIGIBLE) * replace(option, store=finest).error(ranks)
+    fine = (store for store in coarser if replace(option, store=store).error(ranks) <= allowed)
+    return next(fine, finest)
 
 
 def _train_formats(name: str) -> tuple[TrainFormat, ...]:
@@ -120,8 +119,8 @@ def _stores(name: str, byte_limited: bool, budget: Budget) -> tuple[Store, ...]:
     if name != AUTO:
         return (STORES[name],)
     if byte_limited and budget.tolerance != 0:
-        return AUTO_STORES
-    return (STORES["float32"],)
+        return auto_stores()
+    return auto_stores()[-1:]
 
 
 def _option(

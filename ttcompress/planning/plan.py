@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from ttcompress.model.weights import OtherTensor, Weight
 from ttcompress.planning.candidates import multiply_adds
 from ttcompress.planning.formats import Format, Layout
-from ttcompress.stores.store import Store
+from ttcompress.stores import Store
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class PlannedWeight:
     the weights that share the budget from those a rule keeps dense at a given store.
     `expected_error` is the relative Frobenius error that spectra and rounding noise let expect, a
     bound for three and more cores; None without spectra.
+    `written` is the number of bytes that the stored weight really takes, None before it is stored.
     `why` says why a weight is kept. `tried` are the layouts that were compared;
     `explicit` says that the recipe fixed the ranks.
     """
@@ -33,6 +35,7 @@ class PlannedWeight:
     notes: tuple[str, ...] = ()
     tried: tuple[Layout, ...] = ()
     explicit: bool = False
+    written: int | None = None
 
     @property
     def params(self) -> int:
@@ -41,10 +44,12 @@ class PlannedWeight:
 
     @property
     def bytes(self) -> int:
-        """Stored bytes afterwards, scales included."""
+        """Stored bytes afterwards, scales included: as written, or else as the store estimates."""
+        if self.written is not None:
+            return self.written
         if self.store is None:
             return self.weight.bytes
-        return sum(map(self.store.bytes, self._parts))
+        return sum(map(self.store.estimate_bytes, self._parts))
 
     @property
     def multiply_adds(self) -> int:
@@ -99,6 +104,11 @@ class Plan:
     others: tuple[OtherTensor, ...]
     from_spectra: bool
     notes: tuple[str, ...] = ()
+
+    def as_written(self, sizes: Mapping[str, int]) -> Plan:
+        """The same plan with the bytes that each weight, by name, really takes."""
+        weights = tuple(replace(p, written=sizes.get(p.weight.name)) for p in self.weights)
+        return replace(self, weights=weights)
 
     @property
     def changed(self) -> tuple[PlannedWeight, ...]:

@@ -14,7 +14,7 @@ from ttcompress.planning.menus import Course, course, cuts_needed, finest_needed
 from ttcompress.planning.plan import Plan, PlannedWeight, dense_multiply_adds
 from ttcompress.planning.spectrum import Cut, Spectra
 from ttcompress.recipe import Assignment, Budget, Recipe, match
-from ttcompress.stores.store import AUTO, STORES
+from ttcompress.stores import AUTO, STORES
 
 _MOST_NAMED = 5
 
@@ -146,7 +146,7 @@ def _with_least_bits(course: Course, choice: Choice) -> Choice:
     if course.assignment.store != AUTO or not choice.option.energy:
         return choice
     store = finest_needed(choice.option, choice.ranks)
-    if store.bits >= choice.option.store.bits:
+    if store.bytes_per_value >= choice.option.store.bytes_per_value:
         return choice
     return Choice(replace(choice.option, store=store), choice.ranks)
 

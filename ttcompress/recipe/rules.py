@@ -16,7 +16,7 @@ from ttcompress.model.weights import ROLES
 from ttcompress.recipe.sections import Section, Values, declare, value
 from ttcompress.recipe.values import MODES, RANKS, TEXT, one_of, parse_text
 from ttcompress.recipe.wording import counted
-from ttcompress.stores.store import AUTO, STORES
+from ttcompress.stores import AUTO, STORES
 
 # The only place in this room that lists formats.
 TrainFormat = Literal["mps", "mpo", "auto"]
@@ -24,7 +24,7 @@ RuleFormat = Literal["mps", "mpo", "auto", "dense", "keep"]
 FORMATS: tuple[str, ...] = get_args(TrainFormat)
 FORMAT: Final = one_of(*FORMATS)
 RULE_FORMAT: Final = one_of(*get_args(RuleFormat))
-STORE: Final = one_of(AUTO, *STORES)
+STORE: Final = one_of(AUTO, registry=STORES)
 
 ALL = "all"
 SELECTOR_ROLES: tuple[str, ...] = (*ROLES, ALL)

@@ -28,7 +28,7 @@ from ttcompress.recipe.values import (
     one_of,
     whole,
 )
-from ttcompress.stores.store import AUTO
+from ttcompress.stores import AUTO
 
 VERSION: Final = 1
 

@@ -8,6 +8,7 @@ never text, except for a size (`2MB`), a drop (`1%`) and ranks (`8,24,12`).
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from decimal import Decimal
 from math import isfinite
@@ -213,16 +214,18 @@ def number(fact: str, cure: str, **bounds: float) -> Kind:
     return value(parse, f"a number {words}", {"type": "number", **bounds}, float)
 
 
-def one_of(*known: str) -> Kind:
-    """One word out of `known`."""
+def one_of(*words: str, registry: Collection[str] = ()) -> Kind:
+    """One of the words, or a name in a registry, which may still grow."""
 
     def parse(value: object) -> str:
+        known = (*words, *registry)
         if isinstance(value, str) and value in known:
             return value
         found = f"{described(value)}.{nearest(value, known)}"
         raise RecipeError(f"expected one of {', '.join(known)}; got {found}")
 
-    return value(parse, ", ".join(f"`{word}`" for word in known), {"enum": [*known]})
+    now = (*words, *registry)
+    return value(parse, ", ".join(f"`{word}`" for word in now), {"enum": [*now]})
 
 
 def format_version(document: str, newest: int) -> Kind:

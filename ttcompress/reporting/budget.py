@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ttcompress.model.report import Json, Report, WeightReport, times_fewer
 from ttcompress.recipe.rules import selects
 from ttcompress.results.plan import PlannedWeightReport, PlanReport
-from ttcompress.stores.store import AUTO
+from ttcompress.stores import AUTO
 
 
 @dataclass(frozen=True)

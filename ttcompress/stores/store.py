@@ -1,76 +1,177 @@
-"""The number types that cores and dense weights are kept in: bits, groups, bytes, rounding noise.
+"""What every store answers: its size and its rounding noise, and how values are kept in it.
 
-Facts only, no tensor and no torch: the planner counts bytes with them and
-`ttcompress.trains.rounding` obeys them.
+`Store` is the base class. Its facts need no torch, and the planner works with these alone. Its
+other methods turn values into an `Encoded` tensor and back:
+
+    encoded = store.encode(core)        # what the artifact will hold
+    encoded.values()                    # what that stands for, in float32
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from math import ceil
+from math import prod
+from typing import TYPE_CHECKING
 
-AUTO = "auto"
-"""The store that leaves the choice of bits to the planner."""
+from ttcompress.errors import DecompositionError
+from ttcompress.system.late import torch
 
-SCALE_BYTES = 2  # one float16 for each group
-FACTOR_BYTES = 4  # one float32 for each core
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Shape = tuple[int, ...]
+
+Parts = dict[str, tuple[tuple[int | None, ...], str]]
+"""Shape and type (torch's name of it) of each stored tensor, by the suffix of its key in the file.
+A side is None where it depends on the values, as the length of a code does.
+"""
+
+_ITEM_BYTES = {"uint8": 1, "int8": 1, "float16": 2, "bfloat16": 2, "float32": 4}
 
 
-@dataclass(frozen=True)
-class Store:
-    """A number type.
+@dataclass(frozen=True, kw_only=True)
+class Store(ABC):
+    """A way to keep the values of a core or of a dense weight.
 
-    `noise` is the expected squared error of rounding divided by the squared norm, for normally
-    distributed values (which the entries of singular vectors nearly are). Measured once with
-    `ttcompress.trains.rounding` itself and held to it by a test; the errors in a report are never
-    taken from here.
+    A subclass must define `bytes_per_value`, `parts`, `encode` and `widen`; all else has a default.
+
+    Attributes:
+        name: what a recipe writes.
+        noise: the expected squared error of rounding, divided by the squared norm, for normally
+            distributed values (which the entries of singular vectors nearly are). It is measured
+            with `encode` itself, and a test holds it to that. Choices are made by it; the errors in
+            a report are always measured.
+        coarse: whether rounding loses so much that it should be made up for: training then sees
+            the rounded values, and calibration corrects later values for the error of earlier ones.
+        in_auto: whether `store: auto` may choose it.
     """
 
     name: str
-    bits: int
     noise: float
-    group: int | None = None  # values that share a scale; None for a floating-point type
+    coarse: bool = False
+    in_auto: bool = False
 
     @property
-    def is_integer(self) -> bool:
-        """Whether values are kept as levels of a group's scale."""
-        return self.group is not None
+    @abstractmethod
+    def bytes_per_value(self) -> float:
+        """What one more value takes where there are many."""
 
-    @property
-    def bits_with_scales(self) -> float:
-        """Bits for each value when there are many of them."""
-        return self.bits + (8 * SCALE_BYTES / self.group if self.group else 0)
+    def estimate_bytes(self, values: int) -> int:
+        """Bytes of one tensor with this many values, before these are known.
 
-    def bytes(self, values: int) -> int:
-        """Exact bytes of one core (or dense weight) of so many values.
-
-        >>> STORES["int4"].bytes(64), STORES["float16"].bytes(64)
-        (38, 128)
+        Exact where `parts` has no free side; any other store must define this and `most_bytes`.
         """
-        if self.group is None:
-            return values * self.bits // 8
-        planes = self.bits * ceil(values / 8)
-        return planes + SCALE_BYTES * ceil(values / self.group) + FACTOR_BYTES
+        total = 0
+        for sides, dtype in self.parts((values,)).values():
+            known = [side for side in sides if side is not None]
+            total += prod(known) * _ITEM_BYTES[dtype]
+        return total
+
+    def most_bytes(self, values: int) -> int:
+        """An upper bound of the bytes, whatever the values are."""
+        return self.estimate_bytes(values)
+
+    @abstractmethod
+    def parts(self, shape: Shape) -> Parts:
+        """The tensors that an artifact holds for one tensor of this shape."""
+
+    @abstractmethod
+    def encode(self, values: Tensor, fitted: Mapping[str, Tensor] | None = None) -> Encoded:
+        """Round a floating-point tensor of any shape.
+
+        Args:
+            values: what to round.
+            fitted: what `fit` returned, for these values or others of their shape; by default it is
+                fitted to these.
+
+        Raises:
+            DecompositionError: a value is outside what the store can hold.
+        """
+
+    def fit(self, values: Tensor) -> dict[str, Tensor]:
+        """Whatever has to be known of all values before one can be rounded, such as scales.
+
+        Raises:
+            DecompositionError: a value is outside what the store can hold.
+        """
+        return {}
+
+    def snap(self, values: Tensor, fitted: Mapping[str, Tensor]) -> Tensor:
+        """The values as `encode` would keep them, in float32: what training computes with."""
+        return self.encode(values, fitted).values()
+
+    def steps(self, fitted: Mapping[str, Tensor], like: Tensor) -> Tensor | None:
+        """The distance between the levels at each value, in the shape and type of `like`.
+
+        None where levels are not evenly spaced: single values can then not be rounded in turn.
+        """
+        return None
+
+    def nearest(self, values: Tensor, steps: Tensor) -> Tensor:
+        """The level nearest to each value, where `steps` are known; any shape."""
+        raise NotImplementedError
+
+    def unpack(self, tensors: Mapping[str, Tensor], shape: Shape) -> dict[str, Tensor]:
+        """What `widen` computes with, by name: the parts, in types that a runtime can read.
+
+        An exported file holds these. Codes that count from 0 are named "codes" and are uint8; a
+        target may pack them where the largest allows.
+        """
+        return {suffix.lstrip(".") or "kept": tensor for suffix, tensor in tensors.items()}
+
+    @abstractmethod
+    def widen(self, unpacked: Mapping[str, Tensor], shape: Shape) -> Tensor:
+        """The values in float32, from what `unpack` returned. Only methods of tensors are used."""
+
+    def refusal(self, values: Tensor, cure: str) -> DecompositionError:
+        """The error for values too large for the store. Beyond float32 no store holds them."""
+        largest = float(values.abs().max())
+        if largest > torch.finfo(torch.float32).max:
+            cure = "Keep this weight by a rule: format: keep"
+        return DecompositionError(f"{self.name} cannot hold the value {largest:.3g}. {cure}.")
 
 
-STORES: dict[str, Store] = {
-    store.name: store
-    for store in (
-        Store("int2", 2, 1.07e-1, group=32),
-        Store("int3", 3, 2.92e-2, group=32),
-        Store("int4", 4, 8.68e-3, group=64),
-        Store("int5", 5, 2.18e-3, group=64),
-        Store("int6", 6, 5.45e-4, group=64),
-        Store("int7", 7, 1.37e-4, group=64),
-        Store("int8", 8, 3.42e-5, group=64),
-        Store("bfloat16", 16, 2.8e-6),
-        Store("float16", 16, 4.3e-8),
-        Store("float32", 32, 1e-15),
-    )
-}
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """A tensor as it is stored: its parts by the suffixes of their keys, see `Store.parts`."""
 
-AUTO_STORES: tuple[Store, ...] = tuple(
-    STORES[name]
-    for name in STORES
-    if name != "bfloat16"  # float16 is as small and rounds finer
-)
+    store: Store
+    shape: Shape
+    tensors: Mapping[str, Tensor]
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all parts: what is really written."""
+        return sum(part.numel() * part.element_size() for part in self.tensors.values())
+
+    def values(self) -> Tensor:
+        """What the stored numbers stand for, in float32 of the original shape."""
+        return self.store.widen(self.store.unpack(self.tensors, self.shape), self.shape)
+
+    @classmethod
+    def read(cls, store: Store, shape: Shape, key: str, tensors: Mapping[str, Tensor]) -> Encoded:
+        """Find the parts of a stored tensor under `key` + suffix.
+
+        Raises:
+            KeyError: a part is missing.
+            ValueError: a part has another shape or type than the store needs.
+        """
+        read = {}
+        for suffix, (sides, dtype) in store.parts(shape).items():
+            part = tensors[key + suffix]
+            same_axes = len(part.shape) == len(sides)
+            fits = same_axes and all(
+                side in (None, found) for side, found in zip(sides, part.shape, strict=True)
+            )
+            if not fits or str(part.dtype) != f"torch.{dtype}":
+                raise ValueError(
+                    f"{key}{suffix} is {tuple(part.shape)} of {part.dtype}, "
+                    f"but {store.name} needs {sides} of torch.{dtype}"
+                )
+            read[suffix] = part
+        encoded = cls(store, shape, read)
+        if encoded.bytes > (most := store.most_bytes(prod(shape))):
+            raise ValueError(f"{key} takes {encoded.bytes} bytes, but {store.name} at most {most}")
+        return encoded

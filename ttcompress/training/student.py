@@ -12,15 +12,11 @@ from ttcompress.artifact import CompressedModel
 from ttcompress.layers.matrices import TrainWeight
 from ttcompress.layers.replacement import replacement
 from ttcompress.layers.swap import load_into
-from ttcompress.stores.rounding import Rounded, fit_scales, round_to, snap
-from ttcompress.stores.store import Store
+from ttcompress.stores import Encoded, Store
 from ttcompress.trains.stored import StoredWeight
 
 REFRESH = 8
 """Steps between two fits of the scales: cores move little in one step, and a fit costs most."""
-
-_PLAIN_BITS = 8
-"""From this many bits on, cores are trained in float and rounded at the end: it loses nothing."""
 
 
 class StraightThrough(nn.Module):
@@ -33,19 +29,20 @@ class StraightThrough(nn.Module):
     def __init__(self, store: Store, values: Tensor) -> None:
         super().__init__()
         self.store = store
-        scales, factor = fit_scales(values, store)
-        self.scales, self.factor = nn.Buffer(scales), nn.Buffer(factor)
+        self._fitted = tuple(fitted := store.fit(values.detach()))
+        for name, tensor in fitted.items():
+            self.register_buffer(name, tensor)
         self.calls = nn.Buffer(torch.zeros((), dtype=torch.int64))
 
     def forward(self, values: Tensor) -> Tensor:
         """The values as stored."""
         if self.training:
             if self.calls % REFRESH == 0:
-                scales, factor = fit_scales(values, self.store)
-                self.scales.copy_(scales)
-                self.factor.copy_(factor)
+                for name, tensor in self.store.fit(values.detach()).items():
+                    self.get_buffer(name).copy_(tensor)
             self.calls.add_(1)
-        return values + (snap(values, self.scales, self.factor, self.store) - values).detach()
+        fitted = {name: getattr(self, name) for name in self._fitted}
+        return values + (self.store.snap(values.detach(), fitted) - values).detach()
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,10 +98,13 @@ def _held(student: nn.Module, stored: StoredWeight) -> TrainWeight | Tensor:
 
 
 def see_the_store(student: nn.Module, compressed: CompressedModel) -> None:
-    """From now on the forward pass sees the rounded values of every store with few bits."""
+    """From now on the forward pass sees the rounded values of every coarse store.
+
+    In other stores the values are trained as they are and rounded at the end: that loses nothing.
+    """
     for stored in compressed.weights:
         store = stored.parts[0].store
-        if not store.is_integer or store.bits >= _PLAIN_BITS:
+        if not store.coarse:
             continue
         parts = parts_of(student, stored)
         views = [StraightThrough(store, part.values) for part in parts]
@@ -118,7 +118,7 @@ def snapshot(student: nn.Module, compressed: CompressedModel) -> CompressedModel
     """The trained model as it would be stored; the report is still that of `compressed`."""
     with torch.no_grad():
         weights = tuple(
-            replace(stored, parts=tuple(_rounded(part) for part in parts_of(student, stored)))
+            replace(stored, parts=tuple(map(_encoded, parts_of(student, stored))))
             for stored in compressed.weights
         )
         places = dict(student.state_dict())
@@ -129,8 +129,8 @@ def snapshot(student: nn.Module, compressed: CompressedModel) -> CompressedModel
     return replace(compressed, weights=weights, kept=kept)
 
 
-def _rounded(part: StudentTensor) -> Rounded:
-    return round_to(part.values.detach().cpu().float(), part.store)
+def _encoded(part: StudentTensor) -> Encoded:
+    return part.store.encode(part.values.detach().cpu().float())
 
 
 def _balance(weight: TrainWeight) -> None:

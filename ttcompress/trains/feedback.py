@@ -1,4 +1,4 @@
-"""Rounding that answers for itself: each column's rounding error is made up by the later columns.
+"""Rounds values for known inputs: what the rounding of one loses, the later ones make up for.
 
 Frantar, Ashkboos, Hoefler and Alistarh, "OPTQ: accurate quantization for generative pre-trained
 transformers" (ICLR 2023): columns are rounded one after another, and what is left is corrected so
@@ -10,8 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ttcompress.stores.rounding import Rounded, Scales, fit_scales, nearest, round_to
-from ttcompress.stores.store import Store
+from ttcompress.stores import Encoded, Store
 from ttcompress.trains.least_squares import improved
 from ttcompress.trains.train import Train
 from ttcompress.trains.weighting import Weighting, damped_moment, is_whitened
@@ -22,30 +21,35 @@ _DAMPING = 1e-2
 _BLOCK = 128
 """Columns corrected at once; those behind them are corrected when the block is done."""
 
-PLAIN_BITS = 8
-"""From this many bits on rounding costs too little to be answered for."""
 
-
-def is_answered(store: Store) -> bool:
-    """Whether error feedback is worth its time in this store."""
-    return store.is_integer and store.bits < PLAIN_BITS
-
-
-def round_matrix(matrix: Tensor, store: Store, moment: Tensor) -> Rounded:
+def round_matrix(
+    matrix: Tensor, store: Store, moment: Tensor, shape: tuple[int, ...] | None = None
+) -> Encoded:
     """Round the rows of a matrix (rows, columns) for inputs of a second moment (columns, columns).
+
+    Args:
+        matrix: what to round.
+        store: what to round to; where rounding costs little, the inputs are not looked at.
+        moment: of the inputs.
+        shape: what is stored, if the matrix is a core without its outer ranks.
 
     Raises:
         DecompositionError: a value is outside what the store can hold.
     """
-    if not is_answered(store):
-        return round_to(matrix, store)
-    scales = fit_scales(matrix, store)
-    return round_to(_compensated(matrix.double(), store, scales, moment), store, scales)
+    values = matrix.reshape(shape or matrix.shape)
+    if not store.coarse:
+        return store.encode(values)
+    fitted = store.fit(values)
+    wide = matrix.double()
+    steps = store.steps(fitted, wide.reshape(values.shape))
+    if steps is not None:
+        wide = _compensated(wide, store, steps.reshape(matrix.shape), moment)
+    return store.encode(wide.reshape(values.shape), fitted)
 
 
 def round_train(
     train: Train, matrix: Tensor, store: Store, weighting: Weighting
-) -> tuple[Rounded, ...]:
+) -> tuple[Encoded, ...]:
     """Round the cores of a train in float64 one after another; later ones make up for earlier ones.
 
     With two cores the right one is rounded for the weight's inputs; the left one is then solved for
@@ -54,13 +58,13 @@ def round_train(
     Raises:
         DecompositionError: a value is outside what the store can hold.
     """
-    if not is_answered(store):
-        return tuple(round_to(core, store) for core in train.cores)
+    if not store.coarse:
+        return tuple(map(store.encode, train.cores))
     if is_whitened(train.layout):
         return _round_factors(train, matrix.double(), store, weighting)
-    parts: list[Rounded] = []
+    parts: list[Encoded] = []
     for index in range(len(train.cores)):
-        parts.append(round_to(train.cores[index], store))
+        parts.append(store.encode(train.cores[index]))
         done = tuple(part.values().double() for part in parts)
         train = Train(train.layout, (*done, *train.cores[index + 1 :]))
         later = range(index + 1, len(train.cores))
@@ -70,35 +74,31 @@ def round_train(
 
 def _round_factors(
     train: Train, matrix: Tensor, store: Store, weighting: Weighting
-) -> tuple[Rounded, ...]:
+) -> tuple[Encoded, ...]:
     left, right = train.cores
-    right_part = round_matrix(right[..., 0], store, weighting.moment)
-    right = right_part.values().double()  # (rank, columns)
+    right_part = round_matrix(right[..., 0], store, weighting.moment, tuple(right.shape))
+    right = right_part.values().double()[..., 0]  # (rank, columns)
     moment = damped_moment(right @ weighting.moment @ right.mT, 1e-9)
     seen = matrix @ weighting.moment @ right.mT  # (rows, rank)
     solved = torch.linalg.solve(moment, seen.mT).mT
-    left_part = round_matrix(solved, store, moment)
-    return (
-        Rounded(store, tuple(left.shape), left_part.tensors),
-        Rounded(store, (*right.shape, 1), right_part.tensors),
-    )
+    return round_matrix(solved, store, moment, tuple(left.shape)), right_part
 
 
 def _compensated(
-    matrix: Tensor, store: Store, scales: Scales, moment: Tensor
+    matrix: Tensor, store: Store, steps: Tensor, moment: Tensor
 ) -> Tensor:  # (rows, columns), float64: each value as it is when its turn comes to be rounded
     damped = damped_moment(moment, _DAMPING)
     order = damped.diagonal().argsort(descending=True)  # what counts most is rounded first
     hessian = damped[order][:, order]
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian))
     factor = torch.linalg.cholesky(inverse, upper=True)
-    steps = _steps(matrix, scales, store)[:, order]
+    steps = steps[:, order]
     values = matrix[:, order].clone()
     for start in range(0, values.shape[1], _BLOCK):
         end = min(values.shape[1], start + _BLOCK)
         errors = torch.empty(len(values), end - start, dtype=torch.float64)
         for k in range(start, end):
-            rounded = nearest(values[:, k], steps[:, k], store)
+            rounded = store.nearest(values[:, k], steps[:, k])
             error = (values[:, k] - rounded) / factor[k, k]
             values[:, k + 1 : end] -= torch.outer(error, factor[k, k + 1 : end])
             errors[:, k - start] = error
@@ -106,9 +106,3 @@ def _compensated(
     found = torch.empty_like(values)
     found[:, order] = values
     return found
-
-
-def _steps(matrix: Tensor, scales: Scales, store: Store) -> Tensor:
-    """The step of every value, (rows, columns): groups run over the flattened matrix."""
-    spread = (scales[0].double() * scales[1]).repeat_interleave(store.group or 1)
-    return spread[: matrix.numel()].reshape(matrix.shape)

@@ -13,8 +13,7 @@ from ttcompress.errors import ArtifactError
 from ttcompress.model.weights import Weight
 from ttcompress.planning.formats import Layout
 from ttcompress.planning.spectrum import Cut, Spectrum
-from ttcompress.stores.rounding import Rounded, round_to
-from ttcompress.stores.store import Store
+from ttcompress.stores import Encoded, Store
 from ttcompress.system.memory import machine_memory
 from ttcompress.trains.feedback import round_matrix, round_train
 from ttcompress.trains.train import Train
@@ -27,11 +26,16 @@ _ROWS = 256
 
 @dataclass(frozen=True, eq=False)
 class StoredWeight:
-    """A weight as it is stored: one `Rounded` for each core, or one for a dense matrix."""
+    """A weight as it is stored: one `Encoded` for each core, or one for a dense matrix."""
 
     weight: Weight
     layout: Layout | None
-    parts: tuple[Rounded, ...]
+    parts: tuple[Encoded, ...]
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all its parts."""
+        return sum(part.bytes for part in self.parts)
 
     def train(self) -> Train:
         """The train of the stored cores, in float32; a dense weight has none."""
@@ -116,12 +120,12 @@ def store_weight(
         DecompositionError: a value is outside what the store can hold.
     """
     if layout is None:
-        moment = weighting.moment if weighting else None
-        rounded = round_to(matrix, store) if moment is None else round_matrix(matrix, store, moment)
-        return StoredWeight(weight, None, (rounded,)), ()
+        if weighting is None:
+            return StoredWeight(weight, None, (store.encode(matrix),)), ()
+        return StoredWeight(weight, None, (round_matrix(matrix, store, weighting.moment),)), ()
     if weighting is None:
         found = tt_svd(matrix, layout, ranks, known)
-        parts = tuple(round_to(core, store) for core in found.train.cores)
+        parts = tuple(map(store.encode, found.train.cores))
     else:
         found = weighted_tt_svd(matrix, layout, ranks, weighting, known)
         parts = round_train(found.train, matrix, store, weighting)

@@ -78,7 +78,7 @@ def execute(job: Job, plan: Plan) -> CompressedModel:
         report=build_report(
             source={"sha256": model.sha256, "bytes": model.bytes},
             recipe={"text": job.recipe.text, "effective": effective(job.recipe)},
-            plan=plan,
+            plan=plan.as_written({one.weight.name: one.bytes for one in stored}),
             measured=measured,
             notes=(*model.notes, *_broken(kept)),
         ),

@@ -149,7 +149,7 @@ def _stored_bytes(compressed: CompressedModel, stack: RecurrentStack) -> int:
         for name, tensor in compressed.kept.items()
         if names & set(compressed.ties.get(name, (name,)))
     ]
-    stored = sum(part.bytes for weight in weights for part in weight.parts)
+    stored = sum(weight.bytes for weight in weights)
     return stored + sum(tensor.numel() * tensor.element_size() for tensor in kept)
 
 

@@ -20,7 +20,7 @@ from ttcompress.recipe import (
     recipe_from,
     with_options,
 )
-from ttcompress.stores.store import AUTO, STORES
+from ttcompress.stores import AUTO, STORES
 
 BY_HAND = ("svd", "quantised")
 METHODS = ("mps", "mpo", *BY_HAND, "auto")
@@ -77,7 +77,7 @@ def _svd(one: Assignment, factor: float) -> dict[str, Any]:
     store, allowed, rank = STORES[_SVD_STORE], one.weight.bytes / factor, 1
     while rank < min(rows, columns):
         values = (rows * (rank + 1), columns * (rank + 1))
-        if sum(map(store.bytes, values)) > allowed:
+        if sum(map(store.estimate_bytes, values)) > allowed:
             break
         rank += 1
     modes = {"row_modes": [rows], "column_modes": [columns]}

@@ -97,7 +97,7 @@ def _reads_stored(node: onnx_ir.Node) -> bool:
 def _pack_nibbles(model: ModelProto) -> None:
     """Codes below 16 as UINT4, two in a byte."""
     for tensor in model.graph.initializer:
-        if not tensor.name.endswith(f".{CODES}"):
+        if not tensor.name.endswith(f".{CODES}") or tensor.data_type != TensorProto.UINT8:
             continue
         codes = numpy_helper.to_array(tensor).reshape(-1)
         if codes.size and codes.max() < 16:

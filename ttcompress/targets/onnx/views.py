@@ -1,19 +1,19 @@
-"""Few-bit weights in an exported graph: stored numbers enter, a graph that holds them leaves.
+"""Lets an exported graph hold a weight's stored numbers instead of their values in float32.
 
-A view stands where a layer reads a core or a dense weight, and makes the values of the codes. All
-it takes is constant, so a runtime computes it once, as it loads the model.
+A view stands where a layer reads a core or a dense weight, and widens what the store keeps of it.
+All that it reads is constant, so a runtime computes it once, as it loads the model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad
 from torch.nn.utils import parametrize
 
 from ttcompress.layers.matrices import TrainWeight
-from ttcompress.stores.rounding import Rounded
+from ttcompress.stores import Encoded
 from ttcompress.trains.stored import StoredWeight
 
 CODES = "codes"
@@ -21,31 +21,19 @@ CODES = "codes"
 
 
 class StoredView(nn.Module):
-    """The values of a stored tensor, computed from what the artifact keeps of it."""
+    """The values of a stored tensor, computed from what its store keeps of it."""
 
-    def __init__(self, part: Rounded) -> None:
+    def __init__(self, part: Encoded) -> None:
         super().__init__()
-        self._shape = part.shape
-        self._bits = part.store.bits
-        self._group = part.store.group
-        if self._group is None:
-            self.kept = nn.Buffer(part.tensors[""])
-            return
-        codes = part.codes()
-        self._count = len(codes)
-        whole = pad(codes, (0, -len(codes) % self._group))
-        self.codes = nn.Buffer(whole.reshape(-1, self._group))
-        self.scales = nn.Buffer(part.tensors[".scales"])
-        self.factor = nn.Buffer(part.tensors[".factor"])
+        self._store, self._shape = part.store, part.shape
+        self._names = tuple(unpacked := part.store.unpack(part.tensors, part.shape))
+        for name, tensor in unpacked.items():
+            self.register_buffer(name, tensor)
 
     def forward(self, values: Tensor) -> Tensor:
         """What is stored; `values`, which hold the same in float32, are not read."""
-        if self._group is None:
-            kept: Tensor = self.kept
-            return kept.float()
-        levels = self.codes.float() - (2**self._bits - 1) / 2
-        grouped: Tensor = levels * (self.scales.float() * self.factor)[:, None]
-        return grouped.reshape(-1)[: self._count].reshape(self._shape)
+        unpacked = {name: getattr(self, name) for name in self._names}
+        return self._store.widen(unpacked, self._shape)
 
 
 def see_stored(model: nn.Module, names: Sequence[str], stored: StoredWeight) -> None:
@@ -56,9 +44,9 @@ def see_stored(model: nn.Module, names: Sequence[str], stored: StoredWeight) -> 
         names: the weight's in the model's state dict, were it dense; several where it is tied.
         stored: the weight.
     """
-    if stored.parts[0].store.name == "float32":
-        return
     views = [StoredView(part) for part in stored.parts]
+    if all(buffer.dtype == torch.float32 for view in views for buffer in view.buffers()):
+        return  # the module holds these numbers already
     for name in names:
         owner, _, leaf = name.rpartition(".")
         module = model.get_submodule(owner)
