@@ -23,10 +23,15 @@ pytestmark = pytest.mark.slow
 def scheduler() -> Iterator[str]:
     """The address of a scheduler with two worker processes, which are started anew as they die.
 
-    It gives a job to another worker once; after that, joblib alone would wait for ever.
+    It gives a job to another worker once; after that, joblib alone would wait for ever. A busy
+    machine may take longer to start a worker anew than a local cluster waits by default.
     """
+    settings = {
+        "distributed.scheduler.allowed-failures": 1,
+        "distributed.deploy.lost-worker-timeout": "1 hour",
+    }
     with (
-        dask.config.set({"distributed.scheduler.allowed-failures": 1}),
+        dask.config.set(settings),
         distributed.LocalCluster(
             n_workers=2,
             threads_per_worker=1,
@@ -76,8 +81,8 @@ def test_an_address_where_nobody_answers(address: str, folder: Path) -> None:
 def test_a_cluster_without_a_worker_is_not_waited_for_long(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    workers = import_module("ttcompress.workflows.workers")
-    monkeypatch.setattr(workers, "_PATIENCE", 1)
+    cluster = import_module("ttcompress.jobs.cluster")
+    monkeypatch.setattr(cluster, "PATIENCE", 1)
     alone = distributed.LocalCluster(
         n_workers=0, host="127.0.0.1", scheduler_port=0, dashboard_address=":0"
     )

@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 import ttcompress
 from ttcompress.cli import app
 from ttcompress.errors import InputError, MissingExtraError, PlanError
+from ttcompress.jobs import workers
 from ttcompress.recipe import effective, load_recipe, recipe_from
 from ttcompress.reporting.front import front_picture
-from ttcompress.workflows import workers
 from ttcompress.workflows.pick import recipe_beside, recipe_text
 
 ONE = ttcompress.Engine(jobs=1)

@@ -24,7 +24,7 @@ from ttcompress.recipe.manifest import (
 from ttcompress.recipe.problems import render
 from ttcompress.recipe.validation import LIMIT_KEYS, Section, made_of
 from ttcompress.recipe.yaml_text import read_yaml
-from ttcompress.workflows.batch_job import Job
+from ttcompress.workflows.batch_job import BatchJob
 from ttcompress.workflows.matrix import jobs_of
 
 _MANIFEST = TypeAdapter(Manifest)
@@ -42,7 +42,7 @@ _MISSING = {
 }
 
 
-def read_manifest(path: Path) -> tuple[Manifest, tuple[Job, ...]]:
+def read_manifest(path: Path) -> tuple[Manifest, tuple[BatchJob, ...]]:
     """Read a manifest, and find the models and recipes that it names.
 
     Raises:

@@ -21,7 +21,7 @@ from ttcompress.results.sweep import Figures, Point, Sweep
 from ttcompress.system.files import model_stem
 from ttcompress.system.progress import Progress, silent
 from ttcompress.workflows.batch import Told, run_jobs
-from ttcompress.workflows.batch_job import Job
+from ttcompress.workflows.batch_job import BatchJob
 from ttcompress.workflows.methods import method_recipe
 
 FACTORS = (2.0, 4.0, 8.0, 16.0, 32.0)
@@ -72,7 +72,7 @@ def sweep(
 
 def sweep_jobs(
     model: Path, recipe: Recipe, asked: Iterable[Place], folder: Path
-) -> tuple[Job, ...]:
+) -> tuple[BatchJob, ...]:
     """A job for every format at every factor.
 
     Raises:
@@ -86,7 +86,7 @@ def sweep_jobs(
         raise InputError(f"{folder}: is a file, and points go to a folder. Use another --folder.")
     weights = cache(partial(_weights, model, recipe.key))
     return tuple(
-        Job(
+        BatchJob(
             model=model.resolve(),
             recipe=method_recipe(format, recipe, factor, weights),
             output=folder.resolve() / f"{point_name(format, factor)}.safetensors",
@@ -116,7 +116,7 @@ def _weights(model: Path, key: str | None) -> Sequence[Weight]:
 def _swept(
     model: str,
     asked: Iterable[Place],
-    jobs: Sequence[Job],
+    jobs: Sequence[BatchJob],
     outcomes: Sequence[Outcome],
     seconds: float,
 ) -> Sweep:
@@ -133,7 +133,7 @@ def _swept(
     return Sweep(model, points, dense, name, higher, seconds)
 
 
-def _point(asked: Place, job: Job, outcome: Outcome, report: Report | None) -> Point:
+def _point(asked: Place, job: BatchJob, outcome: Outcome, report: Report | None) -> Point:
     if report is None:
         return Point(*asked, job.recipe, job.output, outcome, None)
     totals = report.totals["model"]
