@@ -1,4 +1,4 @@
-"""Few-bit weights in an exported graph: stored numbers enter, a graph that holds them leaves.
+"""Lets an exported graph hold a weight's stored few-bit numbers in place of its float32 values.
 
 A view stands where a layer reads a core or a dense weight, and makes the values of the codes. All
 it takes is constant, so a runtime computes it once, as it loads the model.
