@@ -88,10 +88,16 @@ def connect(address: str | None, workers: int, threads: int) -> Iterator[Cluster
                 f"needed. Start one: dask worker {address}."
             ) from error
 
+    def installed() -> str | None:  # nested, so that it goes to the workers whole, not by name
+        try:
+            return version("ttcompress")
+        except PackageNotFoundError:
+            return None
+
     with client:
         wait()
         ours = version("ttcompress")
-        for worker, theirs in client.run(_installed_version()).items():
+        for worker, theirs in client.run(installed).items():
             if theirs != ours:
                 raise InputError(
                     f"--scheduler {address}: the worker {worker} has ttcompress {theirs}, and here "
@@ -153,17 +159,3 @@ def _backend(client: Any, wait: Callable[[], None]) -> Any:
             return max(2, slots)
 
     return Backend(client=client)
-
-
-def _installed_version() -> Callable[[], str | None]:
-    """What a worker runs to say its version: a nested function goes there whole, not by name."""
-
-    def installed() -> str | None:
-        from importlib.metadata import version  # there, not here
-
-        try:
-            return version("ttcompress")
-        except PackageNotFoundError:
-            return None
-
-    return installed

@@ -12,7 +12,7 @@ from ttcompress.jobs.queue import run_queue
 from ttcompress.results.batch import BatchResult
 from ttcompress.results.outcome import Outcome
 from ttcompress.system.progress import Progress, silent
-from ttcompress.workflows.baseline import judged_against, read_baseline
+from ttcompress.workflows.baseline import judge_against, read_baseline
 from ttcompress.workflows.batch_job import BatchJob, Compression, outcome_of, queue_jobs
 from ttcompress.workflows.manifest import read_manifest
 
@@ -48,7 +48,7 @@ def batch(
     asked, jobs = read_manifest(Path(manifest))
 
     def judged(outcome: Outcome) -> Outcome:
-        return judged_against(before, outcome, asked.baseline)
+        return judge_against(before, outcome, asked.baseline)
 
     found = run_jobs(
         jobs,

@@ -1,4 +1,4 @@
-"""A manifest's file comes in; what it asks for and its jobs go out, or every problem at once."""
+"""Reads the file of a manifest: what it asks for and its jobs, or every problem at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A manifest comes in; its jobs go out, every model under every recipe, and what is wrong with it.
+"""Expands a manifest to jobs, every model under every recipe, and finds what is wrong with it.
 
 Every path in it is relative to the manifest's folder, in which the jobs run.
 """
@@ -92,7 +92,12 @@ class _Expansion:
         for k, entry in enumerate(matrix.models):
             place = ("matrix", "models", k)
             for model, name in product(self._models(entry, place), matrix.recipes):
-                out = _excluded(matrix, model_stem(model), Path(name).stem)
+                out = [
+                    n
+                    for n, one in enumerate(matrix.exclude)
+                    if fnmatchcase(model_stem(model), one.model)
+                    and fnmatchcase(Path(name).stem, one.recipe)
+                ]
                 used.update(out)
                 if not out:
                     yield _Pair(place, entry, model, name)
@@ -137,15 +142,6 @@ class _Expansion:
 
     def _problem(self, place: KeyPath, message: str) -> None:
         self.problems.append(Problem(place, message))
-
-
-def _excluded(matrix: Matrix, model: str, recipe: str) -> list[int]:
-    """Which exclusions speak of a pair."""
-    return [
-        n
-        for n, exclusion in enumerate(matrix.exclude)
-        if fnmatchcase(model, exclusion.model) and fnmatchcase(recipe, exclusion.recipe)
-    ]
 
 
 def _given(limits: Limits | None) -> dict[str, Any]:
