@@ -64,7 +64,7 @@ def test_points_are_what_compress_makes(swept) -> None:
 
 def test_the_second_time_nothing_is_worked_on(case, swept, monkeypatch) -> None:
     folder, recipe, found = swept
-    monkeypatch.setattr(workers, "outcomes", None)
+    monkeypatch.setattr(workers, "run_in_workers", None)
     again = sweep_again(case, folder, recipe)
     assert all(point.outcome.cached for point in again.points)
     assert [point.figures for point in again.points] == [p.figures for p in found.points]

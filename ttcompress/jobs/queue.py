@@ -35,7 +35,7 @@ def run_queue(
 
     Raises:
         OutputError: an output's folder cannot be made.
-        TTCompressError: the engine is not there; see `workers.outcomes`. A job that fails raises
+        TTCompressError: the engine is not there; see `workers.run_in_workers`. A job that fails raises
             nothing: that is its result.
     """
     left = []
@@ -47,7 +47,7 @@ def run_queue(
             yield job, result
     if not left:
         return
-    from ttcompress.jobs.workers import outcomes  # joblib, which a cached batch needs not
+    from ttcompress.jobs.workers import run_in_workers  # joblib, which a cached batch needs not
 
     folders = [beside(job.output, "").parent for job in left]
     for folder in folders:
@@ -58,4 +58,4 @@ def run_queue(
                 f"{folder}: cannot be made: {error.strerror}. Give another `output.folder`."
             ) from error
     with open_board(folders[0], left, progress) as board:
-        yield from outcomes(left, work, engine, board, force)
+        yield from run_in_workers(left, work, engine, board, force)

@@ -1,4 +1,4 @@
-"""Runs jobs in worker processes by joblib: `outcomes` is what the parent calls.
+"""Runs jobs in worker processes by joblib: `run_in_workers` is what the parent calls.
 
 A worker that dies takes with it every job of its pool (loky), or its own job alone, which the
 scheduler gives to another worker (Dask). Either way no job starts more than three times.
@@ -105,7 +105,7 @@ Queue = Sequence[QueuedJob[Payload]]
 Ended = Iterator[tuple[QueuedJob[Payload], Result]]
 
 
-def outcomes(
+def run_in_workers(
     jobs: Queue[Payload], work: Work[Payload], engine: Engine, board: Board, force: bool
 ) -> Ended[Payload]:
     """Do all jobs; each ends in one result, whatever happens to it.

@@ -73,7 +73,7 @@ def run_jobs(
 
     Raises:
         OutputError: an output's folder cannot be made.
-        TTCompressError: the engine is not there; see `jobs.workers.outcomes`.
+        TTCompressError: the engine is not there; see `jobs.workers.run_in_workers`.
     """
     queue = queue_jobs(jobs, engine.mixed_precision)
     work = Compression(engine.mixed_precision)
