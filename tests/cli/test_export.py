@@ -33,7 +33,7 @@ def test_export_in_json_is_one_document(run, folder, tiny_artifact) -> None:
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
-        (["--as", "tflite"], 2, "expected one of onnx as the target, got 'tflite'"),
+        (["--as", "tflite"], 2, "target: expected onnx, got 'tflite'"),
         (["--quantize", "int4"], 2, "'int4' is not int8"),
         (["--nonlinearity", "sigmoid"], 2, "'sigmoid' is none of tanh, relu"),
         (["--task", "nosuch"], 2, "there is none of that name"),

@@ -35,8 +35,8 @@ def run_queue(
 
     Raises:
         OutputError: an output's folder cannot be made.
-        TTCompressError: the engine is not there; see `workers.run_in_workers`. A job that fails raises
-            nothing: that is its result.
+        TTCompressError: the engine is not there; see `workers.run_in_workers`. A job that fails
+            raises nothing: that is its result.
     """
     left = []
     for job in jobs:

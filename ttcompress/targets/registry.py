@@ -18,7 +18,5 @@ def find_target(name: str) -> Target:
         RecipeError: there is none.
     """
     if name not in TARGETS:
-        raise RecipeError(
-            f"export: expected one of {', '.join(TARGETS)} as the target, got {name!r}."
-        )
+        raise RecipeError(f"target: expected {' or '.join(TARGETS)}, got {name!r}.")
     return TARGETS[name]
