@@ -31,7 +31,7 @@ from ttcompress.results.exported import Exported as Exported
 from ttcompress.results.inspection import Inspection as Inspection
 from ttcompress.results.sweep import Sweep as Sweep
 from ttcompress.results.verification import Verification as Verification
-from ttcompress.targets.onnx.models import OwnModule as OwnModule
+from ttcompress.targets.parts import OwnModule as OwnModule
 from ttcompress.tasks.protocol import Metric as Metric
 from ttcompress.tasks.protocol import Task as Task
 from ttcompress.workflows.batch import batch as batch

@@ -19,7 +19,8 @@ def test_export_prints_a_table_and_writes_the_file(run, folder, tiny_artifact) -
 
 
 def test_export_in_json_is_one_document(run, folder, tiny_artifact) -> None:
-    result = run("export", tiny_artifact, "-o", "tiny.onnx", "--quantize", "int8", "--json", "-q")
+    given = ("--as", "onnx", "-o", "tiny.onnx", "--quantize", "int8")
+    result = run("export", tiny_artifact, *given, "--json", "-q")
     assert result.code == 0
     (file,) = result.json["files"]
     assert file["file"] == "tiny.onnx"
@@ -32,6 +33,7 @@ def test_export_in_json_is_one_document(run, folder, tiny_artifact) -> None:
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
+        (["--as", "tflite"], 2, "target: expected onnx, got 'tflite'"),
         (["--quantize", "int4"], 2, "'int4' is not int8"),
         (["--nonlinearity", "sigmoid"], 2, "'sigmoid' is none of tanh, relu"),
         (["--task", "nosuch"], 2, "there is none of that name"),

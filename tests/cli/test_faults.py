@@ -19,12 +19,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from ttcompress.jobs import records, workers
+from ttcompress.jobs.board import Board
+from ttcompress.jobs.job import QueuedJob
 from ttcompress.recipe import load_recipe
 from ttcompress.results.outcome import Outcome
-from ttcompress.workflows import batch_work as work
-from ttcompress.workflows import records
-from ttcompress.workflows.batch_job import Job, job_keys
-from ttcompress.workflows.board import Board
+from ttcompress.workflows.batch_job import BatchJob, Compression, outcome_of, queue_jobs
 from ttcompress.workflows.manifest import read_manifest
 from ttcompress.workflows.sweep import sweep_jobs
 
@@ -51,10 +51,11 @@ WRITERS = {
 }
 
 
-def worked(job: Job, key: str, folder: Path) -> Outcome:
+def worked(job: QueuedJob[BatchJob], folder: Path) -> Outcome:
     """What becomes of a job, in this process."""
-    records.beside(job, "").parent.mkdir(parents=True, exist_ok=True)
-    return work.Work(Board(folder), threads=1, force=False)(job, key)[1]
+    records.beside(job.output, "").parent.mkdir(parents=True, exist_ok=True)
+    worker = workers.Worker(Compression(), Board(folder), threads=1, force=False)
+    return outcome_of(job.payload, worker(job)[1])
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +72,8 @@ def made(case, tmp_path_factory: pytest.TempPathFactory) -> Path:
         here.chdir(folder)
         place, recipe = ("mps", 3.0), load_recipe("small.yaml")
         points = sweep_jobs(Path("model.pt"), recipe, [place], Path("swept"))
-        for one, key in job_keys((*read_manifest(Path("models.yaml"))[1], *points)).items():
-            assert not worked(one, key, tmp_path_factory.mktemp("board")).error
+        for one in queue_jobs((*read_manifest(Path("models.yaml"))[1], *points)):
+            assert not worked(one, tmp_path_factory.mktemp("board")).error
     return folder
 
 
@@ -105,21 +106,25 @@ def test_a_full_disk_is_told_by_every_writer(
 
 
 @pytest.fixture
-def job(there: Path) -> Job:
+def job(there: Path) -> QueuedJob[BatchJob]:
     shutil.rmtree(there / "done", ignore_errors=True)
-    (one,) = read_manifest(there / "models.yaml")[1]
+    (one,) = queue_jobs(read_manifest(there / "models.yaml")[1])
     return one
 
 
 @pytest.mark.parametrize(
     ("place", "name"),
-    [(Board, "start"), (work, "locked"), (tempfile, "mkstemp"), (records, "file_digest")],
+    [(Board, "start"), (workers, "locked"), (tempfile, "mkstemp"), (records, "file_digest")],
 )
 def test_a_full_disk_in_a_worker_is_an_outcome(
-    place: object, name: str, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: object,
+    name: str,
+    job: QueuedJob[BatchJob],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(place, name, full)
-    outcome = worked(job, "key", tmp_path)
+    outcome = worked(job, tmp_path)
     assert (outcome.status, outcome.kind) == ("failed", "OutputError")
     assert "disk is full" in outcome.error or "No space left on device" in outcome.error
     assert "Free some space" in outcome.error and "Traceback" not in outcome.error
@@ -127,22 +132,24 @@ def test_a_full_disk_in_a_worker_is_an_outcome(
 
 @pytest.mark.parametrize("refusal", ["python", "torch"])
 def test_too_little_memory_in_a_worker_is_an_outcome(
-    refusal: str, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    refusal: str, job: QueuedJob[BatchJob], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def asks(*_: object, **__: object) -> None:
         bytearray(1 << 60) if refusal == "python" else torch.empty(1 << 60)
 
     monkeypatch.setattr("ttcompress.workflows.compress.compress", asks)
-    outcome = worked(job, "key", tmp_path)
+    outcome = worked(job, tmp_path)
     assert (outcome.status, outcome.kind) == ("failed", "OutOfMemoryError")
-    assert outcome.error.startswith(f"{job.model}: needs more memory than this machine gives")
+    assert outcome.error.startswith(
+        f"{job.payload.model}: needs more memory than this machine gives"
+    )
     assert outcome.error.endswith("run fewer jobs at once (-j), or take a larger machine.")
 
 
 def test_a_board_that_cannot_be_made_ends_the_batch(
     there: Path, run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(import_module("ttcompress.workflows.batch"), "TemporaryDirectory", full)
+    monkeypatch.setattr(import_module("ttcompress.jobs.board"), "TemporaryDirectory", full)
     result = run("batch", "models.yaml", "--force")
     assert result.code == 1
     assert "error: " in result.err and "cannot be written: No space left on device" in result.err

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ttcompress.workflows.batch_job import Job
+from ttcompress.workflows.batch_job import BatchJob
 from ttcompress.workflows.manifest import read_manifest
 
 HALF = "{version: 1, budget: {factor: 2}, store: int8}"
@@ -34,14 +34,14 @@ def folder(tmp_path: Path, tiny_checkpoint: Path) -> Path:
     return tmp_path
 
 
-Jobs = Callable[[str], tuple[Job, ...]]
+Jobs = Callable[[str], tuple[BatchJob, ...]]
 
 
 @pytest.fixture
 def jobs(folder: Path) -> Jobs:
     """Read a manifest's text, as if it lay in the folder."""
 
-    def read(text: str = MANIFEST) -> tuple[Job, ...]:
+    def read(text: str = MANIFEST) -> tuple[BatchJob, ...]:
         (folder / "manifest.yaml").write_text(text)
         return read_manifest(folder / "manifest.yaml")[1]
 

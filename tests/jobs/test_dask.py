@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import time
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -10,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from ttcompress.errors import InputError, MissingExtraError
+from ttcompress.jobs.cluster import connect
 from ttcompress.jobs.engine import Engine
 from ttcompress.workflows.batch import batch
 
@@ -23,10 +27,15 @@ pytestmark = pytest.mark.slow
 def scheduler() -> Iterator[str]:
     """The address of a scheduler with two worker processes, which are started anew as they die.
 
-    It gives a job to another worker once; after that, joblib alone would wait for ever.
+    It gives a job to another worker once; after that, joblib alone would wait for ever. A busy
+    machine may take longer to start a worker anew than a local cluster waits by default.
     """
+    settings = {
+        "distributed.scheduler.allowed-failures": 1,
+        "distributed.deploy.lost-worker-timeout": "1 hour",
+    }
     with (
-        dask.config.set({"distributed.scheduler.allowed-failures": 1}),
+        dask.config.set(settings),
         distributed.LocalCluster(
             n_workers=2,
             threads_per_worker=1,
@@ -66,6 +75,18 @@ def test_without_an_address_dask_has_a_cluster_of_its_own(folder: Path) -> None:
     assert [outcome.status for outcome in result.outcomes] == ["done"] * 4
 
 
+def test_our_own_workers_are_waited_for_while_they_start_anew() -> None:
+    """joblib would wait for 10 seconds, and a busy machine may take longer."""
+    with connect(None, workers=1, threads=1) as cluster:
+        client = cluster.backend.client
+        (before,) = client.nthreads()
+        os.kill(client.run(os.getpid)[before], signal.SIGKILL)
+        while before in client.nthreads():
+            time.sleep(0.01)
+        assert cluster.backend.effective_n_jobs(1) >= 1
+        assert client.submit(os.getpid).result(timeout=60)
+
+
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nothing://here"])
 def test_an_address_where_nobody_answers(address: str, folder: Path) -> None:
     soon = dask.config.set({"distributed.comm.timeouts.connect": "1s"})
@@ -76,8 +97,8 @@ def test_an_address_where_nobody_answers(address: str, folder: Path) -> None:
 def test_a_cluster_without_a_worker_is_not_waited_for_long(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    workers = import_module("ttcompress.workflows.workers")
-    monkeypatch.setattr(workers, "_PATIENCE", 1)
+    cluster = import_module("ttcompress.jobs.cluster")
+    monkeypatch.setattr(cluster, "PATIENCE", 1)
     alone = distributed.LocalCluster(
         n_workers=0, host="127.0.0.1", scheduler_port=0, dashboard_address=":0"
     )

@@ -10,7 +10,7 @@ import pytest
 
 from ttcompress.recipe import recipe_from, with_options
 from ttcompress.workflows import keys
-from ttcompress.workflows.batch_job import Job, job_keys
+from ttcompress.workflows.batch_job import BatchJob, queue_jobs
 
 TASK = {"name": "tasks/own.py:Own", "text": "data/text.txt", "labels": ["folder", "no file"]}
 RECIPE = {"version": 1, "budget": {"factor": 2}, "calibration": {"data": "inputs.st"}, "task": TASK}
@@ -27,13 +27,13 @@ def files(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def job(files: Path) -> Job:
+def job(files: Path) -> BatchJob:
     recipe = recipe_from(RECIPE)
-    return Job(files / "model.pt", recipe, files / "out", files, "model", "recipe")
+    return BatchJob(files / "model.pt", recipe, files / "out", files, "model", "recipe")
 
 
-def key(job: Job) -> str:
-    return job_keys([job])[job]
+def key(job: BatchJob) -> str:
+    return queue_jobs([job])[0].key
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def key(job: Job) -> str:
         "folder/part.txt",
     ],
 )
-def test_a_file_that_changes_changes_the_key(changed: str, job: Job, files: Path) -> None:
+def test_a_file_that_changes_changes_the_key(changed: str, job: BatchJob, files: Path) -> None:
     before = key(job)
     assert key(job) == before
     (files / changed).write_text("otherwise")
@@ -57,13 +57,13 @@ def test_a_file_that_changes_changes_the_key(changed: str, job: Job, files: Path
 
 
 @pytest.mark.parametrize("changed", ["data/other.txt", "tasks/notes.md", "out"])
-def test_other_files_do_not_change_it(changed: str, job: Job, files: Path) -> None:
+def test_other_files_do_not_change_it(changed: str, job: BatchJob, files: Path) -> None:
     before = key(job)
     (files / changed).write_text("new")
     assert key(job) == before
 
 
-def test_the_recipe_changes_it_as_written_and_as_in_force(job: Job) -> None:
+def test_the_recipe_changes_it_as_written_and_as_in_force(job: BatchJob) -> None:
     recipes = [
         job.recipe,
         replace(job.recipe, text="# a comment, which the artifact holds too"),
@@ -74,7 +74,7 @@ def test_the_recipe_changes_it_as_written_and_as_in_force(job: Job) -> None:
 
 
 @pytest.mark.parametrize("package", ["ttcompress", "torch", "python"])
-def test_another_version_changes_it(package: str, job: Job, monkeypatch) -> None:
+def test_another_version_changes_it(package: str, job: BatchJob, monkeypatch) -> None:
     before = key(job)
     if package == "python":
         monkeypatch.setattr(keys.platform, "python_version", lambda: "4.0")
@@ -84,18 +84,18 @@ def test_another_version_changes_it(package: str, job: Job, monkeypatch) -> None
     assert key(job) != before
 
 
-def test_the_precision_counts_where_something_is_trained(job: Job) -> None:
+def test_the_precision_counts_where_something_is_trained(job: BatchJob) -> None:
     trained = replace(job, recipe=with_options(job.recipe, finetune=True))
     for one, count in ((job, 1), (trained, 2)):
-        assert len({job_keys([one], precision)[one] for precision in ("no", "bf16")}) == count
+        assert len({queue_jobs([one], precision)[0].key for precision in ("no", "bf16")}) == count
 
 
-def test_names_and_places_do_not_change_it(job: Job, files: Path) -> None:
+def test_names_and_places_do_not_change_it(job: BatchJob, files: Path) -> None:
     moved = replace(job, output=files / "elsewhere", model_name="m", recipe_name="r")
     assert key(moved) == key(job)
 
 
-def test_the_shards_of_a_model_count(job: Job, files: Path) -> None:
+def test_the_shards_of_a_model_count(job: BatchJob, files: Path) -> None:
     index = files / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"a": "one.st", "b": "two.st"}}))
     for name in ("one.st", "two.st"):
@@ -106,7 +106,7 @@ def test_the_shards_of_a_model_count(job: Job, files: Path) -> None:
     assert key(sharded) != before
 
 
-def test_what_cannot_be_read_is_left_to_the_job_itself(job: Job, files: Path) -> None:
+def test_what_cannot_be_read_is_left_to_the_job_itself(job: BatchJob, files: Path) -> None:
     (files / "no.json").write_text("[")
     for name in ("absent.pt", "no.json"):
         assert key(replace(job, model=files / name))

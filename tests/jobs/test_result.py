@@ -16,7 +16,7 @@ from ttcompress.reporting.batch import batch_markdown, batch_remarks, batch_tabl
 from ttcompress.reporting.junit import junit
 from ttcompress.results.batch import BatchResult
 from ttcompress.results.outcome import Outcome
-from ttcompress.workflows.baseline import judged_against, read_baseline
+from ttcompress.workflows.baseline import judge_against, read_baseline
 
 LOSS = {"loss": {"before": 2.0, "after": 2.2, "drop": 0.2, "higher_is_better": False}}
 KEPT = {"name": "min_factor", "limit": 8.0, "value": 8.01, "ok": True}
@@ -185,7 +185,7 @@ def after(loss: float, size: int, higher_is_better: bool = False) -> Outcome:
 )
 def test_worse_than_the_baseline_breaks_a_limit(loss, size, higher, metric_ok, size_ok) -> None:
     before = {DONE.file: after(1.0, 1000, higher)}
-    judged = judged_against(before, after(loss, size, higher), Tolerance())
+    judged = judge_against(before, after(loss, size, higher), Tolerance())
     assert names(judged) == [("baseline_size", size_ok), ("baseline_metric", metric_ok)]
     assert judged.limits[0] == KEPT
     assert (judged.status == "done") == (metric_ok and size_ok)
@@ -194,9 +194,9 @@ def test_worse_than_the_baseline_breaks_a_limit(loss, size, higher, metric_ok, s
 def test_the_manifest_sets_the_tolerance() -> None:
     before, now = {DONE.file: after(1.0, 1000)}, after(1.4, 1099)
     loose = Tolerance(metric=Drop(0.5, relative=False), size=Drop(0.1, relative=True))
-    assert judged_against(before, now, loose).status == "done"
+    assert judge_against(before, now, loose).status == "done"
     strict = Tolerance(metric=Drop(0.3, relative=False), size=Drop(98, relative=False))
-    assert [ok for _, ok in names(judged_against(before, now, strict))] == [False, False]
+    assert [ok for _, ok in names(judge_against(before, now, strict))] == [False, False]
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ def test_the_manifest_sets_the_tolerance() -> None:
     ],
 )
 def test_only_what_both_have_is_compared(before, now, compared) -> None:
-    judged = judged_against(before, now, Tolerance())
+    judged = judge_against(before, now, Tolerance())
     assert [name for name, _ in names(judged)] == compared
 
 

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,14 +15,15 @@ from joblib import cpu_count
 
 import ttcompress
 from ttcompress.errors import OutputError
+from ttcompress.jobs.board import Board
 from ttcompress.jobs.engine import Engine
+from ttcompress.jobs.job import QueuedJob, Result
+from ttcompress.jobs.records import FOLDER, beside, record, recorded
+from ttcompress.jobs.workers import Worker
 from ttcompress.results.batch import BatchResult
 from ttcompress.results.outcome import Outcome
 from ttcompress.workflows.batch import batch
-from ttcompress.workflows.batch_job import job_keys
-from ttcompress.workflows.batch_work import Work
-from ttcompress.workflows.board import Board
-from ttcompress.workflows.records import FOLDER, beside, record, recorded
+from ttcompress.workflows.batch_job import Compression, outcome_of, queue_jobs
 
 TWO = Engine(jobs=2)
 """Every batch here has two jobs or more to run, so that joblib keeps its pool of workers."""
@@ -64,7 +66,7 @@ def test_a_batch_runs_then_comes_from_the_cache_then_runs_what_changed(
     assert {path.suffix for path in (folder / "out" / FOLDER).iterdir()} <= {".json", ".lock"}
 
     with monkeypatch.context() as patched:
-        patched.setitem(sys.modules, "ttcompress.batch.workers", None)  # nothing can run
+        patched.setitem(sys.modules, "ttcompress.jobs.workers", None)  # nothing can run
         again = run()
     assert was_cached(again) == [True] * 4
     assert [o.bytes_after for o in again.outcomes] == [o.bytes_after for o in first.outcomes]
@@ -174,15 +176,14 @@ matrix: {{models: [models/*.pt], recipes: [half.yaml, balanced]}}
 
 
 def test_a_worker_takes_what_another_batch_has_done_meanwhile(jobs, tmp_path) -> None:
-    job, *_ = jobs()
-    key = job_keys([job])[job]
-    beside(job, "").parent.mkdir(parents=True)
+    job, *_ = queue_jobs(jobs())
+    beside(job.output, "").parent.mkdir(parents=True)
     (tmp_path / "board").mkdir()
-    work = Work(Board(tmp_path / "board"), threads=1, force=False)
-    output, first = work(job, key)
+    worker = Worker(Compression(), Board(tmp_path / "board"), threads=1, force=False)
+    output, first = worker(job)
     assert (output, first.cached, first.attempts) == (job.output, False, 1)
-    assert work(job, key)[1].cached
-    assert [*work.board.stages([job])] == []
+    assert worker(job)[1].cached
+    assert [*worker.board.stages([job])] == []
 
 
 @pytest.mark.parametrize(
@@ -192,19 +193,26 @@ def test_a_worker_takes_what_another_batch_has_done_meanwhile(jobs, tmp_path) ->
         lambda job, path: path.write_text("{"),
         lambda job, path: path.write_text("{}"),
         lambda job, path: path.write_text("[]"),
+        lambda job, path: path.write_text(
+            path.read_text().replace('"attempts": 1', '"attempts": []')
+        ),
         lambda job, path: job.output.unlink(),
         lambda job, path: job.output.write_bytes(b"another"),
     ],
 )
 def test_a_record_that_does_not_hold_is_no_record(spoil, jobs, tmp_path) -> None:
-    job, *_ = jobs()
-    beside(job, "").parent.mkdir(parents=True)
+    job, *_ = queue_jobs(jobs())
+    beside(job.output, "").parent.mkdir(parents=True)
     job.output.write_bytes(b"artifact")
-    record(job, "key", Outcome(job.output.name, "a", "half"))
-    assert recorded(job, "key") == Outcome(job.output.name, "a", "half", cached=True)
-    assert recorded(job, "another key") is None
-    spoil(job, beside(job, ".json"))
-    assert recorded(job, "key") is None
+    outcome = Outcome(job.output.name, "a", "half")
+    record(job, Result(outcome.as_json()))
+    found = recorded(job, Compression())
+    assert found is not None
+    assert outcome_of(job.payload, found) == replace(outcome, cached=True)
+    other = QueuedJob(job.name, "another key", job.output, job.payload)
+    assert recorded(other, Compression()) is None
+    spoil(job, beside(job.output, ".json"))
+    assert recorded(job, Compression()) is None
 
 
 def test_an_output_folder_that_cannot_be_made(run, folder) -> None:

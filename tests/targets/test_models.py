@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 import ttcompress
-from ttcompress.targets.onnx import checking
-from ttcompress.targets.onnx import make as way
+from ttcompress.targets.onnx import build as way
+from ttcompress.targets.onnx import target as onnx
 
 WORDS = (torch.randint(40, (3, 5), generator=torch.Generator().manual_seed(0)),)
 SMALL = {"budget": {"factor": 2}, "store": "int8"}
@@ -92,7 +92,7 @@ def test_a_tied_matrix_is_in_the_file_once(compressed, tmp_path) -> None:
 
 
 def test_a_model_that_differs_from_torch_is_not_kept(compressed, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(checking, "FLOAT_LIMIT", -1.0)
+    monkeypatch.setattr(import_module("ttcompress.workflows.export"), "FLOAT_LIMIT", -1.0)
     own = ttcompress.OwnModule(Model(), WORDS, AXES)
     with pytest.raises(ttcompress.TTCompressError, match="differ from torch's by") as caught:
         ttcompress.export(compressed(Model(), **SMALL), tmp_path / "m.onnx", module=own)
@@ -162,8 +162,7 @@ def test_an_output_that_exists_is_refused_before_any_work(compressed, tmp_path) 
 
 
 def test_without_the_extra_the_message_names_it(tmp_path, tiny_artifact, monkeypatch) -> None:
-    door = import_module("ttcompress.targets.onnx.extra")
-    monkeypatch.setattr(door, "NEEDED", ("onnx", "no_such_package"))
+    monkeypatch.setattr(onnx, "PACKAGES", ("onnx", "no_such_package"))
     with pytest.raises(
         ttcompress.MissingExtraError, match=r"no_such_package.*ttcompress\[onnx\]"
     ) as caught:

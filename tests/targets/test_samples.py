@@ -18,7 +18,7 @@ from ttcompress.tasks.protocol import Task
 
 pytest.importorskip("onnxruntime")
 
-from ttcompress.targets.onnx.checking import start_session
+from ttcompress.targets.onnx.sessions import start_session
 
 ROOT = Path(__file__).parents[2]
 STATES = {"charlm": ("h0", "c0"), "highlighter": ()}

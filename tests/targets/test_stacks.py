@@ -17,7 +17,7 @@ from torch import nn
 import ttcompress
 from ttcompress.artifact import CompressedModel
 from ttcompress.errors import RecipeError
-from ttcompress.targets.onnx.make import output_path
+from ttcompress.workflows.export import output_path
 
 SMALL = {"budget": {"factor": 2}}
 EXACT = {"budget": {"tolerance": 0}, "store": "float32"}

@@ -21,11 +21,11 @@ from torch import nn
 from ttcompress.layers import LSTM
 from ttcompress.planning.formats import Layout
 from ttcompress.system.timing import timings
-from ttcompress.targets.onnx.calls import BATCH, TIME, Call
-from ttcompress.targets.onnx.checking import start_session
+from ttcompress.targets.calls import BATCH, TIME, Call
 from ttcompress.targets.onnx.convert import convert
 from ttcompress.targets.onnx.dense import dense_int8, dense_model
 from ttcompress.targets.onnx.quantize import quantized
+from ttcompress.targets.onnx.sessions import start_session
 from ttcompress.trains.train import Train
 
 STEPS, DIVISOR, SECONDS = 35, 16, 4.0

@@ -46,7 +46,7 @@ from ttcompress.model.report import Change, Verdict
 from ttcompress.recipe import load_recipe
 from ttcompress.reporting.markdown import report_markdown
 from ttcompress.results.outcome import Outcome
-from ttcompress.targets.onnx.stacks import recurrent_parts
+from ttcompress.targets.parts import recurrent_parts
 from ttcompress.tasks.structure import structure_of
 from ttcompress.workflows.baseline import read_baseline
 from ttcompress.workflows.manifest import read_manifest

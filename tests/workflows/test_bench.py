@@ -19,8 +19,8 @@ from ttcompress.system.timing import CLOCKS, LEAST, Timing, clock_for, timings
 
 pytest.importorskip("onnxruntime")
 
-from ttcompress.targets.onnx.checking import start_session
 from ttcompress.targets.onnx.dense import dense_int8, dense_model
+from ttcompress.targets.onnx.sessions import start_session
 
 KINDS = {
     "lstm": nn.LSTM(6, 8),
@@ -102,7 +102,7 @@ def benchmark(dense: float, small: float, fewer: float = 8.0) -> Benchmark:
 
 
 def test_what_int8_would_ruin_is_left_out_with_the_reason(tiny_artifact, monkeypatch) -> None:
-    monkeypatch.setattr(sys.modules["ttcompress.targets.onnx.checking"], "INT8_LIMIT", 0.0)
+    monkeypatch.setattr(sys.modules["ttcompress.workflows.export"], "ROUNDED_LIMIT", 0.0)
     found = ttcompress.bench(tiny_artifact, batches=(1,), steps=5, seconds=0.01)
     assert [row.run for row in found.rows] == [*DENSE, *SMALL[:2]]
     assert any("not timed: onnx compressed int8: lstm:" in line for line in found.remarks())

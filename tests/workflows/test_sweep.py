@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 import ttcompress
 from ttcompress.cli import app
 from ttcompress.errors import InputError, MissingExtraError, PlanError
+from ttcompress.jobs import workers
 from ttcompress.recipe import effective, load_recipe, recipe_from
 from ttcompress.reporting.front import front_picture
-from ttcompress.workflows import workers
 from ttcompress.workflows.pick import recipe_beside, recipe_text
 
 ONE = ttcompress.Engine(jobs=1)
@@ -64,7 +64,7 @@ def test_points_are_what_compress_makes(swept) -> None:
 
 def test_the_second_time_nothing_is_worked_on(case, swept, monkeypatch) -> None:
     folder, recipe, found = swept
-    monkeypatch.setattr(workers, "outcomes", None)
+    monkeypatch.setattr(workers, "run_in_workers", None)
     again = sweep_again(case, folder, recipe)
     assert all(point.outcome.cached for point in again.points)
     assert [point.figures for point in again.points] == [p.figures for p in found.points]

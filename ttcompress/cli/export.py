@@ -1,4 +1,4 @@
-"""`export`: a compressed model enters, ONNX files leave."""
+"""`export`: writes a compressed model for ONNX Runtime, or another target."""
 
 from __future__ import annotations
 
@@ -9,17 +9,21 @@ import typer
 
 from ttcompress.cli.arguments import Artifact, Overwrite, Talk, flattened
 from ttcompress.cli.tasks import TaskName, WithTask
+from ttcompress.targets.registry import DEFAULT, TARGETS
 
 if TYPE_CHECKING:
     from ttcompress.artifact import CompressedModel
     from ttcompress.layers.stacks import Nonlinearity
     from ttcompress.tasks.protocol import Task
 
-Onnx = Annotated[
+Output = Annotated[
     Path,
     typer.Option(
-        "--output", "-o", help="The ONNX file; of several layers, each gets its name in it."
+        "--output", "-o", help="The file to write; of several layers, each gets its name in it."
     ),
+]
+TargetName = Annotated[
+    str, typer.Option("--as", metavar="|".join(TARGETS), help="What to write it for.")
 ]
 Quantize = Annotated[
     str | None,
@@ -33,8 +37,9 @@ OfRNNs = Annotated[
 @flattened
 def export(
     file: Artifact,
-    output: Onnx,
+    output: Output,
     talk: Talk,
+    target: TargetName = DEFAULT,
     quantize: Quantize = None,
     task: TaskName = None,
     recipe: WithTask = None,
@@ -53,13 +58,14 @@ def export(
     from ttcompress.artifact import load
     from ttcompress.cli import console
     from ttcompress.reporting.export import exported_remarks, exported_table
-    from ttcompress.workflows.export import export as write_onnx
+    from ttcompress.workflows.export import export as write
 
     compressed = load(file)
     with console.progress(talk) as progress:
-        made = write_onnx(
+        made = write(
             compressed,
             output,
+            target=target,
             task=_task(compressed, task, recipe),
             quantize=quantize,
             nonlinearity=cast("Nonlinearity", nonlinearity),

@@ -1,4 +1,4 @@
-"""Where jobs run and how they train, as a value; `workers` does it."""
+"""Where jobs run, as a value."""
 
 from __future__ import annotations
 

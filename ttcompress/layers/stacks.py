@@ -1,4 +1,4 @@
-"""A stack enters; its layers, each as a module of its own with its values, leave."""
+"""From the geometry of a recurrent stack to torch's layers, of all of it or layer by layer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from ttcompress.model.geometry import DirectionNames, direction_names, stored_name, tensor_shapes
+from ttcompress.model.geometry import (
+    DirectionNames,
+    direction_names,
+    stored_name,
+    stored_names,
+    tensor_shapes,
+)
 from ttcompress.model.weights import GATES, Kind, RecurrentStack
 
 
@@ -24,17 +30,13 @@ class Layer:
     def module(
         self, tensor: Callable[[str], Tensor], nonlinearity: Nonlinearity = "tanh"
     ) -> nn.RNNBase:
-        """torch's layer, batch first, in float32, with the tensors of its full names.
-
-        Each is asked for when its turn comes and then dropped: they may be large.
-        """
-        module = recurrent_module(self.alone, nonlinearity)
-        own = direction_names(self.alone)
-        with torch.no_grad():
-            for names, mine in zip(self.directions, own, strict=True):
-                for here, there in zip(names.present, mine.present, strict=True):
-                    module.get_parameter(there).copy_(tensor(stored_name(self.stack, here)))
-        return module.eval()
+        """torch's layer, batch first, in float32, with the tensors of its full names."""
+        full = {
+            there: stored_name(self.stack, here)
+            for names, mine in zip(self.directions, direction_names(self.alone), strict=True)
+            for here, there in zip(names.present, mine.present, strict=True)
+        }
+        return dense_layer(self.alone, lambda own: tensor(full[own]), nonlinearity)
 
 
 def layers_of(stack: RecurrentStack) -> tuple[Layer, ...]:
@@ -76,6 +78,31 @@ def recurrent_module(stack: RecurrentStack, nonlinearity: Nonlinearity = "tanh")
             return nn.GRU(**sizes)
         case "rnn":
             return nn.RNN(**sizes, nonlinearity=nonlinearity)
+
+
+def dense_layer(
+    stack: RecurrentStack,
+    tensor: Callable[[str], Tensor | None],
+    nonlinearity: Nonlinearity = "tanh",
+    *,
+    batch_first: bool = True,
+) -> nn.RNNBase:
+    """torch's own layer of this geometry, in float32 and for evaluation.
+
+    Args:
+        stack: the geometry.
+        tensor: gives the values of each of the stack's tensors, by its name in the model; None
+            leaves it as torch initialises it. They are asked for one by one: they may be large.
+        nonlinearity: of an RNN.
+        batch_first: the input is (batch, time, input) and not (time, batch, input).
+    """
+    module = recurrent_module(stack, nonlinearity)
+    module.batch_first = batch_first
+    with torch.no_grad():
+        for own, name in stored_names(stack).items():
+            if (values := tensor(name)) is not None:
+                module.get_parameter(own).copy_(values)
+    return module.eval()
 
 
 def stack_of(module: nn.RNNBase | nn.RNNCellBase) -> RecurrentStack:

@@ -5,26 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    pass
+from typing import Any
 
 
 @dataclass(frozen=True)
 class Exported:
-    """One ONNX file.
+    """One part of a model, written for a target.
 
     Attributes:
-        file: its path.
+        file: the path of its file, the first where the target writes several.
         part: the recurrent layer that it is, or "model".
-        bytes: of the file.
+        bytes: of its files.
         inputs: their names.
         outputs: their names.
         largest_difference: of any value from torch's, relative to the output's largest.
         relative_difference: the norm of the difference over that of torch's output.
-        holds: how many constant values there are in each type. Few bits are those of the artifact,
-            in 4 or 8; the runtime widens them to float32 once, as it loads the model.
+        holds: how many constant values there are in each type. In ONNX few bits are those of the
+            artifact, in 4 or 8; the runtime widens them to float32 once, as it loads the model.
     """
 
     file: Path

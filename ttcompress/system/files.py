@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import glob
+import hashlib
 import os
 import stat
 import sys
@@ -125,6 +126,12 @@ def _clear_remains(path: Path) -> None:
         with suppress(OSError), remains.open("rb") as file:
             _lock(file.fileno(), wait=False)
             remains.unlink()
+
+
+def file_digest(path: Path) -> str:
+    """The sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def model_stem(path: Path) -> str:

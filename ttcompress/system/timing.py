@@ -1,4 +1,4 @@
-"""Calls enter; how long each takes, measured in turns so that all meet the same machine, leaves."""
+"""Times several calls in turns, so that all of them meet the same machine: `timings`."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Formats that a compressed model is exported to."""
+"""What a compressed model can be exported to. `registry` lists the targets."""

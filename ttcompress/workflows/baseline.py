@@ -1,4 +1,4 @@
-"""The JSON of an earlier batch and an outcome come in; the outcome, judged against it, goes out."""
+"""Judges the outcomes of a batch by those of an earlier one, read from its JSON."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def read_baseline(path: Path) -> Baseline:
         ) from error
 
 
-def judged_against(baseline: Baseline | None, outcome: Outcome, allowed: Tolerance) -> Outcome:
+def judge_against(baseline: Baseline | None, outcome: Outcome, allowed: Tolerance) -> Outcome:
     """The outcome with a limit for its metric and one for its size, where the baseline has both.
 
     A job that failed, then or now, has nothing to compare.

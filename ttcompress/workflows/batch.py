@@ -1,24 +1,20 @@
-"""Jobs or a manifest come in; those that are not cached run, and outcomes or a result go out."""
+"""Runs the jobs of a manifest: every model under every recipe, unless that was done before."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from threading import Event, Thread
 
-from ttcompress.errors import OutputError
 from ttcompress.jobs.engine import HERE, Engine
+from ttcompress.jobs.queue import run_queue
 from ttcompress.results.batch import BatchResult
 from ttcompress.results.outcome import Outcome
 from ttcompress.system.progress import Progress, silent
-from ttcompress.workflows.baseline import judged_against, read_baseline
-from ttcompress.workflows.batch_job import Job, job_keys
-from ttcompress.workflows.board import PAUSE, Board
+from ttcompress.workflows.baseline import judge_against, read_baseline
+from ttcompress.workflows.batch_job import BatchJob, Compression, outcome_of, queue_jobs
 from ttcompress.workflows.manifest import read_manifest
-from ttcompress.workflows.records import beside, recorded
 
 Told = Callable[[Outcome], None]
 
@@ -52,7 +48,7 @@ def batch(
     asked, jobs = read_manifest(Path(manifest))
 
     def judged(outcome: Outcome) -> Outcome:
-        return judged_against(before, outcome, asked.baseline)
+        return judge_against(before, outcome, asked.baseline)
 
     found = run_jobs(
         jobs,
@@ -66,7 +62,7 @@ def batch(
 
 
 def run_jobs(
-    jobs: Sequence[Job],
+    jobs: Sequence[BatchJob],
     *,
     engine: Engine = HERE,
     force: bool = False,
@@ -77,92 +73,16 @@ def run_jobs(
 
     Raises:
         OutputError: an output's folder cannot be made.
-        TTCompressError: the engine is not there; see `workers.outcomes`.
+        TTCompressError: the engine is not there; see `jobs.workers.run_in_workers`.
     """
-    keys = job_keys(jobs, engine.mixed_precision)
-    found: dict[Job, Outcome] = {}
+    queue = queue_jobs(jobs, engine.mixed_precision)
+    work = Compression(engine.mixed_precision)
+    found: dict[Path, Outcome] = {}
     progress("batch", 0, len(jobs))
-    with closing(_each(keys, engine, force, progress)) as each:
-        for job, outcome in each:
-            found[job] = outcome
+    with closing(run_queue(queue, work, engine, force=force, progress=progress)) as results:
+        for queued, result in results:
+            outcome = found[queued.output] = outcome_of(queued.payload, result)
             told(outcome)
-            progress(job.name, 1, 1)
+            progress(queued.name, 1, 1)
             progress("batch", len(found), len(jobs))
-    return tuple(found[job] for job in jobs)
-
-
-def _each(
-    keys: Mapping[Job, str], engine: Engine, force: bool, progress: Progress
-) -> Generator[tuple[Job, Outcome]]:
-    """What is recorded at once, then the rest as it is done."""
-    known = {} if force else {job: recorded(job, key) for job, key in keys.items()}
-    for job, outcome in known.items():
-        if outcome is not None:
-            yield job, outcome
-    left = {job: key for job, key in keys.items() if known.get(job) is None}
-    if not left:
-        return
-    from ttcompress.workflows.workers import outcomes  # joblib, which a cached batch needs not
-
-    records = [_records_made(job) for job in left]
-    with (
-        _board_made(records[0]) as folder,
-        _stages_told(Board(Path(folder)), tuple(left), progress) as board,
-    ):
-        yield from outcomes(left, engine, board, force)
-
-
-def _records_made(job: Job) -> Path:
-    """The folder of a job's records, and with it that of its output.
-
-    Raises:
-        OutputError: it cannot be made.
-    """
-    folder = beside(job, "").parent
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"{folder}: cannot be made: {error.strerror}. Give another `output.folder`."
-        ) from error
-    return folder
-
-
-@contextmanager
-def _board_made(records: Path) -> Iterator[str]:
-    """A folder for what running jobs tell, as long as the block runs.
-
-    Raises:
-        OutputError: it cannot be made.
-    """
-    try:
-        # A job that is interrupted may still be writing there.
-        made = TemporaryDirectory(prefix="run-", dir=records, ignore_cleanup_errors=True)
-    except OSError as error:
-        raise OutputError(
-            f"{records}: cannot be written: {error.strerror}. Give another `output.folder`."
-        ) from error
-    with made as folder:
-        yield folder
-
-
-@contextmanager
-def _stages_told(board: Board, jobs: Sequence[Job], progress: Progress) -> Iterator[Board]:
-    """Pass on, for as long as the block runs, what running jobs tell."""
-    if progress is silent:
-        yield board
-        return
-    over = Event()
-
-    def listen() -> None:
-        while not over.wait(PAUSE):
-            for job, stage, done, total in board.stages(jobs):
-                progress(job.name, done, total, stage)
-
-    thread = Thread(target=listen, daemon=True)
-    thread.start()
-    try:
-        yield board
-    finally:
-        over.set()
-        thread.join()
+    return tuple(found[job.output] for job in jobs)

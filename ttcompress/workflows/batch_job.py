@@ -1,25 +1,30 @@
-"""One model under one recipe as a value, and the key that says whether it was done before."""
+"""A job of a batch: one model under one recipe, its key, how it is done and what became of it.
+
+The parent imports this module too, so torch comes with the work itself.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from contextlib import chdir
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ttcompress.model.report import Report
+from ttcompress.jobs.job import QueuedJob, Result
+from ttcompress.jobs.records import beside
+from ttcompress.model.report import Json
 from ttcompress.recipe import Recipe
-from ttcompress.system.json import read_json
-from ttcompress.workflows.keys import readable_digest, result_key
-
-if TYPE_CHECKING:
-    pass
 from ttcompress.results.outcome import Outcome
+from ttcompress.system.json import read_json
+from ttcompress.system.memory import within_memory
+from ttcompress.system.progress import Progress
+from ttcompress.workflows.keys import readable_digest, result_key
 
 
 @dataclass(frozen=True)
-class Job:
+class BatchJob:
     """One model under one recipe, and the file its artifact goes to.
 
     `folder` is where relative paths in the recipe start. Every path is absolute; no two jobs have
@@ -39,19 +44,17 @@ class Job:
         return f"{self.model_name} under {self.recipe_name}"
 
 
-def job_keys(jobs: Sequence[Job], mixed_precision: str = "no") -> dict[Job, str]:
-    """A hash of all that a job's result depends on, see `result_key`; each file is read once."""
+def queue_jobs(
+    jobs: Sequence[BatchJob], mixed_precision: str = "no"
+) -> tuple[QueuedJob[BatchJob], ...]:
+    """The jobs with their keys, see `result_key`; each file is read once."""
     digest = cache(readable_digest)
-    return {
-        job: result_key(
-            [digest(path) for path in _model_files(job.model)],
-            job.recipe,
-            job.folder,
-            mixed_precision,
-            digest,
-        )
-        for job in jobs
-    }
+    queue = []
+    for job in jobs:
+        model = [digest(path) for path in _model_files(job.model)]
+        key = result_key(model, job.recipe, job.folder, mixed_precision, digest)
+        queue.append(QueuedJob(job.name, key, job.output, job))
+    return tuple(queue)
 
 
 def _model_files(path: Path) -> Iterator[Path]:
@@ -66,23 +69,63 @@ def _model_files(path: Path) -> Iterator[Path]:
         yield from (path.parent / str(shard) for shard in sorted(shards, key=str))
 
 
-def succeeded(job: Job, report: Report, file_bytes: int, seconds: float) -> Outcome:
-    """The outcome of a job that wrote its artifact."""
-    return replace(
-        _blank(job),
-        seconds=seconds,
-        bytes_before=report.source["bytes"],
-        bytes_after=file_bytes,
-        factor=report.totals["weights"].compression_factor,
-        metrics=report.metrics,
-        limits=report.limits,
-    )
+@dataclass(frozen=True)
+class Compression:
+    """The work of a batch: compress a model and save it. `mixed_precision` is of a fine-tuning."""
+
+    mixed_precision: str = "no"
+
+    def prepare(self) -> None:
+        """Load torch and all that is needed to compress."""
+        import ttcompress.workflows.compress  # noqa: F401  heavy
+
+    def run(self, queued: QueuedJob[BatchJob], threads: int, progress: Progress) -> Json:
+        """Write the artifact of a job.
+
+        Returns:
+            Its outcome as JSON.
+        """
+        import torch  # heavy
+
+        from ttcompress.training.finetune import Conditions  # heavy
+        from ttcompress.workflows.compress import compress  # heavy
+
+        job = queued.payload
+        torch.set_num_threads(threads)
+        conditions = Conditions(
+            precision=self.mixed_precision,
+            # Of the same key: it always fits.
+            resume=beside(job.output, f".{queued.key[:16]}.resume"),
+            watch=lambda moment: progress("finetune", moment.step, moment.steps),
+        )
+        with within_memory(str(job.model)), chdir(job.folder):
+            trials = beside(job.output, ".trials.json")
+            model = compress(
+                job.model, job.recipe, conditions=conditions, trials=trials, progress=progress
+            )
+            model.save(job.output, overwrite=True)
+        report = model.report
+        return Outcome(
+            job.output.name,
+            job.model_name,
+            job.recipe_name,
+            bytes_before=report.source["bytes"],
+            bytes_after=job.output.stat().st_size,
+            factor=report.totals["weights"].compression_factor,
+            metrics=report.metrics,
+            limits=report.limits,
+        ).as_json()
+
+    def check(self, facts: Json) -> Outcome:
+        """The outcome of a record.
+
+        Raises:
+            ValueError: the record is damaged.
+        """
+        return Outcome.from_json(facts)
 
 
-def failed(job: Job, error: str, kind: str, seconds: float = 0.0) -> Outcome:
-    """The outcome of a job that wrote nothing; `kind` is the error's class."""
-    return replace(_blank(job), seconds=seconds, error=error, kind=kind)
-
-
-def _blank(job: Job) -> Outcome:
-    return Outcome(job.output.name, job.model_name, job.recipe_name)
+def outcome_of(job: BatchJob, result: Result) -> Outcome:
+    """What became of a job, in the words of a batch."""
+    names = {"file": job.output.name, "model": job.model_name, "recipe": job.recipe_name}
+    return Outcome.from_json(names | result.as_json())

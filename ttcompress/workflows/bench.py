@@ -1,18 +1,42 @@
-"""How fast a compressed model runs on this machine: an artifact enters, a `Benchmark` leaves."""
+"""Times a compressed model's recurrent layers on this machine, beside dense ones: `bench`.
+
+Everything of ONNX needs the extra `onnx`, so it is imported where it is used.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+import numpy as np
+import torch
+from torch import Tensor
+
 from ttcompress.artifact import CompressedModel, load
-from ttcompress.errors import RecipeError
-from ttcompress.results.benchmark import BenchLayer, Benchmark, TimedRun
+from ttcompress.errors import RecipeError, TTCompressError
+from ttcompress.layers.stacks import dense_layer
+from ttcompress.model.geometry import stored_names
+from ttcompress.model.weights import RecurrentStack
+from ttcompress.results.benchmark import DENSE, SMALL, BenchLayer, Benchmark, TimedRun
 from ttcompress.system.progress import Progress, silent
-from ttcompress.system.timing import Timing, clock_for
-from ttcompress.targets.onnx.extra import require_onnx
+from ttcompress.system.threads import torch_threads
+from ttcompress.system.timing import Timing, clock_for, timings
+from ttcompress.targets.registry import find_target
+from ttcompress.workflows.export import choose_parts, write_parts
 
 __all__ = ["BenchLayer", "Benchmark", "TimedRun", "Timing", "bench"]
+
+Timed = Callable[[], object]
+
+
+@dataclass(frozen=True, eq=False)
+class Runner:
+    """One way to run a layer: what makes a call for inputs (time, batch, input), and its bytes."""
+
+    call: Callable[[Tensor], Timed]
+    bytes: int
 
 
 def bench(
@@ -42,14 +66,96 @@ def bench(
         MissingExtraError: the extra `onnx` is not installed.
         RecipeError: a number is not positive, or there is no recurrent layer.
     """
-    require_onnx()
-    from ttcompress.workflows.latency import BenchConditions, measure  # an extra
-
+    onnx = find_target("onnx")
+    onnx.require()
     for name, value in (("batch", min(batches, default=0)), ("steps", steps), ("threads", threads)):
         if value < 1:
             raise RecipeError(f"bench: {name} is {value}, and 1 is the least. Give more.")
     compressed = source if isinstance(source, CompressedModel) else load(source)
     clock = clock_for(threads)
-    conditions = BenchConditions(tuple(batches), steps, threads, seconds, clock)
-    layers, rows, left_out = measure(compressed, conditions, progress)
+    parts = choose_parts(compressed, onnx)
+    graphs = {SMALL[1]: write_parts(compressed, onnx, parts, None, progress)}
+    left_out = []
+    try:
+        graphs[SMALL[2]] = write_parts(compressed, onnx, parts, "int8", silent)
+    except TTCompressError as error:  # a model so rough that int8 inputs change its outputs
+        left_out.append(f"{SMALL[2]}: {error}")
+    layers, rows = [], list[TimedRun]()
+    done, total = 0, len(parts) * len(batches)
+    for k, (part, stack) in enumerate(zip(parts, compressed.stacks, strict=True)):
+        layers.append(_describe(compressed, stack, part.name))
+        runners = _dense_runners(compressed, stack, threads)
+        runners[SMALL[0]] = Runner(partial(partial, part.module), _stored_bytes(compressed, stack))
+        for name, made in graphs.items():
+            runners[name] = _graph_runner(made[k].written.files[""], threads)
+        for batch in batches:
+            progress("bench", done, total, f"{part.name}, batch {batch}")
+            generator = torch.Generator().manual_seed(0)
+            x = torch.randn(steps, batch, stack.input_size, generator=generator)
+            with torch_threads(threads), torch.inference_mode():
+                calls = {name: runner.call(x) for name, runner in runners.items()}
+                times = timings(calls, seconds, clock)
+            fastest = min(times[name].median for name in DENSE if name in times)
+            for name, time in times.items():
+                speed_up, size = fastest / time.median, runners[name].bytes
+                rows.append(TimedRun(part.name, batch, name, time, speed_up, size))
+            done += 1
+    progress("bench", total, total)
     return Benchmark(steps, threads, clock, tuple(layers), tuple(rows), tuple(left_out))
+
+
+def _dense_runners(
+    compressed: CompressedModel, stack: RecurrentStack, threads: int
+) -> dict[str, Runner]:
+    """All ways to run the layer with its weights rebuilt, by the names in tables.
+
+    Their values are not the original's, but their cost is.
+    """
+    from ttcompress.targets.onnx.dense import dense_int8, dense_model  # the extra
+
+    layer = dense_layer(stack, compressed.tensor, batch_first=False)
+    size = 4 * sum(parameter.numel() for parameter in layer.parameters())
+    runners = {DENSE[0]: Runner(partial(partial, layer), size)}
+    graph = dense_model(layer)
+    rounded = None if graph is None else dense_int8(graph)
+    for name, model in zip(DENSE[1:], (graph, rounded), strict=True):
+        if model is not None:
+            runners[name] = _graph_runner(model.SerializeToString(), threads)
+    return runners
+
+
+def _graph_runner(content: bytes, threads: int) -> Runner:
+    """An ONNX file in ONNX Runtime, from zero states where it takes any."""
+    from ttcompress.targets.onnx.sessions import start_session  # the extra
+
+    session = start_session(content, threads)
+    states = session.get_inputs()[1:]
+
+    def call(x: Tensor) -> Timed:
+        batch = x.shape[1]
+        zeros = {s.name: np.zeros((s.shape[0], batch, s.shape[2]), np.float32) for s in states}
+        return partial(session.run, None, {"x": x.numpy(), **zeros})
+
+    return Runner(call, len(content))
+
+
+def _stored_bytes(compressed: CompressedModel, stack: RecurrentStack) -> int:
+    """What the artifact takes for the layer."""
+    names = set(stored_names(stack).values())
+    weights = [s for s in compressed.weights if names & set(s.weight.names)]
+    kept = [
+        tensor
+        for name, tensor in compressed.kept.items()
+        if names & set(compressed.ties.get(name, (name,)))
+    ]
+    stored = sum(part.bytes for weight in weights for part in weight.parts)
+    return stored + sum(tensor.numel() * tensor.element_size() for tensor in kept)
+
+
+def _describe(compressed: CompressedModel, stack: RecurrentStack, name: str) -> BenchLayer:
+    """A layer's size, and the multiply-adds of its matrices before and after."""
+    names = set(stored_names(stack).values())
+    shapes = [w for w in compressed.report.weights if names & set(w.names)]
+    before = sum(w.multiply_adds_before for w in shapes)
+    after = sum(w.multiply_adds_after for w in shapes)
+    return BenchLayer(name, stack.hidden_size, before / after if after else 1.0)

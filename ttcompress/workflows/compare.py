@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from math import sqrt
 from pathlib import Path
 
+import torch
+
 from ttcompress.artifact import CompressedModel
 from ttcompress.checkpoint import Checkpoint
 from ttcompress.errors import PlanError
-from ttcompress.layers.timing import STEPS, layers_with, milliseconds
+from ttcompress.layers.replacement import Content, recurrent_layer
+from ttcompress.model.weights import RecurrentStack
 from ttcompress.recipe import AnyRecipe
 from ttcompress.results.comparison import Cell, Comparison, Row
 from ttcompress.system.progress import Progress, silent
+from ttcompress.system.threads import torch_threads
+from ttcompress.system.timing import clock_for, timings
 from ttcompress.tasks.evaluation import measured
 from ttcompress.tasks.protocol import Task
 from ttcompress.workflows.compress import build
 from ttcompress.workflows.job import Job, prepare
 from ttcompress.workflows.methods import METHODS, method_recipe
+
+STEPS, SECONDS = 35, 0.3
+"""What is timed: so many steps of all methods, for so long in all at each factor."""
 
 MODELS = {
     "mps": "params = sum of r[k-1] n[k] r[k]; multiply-adds = r (rows + columns), middle rank r",
@@ -92,10 +100,9 @@ def _measured(
     checkpoint: Checkpoint, models: Mapping[str, CompressedModel], task: Task | None
 ) -> tuple[Cell, dict[str, Cell]]:
     """The dense model's cell but for its metric, and those of the models that could be made."""
-    stacks = checkpoint.stacks
-    layers = {name: layers_with(stacks, model.content()) for name, model in models.items()}
-    layers["dense"] = layers_with(stacks, checkpoint.state_dict())
-    times = milliseconds(stacks, layers)
+    contents: dict[str, Content] = {name: model.content() for name, model in models.items()}
+    contents["dense"] = checkpoint.state_dict()
+    times = _milliseconds(checkpoint.stacks, contents)
     cells = {
         method: replace(
             _sizes(method, model, checkpoint),
@@ -115,6 +122,21 @@ def _measured(
         milliseconds=times["dense"],
     )
     return dense, cells
+
+
+def _milliseconds(
+    stacks: Sequence[RecurrentStack], contents: Mapping[str, Content]
+) -> dict[str, float]:
+    """The median time of `STEPS` steps at batch 1 through all recurrent layers of each model."""
+    inputs = [torch.randn(1, STEPS, stack.input_size) for stack in stacks]
+
+    def caller(content: Content) -> Callable[[], object]:
+        layers = [recurrent_layer(stack, content) for stack in stacks]
+        return lambda: [layer(x) for layer, x in zip(layers, inputs, strict=True)]
+
+    with torch_threads(1), torch.no_grad():
+        calls = {name: caller(content) for name, content in contents.items()}
+        return {name: t.median for name, t in timings(calls, SECONDS, clock_for(1)).items()}
 
 
 def _sizes(method: str, model: CompressedModel, checkpoint: Checkpoint) -> Cell:

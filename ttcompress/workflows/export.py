@@ -1,34 +1,70 @@
-"""ONNX models of a compressed model: an artifact enters, files for ONNX Runtime leave.
+"""Exports a compressed model to a target, such as ONNX: `export` is the entry.
 
-Whole models with a task or a module, or each recurrent stack by itself. Products run through
-factors, one Scan for each recurrent layer and direction; lengths and batches stay free.
+    parts -> target.write -> check: target.run against torch -> files
+
+The parts are the whole model, with a task or a module, or each recurrent stack by itself. Nothing
+is written unless the outputs of all parts are those of torch.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
 
 from ttcompress.artifact import CompressedModel, load
-from ttcompress.errors import RecipeError
+from ttcompress.errors import RecipeError, TTCompressError
 from ttcompress.layers.stacks import NONLINEARITIES, Nonlinearity
 from ttcompress.results.exported import Exported
-from ttcompress.system.files import check_output
+from ttcompress.system.files import check_output, written_whole
 from ttcompress.system.progress import Progress, silent
-from ttcompress.targets.onnx.extra import require_onnx
-from ttcompress.targets.onnx.models import OwnModule
+from ttcompress.targets.calls import BATCH, TIME, Flat
+from ttcompress.targets.parts import OwnModule, own_part, recurrent_parts, task_part
+from ttcompress.targets.registry import DEFAULT, find_target
+from ttcompress.targets.target import Arrays, Part, Target, Written
+from ttcompress.tasks.evaluation import task_for
 from ttcompress.tasks.protocol import Task
 
-if TYPE_CHECKING:
-    from ttcompress.targets.onnx.make import Made
+__all__ = ["Exported", "OwnModule", "export"]
 
-__all__ = ["Exported", "OwnModule", "export", "require_onnx"]
+STEPS, BATCHES = (1, 7, 20), (1, 4)
+"""What the outputs are compared at: no size of the example that is exported."""
+
+FLOAT_LIMIT = 1e-4
+"""The largest difference of any value, of outputs near 1: what float32 leaves of another order."""
+
+ROUNDED_LIMIT = 0.2
+"""The norm of the difference over that of the output, where products are rounded: that costs some
+hundredths, and an output that is wrong has about 1."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The worst over all sizes: of one value, and of the norm, relative to the output's."""
+
+    value: float
+    norm: float
+
+
+@dataclass(frozen=True, eq=False)
+class CheckedPart:
+    """A part, its files in memory, and how far their outputs are from torch's."""
+
+    part: Part
+    written: Written
+    difference: Difference
 
 
 def export(
     source: str | Path | CompressedModel,
     output: str | Path,
     *,
+    target: str = DEFAULT,
     task: str | Task | None = None,
     module: OwnModule | None = None,
     quantize: str | None = None,
@@ -36,11 +72,12 @@ def export(
     overwrite: bool = False,
     progress: Progress = silent,
 ) -> tuple[Exported, ...]:
-    """Write a compressed model as ONNX, after holding its outputs against torch's.
+    """Write a compressed model for a target, after holding its outputs against torch's.
 
     Args:
         source: an artifact's path, or a `CompressedModel`.
         output: the file; several recurrent layers become several files, with their names in it.
+        target: what for, a name in `ttcompress.targets.registry`.
         task: exports the whole model, as a task builds it.
         module: exports the whole model, in a module of your own. Without either, each recurrent
             layer is one of (time, batch, input) and its state.
@@ -50,37 +87,193 @@ def export(
         progress: told which part is being exported.
 
     Raises:
-        MissingExtraError: the extra `onnx` is not installed.
-        RecipeError: the arguments do not fit each other, or the model.
+        MissingExtraError: the extra that the target needs, as `onnx`, is not installed.
+        RecipeError: the arguments do not fit each other, the target or the model.
         TTCompressError: the export failed or its outputs differ; nothing was written.
     """
-    require_onnx()
-    from ttcompress.targets.onnx.make import Wanted, make, write  # an extra
-
-    _check_words(quantize, nonlinearity)
-    check_output(Path(output), overwrite)  # before the work, which can be long
-    compressed = source if isinstance(source, CompressedModel) else load(source)
-    wanted = Wanted(task, module, quantize == "int8", nonlinearity)
-    made = make(compressed, wanted, progress)
-    paths = write(made, Path(output), overwrite)
-    return tuple(_exported(path, one) for path, one in zip(paths, made, strict=True))
-
-
-def _check_words(quantize: str | None, nonlinearity: str) -> None:
-    if quantize not in (None, "int8"):
-        raise RecipeError(f"quantize: {quantize!r} is not int8. Use that, or leave it away.")
+    chosen = find_target(target)
+    chosen.require()
+    if quantize is not None and quantize not in chosen.roundings:
+        known = " or ".join(chosen.roundings) or f"taken by {target}"
+        raise RecipeError(f"quantize: {quantize!r} is not {known}. Use that, or leave it away.")
     if nonlinearity not in NONLINEARITIES:
         raise RecipeError(f"nonlinearity: {nonlinearity!r} is none of {', '.join(NONLINEARITIES)}.")
-
-
-def _exported(path: Path, made: Made) -> Exported:
-    return Exported(
-        file=path,
-        part=made.part.name or "model",
-        bytes=len(made.content),
-        inputs=made.part.call.inputs,
-        outputs=made.part.call.outputs,
-        largest_difference=made.difference.value,
-        relative_difference=made.difference.norm,
-        holds=made.holds,
+    check_output(Path(output), overwrite)  # before the work, which can be long
+    compressed = source if isinstance(source, CompressedModel) else load(source)
+    parts = choose_parts(compressed, chosen, task, module, nonlinearity)
+    made = write_parts(compressed, chosen, parts, quantize, progress)
+    paths = [output_path(Path(output), one.part.name, len(made)) for one in made]
+    contents = {
+        path.with_suffix(suffix) if suffix else path: content
+        for path, one in zip(paths, made, strict=True)
+        for suffix, content in one.written.files.items()
+    }
+    for path in contents:
+        check_output(path, overwrite)
+    for path, content in contents.items():
+        with written_whole(path, overwrite) as file:
+            file.write(content)
+    return tuple(
+        Exported(
+            file=path,
+            part=one.part.name or "model",
+            bytes=sum(map(len, one.written.files.values())),
+            inputs=one.part.call.inputs,
+            outputs=one.part.call.outputs,
+            largest_difference=one.difference.value,
+            relative_difference=one.difference.norm,
+            holds=one.written.holds,
+        )
+        for path, one in zip(paths, made, strict=True)
     )
+
+
+def choose_parts(
+    compressed: CompressedModel,
+    target: Target,
+    task: str | Task | None = None,
+    module: OwnModule | None = None,
+    nonlinearity: Nonlinearity = "tanh",
+) -> Sequence[Part]:
+    """The whole model with a task or a module, otherwise each recurrent stack.
+
+    Raises:
+        RecipeError: both are given, there is no such stack, or the target takes no whole models.
+    """
+    if task is not None and module is not None:
+        raise RecipeError("export: a task and a module were given. Give one of them.")
+    if task is None and module is None:
+        parts = tuple(recurrent_parts(compressed, nonlinearity))
+        if not parts:
+            raise RecipeError(
+                "export: the model has no recurrent layer to export by itself. "
+                "Export the whole of it: --task, or from Python a module."
+            )
+        return parts
+    if not target.whole_models:
+        raise RecipeError(
+            f"export: {target.name} takes only recurrent layers by themselves. "
+            "Omit the task or the module."
+        )
+    if module is not None:
+        return (own_part(compressed, module),)
+    assert task is not None
+    return (task_part(compressed, task_for(compressed, task)),)
+
+
+def write_parts(
+    compressed: CompressedModel,
+    target: Target,
+    parts: Sequence[Part],
+    quantize: str | None,
+    progress: Progress,
+) -> tuple[CheckedPart, ...]:
+    """Each part of a model in memory, as a target writes it, held against torch.
+
+    Raises:
+        RecipeError: the target does not take a part.
+        TTCompressError: a part cannot be written, does not run, or its outputs are not torch's.
+    """
+    made = []
+    for done, part in enumerate(parts):
+        progress("export", done, len(parts), part.name)
+        facts = {
+            "ttcompress": version("ttcompress"),
+            "source_sha256": compressed.report.source["sha256"],
+            "compression_factor": f"{compressed.report.totals['weights'].compression_factor:.2f}",
+            "part": part.name or "model",
+        }
+        try:
+            _refuse(part, target)
+            written = target.write(part, facts, quantize)
+            difference = check(target, written, part)
+            _judge(difference, quantize)
+        except TTCompressError as error:
+            raise error.at(part.name or "export") from error
+        made.append(CheckedPart(part, written, difference))
+    progress("export", len(parts), len(parts))
+    return tuple(made)
+
+
+def _refuse(part: Part, target: Target) -> None:
+    """Refuse a part that the target does not take."""
+    if part.stack is not None and part.stack.kind not in target.kinds:
+        raise RecipeError(
+            f"{target.name} does not take layers of kind {part.stack.kind}, "
+            f"only {', '.join(sorted(target.kinds))}. Choose another target with --as."
+        )
+    for _, stored in part.weights:
+        if (store := stored.parts[0].store.name) not in target.stores:
+            raise RecipeError(
+                f"{target.name} does not take the store {store} of {stored.weight.name}, only "
+                f"{', '.join(sorted(target.stores))}. Compress with --store, or choose another "
+                "target with --as."
+            )
+
+
+def check(target: Target, written: Written, part: Part, seed: int = 0) -> Difference:
+    """Run the files on random inputs of several sizes, and hold the outputs against torch's.
+
+    Raises:
+        TTCompressError: the files, or the module, do not run at other sizes than the example's.
+    """
+    flat, call = Flat(part.module, part.call).eval(), part.call
+    sizes = [{TIME: steps, BATCH: batch} for steps, batch in product(STEPS, BATCHES)]
+    values, norms = [0.0], [0.0]
+    try:
+        cases = [call.random_inputs(size, seed) for size in sizes]
+        with torch.no_grad():
+            wanted = [[output.numpy() for output in flat(*inputs)] for inputs in cases]
+        found = target.run(written, call, [[x.numpy() for x in inputs] for inputs in cases])
+        for ours, theirs in zip(found, wanted, strict=True):
+            for value, norm in _differences(ours, theirs):
+                values.append(value)
+                norms.append(norm)
+    except Exception as error:  # a runtime's classes have no base in common
+        raise TTCompressError(
+            f"the exported model does not run: {error}. "
+            "Lengths and batches must stay free in the module's forward."
+        ) from error
+    return Difference(max(values), max(norms))
+
+
+def _differences(found: Arrays, wanted: Arrays) -> Iterator[tuple[float, float]]:
+    """Of each output: values relative to its largest, unless that is below 1, and of the norm."""
+    for one, other in zip(found, wanted, strict=True):
+        if one.shape != other.shape or not np.isfinite(one).all():
+            yield np.inf, np.inf
+            continue
+        gap = np.abs(one.astype(np.float64) - other)
+        size = max(float(np.linalg.norm(other)), float(np.finfo(np.float32).tiny))
+        largest = max(1.0, float(np.abs(other).max(initial=0)))
+        yield float(gap.max(initial=0)) / largest, float(np.linalg.norm(gap)) / size
+
+
+def _judge(found: Difference, quantize: str | None) -> None:
+    value, limit, cure = found.value, FLOAT_LIMIT, "This is a defect: report it."
+    if quantize is not None:
+        value, limit, cure = found.norm, ROUNDED_LIMIT, "Export it without --quantize."
+    if value > limit:
+        raise TTCompressError(
+            f"the exported model's outputs differ from torch's by {value:.2g}, and {limit:g} is "
+            f"the limit; no file was kept. {cure}"
+        )
+
+
+def output_path(output: Path, name: str, count: int) -> Path:
+    """Where a part goes; several are told apart by their names.
+
+    Raises:
+        RecipeError: its name, which is the file's word, would lead to another folder.
+
+    >>> output_path(Path("model.onnx"), "encoder.lstm", 2).name
+    'model.encoder.lstm.onnx'
+    """
+    if count == 1:
+        return output
+    if Path(name).name != name:
+        raise RecipeError(
+            f"export: the layer {name[:80]!r} gives its name to a file, and has a folder in it. "
+            "Export the whole model: --task."
+        )
+    return output.with_name(f"{output.stem}.{name}{output.suffix}")

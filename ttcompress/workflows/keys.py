@@ -1,7 +1,4 @@
-"""A model's hash and a recipe enter; the key of the result leaves: a hash of all it depends on.
-
-Whoever keeps a result, and takes it up again, keeps its key beside it.
-"""
+"""The key of a result: a hash of all that it depends on, kept beside whatever may be reused."""
 
 from __future__ import annotations
 
@@ -13,12 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from ttcompress.recipe import Recipe, effective
-
-
-def file_digest(path: Path) -> str:
-    """The sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+from ttcompress.system.files import file_digest
 
 
 def readable_digest(path: Path) -> str:

@@ -10,7 +10,7 @@ from ttcompress.recipe.manifest import VERSION, Manifest
 from ttcompress.recipe.problems import render
 from ttcompress.recipe.sections import read_document
 from ttcompress.recipe.yaml_text import read_yaml
-from ttcompress.workflows.batch_job import Job
+from ttcompress.workflows.batch_job import BatchJob
 from ttcompress.workflows.matrix import jobs_of
 
 _EXAMPLE = (
@@ -19,7 +19,7 @@ _EXAMPLE = (
 )
 
 
-def read_manifest(path: Path) -> tuple[Manifest, tuple[Job, ...]]:
+def read_manifest(path: Path) -> tuple[Manifest, tuple[BatchJob, ...]]:
     """Read a manifest, and find the models and recipes that it names.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A manifest comes in; its jobs go out, every model under every recipe, and what is wrong with it.
+"""Expands a manifest to jobs, every model under every recipe, and finds what is wrong with it.
 
 Every path in it is relative to the manifest's folder, in which the jobs run.
 """
@@ -18,11 +18,11 @@ from ttcompress.recipe import Drop, Limits, Recipe, find_recipe, load_recipe, wi
 from ttcompress.recipe.manifest import Manifest, Matrix, ModelEntry
 from ttcompress.recipe.problems import KeyPath, Problem
 from ttcompress.system.files import model_stem
-from ttcompress.workflows.batch_job import Job
+from ttcompress.workflows.batch_job import BatchJob
 from ttcompress.workflows.limits import check_limits
 
 
-def jobs_of(manifest: Manifest, folder: Path) -> tuple[tuple[Job, ...], list[Problem]]:
+def jobs_of(manifest: Manifest, folder: Path) -> tuple[tuple[BatchJob, ...], list[Problem]]:
     """The jobs that a manifest in `folder` asks for, in its order.
 
     Nothing is written, and no model is opened. Where there are problems, jobs are missing.
@@ -54,7 +54,7 @@ class _Expansion:
         self.problems: list[Problem] = []
         self.recipes: dict[str, Recipe | None] = {}
 
-    def jobs(self) -> Iterator[Job]:
+    def jobs(self) -> Iterator[BatchJob]:
         matrix = self.manifest.matrix
         pairs = [*self._matrix(matrix)] if matrix is not None else []
         for k, entry in enumerate(self.manifest.jobs):
@@ -65,10 +65,10 @@ class _Expansion:
             if (recipe := self.recipes[pair.recipe]) is not None:
                 yield from self._job(pair, recipe)
 
-    def check_outputs(self, jobs: tuple[Job, ...]) -> None:
+    def check_outputs(self, jobs: tuple[BatchJob, ...]) -> None:
         """No two jobs write one file, and none writes what is a model of another."""
         models = {job.model: job for job in jobs}
-        first: dict[Path, Job] = {}
+        first: dict[Path, BatchJob] = {}
         for job in jobs:
             other = first.setdefault(job.output, job)
             if other is not job:
@@ -92,7 +92,12 @@ class _Expansion:
         for k, entry in enumerate(matrix.models):
             place = ("matrix", "models", k)
             for model, name in product(self._models(entry, place), matrix.recipes):
-                out = _excluded(matrix, model_stem(model), Path(name).stem)
+                out = [
+                    n
+                    for n, one in enumerate(matrix.exclude)
+                    if fnmatchcase(model_stem(model), one.model)
+                    and fnmatchcase(Path(name).stem, one.recipe)
+                ]
                 used.update(out)
                 if not out:
                     yield _Pair(place, entry, model, name)
@@ -116,7 +121,7 @@ class _Expansion:
             except TTCompressError as error:
                 self._problem(place, str(error))
 
-    def _job(self, pair: _Pair, recipe: Recipe) -> Iterator[Job]:
+    def _job(self, pair: _Pair, recipe: Recipe) -> Iterator[BatchJob]:
         limits = _given(self.manifest.limits) | _given(pair.entry.limits)
         task = pair.entry.task or self.manifest.task
         try:
@@ -133,19 +138,10 @@ class _Expansion:
             folder=pair.model.parent.name,
         )
         output = (self.folder / self.manifest.output.folder / name).resolve()
-        yield Job(pair.model, chosen, output, self.folder, model_name, recipe_name)
+        yield BatchJob(pair.model, chosen, output, self.folder, model_name, recipe_name)
 
     def _problem(self, place: KeyPath, message: str) -> None:
         self.problems.append(Problem(place, message))
-
-
-def _excluded(matrix: Matrix, model: str, recipe: str) -> list[int]:
-    """Which exclusions speak of a pair."""
-    return [
-        n
-        for n, exclusion in enumerate(matrix.exclude)
-        if fnmatchcase(model, exclusion.model) and fnmatchcase(recipe, exclusion.recipe)
-    ]
 
 
 def _given(limits: Limits | None) -> dict[str, Any]:

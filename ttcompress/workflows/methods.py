@@ -1,4 +1,4 @@
-"""A recipe and a factor enter; what each method would do at those bytes leaves, as a recipe.
+"""The recipe by which each method of a comparison compresses a model to equal bytes.
 
 mps, mpo and auto are the recipe's own, under that format. svd and quantised are what a user would
 do by hand: each weight cut by the same factor with int8 factors; every weight dense in few bits.
@@ -57,18 +57,12 @@ def method_recipe(
 
 
 def _by_hand(method: str, one: Assignment, factor: float) -> dict[str, Any]:
-    if not _shares(one):
-        return _as_is(one)
+    """What a method does to a weight, or the recipe to one that does not share the budget."""
+    if one.format == "keep":
+        return {"format": "keep"}
+    if one.format == "dense" and one.store != AUTO:
+        return {"format": "dense", "store": one.store}
     return _svd(one, factor) if method == "svd" else {"format": "dense", "store": AUTO}
-
-
-def _shares(one: Assignment) -> bool:
-    """Whether a weight shares the budget, and so is compared."""
-    return one.format not in ("keep", "dense") or (one.format == "dense" and one.store == AUTO)
-
-
-def _as_is(one: Assignment) -> dict[str, Any]:
-    return {"format": "keep"} if one.format == "keep" else {"format": "dense", "store": one.store}
 
 
 def _svd(one: Assignment, factor: float) -> dict[str, Any]:

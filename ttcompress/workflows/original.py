@@ -8,7 +8,7 @@ from pathlib import Path
 from ttcompress.artifact import CompressedModel, load
 from ttcompress.checkpoint import Checkpoint, open_checkpoint
 from ttcompress.errors import CheckpointError
-from ttcompress.workflows.keys import file_digest
+from ttcompress.system.files import file_digest
 
 
 def find_original(artifact: str | Path) -> Path | None:

@@ -1,4 +1,4 @@
-"""A point of a sweep enters; its artifact leaves, and the recipe that makes the same bytes."""
+"""Takes a point out of a sweep: its artifact, and the recipe that makes the same bytes."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""A model, formats and factors come in; the batch engine runs them, and points go out."""
+"""Compresses a model in every format at every factor, as the jobs of a batch: `sweep`."""
 
 from __future__ import annotations
 
 import json
 import time
 from collections.abc import Iterable, Sequence
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 from safetensors import safe_open
@@ -21,7 +21,7 @@ from ttcompress.results.sweep import Figures, Point, Sweep
 from ttcompress.system.files import model_stem
 from ttcompress.system.progress import Progress, silent
 from ttcompress.workflows.batch import Told, run_jobs
-from ttcompress.workflows.batch_job import Job
+from ttcompress.workflows.batch_job import BatchJob
 from ttcompress.workflows.methods import method_recipe
 
 FACTORS = (2.0, 4.0, 8.0, 16.0, 32.0)
@@ -67,12 +67,12 @@ def sweep(
     asked = dict.fromkeys((format, float(f)) for format in formats for f in factors)
     jobs = sweep_jobs(model, as_recipe(recipe), asked, target)
     outcomes = run_jobs(jobs, engine=engine, force=force, told=told, progress=progress)
-    return _swept(model.name, asked, jobs, outcomes, time.monotonic() - started)
+    return _collect(model.name, asked, jobs, outcomes, time.monotonic() - started)
 
 
 def sweep_jobs(
     model: Path, recipe: Recipe, asked: Iterable[Place], folder: Path
-) -> tuple[Job, ...]:
+) -> tuple[BatchJob, ...]:
     """A job for every format at every factor.
 
     Raises:
@@ -84,9 +84,15 @@ def sweep_jobs(
         raise InputError(f"{model}: {fact}. You are in {Path.cwd()}.")
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file, and points go to a folder. Use another --folder.")
-    weights = cache(partial(_weights, model, recipe.key))
+
+    @cache
+    def weights() -> Sequence[Weight]:
+        from ttcompress.checkpoint import open_checkpoint  # torch
+
+        return open_checkpoint(model, recipe.key).weights
+
     return tuple(
-        Job(
+        BatchJob(
             model=model.resolve(),
             recipe=method_recipe(format, recipe, factor, weights),
             output=folder.resolve() / f"{point_name(format, factor)}.safetensors",
@@ -107,54 +113,45 @@ def point_name(format: str, factor: float) -> str:
     return f"{format}@{factor:g}"
 
 
-def _weights(model: Path, key: str | None) -> Sequence[Weight]:
-    from ttcompress.checkpoint import open_checkpoint  # torch
-
-    return open_checkpoint(model, key).weights
-
-
-def _swept(
+def _collect(
     model: str,
     asked: Iterable[Place],
-    jobs: Sequence[Job],
+    jobs: Sequence[BatchJob],
     outcomes: Sequence[Outcome],
     seconds: float,
 ) -> Sweep:
-    """The points, and the dense model as the first report there is knows it."""
-    reports = [None if o.error else _report(j.output) for j, o in zip(jobs, outcomes, strict=True)]
-    first = next((report for report in reports if report is not None), None)
+    """The points, and the dense model as the first report there is knows it.
+
+    Raises:
+        TTCompressError: there is no report; the error is that of the first point, so that it has
+            its exit code again.
+    """
+    first, points = None, []
+    for place, job, outcome in zip(asked, jobs, outcomes, strict=True):
+        figures = None
+        if not outcome.error:
+            report = _read_report(job.output)
+            first = first or report
+            totals, counting = report.totals["model"], outcome.counting
+            figures = Figures(
+                totals.bytes_after,
+                totals.multiply_adds_after,
+                max((weight.relative_error for weight in report.weights), default=0.0),
+                None if counting is None else counting[1]["after"],
+            )
+        points.append(Point(*place, job.recipe, job.output, outcome, figures))
     if first is None:
-        raise _error(outcomes[0])
-    points = tuple(map(_point, asked, jobs, outcomes, reports))
+        kind: type[TTCompressError] = getattr(errors, outcomes[0].kind, TTCompressError)
+        raise kind(outcomes[0].error)
     totals = first.totals["model"]
     name, change = next(iter((first.metrics or {}).items()), (None, None))
     before, higher = (change["before"], change["higher_is_better"]) if change else (None, False)
     dense = Figures(totals.bytes_before, totals.multiply_adds_before, 0.0, before)
-    return Sweep(model, points, dense, name, higher, seconds)
+    return Sweep(model, tuple(points), dense, name, higher, seconds)
 
 
-def _point(asked: Place, job: Job, outcome: Outcome, report: Report | None) -> Point:
-    if report is None:
-        return Point(*asked, job.recipe, job.output, outcome, None)
-    totals = report.totals["model"]
-    counting = outcome.counting
-    figures = Figures(
-        totals.bytes_after,
-        totals.multiply_adds_after,
-        max((weight.relative_error for weight in report.weights), default=0.0),
-        None if counting is None else counting[1]["after"],
-    )
-    return Point(*asked, job.recipe, job.output, outcome, figures)
-
-
-def _report(path: Path) -> Report:
+def _read_report(artifact: Path) -> Report:
     """From the file's metadata alone: the tensors, and torch, are not needed."""
-    with safe_open(path, framework="np") as file:
+    with safe_open(artifact, framework="np") as file:
         report = json.loads(file.metadata()["ttcompress"])["report"]
-        return Report.from_json(judge_own_size(report, path.stat().st_size))
-
-
-def _error(outcome: Outcome) -> TTCompressError:
-    """The error that an outcome tells of, so that it has its exit code again."""
-    kind: type[TTCompressError] = getattr(errors, outcome.kind, TTCompressError)
-    return kind(outcome.error)
+    return Report.from_json(judge_own_size(report, artifact.stat().st_size))

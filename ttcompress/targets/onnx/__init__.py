@@ -1,1 +1,1 @@
-"""Export to ONNX, for ONNX Runtime. Needs the extra `onnx`."""
+"""Export to ONNX, for ONNX Runtime. All but `target` needs the extra `onnx`."""

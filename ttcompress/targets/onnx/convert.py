@@ -1,4 +1,4 @@
-"""A module and its call enter; an ONNX model leaves, tidy and with readable names. Needs the extra.
+"""Converts a module to an ONNX model, tidy and with readable names.
 
 torch's exporter makes the graph: one Scan for each recurrent layer and direction. What stays here
 is which constants are folded: trains and few-bit numbers never are, for the file is to hold those.
@@ -20,7 +20,7 @@ from onnxscript.optimizer import optimize_ir
 from torch import nn
 
 from ttcompress.errors import TTCompressError
-from ttcompress.targets.onnx.calls import Call, Flat
+from ttcompress.targets.calls import Call, Flat
 from ttcompress.targets.onnx.views import CODES
 
 OPSET = 21

@@ -1,7 +1,6 @@
-"""A dense recurrent layer of torch enters; the same as ONNX Runtime runs it best leaves.
+"""Dense recurrent layers as ONNX Runtime runs them best, to hold compressed ones against.
 
-One fused operation for each layer, both directions in it: what compressed layers must be held
-against there. Needs the extra `onnx`.
+One fused operation for each layer, both directions in it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Products in int8: an ONNX model in float32 enters, one with int8 weights leaves. Needs the extra.
+"""Turns the products of an ONNX model from float32 to int8.
 
 Dynamic quantisation: weights are rounded once, inputs at every call, in the bodies of Scans too.
 """

@@ -1,6 +1,7 @@
-"""How an exported module is called: example arguments and names enter, a flat module leaves.
+"""How an exported module is called: its example, its free axes, the names of what goes in and out.
 
-A graph has a flat list of inputs and of outputs; a module's arguments may be nests of tensors.
+Files have flat lists of inputs and outputs, but a module's arguments may be nests of tensors;
+`Flat` stands between them.
 """
 
 from __future__ import annotations

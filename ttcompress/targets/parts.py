@@ -1,7 +1,11 @@
-"""A compressed model in its whole: with a task's module or a user's, what is exported leaves."""
+"""The parts of a compressed model that are exported: recurrent stacks, or the whole of it.
+
+The whole model runs in the module that a task builds, or in a user's own.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from inspect import signature
@@ -13,11 +17,13 @@ from torch.utils import _pytree as pytree
 
 from ttcompress.artifact import CompressedModel
 from ttcompress.errors import RecipeError
-from ttcompress.layers.replacement import replacement
+from ttcompress.layers.replacement import recurrent_layer
+from ttcompress.layers.stacks import Nonlinearity
 from ttcompress.layers.swap import load_into
-from ttcompress.targets.onnx.calls import BATCH, EXAMPLE_SIZES, TIME, Axes, Call, Flat
-from ttcompress.targets.onnx.stacks import Part, stack_call
-from ttcompress.targets.onnx.views import see_stored
+from ttcompress.model.geometry import stored_names
+from ttcompress.model.weights import RecurrentStack
+from ttcompress.targets.calls import BATCH, EXAMPLE_SIZES, TIME, Axes, Call, Flat
+from ttcompress.targets.target import Part
 from ttcompress.tasks.chain import read_chain
 from ttcompress.tasks.protocol import Task
 from ttcompress.tasks.recurrent_task import RecurrentTask, measuring
@@ -43,11 +49,44 @@ class OwnModule:
     outputs: tuple[str, ...] | None = None
 
 
-def own_part(compressed: CompressedModel, own: OwnModule, *, few_bits: bool = True) -> Part:
+def recurrent_parts(
+    compressed: CompressedModel, nonlinearity: Nonlinearity = "tanh"
+) -> Iterator[Part]:
+    """Each recurrent stack as a module of (time, batch, input) and its first state.
+
+    A cell becomes a layer that steps through time.
+
+    Args:
+        compressed: the model.
+        nonlinearity: of RNNs, which a checkpoint does not tell.
+    """
+    content = compressed.content()
+    by_name = {name: stored for stored in compressed.weights for name in stored.weight.names}
+    for stack in compressed.stacks:
+        module = recurrent_layer(stack, content, nonlinearity, batch_first=False)
+        names = stored_names(stack).items()
+        weights = tuple(((own,), by_name[name]) for own, name in names if name in by_name)
+        yield Part(stack.prefix.rstrip("."), module, stack_call(stack), weights, stack)
+
+
+def stack_call(stack: RecurrentStack) -> Call:
+    """Of torch's layer of this geometry with its state, (time, batch, input)."""
+    batch, time = EXAMPLE_SIZES[BATCH], EXAMPLE_SIZES[TIME]
+    layers = stack.num_layers * (2 if stack.bidirectional else 1)
+    hidden = torch.zeros(layers, batch, stack.proj_size or stack.hidden_size)
+    x = torch.zeros(time, batch, stack.input_size)
+    if stack.kind != "lstm":
+        return Call((x, hidden), ({0: TIME, 1: BATCH}, {1: BATCH}), ("x", "h0"), ("y", "hn"))
+    memory = torch.zeros(layers, batch, stack.hidden_size)
+    axes = ({0: TIME, 1: BATCH}, {1: BATCH}, {1: BATCH})
+    return Call((x, (hidden, memory)), axes, ("x", "h0", "c0"), ("y", "hn", "cn"))
+
+
+def own_part(compressed: CompressedModel, own: OwnModule) -> Part:
     """A user's module with the compressed weights in it."""
     inputs = own.inputs or _argument_names(own)
     call = Call(own.example, own.axes, inputs, own.outputs or ())
-    module = _loaded(compressed, deepcopy(own.module), few_bits)
+    module = load_into(deepcopy(own.module), compressed).eval()
     with torch.no_grad():
         count = len(Flat(module, call)(*call.tensors))
     outputs = own.outputs or (("output",) if count == 1 else _numbered("output", count))
@@ -56,38 +95,27 @@ def own_part(compressed: CompressedModel, own: OwnModule, *, few_bits: bool = Tr
             f"export: {len(outputs)} names for outputs, and the module gives {count}. "
             "Give one for each."
         )
-    return Part("", module, Call(own.example, own.axes, inputs, outputs))
+    return _whole(compressed, module, Call(own.example, own.axes, inputs, outputs))
 
 
-def task_part(compressed: CompressedModel, task: Task, *, few_bits: bool = True) -> Part:
+def task_part(compressed: CompressedModel, task: Task) -> Part:
     """A task's model with the compressed weights in it.
 
     A built-in task's takes symbols (batch, time), and where the task carries a state from batch to
     batch, that of every recurrent layer goes in and comes out. Of a task of your own the first
     training batch shows the call; the first two axes of each tensor are batch and time.
     """
-    module = _loaded(compressed, task.build(), few_bits)
+    module = load_into(task.build(), compressed).eval()
     if isinstance(task, RecurrentTask):
-        return Part("", module, _chain_call(compressed, task))
+        return _whole(compressed, module, _chain_call(compressed, task))
     example = _called_with(task, module)
     axes = tuple({0: BATCH, 1: TIME} if x.dim() > 1 else {0: BATCH} for x in example)
-    return own_part(compressed, OwnModule(task.build(), example, axes), few_bits=few_bits)
+    return own_part(compressed, OwnModule(task.build(), example, axes))
 
 
-def _loaded(compressed: CompressedModel, module: nn.Module, few_bits: bool) -> nn.Module:
-    """The module with trains in it; recurrent layers without any are swapped too, for a Scan."""
-    model = load_into(module, compressed).eval()
-    for path, layer in list(model.named_modules()):
-        if isinstance(layer, nn.RNNBase):
-            parent, _, child = path.rpartition(".")
-            if not path:
-                model = replacement(layer, {})
-            else:
-                setattr(model.get_submodule(parent), child, replacement(layer, {}))
-    if few_bits:
-        for stored in compressed.weights:
-            see_stored(model, stored.weight.names, stored)
-    return model.eval()
+def _whole(compressed: CompressedModel, module: nn.Module, call: Call) -> Part:
+    weights = tuple((stored.weight.names, stored) for stored in compressed.weights)
+    return Part("", module, call, weights)
 
 
 def _chain_call(compressed: CompressedModel, task: RecurrentTask) -> Call:

@@ -1,0 +1,109 @@
+"""How running jobs tell the parent of their starts and stages: by files that both can see.
+
+A worker that is killed says nothing any more, but what it wrote before stays.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Event, Thread
+from typing import Any
+
+from ttcompress.errors import OutputError
+from ttcompress.jobs.job import QueuedJob
+from ttcompress.system.progress import Progress, silent
+
+PAUSE = 0.5
+"""Seconds between two lines of a job about its stage."""
+
+Jobs = Sequence[QueuedJob[Any]]
+
+
+@dataclass(frozen=True)
+class Board:
+    """A folder for one run; workers write, the parent reads."""
+
+    folder: Path
+
+    def start(self, output: Path) -> int:
+        """Note that the job of an output starts, and say how often it has."""
+        with self._path(output, "starts").open("ab") as file:
+            file.write(b".")
+            return file.tell()
+
+    def starts(self, output: Path) -> int:
+        """How often a job was started."""
+        path = self._path(output, "starts")
+        return path.stat().st_size if path.exists() else 0
+
+    def teller(self, output: Path) -> Progress:
+        """What a job tells its progress to."""
+        path, last = self._path(output, "stage"), float("-inf")
+
+        def tell(stage: str, done: int, total: int, detail: str = "") -> None:
+            nonlocal last
+            if time.monotonic() - last >= PAUSE:
+                with suppress(OSError):  # a full disk: the job's own files decide what it costs
+                    path.write_text(json.dumps([stage, done, total, detail]), encoding="utf-8")
+                last = time.monotonic()
+
+        return tell
+
+    def stages(self, jobs: Jobs) -> Iterator[tuple[str, str, int, int]]:
+        """The name of every job that has told its stage, the stage, what is done and the total."""
+        for job in jobs:
+            try:
+                text = self._path(job.output, "stage").read_text(encoding="utf-8")
+                stage, done, total, _ = json.loads(text)
+            except (OSError, ValueError):  # not there yet, or just being written
+                continue
+            yield job.name, stage, done, total
+
+    def clear(self, output: Path) -> None:
+        """Take a job's stage off, when it is over."""
+        self._path(output, "stage").unlink(missing_ok=True)
+
+    def _path(self, output: Path, suffix: str) -> Path:
+        ticket = hashlib.sha256(str(output).encode()).hexdigest()[:16]
+        return self.folder / f"{ticket}.{suffix}"
+
+
+@contextmanager
+def open_board(parent: Path, jobs: Jobs, progress: Progress) -> Iterator[Board]:
+    """A board below `parent` for as long as the block runs; stages are passed on to `progress`.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    try:
+        # A job that is interrupted may still be writing there.
+        made = TemporaryDirectory(prefix="run-", dir=parent, ignore_cleanup_errors=True)
+    except OSError as error:
+        raise OutputError(
+            f"{parent}: cannot be written: {error.strerror}. Give another `output.folder`."
+        ) from error
+    over = Event()
+
+    def listen(board: Board) -> None:
+        while not over.wait(PAUSE):
+            for name, stage, done, total in board.stages(jobs):
+                progress(name, done, total, stage)
+
+    with made as folder:
+        board = Board(Path(folder))
+        thread = Thread(target=listen, args=(board,), daemon=True)
+        if progress is not silent:
+            thread.start()
+        try:
+            yield board
+        finally:
+            over.set()
+            if progress is not silent:
+                thread.join()

@@ -1,0 +1,45 @@
+"""ONNX as a target: whole models and recurrent stacks, in every store, any length and batch.
+
+Products run through factors, one Scan for each recurrent layer and direction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, get_args
+
+from ttcompress.model.weights import Kind
+from ttcompress.stores import STORES
+from ttcompress.system.extras import require_extra
+from ttcompress.targets.target import Arrays, Part, Written
+
+if TYPE_CHECKING:
+    from ttcompress.targets.calls import Call
+
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+
+
+class Onnx:
+    """A `Target`. Few bits stay few in the file; "int8" multiplies in int8."""
+
+    name = "onnx"
+    whole_models = True
+    kinds: frozenset[Kind] = frozenset(get_args(Kind))
+    stores = frozenset(STORES)
+    roundings: tuple[str, ...] = ("int8",)
+
+    def require(self) -> None:
+        """Refuse to go on without the extra `onnx`."""
+        require_extra("onnx", PACKAGES, "ONNX")
+
+    def write(self, part: Part, facts: Mapping[str, str], quantize: str | None) -> Written:
+        """One ONNX file, which names the inputs and outputs as the call does."""
+        from ttcompress.targets.onnx.build import build  # the extra
+
+        return build(part, facts, int8=quantize == "int8")
+
+    def run(self, written: Written, call: Call, cases: Sequence[Arrays]) -> Iterable[Arrays]:
+        """Hold the file against ONNX's rules, and run it in ONNX Runtime."""
+        from ttcompress.targets.onnx.sessions import check_and_run  # the extra
+
+        return check_and_run(written.files[""], call.inputs, cases)
