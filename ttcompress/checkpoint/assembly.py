@@ -12,7 +12,7 @@ from ttcompress.checkpoint.choice import choose, is_apart
 from ttcompress.checkpoint.containers.source import Source
 from ttcompress.checkpoint.names import canonical_names, unused_name
 from ttcompress.checkpoint.pickle.builders import Unreadable
-from ttcompress.checkpoint.pickle.inert import Stub, shown
+from ttcompress.checkpoint.pickle.objects import PickledObject, shown
 from ttcompress.checkpoint.recurrent import recognise
 from ttcompress.checkpoint.roles import Roles
 from ttcompress.checkpoint.stored import EXPANSION_ALLOWANCE, StoredTensor, check_tensor
@@ -233,7 +233,7 @@ def _spine(root: Any, place: Place) -> set[int]:
     spine, value = set[int](), root
     for step in (*place, None):
         spine.add(id(value))
-        if isinstance(value, Stub):
+        if isinstance(value, PickledObject):
             spine |= {id(value.state), id(value.pairs)}
         value = next((child for key, child in children(value) if str(key) == step), None)
     return spine
@@ -249,7 +249,7 @@ def _describe(
             f"{place} is a whole module ({shown(str(chosen.value.cls))}); "
             "its tensors come back as a flat state dict"
         )
-    if names := [shown(name) for name in source.stubbed if not name.startswith("__torch__.")]:
+    if names := [shown(name) for name in source.unloaded if not name.startswith("__torch__.")]:
         more = len(names) - MAX_NAMED_CLASSES
         yield (
             f"classes read as data and not loaded: {', '.join(names[:MAX_NAMED_CLASSES])}"

@@ -17,7 +17,7 @@ import torch
 
 from ttcompress.checkpoint.pickle.arrays import PickledArray
 from ttcompress.checkpoint.pickle.builders import DTYPES
-from ttcompress.checkpoint.pickle.inert import Global, Stub, shown
+from ttcompress.checkpoint.pickle.objects import Global, PickledObject, shown
 from ttcompress.checkpoint.stored import StoredTensor
 from ttcompress.checkpoint.tree import MAX_DEPTH, Leaf, Steps, is_module, tensors_below
 from ttcompress.errors import ArtifactError
@@ -107,7 +107,7 @@ class Carrier:
             return {tag: self._pairs(value)}
         if isinstance(value, list):
             return self._sequence(value)
-        if isinstance(value, Stub):
+        if isinstance(value, PickledObject):
             return {"object": self._stub(value)}
         return self._leaf(value)
 
@@ -165,7 +165,7 @@ class Carrier:
             raise NotCarried("a key or set element that is an object")
         return self.encode(value)
 
-    def _stub(self, stub: Stub) -> Json:
+    def _stub(self, stub: PickledObject) -> Json:
         parts = {"args": stub.args, "state": stub.state, "items": stub.items, "pairs": stub.pairs}
         held = {name: self.encode(part) for name, part in parts.items() if part}
         return {"class": str(stub.cls), **held}

@@ -12,7 +12,7 @@ import torch
 
 from ttcompress.checkpoint.assembly import Assembly, assemble
 from ttcompress.checkpoint.carried import Json
-from ttcompress.checkpoint.containers.detection import read_container
+from ttcompress.checkpoint.containers.registry import read_container
 from ttcompress.checkpoint.stored import Bytes, StoredTensor, read_tensor
 from ttcompress.errors import CheckpointError, InputError, unreadable
 from ttcompress.model.weights import OtherTensor, RecurrentStack, Weight

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
 
-from ttcompress.checkpoint.pickle.inert import shown
+from ttcompress.checkpoint.pickle.objects import shown
 from ttcompress.errors import CheckpointError
 
 COMPILED = "_orig_mod."  # torch.compile, around any module

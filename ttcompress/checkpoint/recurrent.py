@@ -25,7 +25,7 @@ _KEY = re.compile(
 
 
 @dataclass(frozen=True)
-class Recognised:
+class RecurrentLayers:
     """What was recognised: whole layers, the gates of each recurrent matrix, and remarks."""
 
     stacks: tuple[RecurrentStack, ...]
@@ -53,7 +53,7 @@ class _Group:
 
 def recognise(
     matrices: Mapping[str, Shape], vectors: Mapping[str, int], keys: Collection[str]
-) -> Recognised:
+) -> RecurrentLayers:
     """Group the recurrent matrices into layers.
 
     Args:
@@ -83,7 +83,7 @@ def recognise(
         else:
             stacks.append(_stack(group, keys))
         gates |= _gates(group)
-    return Recognised(tuple(stacks), gates, tuple(notes))
+    return RecurrentLayers(tuple(stacks), gates, tuple(notes))
 
 
 def _gates(group: _Group) -> dict[str, int]:

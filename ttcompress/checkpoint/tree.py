@@ -13,7 +13,7 @@ from typing import Any
 
 from ttcompress.checkpoint.pickle.arrays import PickledArray
 from ttcompress.checkpoint.pickle.builders import Unreadable
-from ttcompress.checkpoint.pickle.inert import Stub
+from ttcompress.checkpoint.pickle.objects import PickledObject
 from ttcompress.checkpoint.stored import StoredTensor
 from ttcompress.errors import CheckpointError
 
@@ -26,7 +26,7 @@ MAX_DEPTH = 100
 MAX_STEPS = 10_000_000
 """Values looked at in all walks over one file; shared lists make a small pickle look endless."""
 
-_BRANCHES = (dict, list, tuple, Stub, StoredTensor, PickledArray, Unreadable)
+_BRANCHES = (dict, list, tuple, PickledObject, StoredTensor, PickledArray, Unreadable)
 """What a tensor is or can be below of; a vocabulary's words need no look."""
 
 _OPTIMIZER_KEY = re.compile(r"(.*_)?optim(izer)?s?(_.*)?", re.IGNORECASE | re.DOTALL)
@@ -64,7 +64,7 @@ def as_leaf(value: Any) -> Leaf | None:
 
 def is_module(value: Any) -> bool:
     """Whether a value is a pickled `torch.nn.Module` or a TorchScript module."""
-    if not isinstance(value, Stub):
+    if not isinstance(value, PickledObject):
         return False
     scripted = value.cls.module.partition(".")[0] == "__torch__"
     return scripted or {"_parameters", "_modules"} <= value.attributes.keys()
@@ -79,16 +79,16 @@ def children(value: Any) -> Iterator[tuple[Any, Any]]:
         yield from value.items()
     elif isinstance(value, list | tuple):
         yield from enumerate(value)
-    elif isinstance(value, Stub) and is_module(value):
+    elif isinstance(value, PickledObject) and is_module(value):
         yield from _module_children(value)
-    elif isinstance(value, Stub):
+    elif isinstance(value, PickledObject):
         yield from value.attributes.items()
         yield from value.pairs.items()
         yield from enumerate(value.items)
         yield from enumerate(value.args)
 
 
-def _module_children(module: Stub) -> Iterator[tuple[Any, Any]]:
+def _module_children(module: PickledObject) -> Iterator[tuple[Any, Any]]:
     attributes = module.attributes
     if "_parameters" not in attributes:
         yield from ((k, v) for k, v in attributes.items() if is_module(v) or as_leaf(v) is not None)
@@ -205,5 +205,5 @@ def is_optimizer(key: str, value: Any, steps: Steps) -> bool:
 
 
 def _is_optimizer_state(value: Any) -> bool:
-    held = value.attributes if isinstance(value, Stub) else value
+    held = value.attributes if isinstance(value, PickledObject) else value
     return isinstance(held, dict) and {"state", "param_groups"} <= held.keys()

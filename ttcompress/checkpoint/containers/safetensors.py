@@ -18,7 +18,7 @@ from typing import Any
 from torch import Tensor
 
 from ttcompress.checkpoint.containers.source import Source
-from ttcompress.checkpoint.pickle.inert import shown
+from ttcompress.checkpoint.pickle.objects import shown
 from ttcompress.checkpoint.stored import (
     Bytes,
     FileBytes,

@@ -41,8 +41,8 @@ def read_shards(path: Path, read_source: ReadSource) -> Source:
     }
     kind = next(iter(shards.values())).container
     stamps = {file: stamp for shard in shards.values() for file, stamp in shard.stamps.items()}
-    stubbed = tuple(dict.fromkeys(cls for shard in shards.values() for cls in shard.stubbed))
-    return Source(f"{kind} sharded", root, storages, stubbed, stamps=stamps)
+    unloaded = tuple(dict.fromkeys(cls for shard in shards.values() for cls in shard.unloaded))
+    return Source(f"{kind} sharded", root, storages, unloaded, stamps=stamps)
 
 
 def _weight_map(path: Path) -> dict[str, str]:

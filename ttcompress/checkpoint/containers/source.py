@@ -15,7 +15,7 @@ from ttcompress.system.stamps import Stamp
 class Source:
     """A file (or the files of a sharded model) taken apart, with no tensor read.
 
-    `root` is the pickled value with `StoredTensor` leaves; `storages` holds their bytes. `stubbed`
+    `root` is the pickled value with `StoredTensor` leaves; `storages` holds their bytes. `unloaded`
     names the classes that were met and not loaded. `stamps` has every file as it was before it was
     read.
     """
@@ -23,6 +23,6 @@ class Source:
     container: str
     root: Any
     storages: Mapping[str, Bytes]
-    stubbed: tuple[str, ...] = ()
+    unloaded: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     stamps: Mapping[Path, Stamp] = field(default_factory=dict)

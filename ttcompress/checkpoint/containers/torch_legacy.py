@@ -17,8 +17,8 @@ import torch
 from ttcompress.checkpoint.containers.source import Source
 from ttcompress.checkpoint.pickle.arrays import numpy_builders
 from ttcompress.checkpoint.pickle.builders import BUILDERS, storage_dtype
-from ttcompress.checkpoint.pickle.inert import Builder
 from ttcompress.checkpoint.pickle.machine import PickleReader, Spent
+from ttcompress.checkpoint.pickle.objects import Builder
 from ttcompress.checkpoint.stored import Bytes, FileBytes, MemoryBytes, StoredStorage
 from ttcompress.errors import CheckpointError
 
@@ -39,10 +39,10 @@ def read_pickles(path: Path) -> Source:
         reader = PickleReader(_plain_builders(storages, spent), _no_persistent, spent)
         root = reader.read(file)
         if root != MAGIC:
-            return Source("pickle", root, storages, tuple(reader.stubbed))
+            return Source("pickle", root, storages, tuple(reader.unloaded))
         stream = _LegacyStream(storages, spent, lambda start, size: FileBytes(path, start, size))
         root = stream.read(file, path.stat().st_size)
-    return Source("torch legacy", root, storages, tuple(stream.reader.stubbed))
+    return Source("torch legacy", root, storages, tuple(stream.reader.unloaded))
 
 
 class _LegacyStream:

@@ -16,8 +16,8 @@ from ttcompress.checkpoint.containers.foreign import foreign_zip
 from ttcompress.checkpoint.containers.source import Source
 from ttcompress.checkpoint.pickle.arrays import numpy_builders
 from ttcompress.checkpoint.pickle.builders import BUILDERS, storage_dtype
-from ttcompress.checkpoint.pickle.inert import shown
 from ttcompress.checkpoint.pickle.machine import PickleReader, Spent
+from ttcompress.checkpoint.pickle.objects import shown
 from ttcompress.checkpoint.stored import Bytes, DeflatedBytes, FileBytes, StoredStorage
 from ttcompress.errors import CheckpointError
 
@@ -60,7 +60,7 @@ def read_zip(path: Path) -> Source:
         container="torchscript" if script else "torch zip",
         root=root,
         storages=storages.found,
-        stubbed=tuple(reader.stubbed),
+        unloaded=tuple(reader.unloaded),
     )
 
 

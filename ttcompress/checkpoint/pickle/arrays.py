@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ttcompress.checkpoint.pickle.inert import Builder
+from ttcompress.checkpoint.pickle.objects import Builder
 from ttcompress.checkpoint.stored import Bytes, MemoryBytes, StoredTensor, contiguous_stride
 
 NUMBERS: dict[str, torch.dtype] = {

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from ttcompress.checkpoint.pickle.inert import Builder, Global, checked_key
+from ttcompress.checkpoint.pickle.objects import Builder, Global, check_key
 from ttcompress.checkpoint.stored import MAX_DIMENSIONS, StoredStorage, StoredTensor, span_of
 
 MAX_PATH = 65_536  # characters; longer than any system takes
@@ -159,12 +159,12 @@ TENSOR_BUILDERS: dict[str, Builder] = {
 def _pairs(kind: type[dict[Any, Any]], pairs: Any = ()) -> dict[Any, Any]:
     made = kind()
     for key, value in pairs.items() if isinstance(pairs, dict) else pairs:
-        made[checked_key(key)] = value
+        made[check_key(key)] = value
     return made
 
 
 def _elements(values: Iterable[Any]) -> Iterable[Any]:
-    return (checked_key(value) for value in values)
+    return (check_key(value) for value in values)
 
 
 def _latin1(text: str, encoding: str = "latin1") -> bytes:

@@ -2,7 +2,7 @@
 
 A pickle is a program for a stack machine. Python's own machine calls what the program names; this
 one cannot. A name becomes a `Global`, two strings. "Call this with these arguments" is looked up in
-a table of builders by those strings; what is not in the table becomes a `Stub`, a record of what
+a table of builders by those strings; what is not in the table becomes a `PickledObject`, a record of what
 the pickle said about an object. `pickletools.genops` takes the program apart and bounds every
 length by what the stream holds.
 """
@@ -14,7 +14,14 @@ from collections.abc import Callable, Iterable, Mapping, Sized
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from ttcompress.checkpoint.pickle.inert import Buildable, Builder, Global, Stub, checked_key, named
+from ttcompress.checkpoint.pickle.objects import (
+    Buildable,
+    Builder,
+    Global,
+    PickledObject,
+    check_key,
+    named,
+)
 from ttcompress.errors import CheckpointError
 
 MAX_OPCODES = 20_000_000
@@ -51,7 +58,7 @@ class PickleReader:
     """The stack machine for one pickle.
 
     `builders` maps "module.name" to what may be built; `persistent` resolves the ids that stand for
-    storages; `spent` counts. After `read`, `stubbed` names every class that was met and not built.
+    storages; `spent` counts. After `read`, `unloaded` names every class that was met and not built.
     """
 
     def __init__(
@@ -63,7 +70,7 @@ class PickleReader:
         self.stack: list[Any] = []
         self.marked: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
-        self.stubbed: dict[str, None] = {}
+        self.unloaded: dict[str, None] = {}
         self.copied = 0
 
     def read(self, stream: BinaryIO) -> Any:
@@ -115,25 +122,25 @@ class PickleReader:
             builder = self.builders.get(str(target))
             if builder is not None:
                 return builder(*args)
-            self.stubbed[str(target)] = None
-            return Stub(target, args)
-        if isinstance(target, Stub):
-            return Stub(target.cls, args)
+            self.unloaded[str(target)] = None
+            return PickledObject(target, args)
+        if isinstance(target, PickledObject):
+            return PickledObject(target.cls, args)
         raise TypeError(f"{type(target).__name__} is called")
 
 
 def _set_pairs(target: Any, flat: list[Any]) -> None:
-    pairs = target.pairs if isinstance(target, Stub) else target
+    pairs = target.pairs if isinstance(target, PickledObject) else target
     if not isinstance(pairs, dict):
         raise TypeError(f"{type(target).__name__} is given keys")
     for key, value in zip(flat[::2], flat[1::2], strict=True):
-        pairs[checked_key(key)] = value
+        pairs[check_key(key)] = value
 
 
 def _extend(target: Any, items: list[Any]) -> None:
-    target = target.items if isinstance(target, Stub) else target
+    target = target.items if isinstance(target, PickledObject) else target
     if isinstance(target, set):
-        target.update(checked_key(item) for item in items)
+        target.update(check_key(item) for item in items)
     elif isinstance(target, list):
         target.extend(items)
     else:
@@ -214,7 +221,7 @@ def _reduce(machine: PickleReader, argument: Any) -> None:
 def _new_object_with_names(machine: PickleReader, argument: Any) -> None:
     named, args, target = (machine.stack.pop() for _ in range(3))
     made = machine.make(target, args)
-    if named and isinstance(made, Stub):
+    if named and isinstance(made, PickledObject):
         made.build(named)
     machine.stack.append(made)
 
@@ -272,7 +279,7 @@ ACTIONS: dict[str, Action] = {
     "LIST": _collect(list),
     "TUPLE": _collect(tuple),
     "DICT": _collect(_dictionary),
-    "FROZENSET": _collect(lambda items: frozenset(checked_key(item) for item in items)),
+    "FROZENSET": _collect(lambda items: frozenset(check_key(item) for item in items)),
     "TUPLE1": _tuple_of(1),
     "TUPLE2": _tuple_of(2),
     "TUPLE3": _tuple_of(3),

@@ -49,7 +49,7 @@ class Buildable(Protocol):
         """Take the state."""
 
 
-class Stub:
+class PickledObject:
     """An object of a class that is never loaded: what the pickle said about it, no more."""
 
     def __init__(self, cls: Global, args: tuple[Any, ...]) -> None:
@@ -95,7 +95,7 @@ def named(module: str, name: str) -> Global:
     return Global(module, name)
 
 
-def checked_key(key: Any) -> Any:
+def check_key(key: Any) -> Any:
     """A dictionary key or set element, once it is known to hash in bounded time.
 
     Raises:
