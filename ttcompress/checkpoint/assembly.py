@@ -12,7 +12,7 @@ from ttcompress.checkpoint.choice import choose, is_apart
 from ttcompress.checkpoint.containers.source import Source
 from ttcompress.checkpoint.names import canonical_names, unused_name
 from ttcompress.checkpoint.pickle.builders import Unreadable
-from ttcompress.checkpoint.pickle.objects import PickledObject, shown
+from ttcompress.checkpoint.pickle.objects import PickledObject
 from ttcompress.checkpoint.recurrent import recognise
 from ttcompress.checkpoint.roles import Roles
 from ttcompress.checkpoint.stored import EXPANSION_ALLOWANCE, StoredTensor, check_tensor
@@ -30,6 +30,7 @@ from ttcompress.checkpoint.tree import (
 from ttcompress.errors import CheckpointError
 from ttcompress.model.weights import OtherTensor, RecurrentStack, Role, Weight
 from ttcompress.system.safetensors import DTYPES, RESERVED
+from ttcompress.system.text import clip
 
 MAX_NAMED_CLASSES = 8
 
@@ -143,7 +144,7 @@ def _check_text(names: Iterable[str]) -> None:
             name.encode()
         except UnicodeEncodeError as error:
             raise CheckpointError(
-                f"the name {shown(name)!r} is no text (half of a character at {error.start}). "
+                f"the name {clip(name)!r} is no text (half of a character at {error.start}). "
                 "Rename the tensor, and save the model again."
             ) from error
 
@@ -244,12 +245,12 @@ def _describe(
 ) -> Iterator[str]:
     """What is unusual about the file."""
     if is_module(chosen.value):
-        place = f"`{shown(chosen.key)}`" if chosen.place else "the file"
+        place = f"`{clip(chosen.key)}`" if chosen.place else "the file"
         yield (
-            f"{place} is a whole module ({shown(str(chosen.value.cls))}); "
+            f"{place} is a whole module ({clip(str(chosen.value.cls))}); "
             "its tensors come back as a flat state dict"
         )
-    if names := [shown(name) for name in source.unloaded if not name.startswith("__torch__.")]:
+    if names := [clip(name) for name in source.unloaded if not name.startswith("__torch__.")]:
         more = len(names) - MAX_NAMED_CLASSES
         yield (
             f"classes read as data and not loaded: {', '.join(names[:MAX_NAMED_CLASSES])}"
@@ -265,9 +266,9 @@ def _omitted(found: Survey, apart: Collection[StateDict], steps: Steps) -> Itera
     for place, value in found.optimizers:
         leaves = {leaf for _, leaf in tensors_below(value, steps) if isinstance(leaf, StoredTensor)}
         size = sum(leaf.bytes for leaf in leaves)
-        yield f"optimizer state is left out: `{shown('.'.join(place))}` ({size / 1e6:.1f} MB)"
+        yield f"optimizer state is left out: `{clip('.'.join(place))}` ({size / 1e6:.1f} MB)"
     for one in apart:
         yield (
-            f"another state dict is left out: `{shown(one.key)}` ({one.weights} weights, "
-            f"{one.bytes / 1e6:.1f} MB); compress it with --key {shown(one.key)}"
+            f"another state dict is left out: `{clip(one.key)}` ({one.weights} weights, "
+            f"{one.bytes / 1e6:.1f} MB); compress it with --key {clip(one.key)}"
         )

@@ -17,10 +17,11 @@ import torch
 
 from ttcompress.checkpoint.pickle.arrays import PickledArray
 from ttcompress.checkpoint.pickle.builders import DTYPES
-from ttcompress.checkpoint.pickle.objects import Global, PickledObject, shown
+from ttcompress.checkpoint.pickle.objects import Global, PickledObject
 from ttcompress.checkpoint.stored import StoredTensor
 from ttcompress.checkpoint.tree import MAX_DEPTH, Leaf, Steps, is_module, tensors_below
 from ttcompress.errors import ArtifactError
+from ttcompress.system.text import clip, find_half_surrogate
 
 Json = Any
 
@@ -93,7 +94,7 @@ class Carrier:
         """Half of a surrogate pair, which a vocabulary can hold, is in no JSON text."""
         raw = value.encode("utf-8", "surrogatepass")
         self._spend(2 + len(raw))
-        if any("\ud800" <= letter <= "\udfff" for letter in value):
+        if find_half_surrogate(value) is not None:
             return {"surrogates": base64.b64encode(raw).decode("ascii")}
         return value
 
@@ -156,7 +157,7 @@ class Carrier:
                 if id(value) not in self.spine:
                     raise
                 self.left = left
-                self.notes.append(f"`{shown(str(key))}` is not carried along: {reason}")
+                self.notes.append(f"`{clip(str(key))}` is not carried along: {reason}")
         return pairs
 
     def _key(self, value: Any) -> Json:

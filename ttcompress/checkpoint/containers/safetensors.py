@@ -18,7 +18,6 @@ from typing import Any
 from torch import Tensor
 
 from ttcompress.checkpoint.containers.source import Source
-from ttcompress.checkpoint.pickle.objects import shown
 from ttcompress.checkpoint.stored import (
     Bytes,
     FileBytes,
@@ -29,6 +28,7 @@ from ttcompress.checkpoint.stored import (
 from ttcompress.errors import CheckpointError
 from ttcompress.system.json import read_json
 from ttcompress.system.safetensors import DTYPES, MAX_HEADER, RESERVED
+from ttcompress.system.text import clip
 
 LENGTH = struct.Struct("<Q")
 ARTIFACT = "ttcompress"  # the key of the metadata that an artifact has
@@ -65,7 +65,7 @@ def read_safetensors(path: Path) -> Source:
             "`ttcompress evaluate` or `ttcompress report` to judge it."
         )
     unknown = sorted(set(found.metadata) - {"format"})
-    notes = (f"metadata not carried: {', '.join(map(shown, unknown))[:200]}",) if unknown else ()
+    notes = (f"metadata not carried: {', '.join(map(clip, unknown))[:200]}",) if unknown else ()
     return Source("safetensors", dict(found.tensors), found.storages, notes=notes)
 
 

@@ -17,9 +17,9 @@ from ttcompress.checkpoint.containers.source import Source
 from ttcompress.checkpoint.pickle.arrays import numpy_builders
 from ttcompress.checkpoint.pickle.builders import BUILDERS, storage_dtype
 from ttcompress.checkpoint.pickle.machine import PickleReader, Spent
-from ttcompress.checkpoint.pickle.objects import shown
 from ttcompress.checkpoint.stored import Bytes, DeflatedBytes, FileBytes, StoredStorage
 from ttcompress.errors import CheckpointError
+from ttcompress.system.text import clip
 
 MAX_EXPANSION = 50
 """How many times its size an archive may unpack to; torch itself stores without compression."""
@@ -101,12 +101,12 @@ def locate(path: Path, entry: zipfile.ZipInfo) -> Bytes:
     """
     if entry.flag_bits & 1:
         raise CheckpointError(
-            f"entry {shown(entry.filename)!r} is encrypted. "
+            f"entry {clip(entry.filename)!r} is encrypted. "
             "Unpack the archive with its password first."
         )
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise CheckpointError(
-            f"entry {shown(entry.filename)!r} is compressed by method {entry.compress_type}, and 0 "
+            f"entry {clip(entry.filename)!r} is compressed by method {entry.compress_type}, and 0 "
             "and 8 are read. Unpack the archive, and pack it without compression."
         )
     is_stored = entry.compress_type == zipfile.ZIP_STORED
@@ -121,7 +121,7 @@ def locate(path: Path, entry: zipfile.ZipInfo) -> Bytes:
                 return FileBytes(path, start, packed)
             return DeflatedBytes(path, start, packed, entry.file_size, entry.CRC)
     raise CheckpointError(
-        f"entry {shown(entry.filename)!r} is not where the archive's directory says. "
+        f"entry {clip(entry.filename)!r} is not where the archive's directory says. "
         "Copy or download the file again."
     )
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from ttcompress.errors import CheckpointError
+from ttcompress.system.text import clip
 
 MAX_KEY_PARTS = 64
 """Values in a key that is a tuple: every use of the key hashes all of them, recursing in C."""
@@ -72,11 +73,6 @@ class PickledObject:
         return self.state if isinstance(self.state, dict) else {}
 
 
-def shown(text: str) -> str:
-    """Text from a file as a message may show it: short, and without control characters."""
-    return "".join(char if char.isprintable() else "?" for char in text[:80])
-
-
 def named(module: str, name: str) -> Global:
     """A global by name.
 
@@ -89,7 +85,7 @@ def named(module: str, name: str) -> Global:
     builtin = module in ("builtins", "__builtin__") and name in _DANGEROUS_BUILTINS
     if builtin or root in _DANGEROUS_MODULES:
         raise CheckpointError(
-            f"asks to call `{shown(f'{module}.{name}')}`, which no model needs. Nothing was run. "
+            f"asks to call `{clip(f'{module}.{name}')}`, which no model needs. Nothing was run. "
             "Never open this file with torch.load; get the model from a source you trust."
         )
     return Global(module, name)
