@@ -14,7 +14,7 @@ from ttcompress.checkpoint.carried import Carrier, NotCarried, rebuild
 from ttcompress.checkpoint.pickle.builders import DTYPES
 from ttcompress.checkpoint.pickle.objects import Global, PickledObject
 from ttcompress.checkpoint.stored import StoredTensor
-from ttcompress.checkpoint.tree import Steps
+from ttcompress.checkpoint.tree import Tree
 from ttcompress.errors import ArtifactError
 
 SCALARS = (
@@ -42,7 +42,7 @@ VALUES = st.recursive(
 
 def encode(value: Any, **names: StoredTensor) -> Any:
     stored = {stored: name for name, stored in names.items()}
-    return Carrier(stored, set(), set(), Steps()).encode(value)
+    return Carrier(Tree(None), stored).encode(value)
 
 
 def shape_of(value: Any) -> Any:
@@ -129,6 +129,8 @@ def test_what_cannot_be_carried_says_so(value: Any) -> None:
         json.loads("[" * 900 + "]" * 900),
         {"dtype": "nn"},
         {"complex": [1, 2, 3]},
+        {"complex": [10**400, 0]},
+        {"object": 3},
         [{"tuple": 1}],
     ],
 )

@@ -13,8 +13,6 @@ from torch import Tensor
 
 from ttcompress.artifact.coherence import check_coherent
 from ttcompress.artifact.model import FORMAT_VERSION, CompressedModel, keyed_parts, part_keys
-from ttcompress.checkpoint.containers.safetensors import ARTIFACT, read_contents
-from ttcompress.checkpoint.stored import MAX_DIMENSIONS
 from ttcompress.errors import ArtifactError, CheckpointError, unreadable
 from ttcompress.model.report import Json, Report, with_infinities
 from ttcompress.model.weights import BYTES_PER_VALUE, RecurrentStack, Weight
@@ -24,6 +22,7 @@ from ttcompress.stores.store import STORES
 from ttcompress.system.files import check_input
 from ttcompress.system.json import check_integers, read_json
 from ttcompress.system.memory import within_memory
+from ttcompress.system.safetensors import ARTIFACT, MAX_DIMENSIONS, open_safetensors
 from ttcompress.system.stamps import Stamp, check_unchanged
 from ttcompress.trains.stored import StoredWeight
 
@@ -94,7 +93,7 @@ def is_artifact(path: str | Path) -> bool:
     """Whether a file is an artifact of ttcompress; a missing or damaged file is none."""
     path = Path(path)
     try:
-        return os.path.isfile(path) and ARTIFACT in read_contents(path).metadata
+        return os.path.isfile(path) and ARTIFACT in open_safetensors(path).metadata
     except (CheckpointError, OSError):
         return False
 
@@ -118,7 +117,7 @@ def _read(path: Path) -> tuple[Json, dict[str, Tensor]]:
 
 
 def _document_and_tensors(path: Path) -> tuple[Any, dict[str, Tensor]]:
-    found = read_contents(path)
+    found = open_safetensors(path)
     if ARTIFACT not in found.metadata:
         raise ArtifactError(
             f"{path}: is a safetensors file, but not an artifact of ttcompress. "

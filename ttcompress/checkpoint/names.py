@@ -1,4 +1,4 @@
-"""The keys of a state dict enter; the model's own names, without what wrappers added, leave."""
+"""Names of tensors: the model's own, without what wrappers added, and no two alike."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""What every container reader returns: the tree of values, and where its tensors' bytes lie."""
+"""What every reader of model files offers (`Container`) and returns (`Source`)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ttcompress.checkpoint.stored import Bytes
 from ttcompress.system.stamps import Stamp
@@ -26,3 +26,18 @@ class Source:
     unloaded: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     stamps: Mapping[Path, Stamp] = field(default_factory=dict)
+
+
+class Container(Protocol):
+    """A kind of model file; each module in this package with these two functions is one."""
+
+    def owns(self, head: bytes) -> bool:
+        """Whether a file that begins with these bytes is of this kind."""
+
+    def read(self, path: Path) -> Source:
+        """Take a file of this kind apart, without reading a tensor.
+
+        Raises:
+            CheckpointError: damaged, hostile, or without PyTorch weights.
+            OSError: the file cannot be read.
+        """

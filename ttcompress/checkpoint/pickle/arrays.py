@@ -1,4 +1,4 @@
-"""Pickled numpy arrays and scalars enter; tensors over the pickled bytes, and plain numbers, leave.
+"""Reads pickled numpy arrays as tensors over the pickled bytes, and numpy scalars as numbers.
 
 Both spellings of numpy's private modules are known (`numpy.core` before 2.0, `numpy._core` since).
 """

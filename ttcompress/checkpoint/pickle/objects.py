@@ -1,4 +1,4 @@
-"""What a pickle is turned into where it asks for classes: names, records, and nothing that acts."""
+"""What a pickle is turned into where it asks for classes: names and plain attributes."""
 
 from __future__ import annotations
 
@@ -33,10 +33,24 @@ _DANGEROUS_BUILTINS = frozenset({
 
 @dataclass(frozen=True)
 class Global:
-    """A class or function that a pickle names. It stays a name."""
+    """A class or function that a pickle names. It stays a name.
+
+    Raises:
+        CheckpointError: what it names serves an attack and no model.
+    """
 
     module: str
     name: str
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.module, str) or not isinstance(self.name, str):
+            raise TypeError("a global that is not named by two strings")
+        builtin = self.module in ("builtins", "__builtin__") and self.name in _DANGEROUS_BUILTINS
+        if builtin or self.module.partition(".")[0] in _DANGEROUS_MODULES:
+            raise CheckpointError(
+                f"asks to call `{clip(str(self))}`, which no model needs. Nothing was run. "
+                "Never open this file with torch.load; get the model from a source you trust."
+            )
 
     def __str__(self) -> str:
         return f"{self.module}.{self.name}"
@@ -71,24 +85,6 @@ class PickledObject:
     def attributes(self) -> dict[Any, Any]:
         """The attributes, where the state is a dictionary of them."""
         return self.state if isinstance(self.state, dict) else {}
-
-
-def named(module: str, name: str) -> Global:
-    """A global by name.
-
-    Raises:
-        CheckpointError: what it names serves an attack and no model.
-    """
-    if not isinstance(module, str) or not isinstance(name, str):
-        raise TypeError("a global that is not named by two strings")
-    root = module.partition(".")[0]
-    builtin = module in ("builtins", "__builtin__") and name in _DANGEROUS_BUILTINS
-    if builtin or root in _DANGEROUS_MODULES:
-        raise CheckpointError(
-            f"asks to call `{clip(f'{module}.{name}')}`, which no model needs. Nothing was run. "
-            "Never open this file with torch.load; get the model from a source you trust."
-        )
-    return Global(module, name)
 
 
 def check_key(key: Any) -> Any:
