@@ -1,4 +1,4 @@
-"""Carries what a file holds beside its tensors: `Carrier` makes typed JSON of it, `rebuild` undoes it.
+"""What a file holds beside its tensors: `Carrier` makes typed JSON of it, `rebuild` undoes it.
 
 The JSON keeps what JSON alone would lose: int keys, tuples, sets, bytes, infinities. Whatever is no
 JSON scalar or list is an object with one key, its type. A tensor is a reference to its name.

@@ -1,4 +1,4 @@
-"""Opens a model's file: `open_checkpoint` makes a `Checkpoint`, which reads tensors one at a time."""
+"""A model's file: `open_checkpoint` understands it, a `Checkpoint` reads its tensors one by one."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -50,7 +51,8 @@ def read(path: Path) -> Source:
         if root != MAGIC:
             return Source("pickle", root, storages, tuple(reader.unloaded))
         frame = _Frame(file, path.stat().st_size, storages, spent, partial(FileBytes, path))
-        return Source("torch legacy", frame.read(), storages, tuple(frame.reader.unloaded))
+        root, unloaded = frame.read()
+        return Source("torch legacy", root, storages, unloaded)
 
 
 def _load_from_bytes(storages: dict[str, Bytes], spent: Spent, data: bytes) -> Any:
@@ -62,13 +64,15 @@ def _load_from_bytes(storages: dict[str, Bytes], spent: Spent, data: bytes) -> A
     def locate(start: int, size: int) -> Bytes:
         return MemoryBytes(view[start : start + size])
 
-    return _Frame(stream, len(data), storages, spent, locate, f"{len(storages)}:").read()
+    root, _ = _Frame(stream, len(data), storages, spent, locate, f"{len(storages)}:").read()
+    return root
 
 
 def _refuse_storage(identity: Any) -> Any:
     raise ValueError("a storage outside torch's own formats")
 
 
+@dataclass
 class _Frame:
     """What stands behind the magic number, in a file or inside another pickle.
 
@@ -76,29 +80,24 @@ class _Frame:
     the keys of one frame apart from those of others.
     """
 
-    def __init__(
-        self,
-        stream: BinaryIO,
-        total: int,
-        storages: dict[str, Bytes],
-        spent: Spent,
-        locate: Callable[[int, int], Bytes],
-        prefix: str = "",
-    ) -> None:
-        self.stream, self.total = stream, total
-        self.storages, self.spent = storages, spent
-        self.locate, self.prefix = locate, prefix
-        self.dtypes: dict[str, torch.dtype] = {}
-        self.reader = PickleReader(BUILDERS | numpy_builders(storages), self.name_storage, spent)
+    stream: BinaryIO
+    total: int
+    storages: dict[str, Bytes]
+    spent: Spent
+    locate: Callable[[int, int], Bytes]
+    prefix: str = ""
+    dtypes: dict[str, torch.dtype] = field(default_factory=dict)
 
-    def read(self) -> Any:
-        """Read the value and find every storage."""
+    def read(self) -> tuple[Any, tuple[str, ...]]:
+        """Read the value and find every storage; with it the classes that were not loaded."""
         version, machine = self._read_plain(), self._read_plain()
         if version != VERSION or not isinstance(machine, dict):
             raise CheckpointError(f"is of torch's old format, version {version!r}, not {VERSION}.")
         if machine.get("little_endian") is False:
             raise CheckpointError(BIG_ENDIAN)
-        root = self.reader.read(self.stream)
+        builders = BUILDERS | numpy_builders(self.storages)
+        reader = PickleReader(builders, self.name_storage, self.spent)
+        root = reader.read(self.stream)
         keys = self._read_plain()
         if not isinstance(keys, list):
             raise CheckpointError("has no list of its storages. Copy or download the file again.")
@@ -108,7 +107,7 @@ class _Frame:
             raise CheckpointError(
                 f"storage {min(missing)!r} is not in the file. Copy or download the file again."
             )
-        return root
+        return root, tuple(reader.unloaded)
 
     def _read_plain(self) -> Any:
         return PickleReader({}, _refuse_storage, self.spent).read(self.stream)

@@ -11,16 +11,10 @@ from __future__ import annotations
 
 import pickletools
 from collections.abc import Callable, Iterable, Mapping, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
-from ttcompress.checkpoint.pickle.objects import (
-    Buildable,
-    Builder,
-    Global,
-    PickledObject,
-    check_key,
-)
+from ttcompress.checkpoint.pickle.objects import Builder, Global, PickledObject, check_key
 from ttcompress.errors import CheckpointError
 
 MAX_OPCODES = 20_000_000
@@ -53,6 +47,7 @@ class Spent:
     instructions: int = 0
 
 
+@dataclass
 class PickleReader:
     """The stack machine for one pickle.
 
@@ -60,17 +55,14 @@ class PickleReader:
     storages; `spent` counts. After `read`, `unloaded` names every class that was met and not built.
     """
 
-    def __init__(
-        self, builders: Mapping[str, Builder], persistent: Callable[[Any], Any], spent: Spent
-    ) -> None:
-        self.builders = builders
-        self.persistent = persistent
-        self.spent = spent
-        self.stack: list[Any] = []
-        self.marked: list[list[Any]] = []
-        self.memo: dict[int, Any] = {}
-        self.unloaded: dict[str, None] = {}
-        self.copied = 0
+    builders: Mapping[str, Builder]
+    persistent: Callable[[Any], Any]
+    spent: Spent
+    stack: list[Any] = field(default_factory=list)
+    marked: list[list[Any]] = field(default_factory=list)
+    memo: dict[int, Any] = field(default_factory=dict)
+    unloaded: dict[str, None] = field(default_factory=dict)
+    copied: int = 0
 
     def read(self, stream: BinaryIO) -> Any:
         """Read one pickle; the stream is left right behind it.
@@ -150,8 +142,8 @@ class PickleReader:
         """
         if isinstance(state, tuple):
             self._weigh(state)
-        if isinstance(target := self.stack[-1], Buildable):
-            target.build(state)
+        if build := getattr(self.stack[-1], "build", None):
+            build(state)
 
     def _weigh(self, values: Iterable[Any]) -> None:
         """Count what a builder copies of its arguments, which one name can stand for many times."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import dataclass, field
+from typing import Any
 
 from ttcompress.errors import CheckpointError
 from ttcompress.system.text import clip
@@ -56,23 +56,15 @@ class Global:
         return f"{self.module}.{self.name}"
 
 
-@runtime_checkable
-class Buildable(Protocol):
-    """An object that the pickle completes after making it."""
-
-    def build(self, state: Any) -> None:
-        """Take the state."""
-
-
+@dataclass(eq=False)
 class PickledObject:
     """An object of a class that is never loaded: what the pickle said about it, no more."""
 
-    def __init__(self, cls: Global, args: tuple[Any, ...]) -> None:
-        self.cls = cls
-        self.args = args
-        self.state: Any = None
-        self.items: list[Any] = []
-        self.pairs: dict[Any, Any] = {}
+    cls: Global
+    args: tuple[Any, ...]
+    state: Any = None
+    items: list[Any] = field(default_factory=list)
+    pairs: dict[Any, Any] = field(default_factory=dict)
 
     def build(self, state: Any) -> None:
         """Record the state; (attributes, slots) become one dictionary."""
