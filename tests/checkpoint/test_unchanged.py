@@ -18,7 +18,7 @@ from ttcompress.checkpoint.assembly import Assembly
 from ttcompress.checkpoint.containers import Source
 from ttcompress.errors import TTCompressError
 from ttcompress.system.files import FileBytes
-from ttcompress.system.safetensors import Contents
+from ttcompress.system.safetensors import Entry
 from ttcompress.workflows.compress import compress
 
 
@@ -113,15 +113,15 @@ def test_a_model_that_changes_on_the_way_is_not_compressed(
 def test_an_artifact_that_changes_while_it_is_loaded(
     tmp_path: Path, tiny_artifact: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, read = tmp_path / "a.safetensors", Contents.read
+    path, read = tmp_path / "a.safetensors", Entry.read
     path.write_bytes(tiny_artifact.read_bytes())
 
-    def meanwhile(found: Contents) -> dict[str, torch.Tensor]:
-        tensors = read(found)
+    def meanwhile(entry: Entry) -> torch.Tensor:
+        tensor = read(entry)
         os.utime(path, ns=(0, 0))
-        return tensors
+        return tensor
 
-    monkeypatch.setattr(Contents, "read", meanwhile)
+    monkeypatch.setattr(Entry, "read", meanwhile)
     with pytest.raises(TTCompressError, match=SAID):
         load(path)
 

@@ -1,4 +1,4 @@
-"""An artifact's file enters; the compressed model in it leaves, if all in it fits together."""
+"""Reads artifacts: `load` gives the compressed model in a file, if all in it fits together."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from ttcompress.system.files import check_input
 from ttcompress.system.json import check_integers, read_json
 from ttcompress.system.memory import within_memory
 from ttcompress.system.safetensors import ARTIFACT, MAX_DIMENSIONS, open_safetensors
-from ttcompress.system.stamps import Stamp, check_unchanged
 from ttcompress.trains.stored import StoredWeight
 
 
@@ -101,9 +100,15 @@ def is_artifact(path: str | Path) -> bool:
 def _read(path: Path) -> tuple[Json, dict[str, Tensor]]:
     check_input(path, "a compressed .safetensors file")
     try:
-        stamps = {path: Stamp.of(path)}
-        document, tensors = _document_and_tensors(path)
-        check_unchanged(stamps)
+        found = open_safetensors(path)
+        if ARTIFACT not in found.metadata:
+            raise ArtifactError(
+                f"{path}: is a safetensors file, but not an artifact of ttcompress. "
+                "Compress it first: ttcompress decompose."
+            )
+        document = read_json(found.metadata[ARTIFACT].encode())
+        with within_memory(str(path)):
+            tensors = found.read()
     except (CheckpointError, ValueError) as error:
         raise ArtifactError(
             f"{path}: is not a readable safetensors file ({str(error).rstrip('.')}). "
@@ -114,18 +119,6 @@ def _read(path: Path) -> tuple[Json, dict[str, Tensor]]:
     if not isinstance(document, dict):
         raise ArtifactError(f"{path}: its metadata is not an object. Compress the model again.")
     return document, tensors
-
-
-def _document_and_tensors(path: Path) -> tuple[Any, dict[str, Tensor]]:
-    found = open_safetensors(path)
-    if ARTIFACT not in found.metadata:
-        raise ArtifactError(
-            f"{path}: is a safetensors file, but not an artifact of ttcompress. "
-            "Compress it first: ttcompress decompose."
-        )
-    document = read_json(found.metadata[ARTIFACT].encode())
-    with within_memory(str(path)):
-        return document, found.read()
 
 
 def _model(document: _Document, tensors: dict[str, Tensor]) -> CompressedModel:

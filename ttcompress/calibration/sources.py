@@ -21,7 +21,6 @@ from ttcompress.errors import CheckpointError, InputError, RecipeError, unreadab
 from ttcompress.model.weights import RecurrentStack
 from ttcompress.system.files import check_input
 from ttcompress.system.safetensors import open_safetensors
-from ttcompress.system.stamps import Stamp, check_unchanged
 from ttcompress.tasks.protocol import Batch, Task
 from ttcompress.tasks.recurrent_task import measuring
 
@@ -146,9 +145,7 @@ class FileSource:
         path = Path(path)
         check_input(path, "a safetensors file")
         try:
-            stamps = {path: Stamp.of(path)}
             tensors = open_safetensors(path).read()
-            check_unchanged(stamps)
         except CheckpointError as error:
             fact = str(error).rstrip(".")
             raise InputError(f"{path}: cannot be read as safetensors ({fact}).") from error

@@ -70,20 +70,9 @@ def assemble(source: Source, key: str | None) -> Assembly:
         if names[0] not in taken
     )
     carried, not_carried = _carry(tree, chosen, {t: names[0] for t, names in tied.items()})
-    notes = (
-        *_describe(source, chosen, stored),
-        *(
-            f"optimizer state is left out: `{clip(one.key)}` ({one.bytes / 1e6:.1f} MB)"
-            for one in found.optimizers
-        ),
-        *(
-            f"another state dict is left out: `{clip(one.key)}` ({one.weights} weights, "
-            f"{one.bytes / 1e6:.1f} MB); compress it with --key {clip(one.key)}"
-            for one in apart
-        ),
-        *not_carried,
-        *remarks,
-    )
+    unusual = _describe(source, chosen, stored)
+    omitted = _describe_omitted(found.optimizers, apart)
+    notes = (*unusual, *omitted, *not_carried, *remarks)
     return Assembly(weights, others, stacks, source_paths, stored, carried, notes)
 
 
@@ -216,3 +205,14 @@ def _describe(source: Source, chosen: Branch, stored: Mapping[str, StoredTensor]
     windows = Counter(tensor.storage for tensor in set(stored.values()))
     if shared := sum(count for count in windows.values() if count > 1):
         yield f"{shared} tensors are views of larger storages; each is kept on its own"
+
+
+def _describe_omitted(optimizers: Iterable[Branch], apart: Iterable[Branch]) -> Iterator[str]:
+    """What is in the file and will not be in the result."""
+    for one in optimizers:
+        yield f"optimizer state is left out: `{clip(one.key)}` ({one.bytes / 1e6:.1f} MB)"
+    for one in apart:
+        yield (
+            f"another state dict is left out: `{clip(one.key)}` ({one.weights} weights, "
+            f"{one.bytes / 1e6:.1f} MB); compress it with --key {clip(one.key)}"
+        )

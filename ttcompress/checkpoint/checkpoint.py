@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -96,10 +96,7 @@ def open_checkpoint(path: str | Path, key: str | None = None) -> Checkpoint:
         _check_path(path)
         source = read_container(path)
         assembly = assemble(source, key)
-        digest = hashlib.sha256()
-        for part in source.stamps:
-            with part.open("rb") as file:
-                hashlib.file_digest(file, lambda: digest)
+        sha256 = _hash(source.stamps)
         check_unchanged(source.stamps)
     except CheckpointError as error:
         raise error.at(str(path)) from error
@@ -108,7 +105,7 @@ def open_checkpoint(path: str | Path, key: str | None = None) -> Checkpoint:
     return Checkpoint(
         path=path,
         container=source.container,
-        sha256=digest.hexdigest(),
+        sha256=sha256,
         bytes=sum(stamp.size for stamp in source.stamps.values()),
         weights=assembly.weights,
         others=assembly.others,
@@ -134,3 +131,12 @@ def _check_path(path: Path) -> None:
         raise InputError(f"{path}: no such file. Check the path; you are in {Path.cwd()}.")
     if not path.is_file():
         raise InputError(f"{path}: is no ordinary file. Give a checkpoint file.")
+
+
+def _hash(files: Iterable[Path]) -> str:
+    """SHA-256 over the files one after another."""
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            hashlib.file_digest(file, lambda: digest)
+    return digest.hexdigest()

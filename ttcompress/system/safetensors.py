@@ -26,6 +26,7 @@ from torch import Tensor
 from ttcompress.errors import CheckpointError, OutputError
 from ttcompress.system.files import FileBytes
 from ttcompress.system.json import read_json
+from ttcompress.system.stamps import Stamp, check_unchanged
 from ttcompress.system.text import clip
 
 DTYPES: dict[str, torch.dtype] = {
@@ -84,19 +85,26 @@ class Entry:
 
 @dataclass(frozen=True)
 class Contents:
-    """What a safetensors file holds: text by key, and tensors by name in the order of the bytes."""
+    """What a safetensors file holds: text by key, and tensors by name in the order of the bytes.
+
+    `stamps` has the file as it was before its header was read.
+    """
 
     metadata: Mapping[str, str]
     tensors: Mapping[str, Entry]
+    stamps: Mapping[Path, Stamp]
 
     def read(self) -> dict[str, Tensor]:
         """All tensors, each in memory of its own.
 
         Raises:
             CheckpointError: the bytes are not there.
+            TTCompressError: the file was changed since its header was read.
             OSError: the file cannot be read.
         """
-        return {name: entry.read() for name, entry in self.tensors.items()}
+        tensors = {name: entry.read() for name, entry in self.tensors.items()}
+        check_unchanged(self.stamps)
+        return tensors
 
 
 def open_safetensors(path: Path) -> Contents:
@@ -106,7 +114,8 @@ def open_safetensors(path: Path) -> Contents:
         CheckpointError: damaged or truncated.
         OSError: the file cannot be read.
     """
-    total = path.stat().st_size
+    stamp = Stamp.of(path)
+    total = stamp.size
     (length,) = LENGTH.unpack(FileBytes(path, 0, LENGTH.size).read(0, LENGTH.size))
     start = LENGTH.size + length
     if length > MAX_HEADER or start > total:
@@ -129,7 +138,7 @@ def open_safetensors(path: Path) -> Contents:
     entries = {name: _read_entry(name, claim, data) for name, claim in header.items()}
     in_order = sorted(entries.items(), key=lambda e: (e[1].data.start, e[1].data.size, e[0]))
     _check_cover(in_order, data)
-    return Contents(metadata, dict(in_order))
+    return Contents(metadata, dict(in_order), {path: stamp})
 
 
 def _read_entry(name: str, claim: Any, data: FileBytes) -> Entry:

@@ -6,7 +6,6 @@ A new kind is a module beside this one with the two functions of `Container`, an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,8 +23,12 @@ header, and only the brace behind the length tells it from a pickle.
 HEAD, TAIL = 4096, 8  # bytes that suffice to tell every kind
 
 
-def read_file(path: Path, containers: Sequence[Container] = CONTAINERS) -> Source:
+def read_file(path: Path, *others: Container) -> Source:
     """Take one model file apart.
+
+    Args:
+        path: the file.
+        others: kinds to ask after those of the registry.
 
     Raises:
         CheckpointError: empty, damaged, hostile, or of none of these kinds.
@@ -38,7 +41,7 @@ def read_file(path: Path, containers: Sequence[Container] = CONTAINERS) -> Sourc
         tail = file.read()
     if not head:
         raise CheckpointError("is empty (0 bytes). Copy or download the file again.")
-    for container in containers:
+    for container in (*CONTAINERS, *others):
         if container.owns(head):
             source = container.read(path)
             return replace(source, stamps={path: stamp, **source.stamps})

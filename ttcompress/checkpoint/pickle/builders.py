@@ -29,23 +29,13 @@ class Unreadable:
 
 
 STORAGE_TYPES: dict[str, torch.dtype] = {
-    "DoubleStorage": torch.float64,
-    "FloatStorage": torch.float32,
-    "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16,
-    "LongStorage": torch.int64,
-    "IntStorage": torch.int32,
-    "ShortStorage": torch.int16,
-    "CharStorage": torch.int8,
-    "ByteStorage": torch.uint8,
-    "BoolStorage": torch.bool,
-    "ComplexDoubleStorage": torch.complex128,
-    "ComplexFloatStorage": torch.complex64,
-    "UntypedStorage": torch.uint8,
-    "QInt8Storage": torch.int8,
-    "QUInt8Storage": torch.uint8,
-    "QInt32Storage": torch.int32,
-}
+    "DoubleStorage": torch.float64, "FloatStorage": torch.float32, "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16, "LongStorage": torch.int64, "IntStorage": torch.int32,
+    "ShortStorage": torch.int16, "CharStorage": torch.int8, "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool, "UntypedStorage": torch.uint8,
+    "ComplexDoubleStorage": torch.complex128, "ComplexFloatStorage": torch.complex64,
+    "QInt8Storage": torch.int8, "QUInt8Storage": torch.uint8, "QInt32Storage": torch.int32,
+}  # fmt: skip
 """Element type by the name of the storage's class; `torch.cuda.FloatStorage` is one of them too."""
 
 DTYPES: dict[str, torch.dtype] = {
@@ -143,10 +133,7 @@ TENSOR_BUILDERS: dict[str, Builder] = {
     "torch.Size": lambda sizes=(): _whole_numbers(sizes),
     "torch.device": lambda kind, index=None: kind if index is None else f"{kind}:{index}",
     "torch.jit._pickle.restore_type_tag": _first,
-    "torch.jit._pickle.build_intlist": _first,
-    "torch.jit._pickle.build_doublelist": _first,
-    "torch.jit._pickle.build_boollist": _first,
-    "torch.jit._pickle.build_tensorlist": _first,
+    **{f"torch.jit._pickle.build_{k}list": _first for k in ("int", "double", "bool", "tensor")},
 }
 
 
