@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ttcompress.checkpoint.carried import Carrier, NotCarried, rebuild
 from ttcompress.checkpoint.pickle.builders import DTYPES
 from ttcompress.checkpoint.pickle.objects import Global, PickledObject
-from ttcompress.checkpoint.stored import StoredTensor
+from ttcompress.checkpoint.tensors import StoredTensor
 from ttcompress.checkpoint.tree import Tree
 from ttcompress.errors import ArtifactError
 

@@ -21,7 +21,7 @@ from torch import nn
 
 from ttcompress.checkpoint import Checkpoint, open_checkpoint, rebuild
 from ttcompress.checkpoint.containers import Source, registry
-from ttcompress.checkpoint.stored import StoredTensor
+from ttcompress.checkpoint.tensors import StoredTensor
 from ttcompress.errors import CheckpointError
 from ttcompress.system.files import FileBytes
 

@@ -4,7 +4,7 @@
 
 containers/            one reader for each kind of file; `registry` has the list
 pickle/                pickles read as data: the machine, and the allow-list of what it may build
-stored                 tensors described where they lie, and read one at a time
+tensors                tensors described where they lie, and read one at a time
 tree, choice           the walk over a file's values, and which state dict in them to take
 names, recurrent, roles   what the tensors are called, and what they are for
 carried                what the file holds beside its tensors

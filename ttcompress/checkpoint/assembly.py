@@ -14,7 +14,7 @@ from ttcompress.checkpoint.pickle.builders import Unreadable
 from ttcompress.checkpoint.pickle.objects import PickledObject
 from ttcompress.checkpoint.recurrent import recognise
 from ttcompress.checkpoint.roles import Roles
-from ttcompress.checkpoint.stored import EXPANSION_ALLOWANCE, StoredTensor, check_tensor
+from ttcompress.checkpoint.tensors import EXPANSION_ALLOWANCE, StoredTensor, check_tensor
 from ttcompress.checkpoint.tree import Branch, Leaf, Place, Tree, is_module
 from ttcompress.errors import CheckpointError
 from ttcompress.model.weights import OtherTensor, RecurrentStack, Role, Weight

@@ -18,7 +18,7 @@ import torch
 from ttcompress.checkpoint.pickle.arrays import PickledArray
 from ttcompress.checkpoint.pickle.builders import DTYPES
 from ttcompress.checkpoint.pickle.objects import Global, PickledObject
-from ttcompress.checkpoint.stored import StoredTensor
+from ttcompress.checkpoint.tensors import StoredTensor
 from ttcompress.checkpoint.tree import MAX_DEPTH, Leaf, Tree, is_module
 from ttcompress.errors import ArtifactError
 from ttcompress.system.text import clip, find_half_surrogate

@@ -13,7 +13,7 @@ import torch
 from ttcompress.checkpoint.assembly import assemble
 from ttcompress.checkpoint.carried import Json
 from ttcompress.checkpoint.containers import read_container
-from ttcompress.checkpoint.stored import Bytes, StoredTensor, read_tensor
+from ttcompress.checkpoint.tensors import Bytes, StoredTensor, read_tensor
 from ttcompress.errors import CheckpointError, InputError, unreadable
 from ttcompress.model.weights import OtherTensor, RecurrentStack, Weight
 from ttcompress.system.memory import within_memory

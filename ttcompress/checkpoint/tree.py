@@ -15,7 +15,7 @@ from typing import Any, Self
 from ttcompress.checkpoint.pickle.arrays import PickledArray
 from ttcompress.checkpoint.pickle.builders import Unreadable
 from ttcompress.checkpoint.pickle.objects import PickledObject
-from ttcompress.checkpoint.stored import StoredTensor
+from ttcompress.checkpoint.tensors import StoredTensor
 from ttcompress.errors import CheckpointError
 
 Place = tuple[str, ...]

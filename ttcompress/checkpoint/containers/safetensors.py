@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ttcompress.checkpoint.containers.source import Source
-from ttcompress.checkpoint.stored import StoredTensor, contiguous_stride
+from ttcompress.checkpoint.tensors import StoredTensor, contiguous_stride
 from ttcompress.errors import CheckpointError
 from ttcompress.system.safetensors import ARTIFACT, LENGTH, open_safetensors
 from ttcompress.system.text import clip

@@ -8,7 +8,7 @@ from typing import Any
 
 from ttcompress.checkpoint.containers.registry import read_file
 from ttcompress.checkpoint.containers.source import Source
-from ttcompress.checkpoint.stored import Bytes, StoredTensor
+from ttcompress.checkpoint.tensors import Bytes, StoredTensor
 from ttcompress.errors import CheckpointError
 from ttcompress.system.json import read_json
 from ttcompress.system.stamps import Stamp

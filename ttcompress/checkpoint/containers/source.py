@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from ttcompress.checkpoint.stored import Bytes
+from ttcompress.checkpoint.tensors import Bytes
 from ttcompress.system.stamps import Stamp
 
 

@@ -21,7 +21,7 @@ from ttcompress.checkpoint.containers.source import Source
 from ttcompress.checkpoint.pickle.arrays import numpy_builders
 from ttcompress.checkpoint.pickle.builders import BUILDERS, storage_dtype
 from ttcompress.checkpoint.pickle.machine import PickleReader, Spent
-from ttcompress.checkpoint.stored import SLAB, Bytes, StoredStorage
+from ttcompress.checkpoint.tensors import SLAB, Bytes, StoredStorage
 from ttcompress.errors import CheckpointError
 from ttcompress.system.files import FileBytes
 from ttcompress.system.text import clip

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ttcompress.checkpoint.pickle.objects import Builder
-from ttcompress.checkpoint.stored import Bytes, MemoryBytes, StoredTensor, contiguous_stride
+from ttcompress.checkpoint.tensors import Bytes, MemoryBytes, StoredTensor, contiguous_stride
 
 _CODES = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1", "c8", "c16")
 NUMBERS = {code: torch.from_numpy(np.empty(0, code)).dtype for code in _CODES}

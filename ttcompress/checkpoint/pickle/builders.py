@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from ttcompress.checkpoint.pickle.objects import Builder, Global, check_key
-from ttcompress.checkpoint.stored import StoredStorage, StoredTensor, span_of
+from ttcompress.checkpoint.tensors import StoredStorage, StoredTensor, span_of
 from ttcompress.system.safetensors import MAX_DIMENSIONS
 
 MAX_PATH = 65_536  # characters; longer than any system takes
