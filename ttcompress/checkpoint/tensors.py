@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -117,16 +117,26 @@ def span_of(shape: tuple[int, ...], stride: tuple[int, ...]) -> int:
 def contiguous_stride(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Row-major strides in elements.
 
-    Raises:
-        ValueError: more dimensions than a tensor can have.
-
     Example:
         >>> contiguous_stride((2, 3, 4))
         (12, 4, 1)
     """
-    if len(shape) > MAX_DIMENSIONS:
-        raise ValueError(f"a tensor of {len(shape)} dimensions")
     return tuple(prod(shape[k + 1 :]) for k in range(len(shape)))
+
+
+def check_sizes(values: Any) -> tuple[int, ...]:
+    """Sizes, strides or offsets as a file gives them, once they are numbers that torch can hold.
+
+    Raises:
+        TypeError: not several values.
+        ValueError: not whole numbers, too large, or more than a tensor can have dimensions.
+    """
+    numbers = tuple(values)
+    if not all(type(number) is int and 0 <= number < 2**62 for number in numbers):
+        raise ValueError("a size or stride that is no whole number")
+    if len(numbers) > MAX_DIMENSIONS:
+        raise ValueError(f"a tensor of {len(numbers)} dimensions")
+    return numbers
 
 
 def check_tensor(stored: StoredTensor, source: Bytes) -> None:

@@ -21,6 +21,7 @@ from ttcompress.checkpoint.containers.source import Source
 from ttcompress.checkpoint.pickle.arrays import numpy_builders
 from ttcompress.checkpoint.pickle.builders import BUILDERS, storage_dtype
 from ttcompress.checkpoint.pickle.machine import PickleReader, Spent
+from ttcompress.checkpoint.pickle.objects import as_text
 from ttcompress.checkpoint.tensors import Bytes, MemoryBytes, StoredStorage
 from ttcompress.errors import CheckpointError
 from ttcompress.system.files import FileBytes
@@ -92,7 +93,9 @@ class _Frame:
         """Read the value and find every storage; with it the classes that were not loaded."""
         version, machine = self._read_plain(), self._read_plain()
         if version != VERSION or not isinstance(machine, dict):
-            raise CheckpointError(f"is of torch's old format, version {version!r}, not {VERSION}.")
+            raise CheckpointError(
+                f"is of torch's old format, version {as_text(version)[:40]}, not {VERSION}."
+            )
         if machine.get("little_endian") is False:
             raise CheckpointError(BIG_ENDIAN)
         builders = BUILDERS | numpy_builders(self.storages)
@@ -102,7 +105,7 @@ class _Frame:
         if not isinstance(keys, list):
             raise CheckpointError("has no list of its storages. Copy or download the file again.")
         for key in keys:
-            self._find_storage(self.prefix + str(key))
+            self._find_storage(self.prefix + as_text(key))
         if missing := self.dtypes.keys() - self.storages.keys():
             raise CheckpointError(
                 f"storage {min(missing)!r} is not in the file. Copy or download the file again."
@@ -133,12 +136,12 @@ class _Frame:
         if identity[0] == "module":
             return identity[1]
         tag, kind, key, _, numel, *view = identity
-        if tag != "storage" or type(numel) is not int or numel < 0:
-            raise ValueError(f"unknown persistent id {str(tag)[:40]!r}")
-        key = self.prefix + str(key)
+        if tag != "storage" or type(numel) is not int or not 0 <= numel < 2**62:
+            raise ValueError(f"unknown persistent id {as_text(tag)[:40]!r}")
+        key = self.prefix + as_text(key)
         dtype, offset = self.dtypes.setdefault(key, storage_dtype(kind)), 0
         if view and view[0] is not None:
             _, offset, numel = view[0]
-            if not all(type(number) is int and number >= 0 for number in (offset, numel)):
+            if not all(type(number) is int and 0 <= number < 2**62 for number in (offset, numel)):
                 raise ValueError("a view of a storage that is no range of it")
         return StoredStorage(key, dtype, numel, offset)

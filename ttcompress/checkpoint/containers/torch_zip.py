@@ -21,6 +21,7 @@ from ttcompress.checkpoint.containers.source import Source
 from ttcompress.checkpoint.pickle.arrays import numpy_builders
 from ttcompress.checkpoint.pickle.builders import BUILDERS, storage_dtype
 from ttcompress.checkpoint.pickle.machine import PickleReader, Spent
+from ttcompress.checkpoint.pickle.objects import as_text
 from ttcompress.checkpoint.tensors import SLAB, Bytes, StoredStorage
 from ttcompress.errors import CheckpointError
 from ttcompress.system.files import FileBytes
@@ -90,7 +91,7 @@ def _find_storage(
     """The storage behind ("storage", class, key, location, elements), wherever it lived."""
     tag, kind, key, _, numel = identity
     if tag != "storage" or not isinstance(key, str) or type(numel) is not int:
-        raise ValueError(f"unknown persistent id {str(tag)[:40]!r}")
+        raise ValueError(f"unknown persistent id {as_text(tag)[:40]!r}")
     dtype = storage_dtype(kind)
     entry = entries.get(folder + key)
     if entry is None:

@@ -7,8 +7,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from ttcompress.checkpoint.pickle.objects import Builder
-from ttcompress.checkpoint.tensors import Bytes, MemoryBytes, StoredTensor, contiguous_stride
+from ttcompress.checkpoint.pickle.objects import Builder, as_text
+from ttcompress.checkpoint.tensors import (
+    Bytes,
+    MemoryBytes,
+    StoredTensor,
+    check_sizes,
+    contiguous_stride,
+)
 
 _CODES = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1", "c8", "c16")
 NUMBERS = {code: torch.from_numpy(np.empty(0, code)).dtype for code in _CODES}
@@ -19,8 +25,9 @@ class PickledDtype:
     """A numpy number type: its code, and the byte order that the state adds."""
 
     def __init__(self, code: str, *_: Any) -> None:
-        self.code = str(code).lstrip("<>|=")
-        self.order = str(code)[0] if str(code)[0] in "<>" else "<"
+        code = as_text(code)
+        self.code = code.lstrip("<>|=")
+        self.order = code[0] if code[0] in "<>" else "<"
 
     def build(self, state: Any) -> None:
         """State is (version, byte order, ...)."""
@@ -61,14 +68,14 @@ class PickledArray:
         """
         if dtype.code not in NUMBERS:
             return self
-        shape = tuple(int(size) for size in shape)
+        shape = check_sizes(shape)
         stride = contiguous_stride(shape)
         if order == "F":
             stride = contiguous_stride(shape[::-1])[::-1]
         key = f"array {len(self.storages)}"
         source = MemoryBytes(dtype.little_endian(data))
         tensor = StoredTensor(key, NUMBERS[dtype.code], 0, shape, stride)
-        if tensor.bytes != source.size or min(shape, default=0) < 0:
+        if tensor.bytes != source.size:
             raise ValueError(f"an array of shape {shape} in {source.size} bytes")
         self.storages[key] = source
         self.tensor = tensor

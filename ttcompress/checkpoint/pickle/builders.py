@@ -14,9 +14,8 @@ from typing import Any
 
 import torch
 
-from ttcompress.checkpoint.pickle.objects import Builder, Global, check_key
-from ttcompress.checkpoint.tensors import StoredStorage, StoredTensor, span_of
-from ttcompress.system.safetensors import MAX_DIMENSIONS
+from ttcompress.checkpoint.pickle.objects import Builder, Global, as_text, check_key
+from ttcompress.checkpoint.tensors import StoredStorage, StoredTensor, check_sizes, span_of
 
 MAX_PATH = 65_536  # characters; longer than any system takes
 
@@ -51,17 +50,8 @@ def storage_dtype(kind: Any) -> torch.dtype:
     """
     dtype = STORAGE_TYPES.get(kind.name) if isinstance(kind, Global) else None
     if dtype is None or kind.module.partition(".")[0] != "torch":
-        raise ValueError(f"{kind} is no storage")
+        raise ValueError(f"{as_text(kind)} is no storage")
     return dtype
-
-
-def _whole_numbers(values: Any) -> tuple[int, ...]:
-    numbers = tuple(values)
-    if not all(type(number) is int and 0 <= number < 2**62 for number in numbers):
-        raise ValueError("a size or stride that is no whole number")
-    if len(numbers) > MAX_DIMENSIONS:
-        raise ValueError(f"a tensor of {len(numbers)} dimensions")
-    return numbers
 
 
 def _tensor(
@@ -73,8 +63,8 @@ def _tensor(
     if not isinstance(storage, StoredStorage):
         raise TypeError("a tensor without a storage")
     dtype = dtype or storage.dtype
-    shape, stride = _whole_numbers(shape), _whole_numbers(stride)
-    (offset,) = _whole_numbers((offset,))
+    shape, stride = check_sizes(shape), check_sizes(stride)
+    (offset,) = check_sizes((offset,))
     available = storage.numel * storage.dtype.itemsize // dtype.itemsize
     if offset + span_of(shape, stride) > available:
         raise ValueError(f"shape {shape} at {offset} leaves its storage of {available} elements")
@@ -89,13 +79,13 @@ def _tensor_v2(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> A
 def _tensor_v3(
     storage: Any, offset: Any, shape: Any, stride: Any, grad: Any, hooks: Any, dtype: Any, *_: Any
 ) -> Any:
-    return _tensor(storage, offset, shape, stride, DTYPES[str(dtype)])
+    return _tensor(storage, offset, shape, stride, DTYPES[as_text(dtype)])
 
 
 def _subclass(rebuild: Any, kind: Any, args: Any, *_: Any) -> Any:
     """A tensor subclass is read as the tensor it is made from."""
-    builder = TENSOR_BUILDERS.get(str(rebuild))
-    return Unreadable(f"a tensor of class {kind}") if builder is None else builder(*args)
+    builder = TENSOR_BUILDERS.get(as_text(rebuild))
+    return Unreadable(f"a tensor of class {as_text(kind)}") if builder is None else builder(*args)
 
 
 def _first(value: Any, *_: Any) -> Any:
@@ -130,8 +120,8 @@ TENSOR_BUILDERS: dict[str, Builder] = {
     "torch._tensor._rebuild_from_type_v2": _subclass,
     "torch._tensor._rebuild_from_type": _subclass,
     "torch.storage.TypedStorage": _first,
-    "torch.Size": lambda sizes=(): _whole_numbers(sizes),
-    "torch.device": lambda kind, index=None: kind if index is None else f"{kind}:{index}",
+    "torch.Size": lambda sizes=(): check_sizes(sizes),
+    "torch.device": lambda kind, at=None: kind if at is None else f"{as_text(kind)}:{as_text(at)}",
     "torch.jit._pickle.restore_type_tag": _first,
     **{f"torch.jit._pickle.build_{k}list": _first for k in ("int", "double", "bool", "tensor")},
 }
@@ -147,7 +137,7 @@ def _pairs(kind: type[dict[Any, Any]], pairs: Any = ()) -> dict[Any, Any]:
 def _latin1(text: str, encoding: str = "latin1") -> bytes:
     """How protocols below 3 write bytes."""
     if encoding not in ("latin1", "latin-1"):
-        raise ValueError(f"bytes written in {encoding}")
+        raise ValueError(f"bytes written in {as_text(encoding)}")
     return text.encode("latin1")
 
 

@@ -56,7 +56,7 @@ class Global:
         return f"{self.module}.{self.name}"
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class PickledObject:
     """An object of a class that is never loaded: what the pickle said about it, no more."""
 
@@ -77,6 +77,16 @@ class PickledObject:
     def attributes(self) -> dict[Any, Any]:
         """The attributes, where the state is a dictionary of them."""
         return self.state if isinstance(self.state, dict) else {}
+
+
+def as_text(value: Any) -> str:
+    """Text for what a pickle puts where a name or a number belongs.
+
+    Of lists and the like it is only the type: one that holds another twice, which holds another
+    twice, and so on, would never be printed to its end. Nor does Python print integers without end.
+    """
+    number = isinstance(value, int) and value.bit_length() <= MAX_KEY_BITS
+    return str(value) if number or isinstance(value, str | Global) else type(value).__name__
 
 
 def check_key(key: Any) -> Any:
