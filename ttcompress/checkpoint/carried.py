@@ -17,7 +17,7 @@ import torch
 
 from ttcompress.checkpoint.pickle.arrays import PickledArray
 from ttcompress.checkpoint.pickle.builders import DTYPES
-from ttcompress.checkpoint.pickle.objects import Global, PickledObject
+from ttcompress.checkpoint.pickle.objects import DAMAGE, MAX_INTEGER_BITS, Global, PickledObject
 from ttcompress.checkpoint.tensors import StoredTensor
 from ttcompress.checkpoint.tree import MAX_DEPTH, Leaf, Tree, is_module
 from ttcompress.errors import ArtifactError
@@ -27,11 +27,6 @@ Json = Any
 
 MAX_CARRIED = 16_000_000
 """Bytes of JSON that may be carried along, beside the tensors."""
-
-MAX_INTEGER_BITS = 10_000  # Python refuses to print longer ones
-
-
-_DAMAGE = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RecursionError)
 
 
 class NotCarried(Exception):
@@ -179,7 +174,7 @@ def rebuild(carried: Json, tensors: Mapping[str, torch.Tensor]) -> Any:
     """
     try:
         return _decode(carried, tensors)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise ArtifactError(
             f"its carried content is damaged ({type(error).__name__}: {clip(str(error))}). "
             "Make the file again."

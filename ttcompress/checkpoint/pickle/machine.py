@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sized
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
-from ttcompress.checkpoint.pickle.objects import Builder, Global, PickledObject, check_key
+from ttcompress.checkpoint.pickle.objects import DAMAGE, Builder, Global, PickledObject, check_key
 from ttcompress.errors import CheckpointError
 
 MAX_OPCODES = 20_000_000
@@ -28,16 +28,6 @@ COSTS = {"EMPTY_SET": 16, "FROZENSET": 16, "EMPTY_DICT": 4, "DICT": 4, "EMPTY_LI
 
 _COPY_COST = 4
 """Of each element of a list or dictionary that is copied: in a set it takes some 60 bytes."""
-
-_DAMAGE = (
-    LookupError,
-    TypeError,
-    ValueError,
-    ArithmeticError,
-    AttributeError,
-    MemoryError,
-    RecursionError,
-)
 
 
 @dataclass
@@ -89,7 +79,7 @@ class PickleReader:
                 else:
                     CHANGES[opcode.name](self, argument)
             return self.stack.pop()
-        except _DAMAGE as error:
+        except (*DAMAGE, MemoryError) as error:
             raise CheckpointError(
                 f"its pickle is damaged ({type(error).__name__}: {str(error)[:120]}). "
                 "Copy or download the file again."

@@ -12,8 +12,13 @@ from ttcompress.system.text import clip
 MAX_KEY_PARTS = 64
 """Values in a key that is a tuple: every use of the key hashes all of them, recursing in C."""
 
-MAX_KEY_BITS = 10_000
-"""Of an integer in a key; hashing takes as long as it is."""
+MAX_INTEGER_BITS = 10_000
+"""Of an integer that is hashed, which takes as long as it is, or printed, which Python refuses to
+do beyond some 14,000.
+"""
+
+DAMAGE = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RecursionError)
+"""What code raises that takes content for sound which is not."""
 
 Builder = Callable[..., Any]
 """What makes a value out of the arguments that a pickle gives to a name."""
@@ -85,7 +90,7 @@ def as_text(value: Any) -> str:
     Of lists and the like it is only the type: one that holds another twice, which holds another
     twice, and so on, would never be printed to its end. Nor does Python print integers without end.
     """
-    number = isinstance(value, int) and value.bit_length() <= MAX_KEY_BITS
+    number = isinstance(value, int) and value.bit_length() <= MAX_INTEGER_BITS
     return str(value) if number or isinstance(value, str | Global) else type(value).__name__
 
 
@@ -103,6 +108,6 @@ def check_key(key: Any) -> Any:
             if parts > MAX_KEY_PARTS:
                 raise ValueError(f"a key with over {MAX_KEY_PARTS} parts")
             pending.extend(part)
-        elif isinstance(part, int) and part.bit_length() > MAX_KEY_BITS:
+        elif isinstance(part, int) and part.bit_length() > MAX_INTEGER_BITS:
             raise ValueError("a key of thousands of digits")
     return key
