@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from ttcompress.checkpoint.carried import Carrier, NotCarried, rebuild
 from ttcompress.checkpoint.pickle.builders import DTYPES
-from ttcompress.checkpoint.pickle.inert import Global, Stub
-from ttcompress.checkpoint.stored import StoredTensor
-from ttcompress.checkpoint.tree import Steps
+from ttcompress.checkpoint.pickle.objects import Global, PickledObject
+from ttcompress.checkpoint.tensors import StoredTensor
+from ttcompress.checkpoint.tree import Tree
 from ttcompress.errors import ArtifactError
 
 SCALARS = (
@@ -42,7 +42,7 @@ VALUES = st.recursive(
 
 def encode(value: Any, **names: StoredTensor) -> Any:
     stored = {stored: name for name, stored in names.items()}
-    return Carrier(stored, set(), set(), Steps()).encode(value)
+    return Carrier(Tree(None), stored).encode(value)
 
 
 def shape_of(value: Any) -> Any:
@@ -88,7 +88,7 @@ def test_a_tensor_in_two_places_is_one_object() -> None:
 
 
 def test_an_object_is_its_attributes_entries_or_arguments() -> None:
-    plain, entries, call = (Stub(Global("m", "C"), args) for args in ((), (), (1, 2)))
+    plain, entries, call = (PickledObject(Global("m", "C"), args) for args in ((), (), (1, 2)))
     plain.build({"x": 1})
     entries.pairs["y"] = 2
     back = rebuild(encode([plain, entries, call]), {})
@@ -99,8 +99,8 @@ def test_an_object_is_its_attributes_entries_or_arguments() -> None:
     "value",
     [
         10**5000,
-        {Stub(Global("m", "C"), ()): 1},
-        {(Stub(Global("m", "C"), ()),): 1},
+        {PickledObject(Global("m", "C"), ()): 1},
+        {(PickledObject(Global("m", "C"), ()),): 1},
         {StoredTensor("s", torch.float32, 0, (2,), (1,))},
         StoredTensor("s", torch.float32, 0, (2,), (1,)),
         ["x" * 1000] * 17_000,
@@ -129,6 +129,8 @@ def test_what_cannot_be_carried_says_so(value: Any) -> None:
         json.loads("[" * 900 + "]" * 900),
         {"dtype": "nn"},
         {"complex": [1, 2, 3]},
+        {"complex": [10**400, 0]},
+        {"object": 3},
         [{"tuple": 1}],
     ],
 )

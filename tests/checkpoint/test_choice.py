@@ -114,6 +114,14 @@ def test_loose_tensors_are_kept_under_their_places(opened: Opened) -> None:
     assert same(rebuilt(checkpoint), content)
 
 
+def test_loose_tensors_come_in_the_order_of_the_file(opened: Opened) -> None:
+    names = [f"loose{k}" for k in (5, 3, 8, 1, 9, 2, 7)]
+    checkpoint = opened(
+        {"model": {"w": W}, **{name: torch.ones(k) for k, name in enumerate(names)}}
+    )
+    assert list(checkpoint.source_paths) == ["w", *names]
+
+
 def test_a_loose_matrix_beside_a_wrapper_does_not_confuse(opened: Opened) -> None:
     checkpoint = opened({"mean": torch.ones(1, 40), "state_dict": {"w": W}})
     assert [weight.name for weight in checkpoint.weights] == ["w"]

@@ -4,12 +4,14 @@ import hashlib
 import io
 import json
 import pickle
+import struct
 import sys
 import tarfile
 import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +20,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ttcompress.checkpoint import Checkpoint, open_checkpoint, rebuild
+from ttcompress.checkpoint.containers import Source, registry
+from ttcompress.checkpoint.tensors import StoredTensor
 from ttcompress.errors import CheckpointError
+from ttcompress.system.files import FileBytes
 
 
 def clones(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -209,3 +214,35 @@ def test_a_tar_of_the_first_torch_is_named(tmp_path: Path) -> None:
         archive.addfile(tarfile.TarInfo("storages"))
     with pytest.raises(CheckpointError, match="tar"):
         open_checkpoint(tmp_path / "m")
+
+
+@pytest.mark.parametrize("first", [0x50, 0x7B, 0x80])
+def test_a_safetensors_header_may_have_the_length_that_another_kind_begins_with(
+    first: int, tmp_path: Path
+) -> None:
+    entry = {"w": {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}}
+    text = json.dumps(entry).encode().ljust(256 + first)
+    (tmp_path / "m").write_bytes(struct.pack("<Q", len(text)) + text + bytes(16))
+    assert open_checkpoint(tmp_path / "m").container == "safetensors"
+
+
+def read_toy(path: Path) -> Source:
+    """A file of another kind: three letters, then one matrix of 2 x 3 numbers."""
+    stored = StoredTensor("all", torch.float32, 0, (2, 3), (3, 1))
+    return Source("toy", {"w": stored}, {"all": FileBytes(path, 3, 24)})
+
+
+def test_a_new_container_is_one_reader_in_the_registry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = torch.arange(6, dtype=torch.float32).view(2, 3)
+    (tmp_path / "toy").write_bytes(b"TOY" + values.numpy().tobytes())
+    with pytest.raises(CheckpointError, match="no known kind"):
+        open_checkpoint(tmp_path / "toy")
+    toy = SimpleNamespace(owns=lambda head: head.startswith(b"TOY"), read=read_toy)
+    monkeypatch.setattr(registry, "CONTAINERS", (*registry.CONTAINERS, toy))
+    assert torch.equal(open_checkpoint(tmp_path / "toy").tensor("w"), values)
+    index = tmp_path / "m.index.json"
+    index.write_text(json.dumps({"weight_map": {"w": "toy"}}))
+    checkpoint = open_checkpoint(index)
+    assert checkpoint.container == "toy sharded" and torch.equal(checkpoint.tensor("w"), values)

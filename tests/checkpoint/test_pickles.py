@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from ttcompress.checkpoint import open_checkpoint
 from ttcompress.checkpoint.pickle.arrays import numpy_builders
 from ttcompress.checkpoint.pickle.builders import BUILDERS
-from ttcompress.checkpoint.pickle.inert import Stub
 from ttcompress.checkpoint.pickle.machine import PickleReader, Spent
+from ttcompress.checkpoint.pickle.objects import PickledObject
 from ttcompress.errors import CheckpointError
 
 SCALARS = (
@@ -135,7 +135,7 @@ def test_a_hostile_pickle_runs_nothing(kind: str, torch_made: bool, tmp_path: Pa
 def test_an_unknown_class_becomes_a_record_and_is_not_called() -> None:
     data = b"\x80\x02cpathlib\nhome\nX\x01\x00\x00\x00a\x85R}X\x01\x00\x00\x00kK\x05sb."
     value = read(data)
-    assert isinstance(value, Stub)
+    assert isinstance(value, PickledObject)
     assert (str(value.cls), value.args, value.state) == ("pathlib.home", ("a",), {"k": 5})
 
 
@@ -267,7 +267,7 @@ def read_any(data: bytes) -> Any:
 
 def test_what_an_unknown_call_returns_is_unknown_when_called() -> None:
     value = read(b"\x80\x02cmine\nmake\n)R)R.")
-    assert isinstance(value, Stub) and str(value.cls) == "mine.make"
+    assert isinstance(value, PickledObject) and str(value.cls) == "mine.make"
 
 
 def test_too_deep_a_key_ends_in_the_error() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from ttcompress.checkpoint.recurrent import Recognised, recognise
+from ttcompress.checkpoint.recurrent import RecurrentLayers, recognise
 from ttcompress.errors import CheckpointError
 from ttcompress.model.weights import GATES, RecurrentStack
 
@@ -16,7 +16,7 @@ LAYERS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 CELLS = {"lstm": nn.LSTMCell, "gru": nn.GRUCell, "rnn": nn.RNNCell}
 
 
-def recognised(module: nn.Module, rename: dict[str, str] | None = None) -> Recognised:
+def recognised(module: nn.Module, rename: dict[str, str] | None = None) -> RecurrentLayers:
     shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     for old, new in (rename or {}).items():
         shapes = {name.replace(old, new): shape for name, shape in shapes.items()}
@@ -132,7 +132,7 @@ def test_what_only_has_the_names_is_noted(
 
 def test_other_names_are_no_layers() -> None:
     shapes = {"weight": (4, 4), "my_weight_ih_l0": (4, 1), "weight_ih_l0_extra": (4, 4)}
-    assert recognise(shapes, {}, shapes) == Recognised((), {}, ())
+    assert recognise(shapes, {}, shapes) == RecurrentLayers((), {}, ())
 
 
 @given(st.sampled_from(sorted(LAYERS)), st.integers(1, 9), st.integers(1, 9), st.integers(1, 3))

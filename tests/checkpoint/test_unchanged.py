@@ -12,11 +12,13 @@ import torch
 from safetensors.torch import save_file
 
 from ttcompress.artifact import load
-from ttcompress.artifact import reading as artifact_reading
 from ttcompress.checkpoint import checkpoint as reading
 from ttcompress.checkpoint import open_checkpoint
-from ttcompress.checkpoint.stored import FileBytes
+from ttcompress.checkpoint.assembly import Assembly
+from ttcompress.checkpoint.containers import Source
 from ttcompress.errors import TTCompressError
+from ttcompress.system.files import FileBytes
+from ttcompress.system.safetensors import Entry
 from ttcompress.workflows.compress import compress
 
 
@@ -67,13 +69,14 @@ def test_a_change_after_opening_is_told_by_the_next_tensor(change: Change, tmp_p
 def test_a_change_before_the_hash_is_told(
     change: Change, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, taken = saved(tmp_path / "model.pt"), reading._digest
+    path, assemble = saved(tmp_path / "model.pt"), reading.assemble
 
-    def digest(files: tuple[Path, ...]) -> tuple[str, int]:
+    def meanwhile(source: Source, key: str | None) -> Assembly:
+        assembly = assemble(source, key)
         change(path)
-        return taken(files)
+        return assembly
 
-    monkeypatch.setattr(reading, "_digest", digest)
+    monkeypatch.setattr(reading, "assemble", meanwhile)
     with pytest.raises(TTCompressError, match=SAID):
         open_checkpoint(path)
 
@@ -110,15 +113,15 @@ def test_a_model_that_changes_on_the_way_is_not_compressed(
 def test_an_artifact_that_changes_while_it_is_loaded(
     tmp_path: Path, tiny_artifact: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, read = tmp_path / "a.safetensors", artifact_reading._document_and_tensors
+    path, read = tmp_path / "a.safetensors", Entry.read
     path.write_bytes(tiny_artifact.read_bytes())
 
-    def meanwhile(found: Path) -> object:
-        result = read(found)
+    def meanwhile(entry: Entry) -> torch.Tensor:
+        tensor = read(entry)
         os.utime(path, ns=(0, 0))
-        return result
+        return tensor
 
-    monkeypatch.setattr(artifact_reading, "_document_and_tensors", meanwhile)
+    monkeypatch.setattr(Entry, "read", meanwhile)
     with pytest.raises(TTCompressError, match=SAID):
         load(path)
 

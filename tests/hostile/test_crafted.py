@@ -291,10 +291,77 @@ COPIES = {
 """By what copies it, a value that is short to name."""
 
 
-def legacy(body: bytes) -> bytes:
+def legacy(body: bytes, version: bytes | None = None, keys: bytes = b"]") -> bytes:
     """A file of torch's old format around a pickle, without storages."""
-    frame = (MAGIC, VERSION, {"little_endian": True})
-    return b"".join([*(pickle.dumps(part, 2) for part in frame), pickled(body), pickle.dumps([])])
+    frame = (
+        pickle.dumps(MAGIC, 2),
+        pickle.dumps(VERSION, 2) if version is None else pickled(version),
+        pickle.dumps({"little_endian": True}, 2),
+    )
+    return b"".join([*frame, pickled(body), pickled(keys)])
+
+
+TWICE = remembered(b"]") + b"](h\x00h\x00eq\x000" * 60 + b"h\x00"
+"""A list that holds another twice, which holds another twice: printed, it has 2**60 brackets."""
+
+HUGE = b"\x8b" + struct.pack("<i", 5000) + b"\x7f" * 5000
+"""An integer that Python refuses to print."""
+
+STORAGE = text(b"storage") + b"ctorch\nFloatStorage\n"
+UNPRINTABLE = {
+    "a version": (legacy(b"N", version=TWICE), "version list, not 1001"),
+    "a long version": (legacy(b"N", version=HUGE), "version int, not 1001"),
+    "a deep version": (legacy(b"N", version=b")" + b"\x85" * 50_000), "version tuple, not"),
+    "a key of a storage": (legacy(b"N", keys=b"]" + TWICE + b"a"), "before storage 'list'"),
+    "a long key of a storage": (legacy(b"N", keys=b"]" + HUGE + b"a"), "before storage 'int'"),
+    "a kind of id": (legacy(b"(" + TWICE + b"NNNK\x04tQ"), "persistent id 'list'"),
+    "a class of storages": (
+        legacy(b"(" + text(b"storage") + TWICE + b"NNK\x04tQ"),
+        "list is no storage",
+    ),
+    "a key in an id": (legacy(b"(" + STORAGE + TWICE + b"NK\x04tQ"), "'list' is not in the file"),
+    "a place in a storage": (
+        legacy(b"(" + STORAGE + text(b"7") + b"NK\x04(N" + HUGE + b"K\x04ttQ"),
+        "no range of it",
+    ),
+    "a device": (pickled(b"ctorch\ndevice\n" + TWICE + b"K\x01\x86R"), "no 2-D weight"),
+    "a number type of numpy's": (pickled(b"cnumpy\ndtype\n" + TWICE + b"\x85R"), "no 2-D weight"),
+    "a number type": (
+        pickled(b"ctorch._utils\n_rebuild_tensor_v3\n(NNNNNN" + TWICE + b"tR"),
+        "its pickle is damaged",
+    ),
+    "an encoding": (
+        pickled(b"c_codecs\nencode\n" + text(b"a") + TWICE + b"\x86R"),
+        "bytes written in list",
+    ),
+    "a function": (
+        pickled(b"ctorch._tensor\n_rebuild_from_type_v2\n(" + TWICE + b"NNtR"),
+        "no 2-D weight",
+    ),
+    "a class": (
+        pickled(b"ctorch._tensor\n_rebuild_from_type_v2\n(N" + TWICE + b"NtR"),
+        "no 2-D weight",
+    ),
+    "a side of an empty array": (
+        pickled(
+            b"cnumpy.core.numeric\n_frombuffer\n(C\x00cnumpy\ndtype\n"
+            + text(b"f4")
+            + b"\x85RK\x00"
+            + HUGE
+            + b"\x86NtR"
+        ),
+        "its pickle is damaged",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", UNPRINTABLE)
+def test_what_takes_for_ever_to_print_is_not_printed(kind: str, tmp_path: Path) -> None:
+    data, fact = UNPRINTABLE[kind]
+    (tmp_path / "m").write_bytes(data)
+    with bounded(len(data)), pytest.raises(TTCompressError, match=fact) as caught:
+        open_checkpoint(tmp_path / "m")
+    assert caught.value.exit_code == 3
 
 
 def test_pickles_inside_a_pickle_count_together(

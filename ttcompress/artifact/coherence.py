@@ -1,4 +1,4 @@
-"""A model as it was read enters; a ValueError leaves where its parts do not speak of one model.
+"""Checks that the parts of a model that was read from a file speak of one model.
 
 pydantic has checked each part by itself. What stands here lets every user of a loaded model rely on
 names that are there, and on layers as large as their tensors.

@@ -16,14 +16,13 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from ttcompress.checkpoint import rebuild
-from ttcompress.checkpoint.containers.safetensors import ARTIFACT
 from ttcompress.checkpoint.names import names_inside
 from ttcompress.model.report import OWN_SIZE, Json, Report
 from ttcompress.model.weights import RecurrentStack, Weight
 from ttcompress.planning.formats import Layout
 from ttcompress.stores import Encoded
 from ttcompress.system.files import written_whole
-from ttcompress.system.safetensors import file_size, write_safetensors
+from ttcompress.system.safetensors import ARTIFACT, file_size, write_safetensors
 from ttcompress.trains.stored import StoredWeight
 from ttcompress.trains.train import Train
 

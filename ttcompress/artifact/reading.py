@@ -1,4 +1,4 @@
-"""An artifact's file enters; the compressed model in it leaves, if all in it fits together."""
+"""Reads artifacts: `load` gives the compressed model in a file, if all in it fits together."""
 
 from __future__ import annotations
 
@@ -12,14 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from ttcompress.artifact.coherence import check_coherent
-from ttcompress.artifact.model import (
-    FORMAT_VERSION,
-    CompressedModel,
-    keyed_parts,
-    part_keys,
-)
-from ttcompress.checkpoint.containers.safetensors import ARTIFACT, read_contents
-from ttcompress.checkpoint.stored import MAX_DIMENSIONS
+from ttcompress.artifact.model import FORMAT_VERSION, CompressedModel, keyed_parts, part_keys
 from ttcompress.errors import ArtifactError, CheckpointError, unreadable
 from ttcompress.model.report import Json, Report, judge_own_size, with_infinities
 from ttcompress.model.weights import BYTES_PER_VALUE, RecurrentStack, Weight
@@ -28,7 +21,7 @@ from ttcompress.stores import STORES, Encoded
 from ttcompress.system.files import check_input
 from ttcompress.system.json import check_integers, read_json
 from ttcompress.system.memory import within_memory
-from ttcompress.system.stamps import Stamp, check_unchanged
+from ttcompress.system.safetensors import ARTIFACT, MAX_DIMENSIONS, open_safetensors
 from ttcompress.trains.stored import StoredWeight
 
 
@@ -101,7 +94,7 @@ def is_artifact(path: str | Path) -> bool:
     """Whether a file is an artifact of ttcompress; a missing or damaged file is none."""
     path = Path(path)
     try:
-        return os.path.isfile(path) and ARTIFACT in read_contents(path).metadata
+        return os.path.isfile(path) and ARTIFACT in open_safetensors(path).metadata
     except (CheckpointError, OSError):
         return False
 
@@ -109,9 +102,15 @@ def is_artifact(path: str | Path) -> bool:
 def _read(path: Path) -> tuple[Json, dict[str, Tensor]]:
     check_input(path, "a compressed .safetensors file")
     try:
-        stamps = {path: Stamp.of(path)}
-        document, tensors = _document_and_tensors(path)
-        check_unchanged(stamps)
+        found = open_safetensors(path)
+        if ARTIFACT not in found.metadata:
+            raise ArtifactError(
+                f"{path}: is a safetensors file, but not an artifact of ttcompress. "
+                "Compress it first: ttcompress decompose."
+            )
+        document = read_json(found.metadata[ARTIFACT].encode())
+        with within_memory(str(path)):
+            tensors = found.read()
     except (CheckpointError, ValueError) as error:
         raise ArtifactError(
             f"{path}: is not a readable safetensors file ({str(error).rstrip('.')}). "
@@ -122,18 +121,6 @@ def _read(path: Path) -> tuple[Json, dict[str, Tensor]]:
     if not isinstance(document, dict):
         raise ArtifactError(f"{path}: its metadata is not an object. Compress the model again.")
     return document, tensors
-
-
-def _document_and_tensors(path: Path) -> tuple[Any, dict[str, Tensor]]:
-    found = read_contents(path)
-    if ARTIFACT not in found.metadata:
-        raise ArtifactError(
-            f"{path}: is a safetensors file, but not an artifact of ttcompress. "
-            "Compress it first: ttcompress decompose."
-        )
-    document = read_json(found.metadata[ARTIFACT].encode())
-    with within_memory(str(path)):
-        return document, found.read()
 
 
 def _model(document: _Document, tensors: dict[str, Tensor]) -> CompressedModel:

@@ -17,11 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from ttcompress.calibration.layered import Layered, Ran
-from ttcompress.checkpoint.containers.safetensors import read_contents
 from ttcompress.errors import CheckpointError, InputError, RecipeError, unreadable
 from ttcompress.model.weights import RecurrentStack
 from ttcompress.system.files import check_input
-from ttcompress.system.stamps import Stamp, check_unchanged
+from ttcompress.system.safetensors import open_safetensors
 from ttcompress.tasks.protocol import Batch, Task
 from ttcompress.tasks.recurrent_task import measuring
 
@@ -146,9 +145,7 @@ class FileSource:
         path = Path(path)
         check_input(path, "a safetensors file")
         try:
-            stamps = {path: Stamp.of(path)}
-            tensors = read_contents(path).read()
-            check_unchanged(stamps)
+            tensors = open_safetensors(path).read()
         except CheckpointError as error:
             fact = str(error).rstrip(".")
             raise InputError(f"{path}: cannot be read as safetensors ({fact}).") from error

@@ -1,9 +1,14 @@
-"""A trained model's file enters; its weights, layers and other content leave. Nothing in it is run.
+"""Opens a trained model's file and reads its weights, layers and other content; runs nothing in it.
 
-one reader for each container    container -> torch_zip, torch_legacy, safetensors_file, shards
-pickles as data                  pickles: the machine; inert, builders, arrays: what it builds
-from a tree to a model           tree, choice, names, recurrent, roles, carried -> assembly
-the door                         checkpoint
+`open_checkpoint` is the entry. The parts, from the bytes up:
+
+containers/            one reader for each kind of file; `registry` has the list
+pickle/                pickles read as data: the machine, and the allow-list of what it may build
+tensors                tensors described where they lie, and read one at a time
+tree, choice           the walk over a file's values, and which state dict in them to take
+names, recurrent, roles   what the tensors are called, and what they are for
+carried                what the file holds beside its tensors
+assembly               all of that, for one file
 """
 
 from ttcompress.checkpoint.carried import rebuild

@@ -1,4 +1,4 @@
-"""A tree of values enters, typed JSON leaves, and the other way round.
+"""What a file holds beside its tensors: `Carrier` makes typed JSON of it, `rebuild` undoes it.
 
 The JSON keeps what JSON alone would lose: int keys, tuples, sets, bytes, infinities. Whatever is no
 JSON scalar or list is an object with one key, its type. A tensor is a reference to its name.
@@ -17,17 +17,16 @@ import torch
 
 from ttcompress.checkpoint.pickle.arrays import PickledArray
 from ttcompress.checkpoint.pickle.builders import DTYPES
-from ttcompress.checkpoint.pickle.inert import Global, Stub, shown
-from ttcompress.checkpoint.stored import StoredTensor
-from ttcompress.checkpoint.tree import MAX_DEPTH, Leaf, Steps, is_module, tensors_below
+from ttcompress.checkpoint.pickle.objects import DAMAGE, MAX_INTEGER_BITS, Global, PickledObject
+from ttcompress.checkpoint.tensors import StoredTensor
+from ttcompress.checkpoint.tree import MAX_DEPTH, Leaf, Tree, is_module
 from ttcompress.errors import ArtifactError
+from ttcompress.system.text import clip, find_half_surrogate
 
 Json = Any
 
 MAX_CARRIED = 16_000_000
 """Bytes of JSON that may be carried along, beside the tensors."""
-
-MAX_INTEGER_BITS = 10_000  # Python refuses to print longer ones
 
 
 class NotCarried(Exception):
@@ -35,27 +34,21 @@ class NotCarried(Exception):
 
 
 class Carrier:
-    """Writes one tree as typed JSON.
+    """Writes values of a tree as typed JSON, without what the tree leaves out.
 
-    `names` gives each tensor its name. `left_out` and `spine` hold ids: values that are passed by,
-    and the dictionaries above the weights. An entry of the spine that cannot be carried is left out
-    alone and named in `notes`. `steps` are those of all walks over the file.
+    `names` gives each tensor its name. `spine` holds the ids of the dictionaries above the weights:
+    an entry of one of those that cannot be carried is left out alone and named in `notes`.
     """
 
     def __init__(
-        self,
-        names: Mapping[StoredTensor, str],
-        left_out: Set[int],
-        spine: Set[int],
-        steps: Steps,
+        self, tree: Tree, names: Mapping[StoredTensor, str], spine: Set[int] = frozenset()
     ) -> None:
+        self.tree = tree
         self.names = names
-        self.left_out = left_out
         self.spine = spine
-        self.steps = steps
         self.notes: list[str] = []
-        self.open: set[int] = set()
-        self.left = MAX_CARRIED
+        self._inside: set[int] = set()
+        self._left = MAX_CARRIED
 
     def encode(self, value: Any) -> Json:
         """The typed JSON of a value.
@@ -65,98 +58,92 @@ class Carrier:
         """
         if value is None or isinstance(value, bool | int | float | str):
             return self._scalar(value)
-        if id(value) in self.open or len(self.open) > MAX_DEPTH:
+        if id(value) in self._inside or len(self._inside) > MAX_DEPTH:
             raise NotCarried("it is nested too deep, or within itself")
-        self.open.add(id(value))
+        self._inside.add(id(value))
         try:
             self._spend(8)
             return self._container(value)
         finally:
-            self.open.discard(id(value))
+            self._inside.discard(id(value))
 
     def _spend(self, size: int) -> None:
-        self.left -= size
-        if self.left < 0:
+        self._left -= size
+        if self._left < 0:
             raise NotCarried(f"over {MAX_CARRIED // 10**6} MB of content beside the tensors")
 
     def _scalar(self, value: bool | int | float | str | None) -> Json:
+        if isinstance(value, str):
+            raw = value.encode("utf-8", "surrogatepass")
+            self._spend(2 + len(raw))
+            if find_half_surrogate(value) is None:
+                return value
+            return {"surrogates": base64.b64encode(raw).decode("ascii")}  # no JSON can hold it
         if isinstance(value, int) and value.bit_length() > MAX_INTEGER_BITS:
             raise NotCarried("an integer of thousands of digits")
         if isinstance(value, float) and not math.isfinite(value):
             return {"float": str(value)}
-        if isinstance(value, str) and not value.isascii():
-            return self._text(value)
-        self._spend(2 + (len(value) if isinstance(value, str) else 8))
-        return value
-
-    def _text(self, value: str) -> Json:
-        """Half of a surrogate pair, which a vocabulary can hold, is in no JSON text."""
-        raw = value.encode("utf-8", "surrogatepass")
-        self._spend(2 + len(raw))
-        if any("\ud800" <= letter <= "\udfff" for letter in value):
-            return {"surrogates": base64.b64encode(raw).decode("ascii")}
+        self._spend(10)
         return value
 
     def _container(self, value: Any) -> Json:
-        if is_module(value):
-            found = tensors_below(value, self.steps)
-            flat = [[".".join(place), self._name(leaf)] for place, leaf in found]
-            return {"dict": [[key, {"tensor": name}] for key, name in flat]}
-        if isinstance(value, dict):
-            tag = "ordered" if isinstance(value, OrderedDict) else "dict"
-            return {tag: self._pairs(value)}
-        if isinstance(value, list):
-            return self._sequence(value)
-        if isinstance(value, Stub):
-            return {"object": self._stub(value)}
-        return self._leaf(value)
-
-    def _leaf(self, value: Any) -> Json:
         match value:
+            case PickledObject() if is_module(value):
+                found = self.tree.tensors(value)
+                return {"dict": [[".".join(place), self._tensor(leaf)] for place, leaf in found]}
+            case PickledObject(args=args, state=state, items=items, pairs=pairs):
+                parts = {"args": args, "state": state, "items": items, "pairs": pairs}
+                held = {name: self.encode(part) for name, part in parts.items() if part}
+                return {"object": {"class": str(value.cls), **held}}
+            case OrderedDict():
+                return {"ordered": self._pairs(value)}
+            case dict():
+                return {"dict": self._pairs(value)}
+            case list():
+                return self._sequence(value)
             case tuple():
                 return {"tuple": self._sequence(value)}
             case set() | frozenset():
-                tag = "frozenset" if isinstance(value, frozenset) else "set"
-                return {tag: sorted((self._key(item) for item in value), key=json.dumps)}
+                keys = sorted((self._key(item) for item in value), key=json.dumps)
+                return {type(value).__name__: keys}
             case bytes() | bytearray():
                 self._spend(len(value) * 4 // 3)
                 return {type(value).__name__: base64.b64encode(value).decode("ascii")}
             case complex():
                 return {"complex": [self.encode(value.real), self.encode(value.imag)]}
             case StoredTensor():
-                return {"tensor": self._name(value)}
-            case PickledArray() if value.tensor is not None:
-                return {"ndarray": self._name(value.tensor)}
-            case Global() if str(value) in DTYPES:
-                return {"dtype": value.name}
+                return self._tensor(value)
+            case PickledArray(tensor=StoredTensor() as tensor):
+                return {"ndarray": self._tensor(tensor)["tensor"]}
             case Global():
-                return {"name": str(value)}
+                return {"dtype": value.name} if str(value) in DTYPES else {"name": str(value)}
         raise NotCarried("a value that is neither plain data nor a tensor")
 
-    def _name(self, leaf: Leaf) -> str:
+    def _tensor(self, leaf: Leaf) -> dict[str, str]:
         """Every tensor below a dictionary, list or object has a name; one inside a set has none."""
         name = self.names.get(leaf) if isinstance(leaf, StoredTensor) else None
         if name is None:
             raise NotCarried("a tensor where none can be named")
-        return name
+        return {"tensor": name}
 
     def _sequence(self, value: Sequence[Any]) -> list[Json]:
         """What is left out leaves None, so that the others keep their places."""
-        return [None if id(item) in self.left_out else self.encode(item) for item in value]
+        left_out = self.tree.left_out
+        return [None if id(item) in left_out else self.encode(item) for item in value]
 
     def _pairs(self, value: dict[Any, Any]) -> list[list[Json]]:
         pairs = []
         for key, child in value.items():
-            if id(child) in self.left_out:
+            if id(child) in self.tree.left_out:
                 continue
-            left = self.left
+            left = self._left
             try:
                 pairs.append([self._key(key), self.encode(child)])
             except NotCarried as reason:
                 if id(value) not in self.spine:
                     raise
-                self.left = left
-                self.notes.append(f"`{shown(str(key))}` is not carried along: {reason}")
+                self._left = left
+                self.notes.append(f"`{clip(str(key))}` is not carried along: {reason}")
         return pairs
 
     def _key(self, value: Any) -> Json:
@@ -165,15 +152,10 @@ class Carrier:
             raise NotCarried("a key or set element that is an object")
         return self.encode(value)
 
-    def _stub(self, stub: Stub) -> Json:
-        parts = {"args": stub.args, "state": stub.state, "items": stub.items, "pairs": stub.pairs}
-        held = {name: self.encode(part) for name, part in parts.items() if part}
-        return {"class": str(stub.cls), **held}
-
 
 def _is_key(value: Any) -> bool:
     if isinstance(value, tuple | frozenset):
-        return all(_is_key(part) for part in value)
+        return all(map(_is_key, value))
     return value is None or isinstance(value, bool | int | float | str | bytes | complex | Global)
 
 
@@ -191,61 +173,53 @@ def rebuild(carried: Json, tensors: Mapping[str, torch.Tensor]) -> Any:
         {1: ('a', inf)}
     """
     try:
-        return _rebuilt(carried, tensors)
-    except (LookupError, TypeError, ValueError, RecursionError) as error:
+        return _decode(carried, tensors)
+    except DAMAGE as error:
         raise ArtifactError(
-            f"its carried content is damaged ({type(error).__name__}: {str(error)[:80]}). "
+            f"its carried content is damaged ({type(error).__name__}: {clip(str(error))}). "
             "Make the file again."
         ) from error
 
 
-def _rebuilt(carried: Json, tensors: Mapping[str, torch.Tensor]) -> Any:
+def _decode(carried: Json, tensors: Mapping[str, torch.Tensor]) -> Any:
     if isinstance(carried, list):
-        return [_rebuilt(item, tensors) for item in carried]
+        return [_decode(item, tensors) for item in carried]
     if not isinstance(carried, dict):
         return carried
     ((tag, content),) = carried.items()
-    return _DECODERS[tag](content, tensors)
+    if tag in _SEQUENCES:
+        return _SEQUENCES[tag]([_decode(item, tensors) for item in content])
+    if tag in _MAPPINGS:
+        pairs = [(_decode(key, tensors), _decode(value, tensors)) for key, value in content]
+        return _MAPPINGS[tag](pairs)
+    if tag == "tensor":
+        return tensors[content]
+    if tag == "ndarray":
+        return tensors[content].numpy()
+    if tag == "object":
+        # Attributes and entries if there are any; else the class's name and what it was given.
+        held = {name: _decode(part, tensors) for name, part in content.items()}
+        attributes = held["state"] if isinstance(held.get("state"), dict) else {}
+        return {**attributes, **held.get("pairs", {})} or held
+    return _SCALARS[tag](content)
 
 
-Decoder = Callable[[Any, Mapping[str, torch.Tensor]], Any]
-
-
-def _sequence(kind: Callable[[list[Any]], Any]) -> Decoder:
-    return lambda content, tensors: kind([_rebuilt(item, tensors) for item in content])
-
-
-def _mapping(kind: Callable[[list[tuple[Any, Any]]], Any]) -> Decoder:
-    return lambda content, tensors: kind(
-        [(_rebuilt(key, tensors), _rebuilt(value, tensors)) for key, value in content]
-    )
-
-
-def _object(content: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
-    """Attributes and entries if there are any; otherwise the class's name and what it was given."""
-    held = {name: _rebuilt(part, tensors) for name, part in content.items()}
-    attributes = held["state"] if isinstance(held.get("state"), dict) else {}
-    return {**attributes, **held.get("pairs", {})} or held
-
-
-def _bytes(content: str) -> bytes:
+def _decode_bytes(content: str) -> bytes:
     return base64.b64decode(content, validate=True)
 
 
-_DECODERS: dict[str, Decoder] = {
-    "dict": _mapping(dict),
-    "ordered": _mapping(OrderedDict),
-    "tuple": _sequence(tuple),
-    "set": _sequence(set),
-    "frozenset": _sequence(frozenset),
-    "complex": _sequence(lambda parts: complex(*parts)),
-    "float": lambda content, _: float(content),
-    "bytes": lambda content, _: _bytes(content),
-    "bytearray": lambda content, _: bytearray(_bytes(content)),
-    "surrogates": lambda content, _: _bytes(content).decode("utf-8", "surrogatepass"),
-    "dtype": lambda content, _: DTYPES[f"torch.{content}"],
-    "name": lambda content, _: str(content),
-    "tensor": lambda content, tensors: tensors[content],
-    "ndarray": lambda content, tensors: tensors[content].numpy(),
-    "object": _object,
+_SEQUENCES: dict[str, Callable[[list[Any]], Any]] = {
+    "tuple": tuple,
+    "set": set,
+    "frozenset": frozenset,
+    "complex": lambda parts: complex(*parts),
+}
+_MAPPINGS: dict[str, type[dict[Any, Any]]] = {"dict": dict, "ordered": OrderedDict}
+_SCALARS: dict[str, Callable[[Any], Any]] = {
+    "float": float,
+    "bytes": _decode_bytes,
+    "bytearray": lambda content: bytearray(_decode_bytes(content)),
+    "surrogates": lambda content: _decode_bytes(content).decode("utf-8", "surrogatepass"),
+    "dtype": lambda content: DTYPES[f"torch.{content}"],
+    "name": str,
 }

@@ -1,26 +1,24 @@
-"""A path enters; a `Checkpoint`, from which tensors are read one at a time, leaves."""
+"""A model's file: `open_checkpoint` understands it, a `Checkpoint` reads its tensors one by one."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 
 import torch
 
-from ttcompress.checkpoint.assembly import Assembly, assemble
+from ttcompress.checkpoint.assembly import assemble
 from ttcompress.checkpoint.carried import Json
-from ttcompress.checkpoint.containers.detection import read_container
+from ttcompress.checkpoint.containers import read_container
 from ttcompress.checkpoint.names import names_inside
-from ttcompress.checkpoint.stored import Bytes, StoredTensor, read_tensor
+from ttcompress.checkpoint.tensors import Bytes, StoredTensor, read_tensor
 from ttcompress.errors import CheckpointError, InputError, unreadable
 from ttcompress.model.weights import OtherTensor, RecurrentStack, Weight
 from ttcompress.system.memory import within_memory
 from ttcompress.system.stamps import Stamp, check_unchanged
-
-BLOCK = 2**20  # bytes hashed at a time
 
 
 @dataclass(frozen=True)
@@ -81,17 +79,14 @@ class Checkpoint:
         place = f"{self.path}: {name}"
         try:
             with within_memory(f"{place} ({stored.bytes:,} bytes)"):
-                return self._read(stored)
+                try:
+                    return read_tensor(stored, self._storages)
+                finally:
+                    check_unchanged(self._stamps)  # the reason of whatever else went wrong
         except CheckpointError as error:
             raise error.at(place) from error
         except OSError as error:
             raise unreadable(self.path, error) from error
-
-    def _read(self, stored: StoredTensor) -> torch.Tensor:
-        try:
-            return read_tensor(stored, self._storages)
-        finally:
-            check_unchanged(self._stamps)  # a change is the reason of whatever else went wrong
 
 
 def open_checkpoint(path: str | Path, key: str | None = None) -> Checkpoint:
@@ -108,11 +103,11 @@ def open_checkpoint(path: str | Path, key: str | None = None) -> Checkpoint:
         TTCompressError: the file cannot be read.
     """
     path = Path(path)
-    _check_path(path)
     try:
+        _check_path(path)
         source = read_container(path)
-        assembly: Assembly = assemble(source, key)
-        digest, size = _digest(tuple(source.stamps))
+        assembly = assemble(source, key)
+        sha256 = _hash(source.stamps)
         check_unchanged(source.stamps)
     except CheckpointError as error:
         raise error.at(str(path)) from error
@@ -121,14 +116,14 @@ def open_checkpoint(path: str | Path, key: str | None = None) -> Checkpoint:
     return Checkpoint(
         path=path,
         container=source.container,
-        sha256=digest,
-        bytes=size,
+        sha256=sha256,
+        bytes=sum(stamp.size for stamp in source.stamps.values()),
         weights=assembly.weights,
         others=assembly.others,
         stacks=assembly.stacks,
         source_paths=assembly.source_paths,
         carried=assembly.carried,
-        notes=(*source.notes, *assembly.notes),
+        notes=assembly.notes,
         _stored=assembly.stored,
         _storages=source.storages,
         _stamps=source.stamps,
@@ -136,31 +131,23 @@ def open_checkpoint(path: str | Path, key: str | None = None) -> Checkpoint:
 
 
 def _check_path(path: Path) -> None:
-    try:
-        if path.is_dir():
-            raise InputError(f"{path}: is a folder. {_in_folder(path)}")
-        if not path.exists():
-            raise InputError(f"{path}: no such file. Check the path; you are in {Path.cwd()}.")
-        if not path.is_file():
-            raise InputError(f"{path}: is no ordinary file. Give a checkpoint file.")
-    except OSError as error:
-        raise unreadable(path, error) from error
+    if path.is_dir():
+        cure = "Give a checkpoint file."
+        for ending in (".index.json", ".safetensors", ".pt", ".pth", ".ckpt", ".bin"):
+            if found := sorted(p.name for p in path.iterdir() if p.name.endswith(ending)):
+                cure = f"Give a file in it, as {path / found[0]}."
+                break
+        raise InputError(f"{path}: is a folder. {cure}")
+    if not path.exists():
+        raise InputError(f"{path}: no such file. Check the path; you are in {Path.cwd()}.")
+    if not path.is_file():
+        raise InputError(f"{path}: is no ordinary file. Give a checkpoint file.")
 
 
-def _in_folder(path: Path) -> str:
-    endings = (".index.json", ".safetensors", ".pt", ".pth", ".ckpt", ".bin")
-    for ending in endings:
-        if found := sorted(item.name for item in path.iterdir() if item.name.endswith(ending)):
-            return f"Give a file in it, as {path / found[0]}."
-    return "Give a checkpoint file."
-
-
-def _digest(files: tuple[Path, ...]) -> tuple[str, int]:
-    """SHA-256 over the files one after another, and their bytes together."""
-    digest, size = hashlib.sha256(), 0
+def _hash(files: Iterable[Path]) -> str:
+    """SHA-256 over the files one after another."""
+    digest = hashlib.sha256()
     for path in files:
         with path.open("rb") as file:
-            while block := file.read(BLOCK):
-                digest.update(block)
-                size += len(block)
-    return digest.hexdigest(), size
+            hashlib.file_digest(file, lambda: digest)
+    return digest.hexdigest()

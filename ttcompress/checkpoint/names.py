@@ -1,11 +1,11 @@
-"""The keys of a state dict enter; the model's own names, without what wrappers added, leave."""
+"""Names of tensors: the model's own, without what wrappers added, and no two alike."""
 
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
 
-from ttcompress.checkpoint.pickle.inert import shown
 from ttcompress.errors import CheckpointError
+from ttcompress.system.text import clip
 
 COMPILED = "_orig_mod."  # torch.compile, around any module
 PARALLEL = "module."  # DataParallel and its kin, around the whole model
@@ -55,7 +55,7 @@ def unused_name(wanted: str, taken: Container[str]) -> str:
     """
     if len(wanted) > MAX_NAME:
         raise CheckpointError(
-            f"a tensor's name has {len(wanted):,} characters ({shown(wanted[:40])}...), and "
+            f"a tensor's name has {len(wanted):,} characters ({clip(wanted, 40)}...), and "
             f"{MAX_NAME:,} are read. Rename it, and save the model again."
         )
     name = wanted
@@ -64,6 +64,6 @@ def unused_name(wanted: str, taken: Container[str]) -> str:
             return name
         name += "_"
     raise CheckpointError(
-        f"over {MAX_NAMESAKES} tensors have the name {shown(wanted)}. "
+        f"over {MAX_NAMESAKES} tensors have the name {clip(wanted)}. "
         "Rename them, and save the model again."
     )

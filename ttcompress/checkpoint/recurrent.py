@@ -1,14 +1,14 @@
-"""Names and shapes of matrices enter; recurrent layers with their geometry leave.
+"""Recognises recurrent layers, with their geometry, by the names and shapes of matrices.
 
-A layer is recognised by torch's key names (`weight_ih_l0`, `weight_hh_l0_reverse`, `weight_hr_l0`,
+A layer is known by torch's key names (`weight_ih_l0`, `weight_hh_l0_reverse`, `weight_hr_l0`,
 the `_raw` of weight-drop; no `_l0` in cells), its kind by its rows: 4, 3 or 1 times the hidden
-size.
+size. `recognise` is the entry.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from ttcompress.errors import CheckpointError
@@ -25,7 +25,7 @@ _KEY = re.compile(
 
 
 @dataclass(frozen=True)
-class Recognised:
+class RecurrentLayers:
     """What was recognised: whole layers, the gates of each recurrent matrix, and remarks."""
 
     stacks: tuple[RecurrentStack, ...]
@@ -50,10 +50,33 @@ class _Group:
             self.shapes[part, slot] = shape
         self.raw = self.raw or raw
 
+    def slots(self, wanted: str = "") -> list[Slot]:
+        """The layers and directions that have this part, or any, in order."""
+        return sorted({slot for part, slot in self.names if wanted in part})
+
+    def key(self, what: str, slot: Slot) -> str:
+        """torch's own key: `weight_ih_l0_reverse`; in cells `weight_ih`."""
+        layer, reverse = slot
+        return what if self.cell else f"{what}_l{layer}{'_reverse' if reverse else ''}"
+
+    def biases(self) -> dict[str, Slot]:
+        """The names that the biases would have."""
+        places = ((part, slot) for slot in self.slots() for part in ("ih", "hh"))
+        return {self.prefix + self.key(f"bias_{part}", slot): slot for part, slot in places}
+
+    def kind(self, slot: Slot) -> Kind | None:
+        """The kind whose gates times the hidden size are the rows; None where no kind fits."""
+        if ("hh", slot) not in self.shapes:
+            return None
+        rows, columns = self.shapes["hh", slot]
+        if ("hr", slot) in self.shapes:  # only an LSTM has a projection
+            return "lstm" if rows == 4 * self.shapes["hr", slot][1] else None
+        return next((kind for kind, gates in GATES.items() if rows == gates * columns), None)
+
 
 def recognise(
     matrices: Mapping[str, Shape], vectors: Mapping[str, int], keys: Collection[str]
-) -> Recognised:
+) -> RecurrentLayers:
     """Group the recurrent matrices into layers.
 
     Args:
@@ -65,15 +88,14 @@ def recognise(
         CheckpointError: two matrices of a layer do not fit each other.
     """
     groups: dict[tuple[str, bool], _Group] = {}
-    gates: dict[str, int] = {}
     for name, shape in matrices.items():
         if match := _KEY.fullmatch(name):
             prefix, cell = match["prefix"], match["suffix"] == ""
             group = groups.setdefault((prefix, cell), _Group(prefix, cell))
             slot = (int(match["layer"] or 0), match["reverse"] is not None)
             group.add(match["part"], slot, name, shape, match["raw"] is not None)
-            gates[name] = 1
     stacks, notes = [], []
+    gates: dict[str, int] = {}
     for group in groups.values():
         if why := _unlike_torch(group, vectors, keys):
             notes.append(
@@ -82,38 +104,29 @@ def recognise(
             )
         else:
             stacks.append(_stack(group, keys))
-        gates |= _gates(group)
-    return Recognised(tuple(stacks), gates, tuple(notes))
-
-
-def _gates(group: _Group) -> dict[str, int]:
-    """The gates of each matrix in a group; where the rows fit no kind, the matrix is one block."""
-    gates: dict[str, int] = {}
-    for slot in {slot for _, slot in group.shapes}:
-        kind = _kind(group, slot) if ("hh", slot) in group.shapes else None
-        for part in ("ih", "hh"):
-            for name in group.names.get((part, slot), ()):
-                gates[name] = GATES[kind] if kind else 1
-    return gates
+        for (part, slot), names in group.names.items():
+            kind = group.kind(slot) if part != "hr" else None
+            gates |= dict.fromkeys(names, GATES[kind] if kind else 1)
+    return RecurrentLayers(tuple(stacks), gates, tuple(notes))
 
 
 def _unlike_torch(group: _Group, vectors: Mapping[str, int], keys: Collection[str]) -> str:
     """Why a group cannot be a layer of torch's at all; empty if it can."""
-    slots = {slot for _, slot in group.names}
-    for slot in sorted(slots):
+    slots = group.slots()
+    for slot in slots:
         for part in ("ih", "hh"):
             if (part, slot) not in group.names:
-                return f"weight_{part}{_suffix(slot, group.cell)} is missing"
-    layers = 1 + max(layer for layer, _ in slots)
-    if any((layer, False) not in slots for layer in range(layers)):
+                return f"{group.key(f'weight_{part}', slot)} is missing"
+    layers = 1 + slots[-1][0]
+    if not {(layer, False) for layer in range(layers)} <= set(slots):
         return "a layer between is missing"
     if len(slots) not in (layers, 2 * layers):
         return "some layers have a reverse direction and some have none"
-    if len({slot for part, slot in group.names if part == "hr"}) not in (0, len(slots)):
+    if len(group.slots("hr")) not in (0, len(slots)):
         return "some layers have a projection and some have none"
-    if group.cell and _kind(group, (0, False)) is None:
+    if group.cell and group.kind((0, False)) is None:
         return "its rows are not 4, 3 or 1 times its columns"
-    biases = {name: slot for name, slot in _biases(group, slots) if name in keys}
+    biases = {name: slot for name, slot in group.biases().items() if name in keys}
     if len(biases) not in (0, 2 * len(slots)):
         return "some of its biases are missing"
     for name, slot in biases.items():
@@ -123,61 +136,37 @@ def _unlike_torch(group: _Group, vectors: Mapping[str, int], keys: Collection[st
     return ""
 
 
-def _biases(group: _Group, slots: Iterable[Slot]) -> Iterator[tuple[str, Slot]]:
-    for slot in slots:
-        for part in ("ih", "hh"):
-            yield f"{group.prefix}bias_{part}{_suffix(slot, group.cell)}", slot
-
-
-def _suffix(slot: Slot, cell: bool) -> str:
-    layer, reverse = slot
-    return "" if cell else f"_l{layer}{'_reverse' if reverse else ''}"
-
-
-def _kind(group: _Group, slot: Slot) -> Kind | None:
-    """The kind whose gates times the hidden size are the rows; only an LSTM has a projection."""
-    rows, columns = group.shapes["hh", slot]
-    if ("hr", slot) in group.shapes:
-        return "lstm" if rows == 4 * group.shapes["hr", slot][1] else None
-    return next((kind for kind, gates in GATES.items() if rows == gates * columns), None)
-
-
 def _stack(group: _Group, keys: Collection[str]) -> RecurrentStack:
+    """The layer's geometry, by its first matrices; all others must have the shapes it gives."""
     first: Slot = (0, False)
-    slots = sorted({slot for _, slot in group.names})
-    kind = _kind(group, first)
+    slots = group.slots()
+    kind = group.kind(first)
     if kind is None:
         raise _unequal(group, first, "hh", "its rows are not 4, 3 or 1 times the hidden size")
-    proj_size = group.shapes["hr", first][0] if ("hr", first) in group.shapes else 0
-    stack = RecurrentStack(
-        prefix=group.prefix,
-        kind=kind,
-        input_size=group.shapes["ih", first][1],
-        hidden_size=group.shapes["hh", first][0] // GATES[kind],
-        num_layers=1 + slots[-1][0],
-        bidirectional=any(reverse for _, reverse in slots),
-        proj_size=proj_size,
-        bias=all(name in keys for name, _ in _biases(group, slots)),
-        cell=group.cell,
-        raw=group.raw,
-    )
-    _check(group, stack)
-    return stack
-
-
-def _check(group: _Group, stack: RecurrentStack) -> None:
-    """Every matrix of the layer must have the shape that its geometry gives it."""
-    rows = GATES[stack.kind] * stack.hidden_size
-    output = stack.proj_size or stack.hidden_size
-    deeper = output * (2 if stack.bidirectional else 1)
+    rows, inputs = group.shapes["hh", first][0], group.shapes["ih", first][1]
+    hidden, projection = rows // GATES[kind], group.shapes.get(("hr", first), (0, 0))[0]
+    bidirectional = any(reverse for _, reverse in slots)
+    output = projection or hidden
     for (part, slot), shape in group.shapes.items():
         expected = {
-            "ih": (rows, stack.input_size if slot[0] == 0 else deeper),
+            "ih": (rows, inputs if slot[0] == 0 else output * (2 if bidirectional else 1)),
             "hh": (rows, output),
-            "hr": (stack.proj_size, stack.hidden_size),
+            "hr": (projection, hidden),
         }[part]
         if shape != expected:
             raise _unequal(group, slot, part, f"{expected[0]} x {expected[1]} is needed")
+    return RecurrentStack(
+        prefix=group.prefix,
+        kind=kind,
+        input_size=inputs,
+        hidden_size=hidden,
+        num_layers=1 + slots[-1][0],
+        bidirectional=bidirectional,
+        proj_size=projection,
+        bias=all(name in keys for name in group.biases()),
+        cell=group.cell,
+        raw=group.raw,
+    )
 
 
 def _unequal(group: _Group, slot: Slot, part: str, why: str) -> CheckpointError:

@@ -1,4 +1,4 @@
-"""Names, shapes and recurrent layers enter; the role of a matrix that is not recurrent leaves."""
+"""Tells embeddings from linear layers: the roles of matrices that are not recurrent."""
 
 from __future__ import annotations
 

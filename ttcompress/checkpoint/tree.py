@@ -1,20 +1,21 @@
-"""A tree of pickled values enters; its state dicts, its optimizers, and its tensors by place leave.
+"""Walks the tree of values that a container holds, within bounds that no hostile file can exceed.
 
-A whole pickled module counts as the state dict it would give: its parameters and buffers, then its
-submodules'. So does a TorchScript module.
+One `Tree` is made for each file. It finds the state dicts, the optimizers, and the tensors below
+any value. A whole pickled module counts as the state dict it would give: its parameters and
+buffers, then its submodules'. So does a TorchScript module.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Set
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Self
 
 from ttcompress.checkpoint.pickle.arrays import PickledArray
 from ttcompress.checkpoint.pickle.builders import Unreadable
-from ttcompress.checkpoint.pickle.inert import Stub
-from ttcompress.checkpoint.stored import StoredTensor
+from ttcompress.checkpoint.pickle.objects import PickledObject
+from ttcompress.checkpoint.tensors import StoredTensor
 from ttcompress.errors import CheckpointError
 
 Place = tuple[str, ...]
@@ -26,33 +27,146 @@ MAX_DEPTH = 100
 MAX_STEPS = 10_000_000
 """Values looked at in all walks over one file; shared lists make a small pickle look endless."""
 
-_BRANCHES = (dict, list, tuple, Stub, StoredTensor, PickledArray, Unreadable)
+_WALKED = (dict, list, tuple, PickledObject, StoredTensor, PickledArray, Unreadable)
 """What a tensor is or can be below of; a vocabulary's words need no look."""
 
 _OPTIMIZER_KEY = re.compile(r"(.*_)?optim(izer)?s?(_.*)?", re.IGNORECASE | re.DOTALL)
 
 
 @dataclass(frozen=True)
-class StateDict:
-    """A dictionary or module that directly holds at least one weight under a name."""
+class Branch:
+    """A value with tensors in it: how many are weights, and the bytes of all."""
 
     place: Place
     value: Any
     weights: int
     bytes: int
 
+    @classmethod
+    def of(cls, place: Place, value: Any, leaves: Iterable[Leaf]) -> Self:
+        """The branch that holds these tensors; those that cannot be read do not count."""
+        stored = [leaf for leaf in leaves if isinstance(leaf, StoredTensor)]
+        weights = sum(leaf.is_weight for leaf in stored)
+        return cls(place, value, weights, sum(leaf.bytes for leaf in stored))
+
     @property
     def key(self) -> str:
         """What `--key` calls it; the root is "."."""
         return ".".join(self.place) or "."
+
+    def is_above(self, other: Branch) -> bool:
+        """Whether the other one stands inside this one, or in its very place."""
+        return other.place[: len(self.place)] == self.place
 
 
 @dataclass(frozen=True)
 class Survey:
     """What a tree holds: where the weights can be, and the optimizer state."""
 
-    state_dicts: tuple[StateDict, ...]
-    optimizers: tuple[tuple[Place, Any], ...]
+    state_dicts: tuple[Branch, ...]
+    optimizers: tuple[Branch, ...]
+
+
+class Tree:
+    """The values of one file.
+
+    All walks share one budget of steps, none goes too deep, and none follows a cycle: each raises
+    CheckpointError where the file asks for more than any checkpoint does. `left_out` holds the ids
+    of values that walks pass by.
+    """
+
+    def __init__(self, root: Any) -> None:
+        self.root = root
+        self.left_out: set[int] = set()
+        self._steps = 0
+
+    def tensors(self, value: Any, besides: Any = None) -> Iterator[tuple[Place, Leaf]]:
+        """Every tensor in a value with its place below it, in the file's order.
+
+        Args:
+            besides: a value in it to pass by, in addition to `left_out`.
+        """
+        inside: set[int] = set()
+
+        def visit(value: Any, place: Place) -> Iterator[tuple[Place, Leaf]]:
+            leaf = as_leaf(value)
+            if leaf is not None:
+                yield place, leaf
+                return
+            for key, child in self._enter(value, place, inside):
+                if child is not besides:
+                    yield from visit(child, (*place, str(key)))
+
+        return visit(value, ())
+
+    def path(self, place: Place) -> list[Any]:
+        """The values from the root to a place, both included; None where there is none."""
+        values = [self.root]
+        for step in place:
+            found = (child for key, child in children(values[-1]) if str(key) == step)
+            values.append(next(found, None))
+        return values
+
+    def survey(self) -> Survey:
+        """Find every state dict and all optimizer state; a value in two places counts once."""
+        seen: set[int] = set()
+        inside: set[int] = set()
+        state_dicts: list[Branch] = []
+        optimizers: list[Branch] = []
+
+        def visit(value: Any, place: Place) -> None:
+            if id(value) in seen:
+                return
+            seen.add(id(value))
+            if place and self._is_optimizer(place[-1], value):
+                optimizers.append(
+                    Branch.of(place, value, {leaf for _, leaf in self.tensors(value)})
+                )
+                return
+            if is_module(value):
+                leaves = [leaf for _, leaf in self.tensors(value)]
+            else:
+                named = (as_leaf(child) for key, child in children(value) if isinstance(key, str))
+                leaves = [leaf for leaf in named if leaf is not None]
+            branch = Branch.of(place, value, leaves)
+            if branch.weights:
+                state_dicts.append(branch)
+            if not is_module(value):
+                for key, child in self._enter(value, place, inside):
+                    visit(child, (*place, str(key)))
+
+        visit(self.root, ())
+        return Survey(tuple(state_dicts), tuple(optimizers))
+
+    def _enter(self, value: Any, place: Place, inside: set[int]) -> Iterator[tuple[Any, Any]]:
+        """The children to look at; `inside` has the ids of the values that the walk is inside."""
+        if id(value) in inside:
+            return
+        inside.add(id(value))
+        for key, child in children(value):
+            self._steps += 1
+            if self._steps > MAX_STEPS or len(place) > MAX_DEPTH:
+                raise CheckpointError(
+                    f"its content is nested over {MAX_DEPTH} deep or has over {MAX_STEPS:,} parts; "
+                    "no checkpoint does. Save the state dict alone."
+                )
+            if isinstance(child, _WALKED) and id(child) not in self.left_out:
+                yield key, child
+        inside.discard(id(value))
+
+    def _is_optimizer(self, key: str, value: Any) -> bool:
+        """By its own keys, by those of its parts, or by its name and the tensors in it."""
+        if _has_optimizer_keys(value):
+            return True
+        parts = [child for _, child in children(value)] if isinstance(value, dict | list) else []
+        if parts and all(map(_has_optimizer_keys, parts)):
+            return True
+        return _OPTIMIZER_KEY.fullmatch(key) is not None and any(True for _ in self.tensors(value))
+
+
+def _has_optimizer_keys(value: Any) -> bool:
+    held = value.attributes if isinstance(value, PickledObject) else value
+    return isinstance(held, dict) and {"state", "param_groups"} <= held.keys()
 
 
 def as_leaf(value: Any) -> Leaf | None:
@@ -64,7 +178,7 @@ def as_leaf(value: Any) -> Leaf | None:
 
 def is_module(value: Any) -> bool:
     """Whether a value is a pickled `torch.nn.Module` or a TorchScript module."""
-    if not isinstance(value, Stub):
+    if not isinstance(value, PickledObject):
         return False
     scripted = value.cls.module.partition(".")[0] == "__torch__"
     return scripted or {"_parameters", "_modules"} <= value.attributes.keys()
@@ -79,131 +193,17 @@ def children(value: Any) -> Iterator[tuple[Any, Any]]:
         yield from value.items()
     elif isinstance(value, list | tuple):
         yield from enumerate(value)
-    elif isinstance(value, Stub) and is_module(value):
-        yield from _module_children(value)
-    elif isinstance(value, Stub):
+    elif isinstance(value, PickledObject) and not is_module(value):
         yield from value.attributes.items()
         yield from value.pairs.items()
         yield from enumerate(value.items)
         yield from enumerate(value.args)
-
-
-def _module_children(module: Stub) -> Iterator[tuple[Any, Any]]:
-    attributes = module.attributes
-    if "_parameters" not in attributes:
-        yield from ((k, v) for k, v in attributes.items() if is_module(v) or as_leaf(v) is not None)
-        return
-    for part in ("_parameters", "_buffers", "_modules"):
-        held = attributes.get(part)
-        if isinstance(held, dict):
-            yield from ((key, child) for key, child in held.items() if child is not None)
-
-
-@dataclass
-class Steps:
-    """How many values were looked at, over all walks that share it."""
-
-    taken: int = 0
-
-
-@dataclass
-class _Walk:
-    """One walk over a tree, held to a number of steps, a depth, and no cycles."""
-
-    steps: Steps
-    skipped: Set[int] = frozenset()
-    open: set[int] = field(default_factory=set)
-
-    def enter(self, value: Any, place: Place) -> Iterator[tuple[Any, Any]]:
-        if id(value) in self.open:
-            return
-        self.open.add(id(value))
-        for key, child in children(value):
-            self.steps.taken += 1
-            if self.steps.taken > MAX_STEPS or len(place) > MAX_DEPTH:
-                raise CheckpointError(
-                    f"its content is nested over {MAX_DEPTH} deep or has over {MAX_STEPS:,} parts; "
-                    "no checkpoint does. Save the state dict alone."
-                )
-            if isinstance(child, _BRANCHES) and id(child) not in self.skipped:
+    elif isinstance(value, PickledObject) and "_parameters" in value.attributes:
+        for part in ("_parameters", "_buffers", "_modules"):
+            held = value.attributes.get(part)
+            if isinstance(held, dict):
+                yield from ((key, child) for key, child in held.items() if child is not None)
+    elif isinstance(value, PickledObject):  # of TorchScript
+        for key, child in value.attributes.items():
+            if is_module(child) or as_leaf(child) is not None:
                 yield key, child
-        self.open.discard(id(value))
-
-    def tensors(self, value: Any, place: Place) -> Iterator[tuple[Place, Leaf]]:
-        leaf = as_leaf(value)
-        if leaf is not None:
-            yield place, leaf
-            return
-        for key, child in self.enter(value, place):
-            yield from self.tensors(child, (*place, str(key)))
-
-
-def tensors_below(
-    value: Any, steps: Steps, skipped: Set[int] = frozenset()
-) -> Iterator[tuple[Place, Leaf]]:
-    """Every tensor in a value with its place, in the file's order; `skipped` holds ids to pass by.
-
-    Raises:
-        CheckpointError: too deep, or endless.
-    """
-    return _Walk(steps, skipped).tensors(value, ())
-
-
-def survey(root: Any, steps: Steps) -> Survey:
-    """Find every state dict and all optimizer state. A value that stands in two places counts once.
-
-    Raises:
-        CheckpointError: too deep, or endless.
-    """
-    walk, seen = _Walk(steps), set[int]()
-    state_dicts: list[StateDict] = []
-    optimizers: list[tuple[Place, Any]] = []
-
-    def visit(value: Any, place: Place) -> None:
-        if id(value) in seen:
-            return
-        seen.add(id(value))
-        if place and is_optimizer(place[-1], value, steps):
-            optimizers.append((place, value))
-            return
-        if found := _as_state_dict(value, place, steps):
-            state_dicts.append(found)
-        if not is_module(value):
-            for key, child in walk.enter(value, place):
-                visit(child, (*place, str(key)))
-
-    visit(root, ())
-    return Survey(tuple(state_dicts), tuple(optimizers))
-
-
-def _as_state_dict(value: Any, place: Place, steps: Steps) -> StateDict | None:
-    if is_module(value):
-        leaves = [leaf for _, leaf in tensors_below(value, steps)]
-    else:
-        leaves = [
-            leaf
-            for key, child in children(value)
-            if isinstance(key, str) and (leaf := as_leaf(child)) is not None
-        ]
-    stored = [leaf for leaf in leaves if isinstance(leaf, StoredTensor)]
-    weights = sum(leaf.is_weight for leaf in stored)
-    if not weights:
-        return None
-    return StateDict(place, value, weights, sum(leaf.bytes for leaf in stored))
-
-
-def is_optimizer(key: str, value: Any, steps: Steps) -> bool:
-    """Whether a value is an optimizer's state: by its own keys, or by its name and its tensors."""
-    if _is_optimizer_state(value):
-        return True
-    parts = [child for _, child in children(value)] if isinstance(value, dict | list) else []
-    if parts and all(_is_optimizer_state(part) for part in parts):
-        return True
-    return _OPTIMIZER_KEY.fullmatch(key) is not None and any(
-        True for _ in tensors_below(value, steps)
-    )
-
-
-def _is_optimizer_state(value: Any) -> bool:
-    held = value.attributes if isinstance(value, Stub) else value
-    return isinstance(held, dict) and {"state", "param_groups"} <= held.keys()

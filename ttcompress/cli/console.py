@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -35,6 +34,7 @@ from ttcompress.reporting.table import Table
 from ttcompress.system.json import finite
 from ttcompress.system.launch import is_first
 from ttcompress.system.progress import Progress, silent
+from ttcompress.system.text import clean_for_terminal as _harmless
 
 if TYPE_CHECKING:
     from ttcompress.training.loop import Moment
@@ -43,8 +43,6 @@ _PATIENCE = 1.0  # seconds without bars: shorter work needs none
 _WIDE = 100  # characters from which columns may stand apart
 _PIPE_WIDTH = 240
 _PLAIN = str.maketrans(dict(zip(LEVELS, "12345678", strict=True)) | {WHOLE: "=", HALF: "-"})
-_COMMANDING = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]|\r(?!\n)")
-"""Control characters but tabs and line ends, and halves of surrogate pairs, which nothing shows."""
 
 _STAGES = {
     "spectra": "measuring spectra",
@@ -233,11 +231,6 @@ def _least_column_width(table: Table, index: int) -> int:
     cells = [row[index] for row in table.rows]
     pieces = cells if table.columns[index].name else [w for cell in cells for w in cell.split()]
     return max(map(len, [*table.columns[index].heading.split(), *pieces]))
-
-
-def _harmless(content: str) -> str:
-    """Names come out of other people's files: no character of theirs commands the terminal."""
-    return _COMMANDING.sub("?", content)
 
 
 def _encodable(cell: str, encoding: str) -> str:

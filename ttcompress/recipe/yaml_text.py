@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from ttcompress.recipe.problems import MOST_CHARACTERS, Document, KeyPath, Problem
+from ttcompress.system.text import find_half_surrogate
 
 MOST_ALIASES = 16
 """More than a recipe needs, and too few to multiply into anything large."""
@@ -115,7 +116,7 @@ class _Walk:
             )
             self._problem((*path, node.value), node, fact)
             return None
-        if not _is_text(node.value):
+        if find_half_surrogate(node.value) is not None:
             self._problem((*path, "?"), node, "a key with half of a surrogate pair in it.")
             return None
         return str(node.value)
@@ -126,7 +127,7 @@ class _Walk:
         except ValueError as error:  # a date with 13 months, a number of thousands of digits
             self._problem(path, node, f"not a value: {str(error)[:100]}.")
             return "?"
-        if isinstance(value, str) and not _is_text(value):
+        if isinstance(value, str) and find_half_surrogate(value) is not None:
             self._problem(path, node, "not a value: half of a surrogate pair. Write the letter.")
             return "?"
         is_integer = isinstance(value, int) and not isinstance(value, bool)
@@ -140,8 +141,3 @@ class _Walk:
 
     def _problem(self, path: KeyPath, node: yaml.Node, message: str) -> None:
         self.problems.append(Problem(path, message, line=node.start_mark.line + 1))
-
-
-def _is_text(value: str) -> bool:
-    """Whether it can be written: YAML's escapes can make halves of surrogate pairs."""
-    return not any("\ud800" <= letter <= "\udfff" for letter in value)

@@ -5,7 +5,6 @@ The elements and attributes are those that the schemas of Ant and of Jenkins bot
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime
 from platform import node
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
@@ -13,9 +12,7 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 from ttcompress.reporting.report import limit_text
 from ttcompress.results.batch import BatchResult
 from ttcompress.results.outcome import Outcome
-
-_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""What no XML 1.0 document may hold, not even escaped: terminal colours in a traceback, say."""
+from ttcompress.system.text import clean_for_xml
 
 
 def junit(result: BatchResult) -> bytes:
@@ -27,9 +24,9 @@ def junit(result: BatchResult) -> bytes:
         "testsuite",
         package="ttcompress",
         id="0",
-        name=_clean(result.manifest),
+        name=clean_for_xml(result.manifest),
         timestamp=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S"),
-        hostname=_clean(node()) or "localhost",
+        hostname=clean_for_xml(node()) or "localhost",
         tests=str(len(statuses)),
         failures=str(statuses.count("limit broken")),
         errors=str(statuses.count("failed")),
@@ -46,19 +43,15 @@ def junit(result: BatchResult) -> bytes:
 
 
 def _add_case(suite: Element, outcome: Outcome) -> None:
-    names = {"classname": _clean(outcome.model), "name": _clean(outcome.recipe)}
+    names = {"classname": clean_for_xml(outcome.model), "name": clean_for_xml(outcome.recipe)}
     case = SubElement(suite, "testcase", names, time=f"{outcome.seconds:.3f}")
     if outcome.error:
-        first = _clean(outcome.error.splitlines()[0])
+        first = clean_for_xml(outcome.error.splitlines()[0])
         error = SubElement(case, "error", type=outcome.kind, message=first)
-        error.text = _clean(outcome.error)
+        error.text = clean_for_xml(outcome.error)
     elif outcome.status == "limit broken":
         broken = [limit for limit in outcome.limits if not limit["ok"]]
         text = "\n".join(map(limit_text, broken))
         kinds = " ".join(limit["name"] for limit in broken)
         failure = SubElement(case, "failure", type=kinds, message=text.splitlines()[0])
         failure.text = text
-
-
-def _clean(text: str) -> str:
-    return _NOT_XML.sub("?", text)

@@ -1,4 +1,4 @@
-"""Inputs are ordinary files; outputs are written whole or not at all.
+"""Checks paths, reads parts of files, and writes files whole or not at all.
 
 An output is a temporary file beside its target, then a rename. So a target that is a symbolic link
 is replaced, and what it leads to, which may lie anywhere, stays as it is.
@@ -15,13 +15,41 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from ttcompress.errors import InputError, OutputError, OutputPathError, unreadable
+from ttcompress.errors import CheckpointError, InputError, OutputError, OutputPathError, unreadable
 
 if sys.platform != "win32":
     import fcntl
+
+
+@dataclass(frozen=True)
+class FileBytes:
+    """`size` bytes of a file, from byte `start` on, that are read on demand."""
+
+    path: Path
+    start: int
+    size: int
+
+    def read(self, start: int, stop: int) -> bytearray:
+        """The bytes from `start` up to `stop`; the file is open only meanwhile.
+
+        Raises:
+            CheckpointError: the file ends before the part does.
+            OSError: the file cannot be read.
+        """
+        buffer = bytearray(stop - start)
+        with self.path.open("rb") as file:
+            file.seek(self.start + start)
+            got = file.readinto(buffer)
+        if got != len(buffer):
+            raise CheckpointError(
+                f"ends early: {len(buffer)} bytes expected at {self.start + start}, {got} there. "
+                "Copy or download the file again."
+            )
+        return buffer
 
 
 def check_input(path: Path, wanted: str) -> None:

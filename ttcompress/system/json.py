@@ -1,7 +1,8 @@
-"""JSON that others wrote enters, plain values leave, within bounds of memory and depth; and back.
+"""Reads JSON that others wrote, within bounds of memory and depth, and readies values for JSON.
 
-Python's own reader takes more than JSON's writers mean: a repeated key silently wins, half of a
-surrogate pair becomes a character that nothing can write again. And it takes any amount.
+Python's own reader accepts more than the writers of JSON mean: a repeated key silently wins, and
+half of a surrogate pair becomes a character that nothing can write again. It also accepts any
+amount.
 """
 
 from __future__ import annotations

@@ -1,20 +1,33 @@
-"""Writing safetensors with one header for one content: named tensors enter, the same bytes leave.
+"""Reads and writes safetensors files.
 
-The library's own writer keeps its metadata in a hash map whose order changes from run to run, and
-builds the whole file in memory. Here tensors are sorted by item size (which keeps every one of them
-aligned) and name, and streamed. Reading is left to the library.
+The format: the header's length as 8 bytes little-endian, the header as JSON, the data. The header
+gives each tensor's number type, shape, and range in the data; the ranges cover it, without overlap.
+
+Neither is left to the library. Its reader maps files into memory: a file that is cut meanwhile ends
+the program by a signal, and one that is rewritten changes tensors that were read already. Its
+writer keeps metadata in a hash map whose order changes from run to run, and builds the whole file
+in memory. Here tensors are sorted by item size (which keeps every one of them aligned) and name, so
+that the same content is always the same bytes.
 """
 
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Mapping
-from typing import BinaryIO
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
 
-from ttcompress.errors import OutputError
+from ttcompress.errors import CheckpointError, OutputError
+from ttcompress.system.files import FileBytes
+from ttcompress.system.json import read_json
+from ttcompress.system.stamps import Stamp, check_unchanged
+from ttcompress.system.text import clip
 
 DTYPES: dict[str, torch.dtype] = {
     "F64": torch.float64,
@@ -36,13 +49,137 @@ DTYPES: dict[str, torch.dtype] = {
 }
 """The number types that a file can hold, by their names in its header."""
 
+LENGTH = struct.Struct("<Q")
+
 MAX_HEADER = 100_000_000
 """Bytes; the format's own limit."""
+
+MAX_DIMENSIONS = 64
+"""Of a tensor; torch's own limit."""
 
 RESERVED = "__metadata__"
 """The one name in a header that no tensor can have."""
 
+ARTIFACT = "ttcompress"
+"""The key of the metadata by which an artifact of ttcompress is known."""
+
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A tensor as the header describes it, with its bytes still in the file."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    data: FileBytes
+
+    def read(self) -> Tensor:
+        """The tensor, in memory of its own."""
+        if not self.data.size:
+            return torch.empty(self.shape, dtype=self.dtype)
+        return torch.frombuffer(self.data.read(0, self.data.size), dtype=self.dtype).view(
+            self.shape
+        )
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a safetensors file holds: text by key, and tensors by name in the order of the bytes.
+
+    `stamps` has the file as it was before its header was read.
+    """
+
+    metadata: Mapping[str, str]
+    tensors: Mapping[str, Entry]
+    stamps: Mapping[Path, Stamp]
+
+    def read(self) -> dict[str, Tensor]:
+        """All tensors, each in memory of its own.
+
+        Raises:
+            CheckpointError: the bytes are not there.
+            TTCompressError: the file was changed since its header was read.
+            OSError: the file cannot be read.
+        """
+        tensors = {name: entry.read() for name, entry in self.tensors.items()}
+        check_unchanged(self.stamps)
+        return tensors
+
+
+def open_safetensors(path: Path) -> Contents:
+    """Read the header of a safetensors file, and hold it against the file's length.
+
+    Raises:
+        CheckpointError: damaged or truncated.
+        OSError: the file cannot be read.
+    """
+    stamp = Stamp.of(path)
+    total = stamp.size
+    (length,) = LENGTH.unpack(FileBytes(path, 0, LENGTH.size).read(0, LENGTH.size))
+    start = LENGTH.size + length
+    if length > MAX_HEADER or start > total:
+        raise CheckpointError(
+            f"is truncated: its header should have {length} bytes, and the file has {total}. "
+            "Copy or download the file again."
+        )
+    try:
+        header = read_json(bytes(FileBytes(path, LENGTH.size, length).read(0, length)))
+    except ValueError as error:
+        raise CheckpointError(
+            f"its safetensors header is damaged ({clip(str(error))}). Copy the file again."
+        ) from error
+    if not isinstance(header, dict):
+        raise CheckpointError("its safetensors header is no table of tensors. Copy the file again.")
+    metadata = header.pop(RESERVED, {})
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        raise CheckpointError("its safetensors metadata is no table of text. Copy the file again.")
+    data = FileBytes(path, start, total - start)
+    entries = {name: _read_entry(name, claim, data) for name, claim in header.items()}
+    in_order = sorted(entries.items(), key=lambda e: (e[1].data.start, e[1].data.size, e[0]))
+    _check_cover(in_order, data)
+    return Contents(metadata, dict(in_order), {path: stamp})
+
+
+def _read_entry(name: str, claim: Any, data: FileBytes) -> Entry:
+    """One tensor by the header's claim, held against the data there is."""
+    try:
+        dtype, shape, (begin, end) = DTYPES[claim["dtype"]], claim["shape"], claim["data_offsets"]
+        if not all(type(number) is int and number >= 0 for number in (*shape, begin, end)):
+            raise ValueError("a size that is no whole number")
+        if len(shape) > MAX_DIMENSIONS:
+            raise ValueError(f"a tensor of {len(shape)} dimensions")
+    except (KeyError, TypeError, ValueError) as error:
+        kind = claim.get("dtype") if isinstance(claim, Mapping) else claim
+        raise CheckpointError(
+            f"{clip(name)}: not a tensor this program reads ({clip(str(kind), 40)}). "
+            "Save it in float32, or copy the file again if it is damaged."
+        ) from error
+    shape = tuple(shape)
+    if end > data.size or end - begin != prod(shape) * dtype.itemsize:
+        raise CheckpointError(
+            f"{clip(name)}: shape {shape} does not fit its bytes {begin} to {end} of {data.size}. "
+            "The file is damaged or truncated; copy or download it again."
+        )
+    return Entry(dtype, shape, FileBytes(data.path, data.start + begin, end - begin))
+
+
+def _check_cover(in_order: list[tuple[str, Entry]], data: FileBytes) -> None:
+    """A few bytes that a million tensors share would stand for any amount of memory."""
+    end = 0
+    for name, entry in in_order:
+        begin = entry.data.start - data.start
+        if begin != end:
+            what = "overlaps the tensor before it" if begin < end else "leaves a gap before it"
+            raise CheckpointError(
+                f"{clip(name)}: {what} (it begins at byte {begin}, that one ends at {end}). "
+                "The file is damaged; copy or download it again."
+            )
+        end += entry.data.size
+    if end != data.size:
+        raise CheckpointError(
+            f"its tensors end at byte {end} of {data.size}. Copy or download the file again."
+        )
 
 
 def write_safetensors(
@@ -61,14 +198,14 @@ def write_safetensors(
 
 def file_size(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> int:
     """The bytes `write_safetensors` will write."""
-    return len(_header(tensors, metadata)) + sum(_bytes(tensor) for tensor in tensors.values())
+    return len(_header(tensors, metadata)) + sum(tensor.nbytes for tensor in tensors.values())
 
 
 def _header(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
     entries: dict[str, object] = {RESERVED: dict(sorted(metadata.items()))}
     offset = 0
     for name in _order(tensors):
-        end = offset + _bytes(tensors[name])
+        end = offset + tensors[name].nbytes
         entries[name] = {
             "dtype": _NAMES[tensors[name].dtype],
             "shape": list(tensors[name].shape),
@@ -82,12 +219,8 @@ def _header(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes
             f"names and metadata take {len(text):,} bytes, and a safetensors header has at most "
             f"{MAX_HEADER:,}. Keep the vocabulary in a file of its own, beside the model."
         )
-    return len(text).to_bytes(8, "little") + text
+    return LENGTH.pack(len(text)) + text
 
 
 def _order(tensors: Mapping[str, Tensor]) -> list[str]:
     return sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
-
-
-def _bytes(tensor: Tensor) -> int:
-    return tensor.numel() * tensor.element_size()

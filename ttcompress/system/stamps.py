@@ -1,4 +1,4 @@
-"""What tells that a file is as it was: taken as its reading begins, asked for as it ends."""
+"""Notices that a file changed while it was read: stamp it before, and check the stamp after."""
 
 from __future__ import annotations
 

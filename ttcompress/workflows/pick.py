@@ -11,6 +11,7 @@ from ttcompress.model.report import Asked
 from ttcompress.recipe import effective, parse_recipe
 from ttcompress.results.sweep import Point, Sweep
 from ttcompress.system.files import check_output, written_whole
+from ttcompress.system.text import clean_line
 
 
 def pick(found: Sweep, name: str, output: str | Path, *, overwrite: bool = False) -> Path:
@@ -58,20 +59,15 @@ def recipe_text(found: Sweep, point: Point, path: Path) -> str:
     """A point's recipe as a file: what for, the command, what to expect, and every key."""
     assert point.figures is not None  # `Sweep.point` refused it otherwise
     dense, now = found.dense, point.figures
-    model = _printable(found.model)
+    model = clean_line(found.model)
     lost = f"the largest error of a weight {now.largest_error:.4g}"
     if found.metric is not None:
         lost = f"{found.metric} {dense.metric:.4g} -> {now.metric:.4g}"
     header = (
         f"The point {point.name} of a sweep over {model}.",
-        f"  ttcompress decompose {model} -r {_printable(path.name)}",
+        f"  ttcompress decompose {model} -r {clean_line(path.name)}",
         f"Expect, on {model}: {dense.bytes:,} -> {now.bytes:,} bytes of tensors, "
         f"{dense.multiply_adds:,} -> {now.multiply_adds:,} multiply-adds, {lost}.",
     )
     keys = yaml.safe_dump(effective(point.recipe), sort_keys=False, allow_unicode=True)
     return "".join(f"# {line}\n" for line in header) + keys
-
-
-def _printable(name: str) -> str:
-    """A file's name in a comment of one line."""
-    return "".join(letter if letter.isprintable() else "?" for letter in name)

@@ -1,4 +1,4 @@
-"""The first bytes of a file that is no PyTorch checkpoint enter; an error with the cure leaves."""
+"""What to say of files that hold no PyTorch weights, or hold them in a way that is not read."""
 
 from __future__ import annotations
 
@@ -52,9 +52,8 @@ _MAGIC: tuple[tuple[int, bytes, str], ...] = (
 )
 """Offset, bytes, and what to say."""
 
-_ONNX_VERSIONS = frozenset(bytes([version]) for version in range(3, 32))
-_ONNX_NEXT_FIELDS = (b"\x12", b"\x1a", b"\x3a", b"\x42")
 _TENSORFLOW_INDEX_END = bytes.fromhex("57fb808b247547db")  # a table of the LevelDB kind
+BIG_ENDIAN = "was saved on a big-endian machine. Load it with torch.load and save it again here."
 _ACCEPTED = "Give a file written by torch.save, torch.jit.save or safetensors."
 
 
@@ -64,7 +63,7 @@ def foreign_file(head: bytes, tail: bytes) -> CheckpointError:
         if head[offset : offset + len(magic)] == magic:
             return CheckpointError(message)
     # ONNX is protobuf, without a magic number: field 1 is its version, field 2 the producer.
-    if head[:1] == b"\x08" and head[1:2] in _ONNX_VERSIONS and head[2:3] in _ONNX_NEXT_FIELDS:
+    if len(head) > 2 and head[0] == 8 and 3 <= head[1] < 32 and head[2] in b"\x12\x1a\x3a\x42":
         return CheckpointError(_ONNX)
     if tail.endswith(_TENSORFLOW_INDEX_END):
         return CheckpointError(_TENSORFLOW)
@@ -84,13 +83,11 @@ def foreign_zip(names: Iterable[str]) -> CheckpointError:
         return CheckpointError(_TENSORFLOW)
     if base and all(name.endswith(".npy") for name in base):
         return CheckpointError(_NUMPY)
-    inside = sorted(
-        name for name in base if name.endswith((".pt", ".pth", ".ckpt", ".safetensors"))
+    model = min(
+        (n for n in base if n.endswith((".pt", ".pth", ".ckpt", ".safetensors"))), default=""
     )
-    if inside:
-        return CheckpointError(
-            f"is a zip archive around {inside[0]}. Unpack it, and give that file."
-        )
+    if model:
+        return CheckpointError(f"is a zip archive around {model}. Unpack it, and give that file.")
     return CheckpointError(f"is a zip archive without a data.pkl, so no checkpoint. {_ACCEPTED}")
 
 

@@ -1,13 +1,13 @@
-"""What every container reader returns: the tree of values, and where its tensors' bytes lie."""
+"""What every reader of model files offers (`Container`) and returns (`Source`)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from ttcompress.checkpoint.stored import Bytes
+from ttcompress.checkpoint.tensors import Bytes
 from ttcompress.system.stamps import Stamp
 
 
@@ -15,7 +15,7 @@ from ttcompress.system.stamps import Stamp
 class Source:
     """A file (or the files of a sharded model) taken apart, with no tensor read.
 
-    `root` is the pickled value with `StoredTensor` leaves; `storages` holds their bytes. `stubbed`
+    `root` is the pickled value with `StoredTensor` leaves; `storages` holds their bytes. `unloaded`
     names the classes that were met and not loaded. `stamps` has every file as it was before it was
     read.
     """
@@ -23,6 +23,21 @@ class Source:
     container: str
     root: Any
     storages: Mapping[str, Bytes]
-    stubbed: tuple[str, ...] = ()
+    unloaded: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     stamps: Mapping[Path, Stamp] = field(default_factory=dict)
+
+
+class Container(Protocol):
+    """A kind of model file; each module in this package with these two functions is one."""
+
+    def owns(self, head: bytes) -> bool:
+        """Whether a file that begins with these bytes is of this kind."""
+
+    def read(self, path: Path) -> Source:
+        """Take a file of this kind apart, without reading a tensor.
+
+        Raises:
+            CheckpointError: damaged, hostile, or without PyTorch weights.
+            OSError: the file cannot be read.
+        """

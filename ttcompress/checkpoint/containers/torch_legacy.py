@@ -1,4 +1,4 @@
-"""A pickle file enters: torch's format before 1.6, or a plain pickle; its value tree leaves.
+"""Pickle files: torch's format before 1.6, and plain pickles.
 
 torch's old format is five pickles (a magic number, a version, the machine, the value, the storage
 keys) and then the storages one after another, each with its number of elements in front.
@@ -9,25 +9,34 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
 
+from ttcompress.checkpoint.containers.foreign import BIG_ENDIAN
 from ttcompress.checkpoint.containers.source import Source
 from ttcompress.checkpoint.pickle.arrays import numpy_builders
 from ttcompress.checkpoint.pickle.builders import BUILDERS, storage_dtype
-from ttcompress.checkpoint.pickle.inert import Builder
 from ttcompress.checkpoint.pickle.machine import PickleReader, Spent
-from ttcompress.checkpoint.stored import Bytes, FileBytes, MemoryBytes, StoredStorage
+from ttcompress.checkpoint.pickle.objects import as_text
+from ttcompress.checkpoint.tensors import Bytes, MemoryBytes, StoredStorage
 from ttcompress.errors import CheckpointError
+from ttcompress.system.files import FileBytes
 
 MAGIC = 0x1950A86A20F9469CFC6C
 VERSION = 1001
 COUNT = struct.Struct("<q")
 
 
-def read_pickles(path: Path) -> Source:
+def owns(head: bytes) -> bool:
+    """The instruction that every pickle of protocol 2 and later begins with."""
+    return head[:1] == b"\x80"
+
+
+def read(path: Path) -> Source:
     """Take a pickle file apart; no tensor is read.
 
     Raises:
@@ -35,114 +44,104 @@ def read_pickles(path: Path) -> Source:
     """
     storages: dict[str, Bytes] = {}
     spent = Spent()
+    load = {"torch.storage._load_from_bytes": partial(_load_from_bytes, storages, spent)}
     with path.open("rb") as file:
-        reader = PickleReader(_plain_builders(storages, spent), _no_persistent, spent)
+        builders = BUILDERS | numpy_builders(storages) | load
+        reader = PickleReader(builders, _refuse_storage, spent)
         root = reader.read(file)
         if root != MAGIC:
-            return Source("pickle", root, storages, tuple(reader.stubbed))
-        stream = _LegacyStream(storages, spent, lambda start, size: FileBytes(path, start, size))
-        root = stream.read(file, path.stat().st_size)
-    return Source("torch legacy", root, storages, tuple(stream.reader.stubbed))
+            return Source("pickle", root, storages, tuple(reader.unloaded))
+        frame = _Frame(file, path.stat().st_size, storages, spent, partial(FileBytes, path))
+        root, unloaded = frame.read()
+        return Source("torch legacy", root, storages, unloaded)
 
 
-class _LegacyStream:
-    """torch's old format behind its magic number, in a file or inside another pickle."""
+def _load_from_bytes(storages: dict[str, Bytes], spent: Spent, data: bytes) -> Any:
+    """A storage in a plain pickle, where each is a whole file of the old format."""
+    stream, view = io.BytesIO(data), memoryview(data)
+    if PickleReader({}, _refuse_storage, spent).read(stream) != MAGIC:
+        raise ValueError("a storage of another format")
 
-    def __init__(
-        self,
-        storages: dict[str, Bytes],
-        spent: Spent,
-        locate: Callable[[int, int], Bytes],
-        prefix: str = "",
-    ) -> None:
-        self.storages = storages
-        self.spent = spent
-        self.locate = locate
-        self.prefix = prefix
-        self.dtypes: dict[str, torch.dtype] = {}
-        self.reader = PickleReader(BUILDERS | numpy_builders(storages), self.persistent, spent)
+    def locate(start: int, size: int) -> Bytes:
+        return MemoryBytes(view[start : start + size])
 
-    def read(self, stream: BinaryIO, total: int) -> Any:
-        """Read the value and find every storage; `total` is the length of the stream."""
-        version = self._read_plain(stream)
-        machine = self._read_plain(stream)
+    root, _ = _Frame(stream, len(data), storages, spent, locate, f"{len(storages)}:").read()
+    return root
+
+
+def _refuse_storage(identity: Any) -> Any:
+    raise ValueError("a storage outside torch's own formats")
+
+
+@dataclass
+class _Frame:
+    """What stands behind the magic number, in a file or inside another pickle.
+
+    `total` is the length of the stream; `locate` gives the bytes at a place in it; `prefix` keeps
+    the keys of one frame apart from those of others.
+    """
+
+    stream: BinaryIO
+    total: int
+    storages: dict[str, Bytes]
+    spent: Spent
+    locate: Callable[[int, int], Bytes]
+    prefix: str = ""
+    dtypes: dict[str, torch.dtype] = field(default_factory=dict)
+
+    def read(self) -> tuple[Any, tuple[str, ...]]:
+        """Read the value and find every storage; with it the classes that were not loaded."""
+        version, machine = self._read_plain(), self._read_plain()
         if version != VERSION or not isinstance(machine, dict):
-            raise CheckpointError(f"is of torch's old format, version {version!r}, not {VERSION}.")
-        if machine.get("little_endian") is False:
             raise CheckpointError(
-                "was saved on a big-endian machine. Load it with torch.load and save it again here."
+                f"is of torch's old format, version {as_text(version)[:40]}, not {VERSION}."
             )
-        root = self.reader.read(stream)
-        keys = self._read_plain(stream)
+        if machine.get("little_endian") is False:
+            raise CheckpointError(BIG_ENDIAN)
+        builders = BUILDERS | numpy_builders(self.storages)
+        reader = PickleReader(builders, self.name_storage, self.spent)
+        root = reader.read(self.stream)
+        keys = self._read_plain()
         if not isinstance(keys, list):
             raise CheckpointError("has no list of its storages. Copy or download the file again.")
         for key in keys:
-            self._find(str(key), stream, total)
+            self._find_storage(self.prefix + as_text(key))
         if missing := self.dtypes.keys() - self.storages.keys():
             raise CheckpointError(
                 f"storage {min(missing)!r} is not in the file. Copy or download the file again."
             )
-        return root
+        return root, tuple(reader.unloaded)
 
-    def _read_plain(self, stream: BinaryIO) -> Any:
-        return PickleReader({}, _no_persistent, self.spent).read(stream)
+    def _read_plain(self) -> Any:
+        return PickleReader({}, _refuse_storage, self.spent).read(self.stream)
 
-    def _find(self, key: str, stream: BinaryIO, total: int) -> None:
-        key = self.prefix + key
-        head = stream.read(COUNT.size)
-        start = stream.tell()
+    def _find_storage(self, key: str) -> None:
+        head, start = self.stream.read(COUNT.size), self.stream.tell()
         dtype = self.dtypes.get(key)
         if dtype is None or len(head) < COUNT.size:
             raise CheckpointError(
                 f"ends before storage {key!r}, or does not use it. Copy or download the file again."
             )
         size = COUNT.unpack(head)[0] * dtype.itemsize
-        if not 0 <= size <= total - start:
+        if not 0 <= size <= self.total - start:
             raise CheckpointError(
                 f"is truncated: storage {key!r} needs {size} bytes at {start}, and the file has "
-                f"{total - start} left. Copy or download the file again."
+                f"{self.total - start} left. Copy or download the file again."
             )
         self.storages[key] = self.locate(start, size)
-        stream.seek(start + size)
+        self.stream.seek(start + size)
 
-    def persistent(self, identity: Any) -> Any:
+    def name_storage(self, identity: Any) -> Any:
         """A storage, or the class of a module whose source code was saved beside it."""
         if identity[0] == "module":
             return identity[1]
         tag, kind, key, _, numel, *view = identity
-        if tag != "storage" or type(numel) is not int or numel < 0:
-            raise ValueError(f"unknown persistent id {str(tag)[:40]!r}")
-        key = self.prefix + str(key)
-        dtype = self.dtypes.setdefault(key, storage_dtype(kind))
+        if tag != "storage" or type(numel) is not int or not 0 <= numel < 2**62:
+            raise ValueError(f"unknown persistent id {as_text(tag)[:40]!r}")
+        key = self.prefix + as_text(key)
+        dtype, offset = self.dtypes.setdefault(key, storage_dtype(kind)), 0
         if view and view[0] is not None:
             _, offset, numel = view[0]
-            if not all(type(number) is int and number >= 0 for number in (offset, numel)):
+            if not all(type(number) is int and 0 <= number < 2**62 for number in (offset, numel)):
                 raise ValueError("a view of a storage that is no range of it")
-            return StoredStorage(key, dtype, numel, offset)
-        return StoredStorage(key, dtype, numel)
-
-
-def _plain_builders(storages: dict[str, Bytes], spent: Spent) -> dict[str, Builder]:
-    """The allow-list for a plain pickle, where every torch storage is a whole old-format file."""
-
-    def load_from_bytes(data: bytes) -> Any:
-        stream, view = io.BytesIO(data), memoryview(data)
-        if PickleReader({}, _no_persistent, spent).read(stream) != MAGIC:
-            raise ValueError("a storage of another format")
-        nested = _LegacyStream(
-            storages,
-            spent,
-            lambda start, size: MemoryBytes(view[start : start + size]),
-            prefix=f"{len(storages)}:",
-        )
-        return nested.read(stream, len(data))
-
-    return {
-        **BUILDERS,
-        **numpy_builders(storages),
-        "torch.storage._load_from_bytes": load_from_bytes,
-    }
-
-
-def _no_persistent(identity: Any) -> Any:
-    raise ValueError("a storage outside torch's own formats")
+        return StoredStorage(key, dtype, numel, offset)

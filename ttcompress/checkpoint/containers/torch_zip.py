@@ -1,4 +1,4 @@
-"""A zip archive by `torch.save` (1.6 and later) or TorchScript enters; its value tree leaves.
+"""The zip archives of `torch.save` (1.6 and later) and of TorchScript.
 
 TorchScript archives hold their parameters in a `data.pkl` of the same kind, next to code. The code
 is never looked at.
@@ -9,38 +9,44 @@ from __future__ import annotations
 import io
 import struct
 import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ttcompress.checkpoint.containers.foreign import foreign_zip
+from ttcompress.checkpoint.containers.foreign import BIG_ENDIAN, foreign_zip
 from ttcompress.checkpoint.containers.source import Source
 from ttcompress.checkpoint.pickle.arrays import numpy_builders
 from ttcompress.checkpoint.pickle.builders import BUILDERS, storage_dtype
-from ttcompress.checkpoint.pickle.inert import shown
 from ttcompress.checkpoint.pickle.machine import PickleReader, Spent
-from ttcompress.checkpoint.stored import Bytes, DeflatedBytes, FileBytes, StoredStorage
+from ttcompress.checkpoint.pickle.objects import as_text
+from ttcompress.checkpoint.tensors import SLAB, Bytes, StoredStorage
 from ttcompress.errors import CheckpointError
+from ttcompress.system.files import FileBytes
+from ttcompress.system.text import clip
 
 MAX_EXPANSION = 50
 """How many times its size an archive may unpack to; torch itself stores without compression."""
 
 LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, lengths of the name and of the extra field
 
+Entries = Mapping[str, zipfile.ZipInfo]
 
-def read_zip(path: Path) -> Source:
+
+def owns(head: bytes) -> bool:
+    """The signature of a first entry, or of an empty archive's directory."""
+    return head[:4] in (b"PK\x03\x04", b"PK\x05\x06")
+
+
+def read(path: Path) -> Source:
     """Take a zip checkpoint apart; no tensor is read.
 
     Raises:
         CheckpointError: damaged, encrypted, too expansive, or an archive of something else.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entries = {info.filename: info for info in archive.infolist()}
-    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
-        raise CheckpointError(
-            f"a damaged or truncated zip archive ({error}). Copy or download the file again."
-        ) from error
-    _check_expansion(path, entries)
+    entries = _read_directory(path)
     pickle = min(
         (name for name in entries if f"/{name}".endswith("/data.pkl")),
         key=lambda name: (name.count("/"), name),
@@ -49,47 +55,54 @@ def read_zip(path: Path) -> Source:
     if pickle is None:
         raise foreign_zip(entries)
     folder = pickle.removesuffix("data.pkl")
-    _check_byte_order(path, entries.get(f"{folder}byteorder"))
-    storages = _Storages(path, folder, entries)
-    builders = BUILDERS | numpy_builders(storages.found)
-    reader = PickleReader(builders, storages.persistent, Spent())
-    size = entries[pickle].file_size
-    root = reader.read(io.BytesIO(locate(path, entries[pickle]).read(0, size)))
-    script = f"{folder}constants.pkl" in entries
-    return Source(
-        container="torchscript" if script else "torch zip",
-        root=root,
-        storages=storages.found,
-        stubbed=tuple(reader.stubbed),
-    )
+    order = entries.get(f"{folder}byteorder")
+    if order is not None and locate(path, order).read(0, min(order.file_size, 16)) == b"big":
+        raise CheckpointError(BIG_ENDIAN)
+    storages: dict[str, Bytes] = {}
+    find = partial(_find_storage, path, f"{folder}data/", entries, storages)
+    reader = PickleReader(BUILDERS | numpy_builders(storages), find, Spent())
+    content = locate(path, entries[pickle]).read(0, entries[pickle].file_size)
+    root = reader.read(io.BytesIO(content))
+    kind = "torchscript" if f"{folder}constants.pkl" in entries else "torch zip"
+    return Source(kind, root, storages, tuple(reader.unloaded))
 
 
-class _Storages:
-    """The archive's entries as storages, found as the pickle names them."""
+def _read_directory(path: Path) -> Entries:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = {info.filename: info for info in archive.infolist()}
+    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+        raise CheckpointError(
+            f"a damaged or truncated zip archive ({error}). Copy or download the file again."
+        ) from error
+    packed = path.stat().st_size
+    unpacked = sum(entry.file_size for entry in entries.values())
+    if unpacked > MAX_EXPANSION * packed:
+        raise CheckpointError(
+            f"unpacks from {packed} to {unpacked} bytes, over {MAX_EXPANSION} times its size: "
+            "refused as a zip bomb. Unpack it yourself and save it with torch.save if you trust it."
+        )
+    return entries
 
-    def __init__(self, path: Path, folder: str, entries: dict[str, zipfile.ZipInfo]) -> None:
-        self.path = path
-        self.folder = folder
-        self.entries = entries
-        self.found: dict[str, Bytes] = {}
 
-    def persistent(self, identity: Any) -> StoredStorage:
-        """The storage behind ("storage", class, key, location, elements), wherever it lived."""
-        tag, kind, key, _, numel = identity
-        if tag != "storage" or not isinstance(key, str) or type(numel) is not int:
-            raise ValueError(f"unknown persistent id {str(tag)[:40]!r}")
-        dtype = storage_dtype(kind)
-        entry = self.entries.get(f"{self.folder}data/{key}")
-        if entry is None:
-            raise ValueError(f"storage {str(key)[:40]!r} is not in the archive")
-        if numel * dtype.itemsize > entry.file_size:
-            raise ValueError(
-                f"storage {key!r} should have {numel * dtype.itemsize} bytes "
-                f"and has {entry.file_size}"
-            )
-        if key not in self.found:
-            self.found[key] = locate(self.path, entry)
-        return StoredStorage(key, dtype, numel)
+def _find_storage(
+    path: Path, folder: str, entries: Entries, found: dict[str, Bytes], identity: Any
+) -> StoredStorage:
+    """The storage behind ("storage", class, key, location, elements), wherever it lived."""
+    tag, kind, key, _, numel = identity
+    if tag != "storage" or not isinstance(key, str) or type(numel) is not int:
+        raise ValueError(f"unknown persistent id {as_text(tag)[:40]!r}")
+    dtype = storage_dtype(kind)
+    entry = entries.get(folder + key)
+    if entry is None:
+        raise ValueError(f"storage {key[:40]!r} is not in the archive")
+    if numel * dtype.itemsize > entry.file_size:
+        raise ValueError(
+            f"storage {key!r} should have {numel * dtype.itemsize} bytes and has {entry.file_size}"
+        )
+    if key not in found:
+        found[key] = locate(path, entry)
+    return StoredStorage(key, dtype, numel)
 
 
 def locate(path: Path, entry: zipfile.ZipInfo) -> Bytes:
@@ -99,14 +112,12 @@ def locate(path: Path, entry: zipfile.ZipInfo) -> Bytes:
         CheckpointError: encrypted, compressed in a way that torch never does, or its local header
             does not agree with the directory.
     """
+    place = f"entry {clip(entry.filename)!r}"
     if entry.flag_bits & 1:
-        raise CheckpointError(
-            f"entry {shown(entry.filename)!r} is encrypted. "
-            "Unpack the archive with its password first."
-        )
+        raise CheckpointError(f"{place} is encrypted. Unpack the archive with its password first.")
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise CheckpointError(
-            f"entry {shown(entry.filename)!r} is compressed by method {entry.compress_type}, and 0 "
+            f"{place} is compressed by method {entry.compress_type}, and 0 "
             "and 8 are read. Unpack the archive, and pack it without compression."
         )
     is_stored = entry.compress_type == zipfile.ZIP_STORED
@@ -121,23 +132,54 @@ def locate(path: Path, entry: zipfile.ZipInfo) -> Bytes:
                 return FileBytes(path, start, packed)
             return DeflatedBytes(path, start, packed, entry.file_size, entry.CRC)
     raise CheckpointError(
-        f"entry {shown(entry.filename)!r} is not where the archive's directory says. "
-        "Copy or download the file again."
+        f"{place} is not where the archive's directory says. Copy or download the file again."
     )
 
 
-def _check_expansion(path: Path, entries: dict[str, zipfile.ZipInfo]) -> None:
-    packed = path.stat().st_size
-    unpacked = sum(entry.file_size for entry in entries.values())
-    if unpacked > MAX_EXPANSION * packed:
-        raise CheckpointError(
-            f"unpacks from {packed} to {unpacked} bytes, over {MAX_EXPANSION} times its size: "
-            "refused as a zip bomb. Unpack it yourself and save it with torch.save if you trust it."
-        )
+@dataclass(frozen=True)
+class DeflatedBytes:
+    """A deflated run of bytes in a file: `packed` of them from byte `start` on, `size` of content.
 
+    `crc` is of the content, and held against it where all of it is read.
+    """
 
-def _check_byte_order(path: Path, entry: zipfile.ZipInfo | None) -> None:
-    if entry is not None and locate(path, entry).read(0, min(entry.file_size, 16)) == b"big":
-        raise CheckpointError(
-            "was saved on a big-endian machine. Load it with torch.load and save it again here."
-        )
+    path: Path
+    start: int
+    packed: int
+    size: int
+    crc: int
+
+    def read(self, start: int, stop: int) -> bytearray:
+        """Decompress up to `stop` and keep what lies after `start`.
+
+        Raises:
+            CheckpointError: the compressed data is damaged.
+        """
+        data = bytearray()
+        try:
+            for begin, piece in self._pieces(stop):
+                data += piece[max(start - begin, 0) : max(stop - begin, 0)]
+        except zlib.error as error:
+            raise CheckpointError(f"does not decompress ({error}). Copy the file again.") from error
+        if len(data) != stop - start:
+            raise CheckpointError(
+                f"ends early: {stop - start} bytes expected at {start}, {len(data)} there. "
+                "Copy the file again."
+            )
+        if len(data) == self.size and zlib.crc32(data) != self.crc:
+            raise CheckpointError("does not decompress to its checksum. Copy the file again.")
+        return data
+
+    def _pieces(self, stop: int) -> Iterator[tuple[int, bytes]]:
+        """The content up to `stop`, each piece with where it begins; none is larger than a slab."""
+        engine, begin, left = zlib.decompressobj(-zlib.MAX_WBITS), 0, self.packed
+        with self.path.open("rb") as file:
+            file.seek(self.start)
+            while begin < stop and not engine.eof:
+                block = engine.unconsumed_tail or file.read(min(left, SLAB))
+                left -= 0 if engine.unconsumed_tail else len(block)
+                piece = engine.decompress(block, SLAB)
+                if not piece and not block:
+                    return
+                yield begin, piece
+                begin += len(piece)

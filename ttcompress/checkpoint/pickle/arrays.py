@@ -1,7 +1,4 @@
-"""Pickled numpy arrays and scalars enter; tensors over the pickled bytes, and plain numbers, leave.
-
-Both spellings of numpy's private modules are known (`numpy.core` before 2.0, `numpy._core` since).
-"""
+"""Reads pickled numpy arrays as tensors over the pickled bytes, and numpy scalars as numbers."""
 
 from __future__ import annotations
 
@@ -10,34 +7,27 @@ from typing import Any
 import numpy as np
 import torch
 
-from ttcompress.checkpoint.pickle.inert import Builder
-from ttcompress.checkpoint.stored import Bytes, MemoryBytes, StoredTensor, contiguous_stride
+from ttcompress.checkpoint.pickle.objects import Builder, as_text
+from ttcompress.checkpoint.tensors import (
+    Bytes,
+    MemoryBytes,
+    StoredTensor,
+    check_sizes,
+    contiguous_stride,
+)
 
-NUMBERS: dict[str, torch.dtype] = {
-    "f2": torch.float16,
-    "f4": torch.float32,
-    "f8": torch.float64,
-    "i1": torch.int8,
-    "i2": torch.int16,
-    "i4": torch.int32,
-    "i8": torch.int64,
-    "u1": torch.uint8,
-    "u2": torch.uint16,
-    "u4": torch.uint32,
-    "u8": torch.uint64,
-    "b1": torch.bool,
-    "c8": torch.complex64,
-    "c16": torch.complex128,
-}
-"""numpy's code of each number type that a tensor can have; arrays of anything else are not read."""
+_CODES = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1", "c8", "c16")
+NUMBERS = {code: torch.from_numpy(np.empty(0, code)).dtype for code in _CODES}
+"""By numpy's code, each number type that a tensor can have; arrays of others are not read."""
 
 
 class PickledDtype:
     """A numpy number type: its code, and the byte order that the state adds."""
 
     def __init__(self, code: str, *_: Any) -> None:
-        self.code = str(code).lstrip("<>|=")
-        self.order = str(code)[0] if str(code)[0] in "<>" else "<"
+        code = as_text(code)
+        self.code = code.lstrip("<>|=")
+        self.order = code[0] if code[0] in "<>" else "<"
 
     def build(self, state: Any) -> None:
         """State is (version, byte order, ...)."""
@@ -70,25 +60,26 @@ class PickledArray:
         _, shape, dtype, fortran, data = state
         self.fill(data, dtype, shape, "F" if fortran else "C")
 
-    def fill(self, data: Any, dtype: PickledDtype, shape: Any, order: str) -> None:
+    def fill(self, data: Any, dtype: PickledDtype, shape: Any, order: str) -> PickledArray:
         """Describe the array; its bytes become a storage of their own.
 
         Raises:
             ValueError: other bytes than the shape needs.
         """
         if dtype.code not in NUMBERS:
-            return
-        shape = tuple(int(size) for size in shape)
+            return self
+        shape = check_sizes(shape)
         stride = contiguous_stride(shape)
         if order == "F":
             stride = contiguous_stride(shape[::-1])[::-1]
         key = f"array {len(self.storages)}"
         source = MemoryBytes(dtype.little_endian(data))
         tensor = StoredTensor(key, NUMBERS[dtype.code], 0, shape, stride)
-        if tensor.bytes != source.size or min(shape, default=0) < 0:
+        if tensor.bytes != source.size:
             raise ValueError(f"an array of shape {shape} in {source.size} bytes")
         self.storages[key] = source
         self.tensor = tensor
+        return self
 
 
 def _scalar(dtype: PickledDtype, data: Any = b"") -> Any:
@@ -99,16 +90,11 @@ def numpy_builders(storages: dict[str, Bytes]) -> dict[str, Builder]:
     """The builders for numpy's names; the bytes of every array are added to `storages`."""
 
     def from_buffer(data: Any, dtype: PickledDtype, shape: Any, order: str) -> PickledArray:
-        array = PickledArray(storages)
-        array.fill(data, dtype, shape, order)
-        return array
+        return PickledArray(storages).fill(data, dtype, shape, order)
 
-    builders: dict[str, Builder] = {
-        "multiarray._reconstruct": lambda *_: PickledArray(storages),
-        "multiarray.scalar": _scalar,
-        "numeric._frombuffer": from_buffer,
-    }
-    return {
-        "numpy.dtype": PickledDtype,
-        **{f"numpy.{core}.{name}": b for core in ("core", "_core") for name, b in builders.items()},
-    }
+    builders: dict[str, Builder] = {"numpy.dtype": PickledDtype}
+    for core in ("numpy.core", "numpy._core"):  # before numpy 2.0, and since
+        builders[f"{core}.multiarray._reconstruct"] = lambda *_: PickledArray(storages)
+        builders[f"{core}.multiarray.scalar"] = _scalar
+        builders[f"{core}.numeric._frombuffer"] = from_buffer
+    return builders

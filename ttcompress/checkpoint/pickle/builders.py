@@ -1,4 +1,4 @@
-"""What a pickle may build, the allow-list: names and arguments enter, plain values leave.
+"""The allow-list: what a pickle may build, by the names it asks for.
 
 Each builder checks what it is given, because the arguments come from the file. A wrong argument
 raises TypeError or ValueError, which the reader reports as a damaged pickle.
@@ -7,15 +7,15 @@ raises TypeError or ValueError, which the reader reports as a damaged pickle.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import PurePath, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import torch
 
-from ttcompress.checkpoint.pickle.inert import Builder, Global, checked_key
-from ttcompress.checkpoint.stored import MAX_DIMENSIONS, StoredStorage, StoredTensor, span_of
+from ttcompress.checkpoint.pickle.objects import Builder, Global, as_text, check_key
+from ttcompress.checkpoint.tensors import StoredStorage, StoredTensor, check_sizes, span_of
 
 MAX_PATH = 65_536  # characters; longer than any system takes
 
@@ -28,23 +28,13 @@ class Unreadable:
 
 
 STORAGE_TYPES: dict[str, torch.dtype] = {
-    "DoubleStorage": torch.float64,
-    "FloatStorage": torch.float32,
-    "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16,
-    "LongStorage": torch.int64,
-    "IntStorage": torch.int32,
-    "ShortStorage": torch.int16,
-    "CharStorage": torch.int8,
-    "ByteStorage": torch.uint8,
-    "BoolStorage": torch.bool,
-    "ComplexDoubleStorage": torch.complex128,
-    "ComplexFloatStorage": torch.complex64,
-    "UntypedStorage": torch.uint8,
-    "QInt8Storage": torch.int8,
-    "QUInt8Storage": torch.uint8,
-    "QInt32Storage": torch.int32,
-}
+    "DoubleStorage": torch.float64, "FloatStorage": torch.float32, "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16, "LongStorage": torch.int64, "IntStorage": torch.int32,
+    "ShortStorage": torch.int16, "CharStorage": torch.int8, "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool, "UntypedStorage": torch.uint8,
+    "ComplexDoubleStorage": torch.complex128, "ComplexFloatStorage": torch.complex64,
+    "QInt8Storage": torch.int8, "QUInt8Storage": torch.uint8, "QInt32Storage": torch.int32,
+}  # fmt: skip
 """Element type by the name of the storage's class; `torch.cuda.FloatStorage` is one of them too."""
 
 DTYPES: dict[str, torch.dtype] = {
@@ -60,28 +50,21 @@ def storage_dtype(kind: Any) -> torch.dtype:
     """
     dtype = STORAGE_TYPES.get(kind.name) if isinstance(kind, Global) else None
     if dtype is None or kind.module.partition(".")[0] != "torch":
-        raise ValueError(f"{kind} is no storage")
+        raise ValueError(f"{as_text(kind)} is no storage")
     return dtype
 
 
-def _whole_numbers(values: Any) -> tuple[int, ...]:
-    numbers = tuple(values)
-    if not all(type(number) is int and 0 <= number < 2**62 for number in numbers):
-        raise ValueError("a size or stride that is no whole number")
-    if len(numbers) > MAX_DIMENSIONS:
-        raise ValueError(f"a tensor of {len(numbers)} dimensions")
-    return numbers
-
-
-def _window(
-    storage: Any, dtype: torch.dtype, offset: Any, shape: Any, stride: Any
+def _tensor(
+    storage: Any, offset: Any, shape: Any, stride: Any, dtype: torch.dtype | None = None
 ) -> StoredTensor | Unreadable:
+    """A window on a storage, in its number type if no other is given."""
     if isinstance(storage, Unreadable):
         return storage
     if not isinstance(storage, StoredStorage):
         raise TypeError("a tensor without a storage")
-    shape, stride = _whole_numbers(shape), _whole_numbers(stride)
-    (offset,) = _whole_numbers((offset,))
+    dtype = dtype or storage.dtype
+    shape, stride = check_sizes(shape), check_sizes(stride)
+    (offset,) = check_sizes((offset,))
     available = storage.numel * storage.dtype.itemsize // dtype.itemsize
     if offset + span_of(shape, stride) > available:
         raise ValueError(f"shape {shape} at {offset} leaves its storage of {available} elements")
@@ -89,32 +72,25 @@ def _window(
     return StoredTensor(storage.key, dtype, offset, shape, stride)
 
 
-def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> Any:
-    dtype = storage.dtype if isinstance(storage, StoredStorage) else torch.uint8
-    return _window(storage, dtype, offset, shape, stride)
+def _tensor_v2(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> Any:
+    return _tensor(storage, offset, shape, stride)
 
 
-def _tensor_with_dtype(
-    storage: Any,
-    offset: Any,
-    shape: Any,
-    stride: Any,
-    requires_grad: Any,
-    hooks: Any,
-    dtype: Any,
-    *_: Any,
+def _tensor_v3(
+    storage: Any, offset: Any, shape: Any, stride: Any, grad: Any, hooks: Any, dtype: Any, *_: Any
 ) -> Any:
-    return _window(storage, DTYPES[str(dtype)], offset, shape, stride)
-
-
-def _parameter(data: Any, *_: Any) -> Any:
-    return data
+    return _tensor(storage, offset, shape, stride, DTYPES[as_text(dtype)])
 
 
 def _subclass(rebuild: Any, kind: Any, args: Any, *_: Any) -> Any:
     """A tensor subclass is read as the tensor it is made from."""
-    builder = TENSOR_BUILDERS.get(str(rebuild))
-    return Unreadable(f"a tensor of class {kind}") if builder is None else builder(*args)
+    builder = TENSOR_BUILDERS.get(as_text(rebuild))
+    return Unreadable(f"a tensor of class {as_text(kind)}") if builder is None else builder(*args)
+
+
+def _first(value: Any, *_: Any) -> Any:
+    """For what only wraps a value, as parameters do."""
+    return value
 
 
 def _unreadable(why: str) -> Builder:
@@ -127,11 +103,11 @@ _NO_DATA = _unreadable("a tensor without data (device 'meta'). Save the model af
 _OTHER_DEVICE = _unreadable("a tensor of a device that stores its own way. Save it with .cpu()")
 
 TENSOR_BUILDERS: dict[str, Builder] = {
-    "torch._utils._rebuild_tensor": _tensor,
-    "torch._utils._rebuild_tensor_v2": _tensor,
-    "torch._utils._rebuild_tensor_v3": _tensor_with_dtype,
-    "torch._utils._rebuild_parameter": _parameter,
-    "torch._utils._rebuild_parameter_with_state": _parameter,
+    "torch._utils._rebuild_tensor": _tensor_v2,
+    "torch._utils._rebuild_tensor_v2": _tensor_v2,
+    "torch._utils._rebuild_tensor_v3": _tensor_v3,
+    "torch._utils._rebuild_parameter": _first,
+    "torch._utils._rebuild_parameter_with_state": _first,
     "torch._utils._rebuild_qtensor": _QUANTISED,
     "torch._utils._rebuild_sparse_tensor": _SPARSE,
     "torch._utils._rebuild_sparse_csr_tensor": _SPARSE,
@@ -139,38 +115,29 @@ TENSOR_BUILDERS: dict[str, Builder] = {
     "torch._utils._rebuild_meta_tensor_no_storage": _NO_DATA,
     "torch._utils._rebuild_wrapper_subclass": _OTHER_DEVICE,
     "torch._utils._rebuild_device_tensor_from_numpy": _OTHER_DEVICE,
-    "torch._utils._rebuild_device_tensor_from_cpu_tensor": _parameter,
+    "torch._utils._rebuild_device_tensor_from_cpu_tensor": _first,
     "torch._utils._rebuild_xla_tensor": _OTHER_DEVICE,
     "torch._tensor._rebuild_from_type_v2": _subclass,
-    "torch._tensor._rebuild_from_type": lambda rebuild, kind, args, *_: _subclass(
-        rebuild, kind, args
-    ),
-    "torch.storage.TypedStorage": lambda *args: args[0],
-    "torch.Size": lambda sizes=(): _whole_numbers(sizes),
-    "torch.device": lambda kind, index=None: kind if index is None else f"{kind}:{index}",
-    "torch.jit._pickle.restore_type_tag": lambda value, tag: value,
-    "torch.jit._pickle.build_intlist": lambda values: values,
-    "torch.jit._pickle.build_doublelist": lambda values: values,
-    "torch.jit._pickle.build_boollist": lambda values: values,
-    "torch.jit._pickle.build_tensorlist": lambda values: values,
+    "torch._tensor._rebuild_from_type": _subclass,
+    "torch.storage.TypedStorage": _first,
+    "torch.Size": lambda sizes=(): check_sizes(sizes),
+    "torch.device": lambda kind, at=None: kind if at is None else f"{as_text(kind)}:{as_text(at)}",
+    "torch.jit._pickle.restore_type_tag": _first,
+    **{f"torch.jit._pickle.build_{k}list": _first for k in ("int", "double", "bool", "tensor")},
 }
 
 
 def _pairs(kind: type[dict[Any, Any]], pairs: Any = ()) -> dict[Any, Any]:
     made = kind()
     for key, value in pairs.items() if isinstance(pairs, dict) else pairs:
-        made[checked_key(key)] = value
+        made[check_key(key)] = value
     return made
-
-
-def _elements(values: Iterable[Any]) -> Iterable[Any]:
-    return (checked_key(value) for value in values)
 
 
 def _latin1(text: str, encoding: str = "latin1") -> bytes:
     """How protocols below 3 write bytes."""
     if encoding not in ("latin1", "latin-1"):
-        raise ValueError(f"bytes written in {encoding}")
+        raise ValueError(f"bytes written in {as_text(encoding)}")
     return text.encode("latin1")
 
 
@@ -181,19 +148,7 @@ def _bytearray(data: bytes | str = b"", encoding: str = "latin1") -> bytearray:
     return bytearray(data if isinstance(data, bytes) else _latin1(data, encoding))
 
 
-_BUILTIN: dict[str, Builder] = {
-    "set": lambda values=(): set(_elements(values)),
-    "frozenset": lambda values=(): frozenset(_elements(values)),
-    "list": lambda values=(): list(values),
-    "tuple": lambda values=(): tuple(values),
-    "dict": lambda pairs=(): _pairs(dict, pairs),
-    "bytes": lambda data=b"": bytes(_bytearray(data)),
-    "bytearray": _bytearray,
-    "complex": lambda real=0.0, imaginary=0.0: complex(real, imaginary),
-}
-
-
-def _path(kind: type[PurePath], parts: tuple[Any, ...]) -> str:
+def _path(kind: type[PurePath], *parts: Any) -> str:
     """Bounded, because a path made of itself doubles, and forty of those fill any memory."""
     length = sum(map(len, parts))
     if length > MAX_PATH:
@@ -201,29 +156,33 @@ def _path(kind: type[PurePath], parts: tuple[Any, ...]) -> str:
     return str(kind(*parts))
 
 
+def _under_both(modules: tuple[str, str], builders: dict[str, Builder]) -> dict[str, Builder]:
+    """The names that two versions of Python have in different modules."""
+    return {f"{module}.{name}": build for module in modules for name, build in builders.items()}
+
+
+_BUILTIN: dict[str, Builder] = {
+    "set": lambda values=(): set(map(check_key, values)),
+    "frozenset": lambda values=(): frozenset(map(check_key, values)),
+    "list": lambda values=(): list(values),
+    "tuple": lambda values=(): tuple(values),
+    "dict": partial(_pairs, dict),
+    "bytes": lambda data=b"": bytes(_bytearray(data)),
+    "bytearray": _bytearray,
+    "complex": lambda real=0.0, imaginary=0.0: complex(real, imaginary),
+}
 _PATHS: dict[str, Builder] = {
-    f"{module}.{name}": (lambda *parts, kind=kind: _path(kind, parts))
-    for module in ("pathlib", "pathlib._local")
-    for name, kind in {
-        "Path": PurePosixPath,
-        "PosixPath": PurePosixPath,
-        "PurePosixPath": PurePosixPath,
-        "WindowsPath": PureWindowsPath,
-        "PureWindowsPath": PureWindowsPath,
-    }.items()
+    **dict.fromkeys(("Path", "PosixPath", "PurePosixPath"), partial(_path, PurePosixPath)),
+    **dict.fromkeys(("WindowsPath", "PureWindowsPath"), partial(_path, PureWindowsPath)),
 }
 
 BUILDERS: dict[str, Builder] = {
     **TENSOR_BUILDERS,
-    **_PATHS,
-    **{
-        f"{module}.{name}": build
-        for module in ("builtins", "__builtin__")
-        for name, build in _BUILTIN.items()
-    },
-    "collections.OrderedDict": lambda pairs=(): _pairs(OrderedDict, pairs),
+    **_under_both(("pathlib", "pathlib._local"), _PATHS),
+    **_under_both(("builtins", "__builtin__"), _BUILTIN),
+    "collections.OrderedDict": partial(_pairs, OrderedDict),
     "collections.defaultdict": lambda factory=None, pairs=(): _pairs(dict, pairs),
-    "collections.Counter": lambda pairs=(): _pairs(dict, pairs),
+    "collections.Counter": partial(_pairs, dict),
     "collections.deque": lambda values=(), longest=None: list(values),
     "_codecs.encode": _latin1,
 }

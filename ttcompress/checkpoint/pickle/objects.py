@@ -1,18 +1,24 @@
-"""What a pickle is turned into where it asks for classes: names, records, and nothing that acts."""
+"""What a pickle is turned into where it asks for classes: names and plain attributes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import dataclass, field
+from typing import Any
 
 from ttcompress.errors import CheckpointError
+from ttcompress.system.text import clip
 
 MAX_KEY_PARTS = 64
 """Values in a key that is a tuple: every use of the key hashes all of them, recursing in C."""
 
-MAX_KEY_BITS = 10_000
-"""Of an integer in a key; hashing takes as long as it is."""
+MAX_INTEGER_BITS = 10_000
+"""Of an integer that is hashed, which takes as long as it is, or printed, which Python refuses to
+do beyond some 14,000.
+"""
+
+DAMAGE = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RecursionError)
+"""What code raises that takes content for sound which is not."""
 
 Builder = Callable[..., Any]
 """What makes a value out of the arguments that a pickle gives to a name."""
@@ -32,32 +38,38 @@ _DANGEROUS_BUILTINS = frozenset({
 
 @dataclass(frozen=True)
 class Global:
-    """A class or function that a pickle names. It stays a name."""
+    """A class or function that a pickle names. It stays a name.
+
+    Raises:
+        CheckpointError: what it names serves an attack and no model.
+    """
 
     module: str
     name: str
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.module, str) or not isinstance(self.name, str):
+            raise TypeError("a global that is not named by two strings")
+        builtin = self.module in ("builtins", "__builtin__") and self.name in _DANGEROUS_BUILTINS
+        if builtin or self.module.partition(".")[0] in _DANGEROUS_MODULES:
+            raise CheckpointError(
+                f"asks to call `{clip(str(self))}`, which no model needs. Nothing was run. "
+                "Never open this file with torch.load; get the model from a source you trust."
+            )
 
     def __str__(self) -> str:
         return f"{self.module}.{self.name}"
 
 
-@runtime_checkable
-class Buildable(Protocol):
-    """An object that the pickle completes after making it."""
-
-    def build(self, state: Any) -> None:
-        """Take the state."""
-
-
-class Stub:
+@dataclass(eq=False, repr=False)
+class PickledObject:
     """An object of a class that is never loaded: what the pickle said about it, no more."""
 
-    def __init__(self, cls: Global, args: tuple[Any, ...]) -> None:
-        self.cls = cls
-        self.args = args
-        self.state: Any = None
-        self.items: list[Any] = []
-        self.pairs: dict[Any, Any] = {}
+    cls: Global
+    args: tuple[Any, ...]
+    state: Any = None
+    items: list[Any] = field(default_factory=list)
+    pairs: dict[Any, Any] = field(default_factory=dict)
 
     def build(self, state: Any) -> None:
         """Record the state; (attributes, slots) become one dictionary."""
@@ -72,30 +84,17 @@ class Stub:
         return self.state if isinstance(self.state, dict) else {}
 
 
-def shown(text: str) -> str:
-    """Text from a file as a message may show it: short, and without control characters."""
-    return "".join(char if char.isprintable() else "?" for char in text[:80])
+def as_text(value: Any) -> str:
+    """Text for what a pickle puts where a name or a number belongs.
 
-
-def named(module: str, name: str) -> Global:
-    """A global by name.
-
-    Raises:
-        CheckpointError: what it names serves an attack and no model.
+    Of lists and the like it is only the type: one that holds another twice, which holds another
+    twice, and so on, would never be printed to its end. Nor does Python print integers without end.
     """
-    if not isinstance(module, str) or not isinstance(name, str):
-        raise TypeError("a global that is not named by two strings")
-    root = module.partition(".")[0]
-    builtin = module in ("builtins", "__builtin__") and name in _DANGEROUS_BUILTINS
-    if builtin or root in _DANGEROUS_MODULES:
-        raise CheckpointError(
-            f"asks to call `{shown(f'{module}.{name}')}`, which no model needs. Nothing was run. "
-            "Never open this file with torch.load; get the model from a source you trust."
-        )
-    return Global(module, name)
+    number = isinstance(value, int) and value.bit_length() <= MAX_INTEGER_BITS
+    return str(value) if number or isinstance(value, str | Global) else type(value).__name__
 
 
-def checked_key(key: Any) -> Any:
+def check_key(key: Any) -> Any:
     """A dictionary key or set element, once it is known to hash in bounded time.
 
     Raises:
@@ -109,6 +108,6 @@ def checked_key(key: Any) -> Any:
             if parts > MAX_KEY_PARTS:
                 raise ValueError(f"a key with over {MAX_KEY_PARTS} parts")
             pending.extend(part)
-        elif isinstance(part, int) and part.bit_length() > MAX_KEY_BITS:
+        elif isinstance(part, int) and part.bit_length() > MAX_INTEGER_BITS:
             raise ValueError("a key of thousands of digits")
     return key

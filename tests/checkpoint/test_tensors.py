@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from ttcompress.checkpoint import Checkpoint, open_checkpoint
-from ttcompress.checkpoint.stored import (
+from ttcompress.checkpoint.tensors import (
     SLAB,
     MemoryBytes,
     StoredTensor,
@@ -214,7 +214,7 @@ def test_any_window_is_read_slab_by_slab(
     stored = StoredTensor("s", torch.int32, offset, shape, stride)
     source = MemoryBytes(memoryview(values.numpy().tobytes()))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ttcompress.checkpoint.stored.SLAB", slab)
+        patch.setattr("ttcompress.checkpoint.tensors.SLAB", slab)
         read = read_tensor(stored, {"s": source})
     assert torch.equal(read, values.as_strided(shape, stride, offset))
 

@@ -1,26 +1,23 @@
-"""Descriptions of tensors where they lie in a file enter; tensors, read one at a time, leave.
+"""Describes tensors where they lie in a file, and reads them one at a time.
 
-Every container is brought to the same two things: byte ranges by storage key, and tensors that are
-strided windows on them. Nothing here knows a container.
+Every container is brought to the same two things: byte ranges by storage key (`Bytes`), and tensors
+that are strided windows on them (`StoredTensor`). Nothing here knows a container.
 """
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from math import prod
-from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
 from ttcompress.errors import CheckpointError
+from ttcompress.system.safetensors import MAX_DIMENSIONS
 
 FLOATS = frozenset({torch.float64, torch.float32, torch.float16, torch.bfloat16})
 """The number types a weight may have; tensors of other types are kept as they are."""
-
-MAX_DIMENSIONS = 64  # torch's own limit
 
 SLAB = 4 * 2**20  # bytes of a tensor with unusual strides that are read at a time
 
@@ -37,81 +34,6 @@ class Bytes(Protocol):
 
     def read(self, start: int, stop: int) -> bytearray:
         """The bytes from `start` up to `stop`, as a buffer of their own."""
-
-
-@dataclass(frozen=True)
-class FileBytes:
-    """`size` bytes of a file, from byte `start` on."""
-
-    path: Path
-    start: int
-    size: int
-
-    def read(self, start: int, stop: int) -> bytearray:
-        """Read a part; the file is open only meanwhile.
-
-        Raises:
-            CheckpointError: the file ends before the part does.
-        """
-        buffer = bytearray(stop - start)
-        with self.path.open("rb") as file:
-            file.seek(self.start + start)
-            got = file.readinto(buffer)
-        if got != len(buffer):
-            raise CheckpointError(
-                f"ends early: {len(buffer)} bytes expected at {self.start + start}, {got} there. "
-                "Copy or download the file again."
-            )
-        return buffer
-
-
-@dataclass(frozen=True)
-class DeflatedBytes:
-    """A deflated run of bytes in a file: `packed` of them from byte `start` on, `size` of content.
-
-    `crc` is of the content, and held against it where all of it is read.
-    """
-
-    path: Path
-    start: int
-    packed: int
-    size: int
-    crc: int
-
-    def read(self, start: int, stop: int) -> bytearray:
-        """Decompress up to `stop` and keep what lies after `start`.
-
-        Raises:
-            CheckpointError: the compressed data is damaged.
-        """
-        data = bytearray()
-        try:
-            for begin, piece in self._pieces(stop):
-                data += piece[max(start - begin, 0) : max(stop - begin, 0)]
-        except zlib.error as error:
-            raise CheckpointError(f"does not decompress ({error}). Copy the file again.") from error
-        if len(data) != stop - start:
-            raise CheckpointError(
-                f"ends early: {stop - start} bytes expected at {start}, {len(data)} there. "
-                "Copy the file again."
-            )
-        if len(data) == self.size and zlib.crc32(data) != self.crc:
-            raise CheckpointError("does not decompress to its checksum. Copy the file again.")
-        return data
-
-    def _pieces(self, stop: int) -> Iterator[tuple[int, bytes]]:
-        """The content up to `stop`, each piece with where it begins; none is larger than a slab."""
-        engine, begin, left = zlib.decompressobj(-zlib.MAX_WBITS), 0, self.packed
-        with self.path.open("rb") as file:
-            file.seek(self.start)
-            while begin < stop and not engine.eof:
-                block = engine.unconsumed_tail or file.read(min(left, SLAB))
-                left -= 0 if engine.unconsumed_tail else len(block)
-                piece = engine.decompress(block, SLAB)
-                if not piece and not block:
-                    return
-                yield begin, piece
-                begin += len(piece)
 
 
 @dataclass(frozen=True)
@@ -195,16 +117,26 @@ def span_of(shape: tuple[int, ...], stride: tuple[int, ...]) -> int:
 def contiguous_stride(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Row-major strides in elements.
 
-    Raises:
-        ValueError: more dimensions than a tensor can have.
-
     Example:
         >>> contiguous_stride((2, 3, 4))
         (12, 4, 1)
     """
-    if len(shape) > MAX_DIMENSIONS:
-        raise ValueError(f"a tensor of {len(shape)} dimensions")
     return tuple(prod(shape[k + 1 :]) for k in range(len(shape)))
+
+
+def check_sizes(values: Any) -> tuple[int, ...]:
+    """Sizes, strides or offsets as a file gives them, once they are numbers that torch can hold.
+
+    Raises:
+        TypeError: not several values.
+        ValueError: not whole numbers, too large, or more than a tensor can have dimensions.
+    """
+    numbers = tuple(values)
+    if not all(type(number) is int and 0 <= number < 2**62 for number in numbers):
+        raise ValueError("a size or stride that is no whole number")
+    if len(numbers) > MAX_DIMENSIONS:
+        raise ValueError(f"a tensor of {len(numbers)} dimensions")
+    return numbers
 
 
 def check_tensor(stored: StoredTensor, source: Bytes) -> None:
@@ -234,36 +166,29 @@ def read_tensor(stored: StoredTensor, storages: Mapping[str, Bytes]) -> torch.Te
     Raises:
         CheckpointError: the bytes are not there.
     """
-    if 0 in stored.shape:
-        return torch.empty(stored.shape, dtype=stored.dtype)
+    shape, stride = stored.shape, stored.stride
+    if 0 in shape:
+        return torch.empty(shape, dtype=stored.dtype)
     source = storages[stored.storage]
-    if stored.stride == contiguous_stride(stored.shape):
+    if stride == contiguous_stride(shape):
         return _read_window(stored, source)
-    return _read_strided(stored, source)
+    # Slab by slab along the axis with the longest step, so that no second copy is ever held.
+    tensor = torch.empty(shape, dtype=stored.dtype)
+    axis = max(range(len(shape)), key=stride.__getitem__)
+    thickness = max(SLAB // (max(stride[axis], 1) * stored.dtype.itemsize), 1)
+    for begin in range(0, shape[axis], thickness):
+        count = min(thickness, shape[axis] - begin)
+        slab = replace(
+            stored,
+            offset=stored.offset + begin * stride[axis],
+            shape=(*shape[:axis], count, *shape[axis + 1 :]),
+        )
+        tensor.narrow(axis, begin, count).copy_(_read_window(slab, source))
+    return tensor
 
 
 def _read_window(stored: StoredTensor, source: Bytes) -> torch.Tensor:
     """A view with the window's strides on a buffer that holds just the window."""
     start = stored.offset * stored.dtype.itemsize
     buffer = source.read(start, start + stored.span * stored.dtype.itemsize)
-    flat = torch.frombuffer(buffer, dtype=stored.dtype)
-    return flat.as_strided(stored.shape, stored.stride)
-
-
-def _read_strided(stored: StoredTensor, source: Bytes) -> torch.Tensor:
-    """Slab by slab along the axis with the longest step, so that no second copy is ever held."""
-    tensor = torch.empty(stored.shape, dtype=stored.dtype)
-    axis = max(range(len(stored.shape)), key=stored.stride.__getitem__)
-    step = max(stored.stride[axis], 1)
-    thickness = max(SLAB // (step * stored.dtype.itemsize), 1)
-    for begin in range(0, stored.shape[axis], thickness):
-        count = min(thickness, stored.shape[axis] - begin)
-        slab = StoredTensor(
-            stored.storage,
-            stored.dtype,
-            stored.offset + begin * stored.stride[axis],
-            (*stored.shape[:axis], count, *stored.shape[axis + 1 :]),
-            stored.stride,
-        )
-        tensor.narrow(axis, begin, count).copy_(_read_window(slab, source))
-    return tensor
+    return torch.frombuffer(buffer, dtype=stored.dtype).as_strided(stored.shape, stored.stride)
