@@ -12,17 +12,17 @@ from torch import Tensor
 from ttcompress.errors import DecompositionError
 from ttcompress.model.report import SPECTRUM_POINTS, Measured
 from ttcompress.model.weights import Weight
-from ttcompress.planning.formats import Layout
+from ttcompress.planning.formats import DenseLayout, Layout, MpoLayout, MpsLayout
 from ttcompress.planning.plan import Plan, PlannedWeight
 from ttcompress.stores.store import STORES
 from ttcompress.trains.stored import StoredWeight, relative_errors
 from ttcompress.workflows.execution import decompose_weights, finite_matrix, measure_spectra
 
 LAYOUTS = [
-    Layout("mps", (64,), (24,)),
-    Layout("mps", (4, 16), (4, 6)),
-    Layout("mpo", (4, 16), (4, 6)),
-    None,
+    MpsLayout((64,), (24,)),
+    MpsLayout((4, 16), (4, 6)),
+    MpoLayout((4, 16), (4, 6)),
+    DenseLayout((64,), (24,)),
 ]
 
 
@@ -46,11 +46,10 @@ def normal(*shape: int, seed: int = 7) -> Tensor:
 
 
 def executed(
-    matrix: Tensor, layout: Layout | None, store: str, ranks: tuple[int, ...] | None = None
+    matrix: Tensor, layout: Layout, store: str, ranks: tuple[int, ...] | None = None
 ) -> tuple[StoredWeight, Measured]:
-    found = ranks or (layout.attainable([5] * (layout.cores - 1)) if layout else ())
-    name = layout.format if layout else "dense"
-    planned = PlannedWeight(weight(matrix), name, layout, found, STORES[store])
+    found = ranks or layout.attainable([5] * (layout.cores - 1))
+    planned = PlannedWeight(weight(matrix), layout, found, STORES[store])
     return next(decompose_weights(Tensors({"w": matrix}), Plan((planned,), (), False)))
 
 
@@ -58,7 +57,7 @@ def executed(
 @pytest.mark.parametrize("store", ["float32", "float16", "bfloat16", "int8", "int3"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64])
 def test_the_error_is_the_one_of_what_is_stored(
-    layout: Layout | None, store: str, dtype: torch.dtype
+    layout: Layout, store: str, dtype: torch.dtype
 ) -> None:
     matrix = normal(64, 24).to(dtype)
     stored, measured = executed(matrix, layout, store)
@@ -72,17 +71,17 @@ def test_the_error_is_the_one_of_what_is_stored(
     assert stored.dense().dtype == dtype
 
 
-@pytest.mark.parametrize("layout", LAYOUTS[:3], ids=str)
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 def test_what_is_stored_is_as_large_as_planned(layout: Layout) -> None:
     ranks = layout.attainable([5] * (layout.cores - 1))
     stored, _ = executed(normal(64, 24), layout, "int4", ranks)
-    planned = PlannedWeight(stored.weight, layout.format, layout, ranks, STORES["int4"])
+    planned = PlannedWeight(stored.weight, layout, ranks, STORES["int4"])
     assert sum(part.bytes for part in stored.parts) == planned.bytes
     assert stored.train().params == planned.params
     assert stored.train().ranks == ranks
 
 
-@pytest.mark.parametrize("layout", LAYOUTS[:3], ids=str)
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 def test_full_rank_in_float32_restores_to_rounding_error(layout: Layout) -> None:
     matrix = normal(64, 24)
     stored, measured = executed(matrix, layout, "float32", layout.full_ranks)
@@ -91,16 +90,15 @@ def test_full_rank_in_float32_restores_to_rounding_error(layout: Layout) -> None
 
 
 def test_dense_in_float32_is_the_matrix_itself() -> None:
-    stored, measured = executed(normal(64, 24), None, "float32")
+    stored, measured = executed(normal(64, 24), LAYOUTS[3], "float32")
     assert torch.equal(stored.dense(), normal(64, 24))
     assert (measured.relative_error, measured.spectrum) == (0.0, ())
-    with pytest.raises(ValueError, match="w is dense"):
-        stored.train()
+    assert torch.equal(stored.train().to_dense(), normal(64, 24))
 
 
 def test_a_drawn_spectrum_shows_both_sides_of_the_cut() -> None:
     matrix = normal(400, 300)
-    _, measured = executed(matrix, Layout("mps", (400,), (300,)), "float32", (123,))
+    _, measured = executed(matrix, MpsLayout((400,), (300,)), "float32", (123,))
     (drawn,) = measured.spectrum
     assert (drawn.rank, drawn.indices[0], drawn.indices[-1]) == (123, 0, 299)
     assert {122, 123} <= set(drawn.indices)
@@ -157,9 +155,9 @@ def test_one_weight_is_in_memory_at_a_time(living):
 
     matrices = {name: normal(256, 128, seed=k) for k, name in enumerate("abc")}
     weights = {n: Weight(n, (n,), "recurrent", (256, 128), "float32", 4) for n in matrices}
-    source, layout = Counting(matrices), Layout("mps", (256,), (128,))
+    source, layout = Counting(matrices), MpsLayout((256,), (128,))
     measure_spectra(source, weights, dict.fromkeys(weights, ((256, 1),)))
-    planned = [PlannedWeight(w, "mps", layout, (4,), STORES["int8"]) for w in weights.values()]
+    planned = [PlannedWeight(w, layout, (4,), STORES["int8"]) for w in weights.values()]
     results = list(decompose_weights(source, Plan(tuple(planned), (), False)))
     assert len(results) == 3 and len(counts) == 6
     assert max(counts) - counts[0] < matrices["a"].nbytes / 4  # stored cores are small

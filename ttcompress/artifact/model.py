@@ -19,8 +19,7 @@ from ttcompress.checkpoint import rebuild
 from ttcompress.checkpoint.containers.safetensors import ARTIFACT
 from ttcompress.checkpoint.names import names_inside
 from ttcompress.model.report import Json, Report
-from ttcompress.model.weights import RecurrentStack, Weight
-from ttcompress.planning.formats import Layout
+from ttcompress.model.weights import RecurrentStack
 from ttcompress.stores.rounding import Rounded
 from ttcompress.system.files import written_whole
 from ttcompress.system.safetensors import file_size, write_safetensors
@@ -77,7 +76,9 @@ class CompressedModel:
         """The state dict with decomposed weights as trains, in float32."""
         first: dict[str, Train | Tensor] = dict(self.kept)
         for stored in self.weights:
-            first[stored.weight.name] = stored.train() if stored.layout else stored.dense()
+            first[stored.weight.name] = (
+                stored.train() if stored.layout.decomposes else stored.dense()
+            )
         everything = self._under_all_names(first)
         return {name: everything[name] for name in names_inside(self.source_paths)}
 
@@ -142,21 +143,13 @@ class CompressedModel:
 
 
 def _plan_entry(stored: StoredWeight) -> Json:
-    layout = stored.layout
     entry: Json = {"weight": asdict(stored.weight), "store": stored.parts[0].store.name}
-    if layout is not None:
-        ranks = [part.shape[-1] for part in stored.parts[:-1]]
-        entry |= {"layout": asdict(layout), "ranks": ranks}
+    if stored.layout.decomposes:
+        entry |= {"layout": stored.layout.as_json(), "ranks": stored.ranks}
     return entry
 
 
 def keyed_parts(stored: StoredWeight) -> Iterator[tuple[str, Rounded]]:
-    """What a weight is stored as, under the keys of the artifact."""
-    return zip(part_keys(stored.weight, stored.layout), stored.parts, strict=True)
-
-
-def part_keys(weight: Weight, layout: Layout | None) -> list[str]:
-    """The key of each part of a weight, without the suffixes of its store."""
-    if layout is None:
-        return [f"{weight.name}.dense"]
-    return [f"{weight.name}.cores.{k}" for k in range(layout.cores)]
+    """What a weight is stored as, under the keys of the artifact without its store's suffixes."""
+    for name, part in zip(stored.layout.core_names, stored.parts, strict=True):
+        yield f"{stored.weight.name}.{name}", part

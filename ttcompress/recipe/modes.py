@@ -1,39 +1,37 @@
-"""A rule's modes and ranks come in; interior ranks go out, or what the two do not agree on.
+"""Checks that a rule's modes and ranks fit its format and each other.
 
-Raises ValueError with the fact and the cure: what pydantic takes for a problem of the key it reads.
+Each raises ValueError with the fact and the cure, which pydantic takes for a problem of the key it
+reads. What a format itself asks of its modes is in `ttcompress.planning.formats`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ttcompress.planning.formats import AUTO, FORMATS, KEEP, decomposing
 from ttcompress.recipe.wording import counted
 
 
 def check_modes(
     rows: Sequence[int] | None, columns: Sequence[int] | None, format: str | None
 ) -> None:
-    """Refuse modes that no train of this format has; a format of None is not known yet."""
+    """Refuse modes that the format cannot have; of an unknown format another check tells.
+
+    Raises:
+        ValueError: with the fact and the cure.
+    """
     if rows is None and columns is None:
         return
     if rows is None or columns is None:
         absent = "row_modes" if rows is None else "column_modes"
         raise ValueError(f"row_modes and column_modes stand together; {absent} is missing.")
-    if format in ("auto", "dense", "keep"):
+    if format in decomposing():
+        FORMATS[format].check_modes(rows, columns)
+    elif format in (*FORMATS, AUTO, KEEP):
+        written = " or ".join(f"`format: {name}`" for name in decomposing())
         raise ValueError(
             f"modes belong to a train, and the format here is {format}."
-            "\nWrite `format: mps` or `format: mpo` in this rule, or take the modes out."
-        )
-    if format == "mpo" and len(rows) != len(columns):
-        raise ValueError(
-            f"an mpo pairs its modes, but there are {counted(len(rows), 'row mode')} and"
-            f" {counted(len(columns), 'column mode')}: {list(rows)} and {list(columns)}."
-            "\nGive as many of one as of the other; a mode may be 1."
-        )
-    if format == "mps" and any(1 in modes and len(modes) > 1 for modes in (rows, columns)):
-        raise ValueError(
-            f"a mode of 1 makes an mps longer and no smaller: {list(rows)} and {list(columns)}."
-            " Take it out."
+            f"\nWrite {written} in this rule, or take the modes out."
         )
 
 
@@ -47,15 +45,18 @@ def interior_ranks(
 
     >>> interior_ranks((1, 8, 24, 1), (4, 8), (16,), "mps")
     (8, 24)
+
+    Raises:
+        ValueError: with the fact and the cure.
     """
     if rows is None or columns is None:
         raise ValueError(
             f"the ranks {list(ranks)} need row_modes and column_modes beside them: they lie between"
             " modes.\nOr give one number: a cap on every rank."
         )
-    if format not in ("mps", "mpo"):
+    if format not in decomposing():
         return ranks
-    cores = len(rows) + len(columns) if format == "mps" else len(rows)
+    cores = FORMATS[format](tuple(rows), tuple(columns)).cores
     if len(ranks) == cores + 1:
         if (ranks[0], ranks[-1]) != (1, 1):
             raise ValueError(

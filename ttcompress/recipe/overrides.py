@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields, is_dataclass
 from typing import Any, TypedDict, Unpack
 
+from ttcompress.planning.formats import is_whole
 from ttcompress.recipe.problems import KeyPath
 from ttcompress.recipe.schema import Recipe
 from ttcompress.recipe.training import TaskChoice
@@ -125,5 +126,8 @@ def _chosen(task: str | TaskChoice, before: dict[str, Any]) -> dict[str, Any]:
 
 def _of_any_train(rule: dict[str, Any]) -> dict[str, Any]:
     """A rule without its train format; dense and keep are no trains and stay."""
-    stays = rule.get("format") in ("dense", "keep")
-    return rule if stays else {name: value for name, value in rule.items() if name != "format"}
+    return (
+        rule
+        if is_whole(rule.get("format"))
+        else {name: value for name, value in rule.items() if name != "format"}
+    )

@@ -15,6 +15,8 @@ from pydantic import BeforeValidator, ValidationInfo, field_validator
 from pydantic.dataclasses import dataclass
 
 from ttcompress.errors import RecipeError
+from ttcompress.planning.formats import AUTO as AUTO_FORMAT
+from ttcompress.planning.formats import FORMATS, KEEP, decomposing, is_whole
 from ttcompress.recipe.modes import check_modes, interior_ranks
 from ttcompress.recipe.readers import CONFIG, Count, reader
 from ttcompress.recipe.selectors import check_selector
@@ -43,8 +45,6 @@ from ttcompress.stores.store import AUTO, STORES
 
 VERSION: Final = 1
 
-RecipeFormat = Literal["mps", "mpo", "auto"]
-RuleFormat = Literal["mps", "mpo", "auto", "dense", "keep"]
 Default = Literal["keep", "decompose"]
 
 
@@ -56,6 +56,18 @@ def _version(value: object) -> int:
             "\nUpdate ttcompress."
         )
     return version
+
+
+def _recipe_format(value: object) -> str:
+    """One of the formats that decompose, whichever are registered by now, or `auto`."""
+    return one_of(*decomposing(), AUTO_FORMAT)(value)
+
+
+def _rule_format(value: object) -> str:
+    """The same, a format without ranks, or `keep`."""
+    trains = decomposing()
+    others = (name for name in FORMATS if name not in trains)
+    return one_of(*trains, AUTO_FORMAT, *others, KEEP)(value)
 
 
 def _rule_list(value: object) -> object:
@@ -112,9 +124,7 @@ class Rule:
     """
 
     weights: _Selector
-    format: Annotated[RuleFormat | None, reader(one_of("mps", "mpo", "auto", "dense", "keep"))] = (
-        None
-    )
+    format: Annotated[str | None, reader(_rule_format)] = None
     store: Annotated[str | None, _Store] = None
     row_modes: _Modes = None
     column_modes: _Modes = None
@@ -123,7 +133,7 @@ class Rule:
     @field_validator("store")
     @classmethod
     def _store_is_used(cls, store: str | None, info: ValidationInfo) -> str | None:
-        if store and info.data.get("format") == "keep":
+        if store and info.data.get("format") == KEEP:
             raise ValueError("a kept weight stays as it is and has no store. Take the key out.")
         return store
 
@@ -142,7 +152,7 @@ class Rule:
         cls, ranks: tuple[int, ...] | int | None, info: ValidationInfo
     ) -> tuple[int, ...] | int | None:
         format = _format_here(info)
-        if ranks is not None and format in ("dense", "keep"):
+        if ranks is not None and is_whole(format):
             raise ValueError(f"a weight of format {format} has no ranks. Take the key out.")
         if not isinstance(ranks, tuple) or not {"row_modes", "column_modes"} <= info.data.keys():
             return ranks
@@ -159,7 +169,7 @@ class Recipe:
     """
 
     version: Annotated[int, reader(_version)]
-    format: Annotated[RecipeFormat, reader(one_of("mps", "mpo", "auto"))] = "mps"
+    format: Annotated[str, reader(_recipe_format)] = "mps"
     store: Annotated[str, _Store] = AUTO
     rules: Annotated[tuple[Rule, ...], BeforeValidator(_rule_list)] = ()
     default: Annotated[Default, reader(one_of("keep", "decompose"))] = None  # type: ignore[assignment]
@@ -196,7 +206,7 @@ class Recipe:
                 "missing. Beside rules, say what happens to the weights that none of them"
                 " matches: `default: keep` or `default: decompose`."
             )
-        return default or "keep"
+        return default or KEEP
 
     @field_validator("calibration")
     @classmethod
@@ -233,10 +243,10 @@ def _format_here(info: ValidationInfo) -> str | None:
 def _all_is_fixed(known: dict[str, Any]) -> bool:
     """Whether a recipe leaves no rank and no store for a budget to choose."""
     rules: tuple[Rule, ...] = known["rules"]
-    decomposed = [rule for rule in rules if rule.format != "keep"]
+    changed = [rule for rule in rules if rule.format != KEEP]
     return (
-        bool(decomposed)
-        and known["default"] == "keep"
-        and all((rule.store or known["store"]) != AUTO for rule in decomposed)
-        and all(isinstance(rule.ranks, tuple) or rule.format == "dense" for rule in decomposed)
+        bool(changed)
+        and known["default"] == KEEP
+        and all((rule.store or known["store"]) != AUTO for rule in changed)
+        and all(isinstance(rule.ranks, tuple) or is_whole(rule.format) for rule in changed)
     )

@@ -14,6 +14,7 @@ from decimal import Decimal
 from math import isfinite
 
 from ttcompress.errors import RecipeError
+from ttcompress.planning.formats import FORMATS
 from ttcompress.recipe.wording import described, nearest
 
 SIZE_UNITS: dict[str, int] = {
@@ -22,15 +23,6 @@ SIZE_UNITS: dict[str, int] = {
     **{f"{letter}ib": 1024**power for power, letter in enumerate("kmgt", start=1)},
 }
 """Bytes of each unit in lower case: a kB is 1000 bytes, a KiB 1024."""
-
-FORMAT_ALIASES: dict[str, str] = {
-    "tt": "mps",
-    "tensor-train": "mps",
-    "ttm": "mpo",
-    "tt-matrix": "mpo",
-    "blocktt": "mpo",
-}
-"""Other people's words, understood on the command line only."""
 
 LARGEST = 2**63 - 1
 """Whole numbers stop here: they are counts of bytes, of values or of ranks."""
@@ -231,7 +223,8 @@ def parse_format(text: str) -> str:
     >>> parse_format("tensor-train"), parse_format("mpo")
     ('mps', 'mpo')
     """
-    return FORMAT_ALIASES.get(text.lower(), text)
+    aliases = {word: one.format for one in FORMATS.values() for word in one.aliases}
+    return aliases.get(text.lower(), text)
 
 
 def one_of(*known: str) -> Callable[[object], str]:

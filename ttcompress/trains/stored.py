@@ -1,4 +1,4 @@
-"""A weight as it is stored: rounded cores or a rounded matrix, and the error against its source."""
+"""A weight as it is stored, `StoredWeight`: its rounded cores, and the error against its source."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from ttcompress.errors import ArtifactError
 from ttcompress.model.weights import Weight
 from ttcompress.planning.formats import Layout
 from ttcompress.planning.spectrum import Spectrum
-from ttcompress.stores.rounding import Rounded, round_to
+from ttcompress.stores.rounding import Rounded
 from ttcompress.stores.store import Store
 from ttcompress.system.memory import machine_memory
-from ttcompress.trains.feedback import round_matrix, round_train
-from ttcompress.trains.train import Train
-from ttcompress.trains.tt_svd import tt_svd
-from ttcompress.trains.weighting import Weighting, weighted_tt_svd
+from ttcompress.trains.feedback import round_train
+from ttcompress.trains.formats import TRAINS, train_of
+from ttcompress.trains.train import ROWS, Train
+from ttcompress.trains.weighting import Weighting
 
 Weightings = Mapping[str, Weighting]
 """What errors cost, by the names of the weights whose inputs are known."""
@@ -28,23 +28,22 @@ Weightings = Mapping[str, Weighting]
 NO_WEIGHTINGS: Weightings = {}
 
 
-_ROWS = 256
-"""Of a matrix that are looked at together: no whole copy of it is needed to measure an error."""
-
-
 @dataclass(frozen=True, eq=False)
 class StoredWeight:
-    """A weight as it is stored: one `Rounded` for each core, or one for a dense matrix."""
+    """A weight as it is stored: one `Rounded` for each core of its layout."""
 
     weight: Weight
-    layout: Layout | None
+    layout: Layout
     parts: tuple[Rounded, ...]
 
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """Interior ranks: one fewer than cores."""
+        return tuple(part.shape[-1] for part in self.parts[:-1])
+
     def train(self) -> Train:
-        """The train of the stored cores, in float32; a dense weight has none."""
-        if self.layout is None:
-            raise ValueError(f"{self.weight.name} is dense")
-        return Train(self.layout, tuple(part.values() for part in self.parts))
+        """The train of the stored cores, in float32."""
+        return train_of(self.layout, (part.values() for part in self.parts))
 
     def dense(self, dtype: torch.dtype | None = None) -> Tensor:  # (rows, columns)
         """The matrix, in its source's dtype unless another is given; computed in float64.
@@ -59,21 +58,13 @@ class StoredWeight:
                 f"{there:,}. The file is damaged, or meant for a larger machine."
             )
         matrix = torch.empty(self.weight.shape, dtype=dtype or getattr(torch, self.weight.dtype))
-        for place, block in zip(torch.split(matrix, _ROWS), self.blocks(), strict=True):
+        for place, block in zip(torch.split(matrix, ROWS), self.blocks(), strict=True):
             place.copy_(block)
         return matrix
 
     def blocks(self) -> Iterator[Tensor]:  # (some rows, columns) in float64
         """The matrix from its top to its bottom, a few rows at a time."""
-        if self.layout is None:
-            yield from (block.double() for block in torch.split(self.parts[0].values(), _ROWS))
-            return
-        train = Train(self.layout, tuple(part.values().double() for part in self.parts))
-        if self.layout.format == "mps":
-            left, right = train.factors()
-            yield from (block @ right for block in torch.split(left, _ROWS))
-        else:
-            yield from torch.split(train.to_dense(), _ROWS)
+        return self.train().blocks()
 
 
 def relative_errors(
@@ -108,25 +99,17 @@ def _ratio(lost: float, norm: float) -> float:
 def store_weight(matrix: Tensor, like: StoredWeight, weighting: Weighting) -> StoredWeight:
     """Another matrix, stored as a weight is: the same layout, ranks and store, the same bytes."""
     store = like.parts[0].store
-    ranks = tuple(part.shape[-1] for part in like.parts[:-1])
-    parts, _ = _parts(matrix, like.layout, ranks, store, weighting)
+    parts, _ = _parts(matrix, like.layout, like.ranks, store, weighting)
     return StoredWeight(like.weight, like.layout, parts)
 
 
 def _parts(
     matrix: Tensor,
-    layout: Layout | None,
+    layout: Layout,
     ranks: tuple[int, ...],
     store: Store,
     weighting: Weighting | None,
 ) -> tuple[tuple[Rounded, ...], tuple[Spectrum, ...]]:
     """Decompose and round, for the least cost on known inputs where there is a weighting."""
-    if layout is None:
-        moment = weighting.moment if weighting else None
-        rounded = round_to(matrix, store) if moment is None else round_matrix(matrix, store, moment)
-        return (rounded,), ()
-    if weighting is None:
-        found = tt_svd(matrix, layout, ranks)
-        return tuple(round_to(core, store) for core in found.train.cores), found.spectra
-    found = weighted_tt_svd(matrix, layout, ranks, weighting)
+    found = TRAINS[layout.format].decompose(matrix, layout, ranks, weighting)
     return round_train(found.train, matrix, store, weighting), found.spectra

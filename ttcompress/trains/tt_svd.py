@@ -1,20 +1,18 @@
-"""The one TT-SVD sweep: a matrix and a `Layout` enter, the cores of an MPS or MPO leave.
+"""The one TT-SVD: `tt_svd` finds the cores of a matrix, `spectrum_at` singular values alone.
 
 Oseledets, "Tensor-train decomposition", SIAM J. Sci. Comput. 33 (2011), algorithm 1. An MPO is the
-same sweep on the interleaved tensor. Nothing is rounded here: cores leave in float64.
+same sweep on the interleaved tensor. Nothing is rounded to a store here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ttcompress.planning.formats import Layout
 from ttcompress.planning.spectrum import Cut, Spectrum
-from ttcompress.trains.train import Train, tensorize
 
 _BLOCK = 1 << 22
 """Values widened to float64 at a time (32 MB): no whole copy of a large matrix is ever made."""
@@ -24,47 +22,54 @@ _GRAM_BANDS = 6
 """Bands of the triangle: 7/12 of the work of the full product, in products still large."""
 
 
-@dataclass(frozen=True, eq=False)
-class Decomposition:
-    """A train in float64, left-orthogonal, and the singular values met at each cut of the sweep."""
-
-    train: Train
-    spectra: tuple[Spectrum, ...]
-
-
 def tt_svd(
     matrix: Tensor,  # (rows, columns), floating point
     layout: Layout,
-    ranks: Sequence[int] | None = None,
-    tolerance: float = 0.0,
-) -> Decomposition:
-    """Decompose a matrix; each rank is the smallest that both `ranks` and `tolerance` allow.
+    ranks: Sequence[int],
+) -> tuple[tuple[Tensor, ...], tuple[Spectrum, ...]]:
+    """The cores of a matrix in float64, and the singular values met at each cut of the sweep.
 
-    `ranks` are caps for the interior ranks (none: full rank); caps above the attainable are
-    lowered. `tolerance` is a relative Frobenius error, spread over the cuts as
-    tolerance / sqrt(cores - 1), so that the whole error stays below it.
+    `ranks` are caps on the interior ranks; those above the attainable are lowered, and a rank is
+    never above the number of singular values.
 
     The squared error equals the sum of the discarded squared singular values. All cores but the
     last are left-orthogonal; the last carries the norm.
 
-    >>> tt_svd(torch.eye(4), Layout("mps", (2, 2), (4,))).train.ranks
-    (2, 4)
+    >>> from ttcompress.planning.formats import MpsLayout
+    >>> cores, spectra = tt_svd(torch.eye(4), MpsLayout((2, 2), (4,)), (2, 3))
+    >>> [tuple(core.shape) for core in cores]
+    [(1, 2, 2), (2, 2, 3), (3, 4, 1)]
     """
-    caps = layout.attainable(layout.full_ranks if ranks is None else ranks)
-    modes = [shape[1:-1] for shape in layout.core_shapes(caps)]
+    caps = layout.attainable(ranks)
     rest = tensorize(matrix, layout)
     exact = matrix.dtype == torch.float64
-    allowed = tolerance**2 * _energy(matrix) / max(1, len(caps)) if tolerance else None
     cores: list[Tensor] = []
     spectra: list[Spectrum] = []
     rank = 1
-    for mode, size, cap in zip(modes, layout.sizes, caps, strict=False):
-        left, rest, spectrum = _split(rest.reshape(rank * size, -1), cap, allowed, exact)
-        cores.append(left.reshape(rank, *mode, -1))
+    for modes, size, cap in zip(layout.core_modes, layout.sizes, caps, strict=False):
+        left, rest, spectrum = _split(rest.reshape(rank * size, -1), cap, exact)
+        cores.append(left.reshape(rank, *modes, -1))
         spectra.append(spectrum)
         rank = left.shape[1]
-    cores.append(rest.double().reshape(rank, *modes[-1], 1))
-    return Decomposition(Train(layout, tuple(cores)), tuple(spectra))
+    cores.append(rest.double().reshape(rank, *layout.core_modes[-1], 1))
+    return tuple(cores), tuple(spectra)
+
+
+def tensorize(matrix: Tensor, layout: Layout) -> Tensor:  # (rows, columns) -> layout.sizes
+    """The matrix as the tensor whose cores are sought: the modes of each core side by side."""
+    axes = [axis for core in layout.core_axes for axis in core]
+    tensor = matrix.reshape(layout.row_modes + layout.column_modes)
+    return tensor.permute(axes).reshape(layout.sizes)
+
+
+def matricize(
+    tensor: Tensor, layout: Layout
+) -> Tensor:  # any shape of that size -> (rows, columns)
+    """The inverse of `tensorize`."""
+    axes = [axis for core in layout.core_axes for axis in core]
+    modes = layout.row_modes + layout.column_modes
+    places = sorted(range(len(axes)), key=axes.__getitem__)  # the inverse permutation
+    return tensor.reshape([modes[axis] for axis in axes]).permute(places).reshape(layout.shape)
 
 
 def spectrum_at(matrix: Tensor, cut: Cut) -> Spectrum:  # matrix: (rows, columns)
@@ -84,9 +89,9 @@ def _unfold(matrix: Tensor, cut: Cut) -> Tensor:  # (rows, columns) -> (R1 * C1,
 
 
 def _split(
-    matrix: Tensor, cap: int, allowed: float | None, exact: bool
+    matrix: Tensor, cap: int, exact: bool
 ) -> tuple[Tensor, Tensor, Spectrum]:  # (rows, rank), (rank, columns) in float64
-    """matrix = left @ right, left orthogonal, at the smallest rank that `cap` and `allowed` permit.
+    """matrix = left @ right, left orthogonal, at a rank of `cap` or of every singular value.
 
     `exact` takes the SVD itself. Otherwise the eigenvectors of the Gram matrix of the smaller side,
     in float64: singular values below 1e-8 of the largest are lost, which is under the rounding
@@ -94,13 +99,12 @@ def _split(
     """
     if exact:
         u, s, vt = torch.linalg.svd(matrix.double(), full_matrices=False)
-        rank = _rank(spectrum := _spectrum(s), cap, allowed)
-        return u[:, :rank], s[:rank, None] * vt[:rank], spectrum
+        return u[:, :cap], s[:cap, None] * vt[:cap], _spectrum(s)
     rows, columns = matrix.shape
     tall = matrix if rows >= columns else matrix.mT
     squares, vectors = torch.linalg.eigh(_gram(tall))
     spectrum = _spectrum(squares.clamp(min=0).sqrt().flip(0))
-    basis = vectors.flip(1)[:, : _rank(spectrum, cap, allowed)]
+    basis = vectors.flip(1)[:, :cap]
     projected = torch.empty(len(tall), basis.shape[1], dtype=torch.float64)
     for place, block in zip(
         _row_blocks(projected, columns=tall.shape[1]), _row_blocks(tall), strict=True
@@ -111,11 +115,6 @@ def _split(
     norms = torch.linalg.vector_norm(projected, dim=0)
     projected /= torch.where(norms > 0, norms, 1.0)
     return projected, norms[:, None] * basis.mT, spectrum
-
-
-def _rank(spectrum: Spectrum, cap: int, allowed: float | None) -> int:
-    wanted = cap if allowed is None else spectrum.rank_for_tail(allowed)
-    return min(cap, wanted, len(spectrum.values))
 
 
 def _gram(tall: Tensor) -> Tensor:  # (rows, columns) -> (columns, columns), float64
@@ -134,10 +133,6 @@ def _gram(tall: Tensor) -> Tensor:  # (rows, columns) -> (columns, columns), flo
 def _row_blocks(matrix: Tensor, columns: int | None = None) -> Iterator[Tensor]:
     """Rows of `_BLOCK` values, or as many as of a matrix with so many columns."""
     return iter(torch.split(matrix, max(1, _BLOCK // max(1, columns or matrix.shape[1]))))
-
-
-def _energy(matrix: Tensor) -> float:
-    return sum(float(block.double().square().sum()) for block in _row_blocks(matrix))
 
 
 def _spectrum(values: Tensor) -> Spectrum:

@@ -12,6 +12,7 @@ from ttcompress.calibration.moments import Calibration
 from ttcompress.checkpoint import Checkpoint, open_checkpoint
 from ttcompress.errors import PlanError
 from ttcompress.layers.timing import STEPS, layers_with, milliseconds
+from ttcompress.planning.formats import FORMATS
 from ttcompress.recipe import AnyRecipe, Recipe, as_recipe
 from ttcompress.results.comparison import Cell, Comparison, Row
 from ttcompress.system.progress import Progress, silent
@@ -20,11 +21,7 @@ from ttcompress.tasks.protocol import Task
 from ttcompress.workflows.compress import calibration_of, carry_out, task_of
 from ttcompress.workflows.methods import METHODS, method_recipe
 
-MODELS = {
-    "mps": "params = sum of r[k-1] n[k] r[k]; multiply-adds = r (rows + columns), middle rank r",
-    "mpo": "params = sum of r[k-1] m[k] n[k] r[k]; multiply-adds = sum of r[k-1] m[1] .. m[k] "
-    "n[k] .. n[d] r[k], or rows x columns where rebuilding W is cheaper",
-}
+MODELS = {name: one.cost_model for name, one in FORMATS.items() if one.cost_model}
 """The cost models: Murua et al. (2020), section 3, for one matrix and one time step."""
 
 

@@ -19,13 +19,13 @@ from ttcompress.planning.spectrum import Cut, Spectra, Spectrum
 from ttcompress.system.memory import give_back
 from ttcompress.system.progress import Progress, silent
 from ttcompress.trains.stored import (
-    _ROWS,
     NO_WEIGHTINGS,
     StoredWeight,
     Weightings,
     _parts,
     relative_errors,
 )
+from ttcompress.trains.train import ROWS
 from ttcompress.trains.tt_svd import spectrum_at
 from ttcompress.trains.weighting import Weighting, weighted_spectrum_at
 
@@ -109,7 +109,7 @@ def finite_matrix(source: TensorSource, weight: Weight) -> Tensor:
         DecompositionError: the weight holds NaN or infinity.
     """
     matrix = source.tensor(weight.name)
-    bad = sum(int((~rows.isfinite()).sum()) for rows in torch.split(matrix, _ROWS))
+    bad = sum(int((~rows.isfinite()).sum()) for rows in torch.split(matrix, ROWS))
     if bad:
         raise DecompositionError(
             f"{weight.name}: {bad} of {weight.params} values are NaN or infinite. "
@@ -121,7 +121,7 @@ def finite_matrix(source: TensorSource, weight: Weight) -> Tensor:
 def _stored(
     matrix: Tensor, planned: PlannedWeight, weighting: Weighting | None
 ) -> tuple[StoredWeight, tuple[Spectrum, ...]]:
-    if planned.store is None:
+    if planned.layout is None or planned.store is None:
         raise ValueError(f"{planned.weight.name} is kept")
     parts, spectra = _parts(matrix, planned.layout, planned.ranks, planned.store, weighting)
     return StoredWeight(planned.weight, planned.layout, parts), spectra

@@ -10,9 +10,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 from torch.nn.functional import pad
-from torch.nn.utils import parametrize
 
-from ttcompress.layers.matrices import TrainWeight
+from ttcompress.layers.matrices import matrix_of
 from ttcompress.stores.rounding import Rounded
 from ttcompress.trains.stored import StoredWeight
 
@@ -61,9 +60,4 @@ def see_stored(model: nn.Module, names: Sequence[str], stored: StoredWeight) -> 
     views = [StoredView(part) for part in stored.parts]
     for name in names:
         owner, _, leaf = name.rpartition(".")
-        module = model.get_submodule(owner)
-        held = getattr(module, leaf)
-        if isinstance(held, TrainWeight):
-            held.see_through(views)
-        else:
-            parametrize.register_parametrization(module, leaf, views[0])
+        matrix_of(model.get_submodule(owner), leaf).see_through(views)
