@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
+from kron_layout import KronLayout
 
 from ttcompress.planning.formats import FORMATS, DenseLayout, Layout, MpoLayout, MpsLayout
 
@@ -18,8 +19,9 @@ small_modes = st.lists(st.integers(1, 4), min_size=1, max_size=3).map(tuple)
 
 @st.composite
 def small_layouts(draw: st.DrawFn) -> Layout:
-    """Of every format; modes that make no layout of it are drawn again."""
-    layout = FORMATS[draw(st.sampled_from(sorted(FORMATS)))](draw(small_modes), draw(small_modes))
+    """Of every format and of a toy; modes that make no layout of it are drawn again."""
+    one: type[Layout] = draw(st.sampled_from([*FORMATS.values(), KronLayout]))
+    layout = one(draw(small_modes), draw(small_modes))
     try:
         assert layout.core_axes
     except ValueError:
@@ -175,10 +177,20 @@ def dense_orders(layout: Layout, cores: list[np.ndarray], x: np.ndarray) -> list
     return [(einsum("rc,c->r", cores[0], x), einsum.count)]
 
 
+def kron_orders(layout: Layout, cores: list[np.ndarray], x: np.ndarray) -> list[Order]:
+    """The right factors first, or the left ones."""
+    first, second = Counter(), Counter()
+    vector = x.reshape(layout.column_modes)
+    right = second("acr,cd->adr", cores[0], vector), first("rbd,cd->rbc", cores[1], vector)
+    ys = second("adr,rbd->ab", right[0], cores[1]), first("rbc,acr->ab", right[1], cores[0])
+    return [(ys[0].reshape(-1), second.count), (ys[1].reshape(-1), first.count)]
+
+
 ORDERS: dict[str, Callable[..., list[Order]]] = {
     "mps": mps_orders,
     "mpo": mpo_orders,
     "dense": dense_orders,
+    "kron": kron_orders,
 }
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ttcompress.planning.formats import Layout, MpoLayout, MpsLayout
 from ttcompress.trains.formats import train_of
-from ttcompress.trains.reference import mps_matrix
+from ttcompress.trains.reference import mpo_matrix, mps_matrix
 
 LAYOUTS = (
     MpsLayout((6,), (4,)),
@@ -38,7 +38,7 @@ def test_it_agrees_with_the_packages_own_contraction(layout: Layout) -> None:
 
 def test_an_mpo_of_rank_1_is_a_kronecker_product() -> None:
     a, b = torch.randn(2, 3), torch.randn(4, 5)
-    matrix = mps_matrix([a[None, ..., None], b[None, ..., None]], MpoLayout((2, 4), (3, 5)))
+    matrix = mpo_matrix([a[None, ..., None], b[None, ..., None]], MpoLayout((2, 4), (3, 5)))
     torch.testing.assert_close(matrix, torch.kron(a.double(), b.double()))
 
 

@@ -7,6 +7,8 @@ from math import prod
 
 import pytest
 import torch
+from kron_layout import KronLayout
+from kron_train import KronTrain
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -171,6 +173,19 @@ class TrainContract:
 @pytest.mark.parametrize("train", trains(), ids=named)
 class TestEveryFormat(TrainContract):
     """Over the registries."""
+
+
+KRONS = [KronLayout((4, 8), (6, 5)), KronLayout((83, 1), (1, 7)), KronLayout((2, 3), (1, 4))]
+
+
+@pytest.mark.parametrize("layout", KRONS, ids=str)
+class TestAToyFormat(TrainContract):
+    """One that answers what it must and no more: the rest is what `Train` makes of that."""
+
+    @pytest.fixture
+    def train(self, layout: KronLayout, monkeypatch: pytest.MonkeyPatch) -> Train:
+        monkeypatch.setitem(TRAINS, "kron", KronTrain)
+        return random_train(layout)
 
 
 @pytest.mark.parametrize("train", trains(), ids=named)

@@ -1,4 +1,4 @@
-"""Sharing one budget over all weights, over ranks and bits together: options enter, choices leave.
+"""Chooses ranks and stores for every weight under one budget: `allocate` is the entry.
 
 Lagrange: at a price for each byte (or value, or multiply-add) every weight takes the option and the
 ranks with the least error + price; the smallest price that stays within the allowance is found by

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from ttcompress.planning.formats import Layout
-from ttcompress.trains.train import ROWS, Decomposition, Train
+from ttcompress.trains.train import ROWS, Decomposition, Ranks, Train
 from ttcompress.trains.weighting import Weighting
 
 
@@ -18,11 +18,7 @@ class DenseTrain(Train):
 
     @classmethod
     def decompose(
-        cls,
-        matrix: Tensor,
-        layout: Layout,
-        ranks: Sequence[int],
-        weighting: Weighting | None = None,
+        cls, matrix: Tensor, layout: Layout, ranks: Ranks, weighting: Weighting | None = None
     ) -> Decomposition:
         """The matrix as it is, in its own type: nothing is lost that a weighting could weigh."""
         return Decomposition(cls(layout, (matrix,)), ())

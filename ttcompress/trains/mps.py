@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from ttcompress.planning.formats import Layout
 from ttcompress.trains.tensor_train import TensorTrain, join_cores
-from ttcompress.trains.train import ROWS, Decomposition
+from ttcompress.trains.train import ROWS, Decomposition, Ranks
 from ttcompress.trains.tt_svd import tt_svd
 from ttcompress.trains.weighting import Weighting
 
@@ -19,11 +19,7 @@ class MpsTrain(TensorTrain):
 
     @classmethod
     def decompose(
-        cls,
-        matrix: Tensor,
-        layout: Layout,
-        ranks: Sequence[int],
-        weighting: Weighting | None = None,
+        cls, matrix: Tensor, layout: Layout, ranks: Ranks, weighting: Weighting | None = None
     ) -> Decomposition:
         """As of `TensorTrain`; with two cores a weighting is whitened away, which is exact.
 

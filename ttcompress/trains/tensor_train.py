@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from ttcompress.planning.formats import Layout
 from ttcompress.trains.least_squares import alternated
-from ttcompress.trains.train import Decomposition, Train
+from ttcompress.trains.train import Decomposition, Ranks, Train
 from ttcompress.trains.tt_svd import matricize, tensorize, tt_svd
 from ttcompress.trains.weighting import Weighting
 
@@ -31,11 +31,7 @@ class TensorTrain(Train):
 
     @classmethod
     def decompose(
-        cls,
-        matrix: Tensor,
-        layout: Layout,
-        ranks: Sequence[int],
-        weighting: Weighting | None = None,
+        cls, matrix: Tensor, layout: Layout, ranks: Ranks, weighting: Weighting | None = None
     ) -> Decomposition:
         """By TT-SVD; all cores but the last are left-orthogonal, the last carries the norm.
 

@@ -18,6 +18,9 @@ from ttcompress.planning.formats import Layout
 from ttcompress.planning.spectrum import Spectrum
 from ttcompress.trains.weighting import Weighting
 
+Ranks = Sequence[int]
+"""Interior ranks: one fewer than cores."""
+
 ROWS = 256
 """Of a matrix that are looked at together: no whole copy of it is needed to measure an error."""
 
@@ -49,7 +52,7 @@ class Train(ABC):
         cls,
         matrix: Tensor,  # (rows, columns), floating point
         layout: Layout,
-        ranks: Sequence[int],
+        ranks: Ranks,
         weighting: Weighting | None = None,
     ) -> Decomposition:
         """The train nearest to a matrix, in float64 but for a matrix kept whole.
