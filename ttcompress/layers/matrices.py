@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -205,25 +205,8 @@ class DenseMatrix:
         parametrize.register_parametrization(self.owner, self.name, view)
 
 
-class Matrix(Protocol):
-    """What a layer asks of a matrix, however it is held."""
-
-    @property
-    def work(self) -> MatrixWork:
-        """What multiplying by it costs, both ways."""
-
-    @property
-    def places(self) -> tuple[Place, ...]:
-        """Its parameters: one for each core, or the matrix."""
-
-    def dense(self) -> Tensor:  # (rows, columns)
-        """The whole matrix."""
-
-    def product(self) -> Product:
-        """The cheapest product without rebuilding."""
-
-    def see_through(self, views: Sequence[nn.Module]) -> None:
-        """From now on compute with what a view makes of each parameter."""
+Matrix = TrainWeight | DenseMatrix
+"""What a layer multiplies by, however it is held: both answer to the same names."""
 
 
 def put_matrix(owner: nn.Module, name: str, value: Train | Tensor) -> None:

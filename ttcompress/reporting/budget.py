@@ -52,10 +52,8 @@ def _is_chosen(weight: WeightReport | PlannedWeightReport, effective: Json) -> b
     rule: Json = next((rule for rule in rules if selects(rule["weights"], weight)), {})
     if isinstance(rule.get("ranks"), Sequence):
         return False
-    return (
-        not is_whole(rule.get("format"))
-        or (rule.get("store") or effective.get("store", AUTO)) == AUTO
-    )
+    store = rule.get("store") or effective.get("store", AUTO)
+    return not is_whole(rule.get("format")) or store == AUTO
 
 
 def _dropped(report: Report | PlanReport) -> str:

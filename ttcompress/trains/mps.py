@@ -18,19 +18,19 @@ class MpsTrain(TensorTrain):
     """Cores (rank, mode, rank)."""
 
     @classmethod
-    def decompose(
-        cls, matrix: Tensor, layout: Layout, ranks: Ranks, weighting: Weighting | None = None
+    def _decompose_weighted(
+        cls, wide: Tensor, layout: Layout, ranks: Ranks, weighting: Weighting
     ) -> Decomposition:
-        """As of `TensorTrain`; with two cores a weighting is whitened away, which is exact.
+        """With two cores the weighting is whitened away, which is exact.
 
         |D^(1/2) (W - V) C^(1/2)| is least where D^(1/2) V C^(1/2) is the truncated SVD of
         D^(1/2) W C^(1/2); both roots then go back out of the two cores.
         """
-        if weighting is None or layout.cores != 2:
-            return super().decompose(matrix, layout, ranks, weighting)
+        if layout.cores != 2:
+            return super()._decompose_weighted(wide, layout, ranks, weighting)
         root, inverse = weighting.roots
         tall = weighting.rows.sqrt()[:, None]
-        (left, right), spectra = tt_svd(tall * matrix.double() @ root, layout, ranks)
+        (left, right), spectra = tt_svd(tall * wide @ root, layout, ranks)
         cores = (left / tall[None], (right[..., 0] @ inverse)[..., None])
         return Decomposition(cls(layout, cores), spectra)
 

@@ -33,15 +33,21 @@ class TensorTrain(Train):
     def decompose(
         cls, matrix: Tensor, layout: Layout, ranks: Ranks, weighting: Weighting | None = None
     ) -> Decomposition:
-        """By TT-SVD; all cores but the last are left-orthogonal, the last carries the norm.
+        """By TT-SVD; all cores but the last are left-orthogonal, the last carries the norm."""
+        if weighting is not None:
+            return cls._decompose_weighted(matrix.double(), layout, ranks, weighting)
+        cores, spectra = tt_svd(matrix, layout, ranks)
+        return Decomposition(cls(layout, cores), spectra)
 
-        With a weighting TT-SVD takes the part of it that is a product over the modes, and
-        alternating least squares does the rest. The spectra are those TT-SVD met.
+    @classmethod
+    def _decompose_weighted(
+        cls, wide: Tensor, layout: Layout, ranks: Ranks, weighting: Weighting
+    ) -> Decomposition:
+        """The train that costs least, found by a descent: TT-SVD, then alternating least squares.
+
+        TT-SVD takes the part of the weighting that is diagonal and a product over the modes: the
+        whole of it would multiply the ranks. The spectra are those that TT-SVD met.
         """
-        if weighting is None:
-            cores, spectra = tt_svd(matrix, layout, ranks)
-            return Decomposition(cls(layout, cores), spectra)
-        wide = matrix.double()
         rows = _product_of_modes(weighting.rows.sqrt(), layout.row_modes)
         columns = _product_of_modes(weighting.moment.diagonal().sqrt(), layout.column_modes)
         scaled = reduce(torch.kron, rows)[:, None] * wide * reduce(torch.kron, columns)

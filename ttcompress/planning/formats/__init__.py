@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from ttcompress.planning.formats.dense import DenseLayout
-from ttcompress.planning.formats.layout import Layout
-from ttcompress.planning.formats.mpo import MpoLayout
-from ttcompress.planning.formats.mps import MpsLayout
+from ttcompress.planning.formats.dense import DenseLayout as DenseLayout
+from ttcompress.planning.formats.layout import Layout as Layout
+from ttcompress.planning.formats.mpo import MpoLayout as MpoLayout
+from ttcompress.planning.formats.mps import MpsLayout as MpsLayout
 
 FORMATS: dict[str, type[Layout]] = {one.format: one for one in (MpsLayout, MpoLayout, DenseLayout)}
 """Every format by its name, in the order in which `auto` tries them."""
@@ -43,17 +43,3 @@ def decomposing() -> tuple[str, ...]:
 def is_whole(name: str | None) -> bool:
     """Whether a recipe's word leaves the matrix in one piece, without ranks: `dense` or `keep`."""
     return name == KEEP or (name in FORMATS and not FORMATS[name].decomposes)
-
-
-__all__ = [
-    "AUTO",
-    "FORMATS",
-    "KEEP",
-    "DenseLayout",
-    "Layout",
-    "MpoLayout",
-    "MpsLayout",
-    "decomposing",
-    "formats_named",
-    "is_whole",
-]

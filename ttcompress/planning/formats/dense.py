@@ -44,9 +44,9 @@ class DenseLayout(Layout):
         """One product with the matrix."""
         return prod(self.shape)
 
-    def multiply_adds(self, ranks: Sequence[int], *, lookup: bool = False) -> int:
-        """One product with the matrix; nothing for a lookup, whose rows are there."""
-        return 0 if lookup else prod(self.shape)
+    def rebuilding_rank(self, ranks: Sequence[int]) -> int:
+        """Nothing is rebuilt, and a lookup finds its rows there."""
+        return 0
 
     def as_json(self) -> dict[str, Any]:
         """Without modes: there are none to choose."""
