@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ttcompress.planning.formats import Layout, TrainFormat
+from ttcompress.planning.formats import FORMATS
+from ttcompress.trains.formats import train_of
 from ttcompress.trains.train import Train
 
 FLOAT64 = torch.float64
@@ -31,14 +32,14 @@ def core_gradients() -> Callable[..., dict[str, Tensor]]:
 
 
 def _random_train(
-    format: TrainFormat, rows: int, columns: int, rank: int, dtype: torch.dtype = FLOAT64
+    format: str, rows: int, columns: int, rank: int, dtype: torch.dtype = FLOAT64
 ) -> Train:
     """A train with up to two modes on each side, scaled so that its matrix has entries near 0.3."""
-    layout = Layout(format, _two_modes(rows), _two_modes(columns))
+    layout = FORMATS[format](_two_modes(rows), _two_modes(columns))
     ranks = layout.attainable((rank,) * (layout.cores - 1))
     cores = [torch.randn(shape, dtype=dtype) for shape in layout.core_shapes(ranks)]
-    scale = 0.3 * (rows * columns) ** 0.5 / Train(layout, tuple(cores)).to_dense().norm()
-    return Train(layout, (cores[0] * scale, *cores[1:]))
+    scale = 0.3 * (rows * columns) ** 0.5 / train_of(layout, tuple(cores)).to_dense().norm()
+    return train_of(layout, (cores[0] * scale, *cores[1:]))
 
 
 def _two_modes(size: int) -> tuple[int, ...]:
@@ -47,7 +48,7 @@ def _two_modes(size: int) -> tuple[int, ...]:
 
 
 def _with_trains(
-    module: nn.Module, format: TrainFormat = "mps", rank: int = 3, keep: tuple[str, ...] = ()
+    module: nn.Module, format: str = "mps", rank: int = 3, keep: tuple[str, ...] = ()
 ) -> dict[str, Train]:
     """Give every matrix of the module but `keep` the values of a random train; return these."""
     trains = {}
@@ -65,7 +66,7 @@ def _core_gradients(trains: Mapping[str, Train], dense: nn.Module) -> dict[str, 
     gradients = {}
     for name, train in trains.items():
         cores = tuple(core.clone().requires_grad_() for core in train.cores)
-        matrix = Train(train.layout, cores).to_dense()
+        matrix = train_of(train.layout, cores).to_dense()
         upstream = dense.get_parameter(name).grad
         for k, gradient in enumerate(torch.autograd.grad(matrix, cores, upstream)):
             gradients[f"{name}.cores.{k}"] = gradient

@@ -14,7 +14,8 @@ from torch.nn.utils.rnn import pack_sequence
 from ttcompress.errors import ArtifactError
 from ttcompress.layers import GRU, LSTM, RNN, TrainWeight, replacement
 from ttcompress.model.weights import RecurrentStack
-from ttcompress.planning.formats import Layout
+from ttcompress.planning.formats import MpsLayout
+from ttcompress.trains.mps import MpsTrain
 from ttcompress.trains.train import Train
 
 FLOAT64 = torch.float64
@@ -264,8 +265,8 @@ def test_autocast_computes_in_half_precision(pair: tuple[nn.LSTM, LSTM], run: An
 
 def test_factored_it_holds_cores_and_two_factors_and_no_dense_matrix() -> None:
     hidden, rank = 64, 4
-    train = Train(
-        Layout("mps", (4 * hidden,), (hidden,)),
+    train = MpsTrain(
+        MpsLayout((4 * hidden,), (hidden,)),
         (torch.randn(1, 4 * hidden, rank), torch.randn(rank, hidden, 1)),
     )
     layer = LSTM(

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from ttcompress.planning.allocation import Allowance, Choice, Menu, allocate, smallest, total
 from ttcompress.planning.candidates import Cost, Option
-from ttcompress.planning.formats import Layout
+from ttcompress.planning.formats import Layout, MpoLayout, MpsLayout
 from ttcompress.planning.spectrum import Spectrum
 from ttcompress.stores import STORES
 
-TWO_CORES = Layout("mps", (12,), (8,))
-MPO = Layout("mpo", (4, 3), (2, 4))
-THREE_CORES = Layout("mps", (3, 4), (8,))
+TWO_CORES = MpsLayout((12,), (8,))
+MPO = MpoLayout((4, 3), (2, 4))
+THREE_CORES = MpsLayout((3, 4), (8,))
 
 
 def option(layout: Layout, store: str, seed: int, energy: float = 1.0) -> Option:
@@ -31,7 +31,7 @@ def option(layout: Layout, store: str, seed: int, energy: float = 1.0) -> Option
         spectra.append(Spectrum(tuple(scaled.tolist())))
     full = layout.full_ranks
     floors = (1,) * len(full)
-    return Option(layout, STORES[store], energy, 96, 96, tuple(spectra), floors, full)
+    return Option(layout, STORES[store], energy, tuple(spectra), floors, full)
 
 
 def least_error(menus: list[Menu], allowance: Allowance) -> float:
@@ -41,7 +41,7 @@ def least_error(menus: list[Menu], allowance: Allowance) -> float:
             (choice.error, choice.cost)
             for one in menu
             for ranks in product(*(range(1, cap + 1) for cap in one.caps))
-            if one.layout is None or one.layout.attainable(ranks) == ranks
+            if one.layout.attainable(ranks) == ranks
             for choice in [Choice(one, ranks)]
         ]
         for menu in menus

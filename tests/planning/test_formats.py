@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-from itertools import product
+from collections.abc import Callable
+from itertools import pairwise, product
 from math import prod
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
+from kron_layout import KronLayout
 
-from ttcompress.planning.formats import TRAIN_FORMATS, Layout, TrainFormat
+from ttcompress.planning.formats import FORMATS, DenseLayout, Layout, MpoLayout, MpsLayout
 
 small_modes = st.lists(st.integers(1, 4), min_size=1, max_size=3).map(tuple)
 
 
 @st.composite
 def small_layouts(draw: st.DrawFn) -> Layout:
-    train_format: TrainFormat = draw(st.sampled_from(TRAIN_FORMATS))
-    rows = draw(small_modes)
-    count = len(rows)
-    if train_format == "mpo":
-        modes = st.lists(st.integers(1, 4), min_size=count, max_size=count)
-        return Layout(train_format, rows, tuple(draw(modes)))
-    return Layout(train_format, rows, draw(small_modes))
+    """Of every format and of a toy; modes that make no layout of it are drawn again."""
+    one: type[Layout] = draw(st.sampled_from([*FORMATS.values(), KronLayout]))
+    layout = one(draw(small_modes), draw(small_modes))
+    try:
+        assert layout.core_axes
+    except ValueError:
+        reject()
+    return layout
 
 
 @settings(max_examples=60, deadline=None)
@@ -33,15 +36,31 @@ def test_attainable_ranks_are_the_ranks_that_random_cores_reach(layout: Layout, 
     generator = np.random.default_rng(seed)
     wanted = tuple(int(rank) for rank in generator.integers(1, 7, layout.cores - 1))
     tensor = np.ones((1, 1))
-    for shape in layout.core_shapes(wanted):
-        core = generator.normal(size=(shape[0], prod(shape[1:])))
-        tensor = (tensor @ core).reshape(-1, shape[-1])
+    for size, (left, right) in zip(layout.sizes, pairwise((1, *wanted, 1)), strict=True):
+        tensor = (tensor @ generator.normal(size=(left, size * right))).reshape(-1, right)
     reached = [
         int(np.linalg.matrix_rank(tensor.reshape(prod(layout.sizes[: k + 1]), -1)))
         for k in range(layout.cores - 1)
     ]
     assert layout.attainable(wanted) == tuple(reached)
     assert layout.attainable(layout.full_ranks) == layout.full_ranks
+
+
+@given(small_layouts(), st.integers(0, 999))
+def test_cores_have_as_many_values_as_sizes_and_ranks_say(layout: Layout, seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    ranks = tuple(int(rank) for rank in generator.integers(1, 7, layout.cores - 1))
+    shapes = layout.core_shapes(ranks)
+    assert tuple(map(prod, shapes)) == layout.core_params(ranks)
+    assert tuple(shape[-1] for shape in shapes[:-1]) == ranks
+    assert len(set(layout.core_names)) == len(shapes)
+
+
+@given(small_layouts())
+def test_each_mode_is_in_one_core(layout: Layout) -> None:
+    carried = sorted(axis for axes in layout.core_axes for axis in axes)
+    assert carried == list(range(len(layout.row_modes) + len(layout.column_modes)))
+    assert prod(layout.sizes) == prod(layout.shape)
 
 
 @given(small_layouts())
@@ -57,9 +76,9 @@ def test_cuts_are_prefixes_of_both_sides(layout: Layout) -> None:
 @pytest.mark.parametrize(
     ("layout", "middle"),
     [
-        (Layout("mps", (4, 8), (6,)), 1),
-        (Layout("mps", (32,), (2, 3)), 0),
-        (Layout("mpo", (4, 8), (2, 3)), None),
+        (MpsLayout((4, 8), (6,)), 1),
+        (MpsLayout((32,), (2, 3)), 0),
+        (MpoLayout((4, 8), (2, 3)), None),
     ],
     ids=str,
 )
@@ -71,17 +90,20 @@ def test_the_middle_rank_stands_between_rows_and_columns(
         assert layout.cuts[middle] == (32, 1)
 
 
+def test_a_lookup_rebuilds_a_row_from_the_rank_in_the_middle() -> None:
+    assert MpsLayout((4, 8), (6,)).multiply_adds((4, 3), lookup=True) == 3 * 6
+    assert MpoLayout((4, 8, 2), (2, 3, 2)).multiply_adds((4, 7), lookup=True) == 7 * 12
+    assert DenseLayout((32,), (6,)).multiply_adds((), lookup=True) == 0
+
+
 @settings(max_examples=80, deadline=None)
 @given(small_layouts(), st.integers(0, 999))
 def test_multiply_adds_are_those_of_the_cheapest_order(layout: Layout, seed: int) -> None:
     generator = np.random.default_rng(seed)
     ranks = layout.attainable([int(rank) for rank in generator.integers(1, 5, layout.cores - 1)])
-    if layout.format == "mps" and layout.cores < 2:
-        return
     cores = [generator.normal(size=shape) for shape in layout.core_shapes(ranks)]
     x = generator.normal(size=layout.shape[1])
-    orders = mps_orders if layout.format == "mps" else mpo_orders
-    found = list(orders(layout, cores, x))
+    found = ORDERS[layout.format](layout, cores, x)
     assert all(np.allclose(y, found[0][0]) for y, _ in found)
     cheapest = min(count for _, count in found)
     assert layout.chain_multiply_adds(ranks) == cheapest
@@ -148,6 +170,28 @@ def mpo_orders(layout: Layout, cores: list[np.ndarray], x: np.ndarray) -> list[O
             state = np.moveaxis(joined.reshape(*joined.shape[:2], *moved.shape[2:]), 1, k + 1)
         found.append((state.reshape(-1), einsum.count))
     return found
+
+
+def dense_orders(layout: Layout, cores: list[np.ndarray], x: np.ndarray) -> list[Order]:
+    einsum = Counter()
+    return [(einsum("rc,c->r", cores[0], x), einsum.count)]
+
+
+def kron_orders(layout: Layout, cores: list[np.ndarray], x: np.ndarray) -> list[Order]:
+    """The right factors first, or the left ones."""
+    first, second = Counter(), Counter()
+    vector = x.reshape(layout.column_modes)
+    right = second("acr,cd->adr", cores[0], vector), first("rbd,cd->rbc", cores[1], vector)
+    ys = second("adr,rbd->ab", right[0], cores[1]), first("rbc,acr->ab", right[1], cores[0])
+    return [(ys[0].reshape(-1), second.count), (ys[1].reshape(-1), first.count)]
+
+
+ORDERS: dict[str, Callable[..., list[Order]]] = {
+    "mps": mps_orders,
+    "mpo": mpo_orders,
+    "dense": dense_orders,
+    "kron": kron_orders,
+}
 
 
 def merged(cores: list[np.ndarray]) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from ttcompress.checkpoint import open_checkpoint
 from ttcompress.planning.allocation import Allowance, allocate
 from ttcompress.planning.candidates import Option
-from ttcompress.planning.formats import Layout
+from ttcompress.planning.formats import MpsLayout
 from ttcompress.stores import STORES, Store
 from ttcompress.trains.tt_svd import spectrum_at
 
@@ -35,9 +36,8 @@ def options_of(matrices: dict[str, torch.Tensor], store: Store) -> list[Option]:
 
 def _option(matrix: torch.Tensor, store: Store) -> Option:
     rows, columns = matrix.shape
-    layout, spectrum = Layout("mps", (rows,), (columns,)), spectrum_at(matrix, (rows, 1))
-    size, caps = matrix.numel(), layout.full_ranks
-    return Option(layout, store, spectrum.energy, size, size, (spectrum,), (1,), caps)
+    layout, spectrum = MpsLayout((rows,), (columns,)), spectrum_at(matrix, (rows, 1))
+    return Option(layout, store, spectrum.energy, (spectrum,), (1,), layout.full_ranks)
 
 
 def _rank_for(option: Option, limit: float) -> int:
@@ -61,7 +61,7 @@ def weights() -> dict[str, torch.Tensor]:
 def test_sharing_one_budget_never_loses_more_than_equal_fractions(weights, store, factor):
     assert len(weights) == 20
     options = options_of(weights, STORES[store])
-    equal = [(_rank_for(one, 4 * one.dense_params / factor),) for one in options]
+    equal = [(_rank_for(one, 4 * prod(one.layout.shape) / factor),) for one in options]
     spent = sum(one.cost(ranks).bytes for one, ranks in zip(options, equal, strict=True))
     lost = sum(one.error(ranks) for one, ranks in zip(options, equal, strict=True))
     choices = allocate([(one,) for one in options], Allowance(bytes=spent))

@@ -9,10 +9,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ttcompress.planning.formats import TRAIN_FORMATS, TrainFormat
-from ttcompress.planning.modes import balanced, divisors, layouts
+from ttcompress.model.weights import Weight
+from ttcompress.planning.formats import FORMATS, MpoLayout, MpsLayout, decomposing
+from ttcompress.planning.formats.modes import balanced, divisors
+from ttcompress.planning.menus import course
+from ttcompress.recipe import Assignment, recipe_from
 
 sides = st.integers(1, 700)
+formats = st.sampled_from(tuple(FORMATS))
 
 
 @given(st.integers(1, 3000))
@@ -34,26 +38,24 @@ def test_balanced_factors_have_the_smallest_largest_one(number: int, count: int)
 
 
 @settings(max_examples=150, deadline=None)
-@given(sides, sides, st.sampled_from(TRAIN_FORMATS), st.sampled_from([1, 3, 4]))
-def test_modes_multiply_to_the_shape(
-    rows: int, columns: int, train_format: TrainFormat, gates: int
-) -> None:
+@given(sides, sides, formats, st.sampled_from([1, 3, 4]))
+def test_modes_multiply_to_the_shape(rows: int, columns: int, name: str, gates: int) -> None:
     shape = (gates * rows, columns)
-    found = layouts(shape, train_format, gates)
+    found = FORMATS[name].candidates(shape, gates)
     assert found and len(set(found)) == len(found)
-    assert all(layout.shape == shape and layout.format == train_format for layout in found)
+    assert all(layout.shape == shape and layout.format == name for layout in found)
 
 
 @settings(max_examples=150, deadline=None)
-@given(sides, sides, st.sampled_from(TRAIN_FORMATS), st.sampled_from([1, 3, 4]))
+@given(sides, sides, st.sampled_from(decomposing()), st.sampled_from([1, 3, 4]))
 @example(83, 256, "mpo", 1)
 @example(256, 83, "mpo", 1)
 @example(1, 83, "mpo", 4)
 def test_a_mode_of_1_stands_only_where_a_side_is_prime_or_1(
-    rows: int, columns: int, train_format: TrainFormat, gates: int
+    rows: int, columns: int, name: str, gates: int
 ) -> None:
     shape = (gates * rows, columns)
-    for layout in layouts(shape, train_format, gates):
+    for layout in FORMATS[name].candidates(shape, gates):
         for size, modes in zip(shape, (layout.row_modes, layout.column_modes), strict=True):
             if 1 in modes:
                 assert len(divisors(size)) <= 2
@@ -61,25 +63,18 @@ def test_a_mode_of_1_stands_only_where_a_side_is_prime_or_1(
 
 def test_the_truncated_svd_is_always_among_the_mps() -> None:
     for shape in ((1024, 256), (83, 129), (1, 7)):
-        found = [(one.row_modes, one.column_modes) for one in layouts(shape, "mps")]
+        found = [(one.row_modes, one.column_modes) for one in MpsLayout.candidates(shape)]
         assert ((shape[0],), (shape[1],)) in found
 
 
 def test_the_gates_are_split_off_once() -> None:
-    assert (4, 256) in [layout.row_modes for layout in layouts((1024, 256), "mps", gates=4)]
-    assert (4, 256) in [layout.row_modes for layout in layouts((1024, 256), "mpo", gates=4)]
+    assert (4, 256) in [layout.row_modes for layout in MpsLayout.candidates((1024, 256), gates=4)]
+    assert (4, 256) in [layout.row_modes for layout in MpoLayout.candidates((1024, 256), gates=4)]
 
 
-@pytest.mark.parametrize("train_format", TRAIN_FORMATS)
-def test_given_modes_are_kept(train_format: TrainFormat) -> None:
-    both = layouts((24, 30), train_format, 1, (4, 6), (5, 6))
-    assert [(one.row_modes, one.column_modes) for one in both] == [((4, 6), (5, 6))]
-    assert {one.row_modes for one in layouts((24, 30), train_format, 1, (6, 4))} == {(6, 4)}
-    columns = layouts((24, 30), train_format, 1, None, (6, 5))
-    assert {one.column_modes for one in columns} == {(6, 5)}
-
-
-def test_an_mpo_beside_given_modes_is_filled_up_with_ones_where_factors_run_out() -> None:
-    found = layouts((30, 6), "mpo", 1, (2, 3, 5))
-    assert {one.row_modes for one in found} == {(2, 3, 5)}
-    assert all(len(one.column_modes) == 3 and prod(one.column_modes) == 6 for one in found)
+@pytest.mark.parametrize("name", decomposing())
+def test_given_modes_are_kept(name: str) -> None:
+    weight = Weight("w", ("w",), "linear", (24, 30), "float32")
+    given = Assignment(weight, None, None, name, "int8", (4, 6), (5, 6))
+    recipe = recipe_from({"version": 1, "budget": {"factor": 2}})
+    assert course(given, recipe).layouts == (FORMATS[name]((4, 6), (5, 6)),)

@@ -90,8 +90,8 @@ def counted_error(plan: Plan, fall: float) -> float:
     squares = 0.0
     for k, planned in enumerate(plan.weights):
         energy = float(np.square(matrix_of(planned.weight.shape, k, fall)).sum())
-        assert planned.store is not None
-        noise = planned.store.noise * (planned.layout.cores if planned.layout else 1)
+        assert planned.store is not None and planned.layout is not None
+        noise = planned.store.noise * planned.layout.cores
         discarded = ((planned.expected_error or 0.0) ** 2 - noise) / (1 - noise)
         squares += energy * (discarded + ROUNDING_WEIGHT * noise * (1 - discarded))
     return sqrt(squares)

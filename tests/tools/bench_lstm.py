@@ -18,8 +18,8 @@ import torch
 from torch import nn
 
 from ttcompress.layers import LSTM, Run
-from ttcompress.planning.formats import Layout
-from ttcompress.trains.train import Train
+from ttcompress.planning.formats import MpsLayout
+from ttcompress.trains.formats import train_of
 
 SECONDS = 4.0
 TURN = 0.02
@@ -56,7 +56,7 @@ def layers(row: Row) -> tuple[nn.LSTM, LSTM, LSTM]:
     for name in ("weight_ih_l0", "weight_hh_l0"):
         rows, columns = getattr(dense, name).shape
         cores = torch.randn(1, rows, rank) / rank, torch.randn(rank, columns, 1) / columns
-        trains[name] = Train(Layout("mps", (rows,), (columns,)), cores)
+        trains[name] = train_of(MpsLayout((rows,), (columns,)), cores)
 
     def of_trains(run: Run) -> LSTM:
         return LSTM.from_dense(dense, trains, run=run)

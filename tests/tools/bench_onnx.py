@@ -19,14 +19,14 @@ from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper, nu
 from torch import nn
 
 from ttcompress.layers import LSTM
-from ttcompress.planning.formats import Layout
+from ttcompress.planning.formats import MpsLayout
 from ttcompress.system.timing import timings
 from ttcompress.targets.calls import BATCH, TIME, Call
 from ttcompress.targets.onnx.convert import convert
 from ttcompress.targets.onnx.dense import dense_int8, dense_model
 from ttcompress.targets.onnx.quantize import quantized
 from ttcompress.targets.onnx.sessions import start_session
-from ttcompress.trains.train import Train
+from ttcompress.trains.formats import train_of
 
 STEPS, DIVISOR, SECONDS = 35, 16, 4.0
 
@@ -39,7 +39,7 @@ def exported(dense: nn.LSTM) -> tuple[ModelProto, ModelProto]:
     for name in ("weight_ih_l0", "weight_hh_l0"):
         rows, columns = dense.get_parameter(name).shape
         cores = torch.randn(1, rows, rank) / rank, torch.randn(rank, columns, 1) / columns
-        trains[name] = Train(Layout("mps", (rows,), (columns,)), cores)
+        trains[name] = train_of(MpsLayout((rows,), (columns,)), cores)
     state = (torch.zeros(1, 3, hidden), torch.zeros(1, 3, hidden))
     axes = ({0: TIME, 1: BATCH}, {1: BATCH}, {1: BATCH})
     call = Call((torch.zeros(5, 3, hidden), state), axes, ("x", "h0", "c0"), ("y", "hn", "cn"))

@@ -1,11 +1,11 @@
 import pytest
 import torch
 
-from ttcompress.planning.formats import Layout
+from ttcompress.planning.formats import MpoLayout, MpsLayout
 from ttcompress.stores import STORES
 from ttcompress.trains.feedback import round_matrix, round_train
-from ttcompress.trains.train import Train
-from ttcompress.trains.weighting import Weighting, weighted_tt_svd
+from ttcompress.trains.formats import TRAINS, train_of
+from ttcompress.trains.weighting import Weighting
 
 ROWS, COLUMNS = 40, 150  # more columns than one block of corrections
 
@@ -43,19 +43,19 @@ def test_from_eight_bits_on_rounding_is_plain(matrix, weighting):
 @pytest.mark.parametrize(
     ("layout", "ranks"),
     [
-        (Layout("mps", (40,), (150,)), (12,)),
-        (Layout("mps", (4, 10), (10, 15)), (4, 12, 8)),
-        (Layout("mpo", (4, 10), (10, 15)), (20,)),
+        (MpsLayout((40,), (150,)), (12,)),
+        (MpsLayout((4, 10), (10, 15)), (4, 12, 8)),
+        (MpoLayout((4, 10), (10, 15)), (20,)),
     ],
     ids=str,
 )
 def test_later_cores_make_up_for_the_rounding_of_earlier_ones(layout, ranks, matrix, weighting):
-    train = weighted_tt_svd(matrix, layout, ranks, weighting).train
+    train = TRAINS[layout.format].decompose(matrix, layout, ranks, weighting).train
     store = STORES["int3"]
     exact = weighting.cost(train.to_dense() - matrix)
 
     def added(parts) -> float:
-        stored = Train(layout, tuple(part.values().double() for part in parts))
+        stored = train_of(layout, tuple(part.values().double() for part in parts))
         return weighting.cost(stored.to_dense() - matrix) - exact
 
     plain = added([store.encode(core) for core in train.cores])

@@ -1,15 +1,16 @@
 import pytest
 import torch
 
-from ttcompress.planning.formats import Layout
+from ttcompress.planning.formats import Layout, MpoLayout, MpsLayout
+from ttcompress.trains.formats import train_of
 from ttcompress.trains.least_squares import alternated, improved
+from ttcompress.trains.mpo import MpoTrain
 from ttcompress.trains.train import Train
-from ttcompress.trains.tt_svd import tt_svd
 
 LAYOUTS = (
-    Layout("mps", (4, 6), (3, 6)),
-    Layout("mpo", (4, 6), (3, 6)),
-    Layout("mpo", (2, 3, 4), (3, 2, 3)),
+    MpsLayout((4, 6), (3, 6)),
+    MpoLayout((4, 6), (3, 6)),
+    MpoLayout((2, 3, 4), (3, 2, 3)),
 )
 
 
@@ -17,7 +18,7 @@ def random_train(layout: Layout, rank: int, seed: int) -> Train:
     generator = torch.Generator().manual_seed(seed)
     ranks = layout.attainable([rank] * (layout.cores - 1))
     shapes = layout.core_shapes(ranks)
-    return Train(layout, tuple(torch.randn(s, generator=generator).double() for s in shapes))
+    return train_of(layout, tuple(torch.randn(s, generator=generator).double() for s in shapes))
 
 
 def squared(train: Train, matrix: torch.Tensor) -> float:
@@ -51,7 +52,7 @@ def test_a_metric_decides_what_is_near():
     matrix = random_train(layout, 6, seed=4).to_dense()
     counts = torch.ones(layout.shape[0], 1).double()
     counts[0] = 1e4
-    start = tt_svd(matrix, layout, (3,)).train
+    start = MpoTrain.decompose(matrix, layout, (3,)).train
     found = alternated(start, matrix, lambda error: counts * error, 4)
     first_row = [float((t.to_dense() - matrix)[0].norm()) for t in (start, found)]
     assert first_row[1] < 0.2 * first_row[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import sqrt
 
 import numpy as np
@@ -12,21 +13,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ttcompress.planning.formats import TRAIN_FORMATS, Layout, TrainFormat
-from ttcompress.trains.train import Train, tensorize
-from ttcompress.trains.tt_svd import Decomposition, spectrum_at, tt_svd
+from ttcompress.planning.formats import FORMATS, Layout, MpoLayout, MpsLayout
+from ttcompress.trains.formats import TRAINS, train_of
+from ttcompress.trains.train import Decomposition
+from ttcompress.trains.tt_svd import spectrum_at, tensorize
 
 LAYOUTS = [
-    Layout("mps", (24,), (18,)),
-    Layout("mps", (4, 6), (18,)),
-    Layout("mps", (4, 6), (3, 6)),
-    Layout("mps", (2, 3, 4), (3, 3, 2)),
-    Layout("mpo", (4, 6), (6, 3)),
-    Layout("mpo", (2, 3, 4), (3, 2, 3)),
-    Layout("mpo", (24, 1), (1, 18)),
+    MpsLayout((24,), (18,)),
+    MpsLayout((4, 6), (18,)),
+    MpsLayout((4, 6), (3, 6)),
+    MpsLayout((2, 3, 4), (3, 3, 2)),
+    MpoLayout((4, 6), (6, 3)),
+    MpoLayout((2, 3, 4), (3, 2, 3)),
+    MpoLayout((24, 1), (1, 18)),
 ]
 every_layout = pytest.mark.parametrize("layout", LAYOUTS, ids=str)
-every_format = pytest.mark.parametrize("train_format", TRAIN_FORMATS)
+every_format = pytest.mark.parametrize("train_format", ("mps", "mpo"))
 
 
 @every_layout
@@ -105,21 +107,20 @@ def test_never_worse_than_tensorly_at_the_same_ranks(layout: Layout) -> None:
 @pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["svd", "gram"])
 @every_format
-def test_scale_does_not_matter(train_format: TrainFormat, dtype: torch.dtype, scale: float) -> None:
-    layout = Layout(train_format, (4, 6), (6, 3))
+def test_scale_does_not_matter(train_format: str, dtype: torch.dtype, scale: float) -> None:
+    layout = FORMATS[train_format]((4, 6), (6, 3))
     matrix = (scale * decaying(24, 18)).to(dtype)
     assert relative_error(matrix, tt_svd(matrix, layout)) < 1e-13
-    found = tt_svd(matrix, layout, [5] * (layout.cores - 1))
-    assert relative_error(matrix, found) > 0.001
+    found = tt_svd(matrix, layout, [3] * (layout.cores - 1))
+    assert relative_error(matrix, found) > 0.01
     assert squared_error(matrix, found) == pytest.approx(discarded(found), rel=1e-9)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["svd", "gram"])
 @every_format
-def test_a_zero_matrix_stays_zero(train_format: TrainFormat, dtype: torch.dtype) -> None:
-    layout, matrix = Layout(train_format, (4, 6), (6, 3)), torch.zeros(24, 18, dtype=dtype)
-    for ranks in (None, [1] * (layout.cores - 1)):
-        assert torch.equal(tt_svd(matrix, layout, ranks).train.to_dense(), matrix.double())
+def test_a_zero_matrix_stays_zero(train_format: str, dtype: torch.dtype) -> None:
+    layout, matrix = FORMATS[train_format]((4, 6), (6, 3)), torch.zeros(24, 18, dtype=dtype)
+    assert torch.equal(tt_svd(matrix, layout).train.to_dense(), matrix.double())
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["svd", "gram"])
@@ -128,7 +129,7 @@ def test_a_rank_deficient_matrix_loses_nothing(dtype: torch.dtype, shape: tuple[
     rows, columns = shape
     integers = torch.randint(-3, 4, (rows, 2), generator=torch.Generator().manual_seed(0))
     matrix = (integers @ torch.ones(2, columns, dtype=torch.int64)).to(dtype)  # exactly rank 1
-    layout = Layout("mps", (rows,), (columns,))
+    layout = MpsLayout((rows,), (columns,))
     for ranks in (None, (1,)):
         assert relative_error(matrix, tt_svd(matrix, layout, ranks)) < 1e-7
 
@@ -136,13 +137,13 @@ def test_a_rank_deficient_matrix_loses_nothing(dtype: torch.dtype, shape: tuple[
 @pytest.mark.parametrize(
     "layout",
     [
-        Layout("mps", (1,), (83,)),
-        Layout("mps", (129,), (1,)),
-        Layout("mpo", (1, 1), (7, 11)),
-        Layout("mps", (3, 43), (257,)),
-        Layout("mpo", (83, 1), (1, 257)),
-        Layout("mpo", (3, 43), (83, 1)),
-        Layout("mpo", (5,), (7,)),
+        MpsLayout((1,), (83,)),
+        MpsLayout((129,), (1,)),
+        MpoLayout((1, 1), (7, 11)),
+        MpsLayout((3, 43), (257,)),
+        MpoLayout((83, 1), (1, 257)),
+        MpoLayout((3, 43), (83, 1)),
+        MpoLayout((5,), (7,)),
     ],
     ids=str,
 )
@@ -154,21 +155,21 @@ def test_vectors_and_prime_sizes(layout: Layout, dtype: torch.dtype) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    train_format=st.sampled_from(TRAIN_FORMATS),
+    train_format=st.sampled_from(("mps", "mpo")),
     pairs=st.lists(st.tuples(st.integers(1, 5), st.integers(1, 5)), min_size=2, max_size=3),
     cap=st.integers(1, 6),
     wide=st.booleans(),
     seed=st.integers(0, 2**16),
 )
 def test_laws_of_the_sweep(
-    train_format: TrainFormat,
+    train_format: str,
     pairs: list[tuple[int, int]],
     cap: int,
     wide: bool,
     seed: int,
 ) -> None:
     rows, columns = zip(*pairs, strict=True)
-    layout = Layout(train_format, rows, columns)
+    layout = FORMATS[train_format](rows, columns)
     matrix = normal(*layout.shape, seed=seed).to(torch.float64 if wide else torch.float32)
     found = tt_svd(matrix, layout, [cap] * (layout.cores - 1))
     energy = float(matrix.double().square().sum())
@@ -189,9 +190,15 @@ def test_spectra_are_those_of_the_unfoldings(layout: Layout) -> None:
         assert np.allclose(narrow, wanted, rtol=1e-5, atol=1e-6)
 
 
+def tt_svd(matrix: Tensor, layout: Layout, ranks: Sequence[int] | None = None) -> Decomposition:
+    """At full rank unless ranks are given."""
+    caps = layout.full_ranks if ranks is None else ranks
+    return TRAINS[layout.format].decompose(matrix, layout, caps)
+
+
 def truth(layout: Layout, ranks: tuple[int, ...]) -> Tensor:
     cores = [normal(*shape, seed=k) for k, shape in enumerate(layout.core_shapes(ranks))]
-    return Train(layout, tuple(cores)).to_dense()
+    return train_of(layout, tuple(cores)).to_dense()
 
 
 def decaying(rows: int, columns: int) -> Tensor:

@@ -1,18 +1,19 @@
 import pytest
 import torch
 
-from ttcompress.planning.formats import Layout
+from ttcompress.planning.formats import MpoLayout, MpsLayout
+from ttcompress.trains.formats import TRAINS
 from ttcompress.trains.train import Train
-from ttcompress.trains.tt_svd import spectrum_at, tt_svd
-from ttcompress.trains.weighting import Weighting, weighted_factorize, weighted_tt_svd
+from ttcompress.trains.tt_svd import spectrum_at
+from ttcompress.trains.weighting import Weighting, weighted_factorize
 
 ROWS, COLUMNS = 24, 18
 LAYOUTS = (
-    (Layout("mps", (24,), (18,)), (5,)),
-    (Layout("mps", (4, 6), (18,)), (4, 5)),
-    (Layout("mps", (4, 6), (3, 6)), (4, 6, 4)),
-    (Layout("mpo", (4, 6), (3, 6)), (5,)),
-    (Layout("mpo", (2, 3, 4), (3, 2, 3)), (4, 5)),
+    (MpsLayout((24,), (18,)), (5,)),
+    (MpsLayout((4, 6), (18,)), (4, 5)),
+    (MpsLayout((4, 6), (3, 6)), (4, 6, 4)),
+    (MpoLayout((4, 6), (3, 6)), (5,)),
+    (MpoLayout((2, 3, 4), (3, 2, 3)), (4, 5)),
 )
 
 
@@ -36,16 +37,16 @@ def cost(train: Train, matrix: torch.Tensor, weighting: Weighting) -> float:
 
 @pytest.mark.parametrize(("layout", "ranks"), LAYOUTS, ids=str)
 def test_a_weighted_train_costs_less_than_the_plain_one(layout, ranks, matrix, weighting):
-    plain = tt_svd(matrix, layout, ranks).train
-    weighted = weighted_tt_svd(matrix, layout, ranks, weighting).train
+    plain = TRAINS[layout.format].decompose(matrix, layout, ranks).train
+    weighted = TRAINS[layout.format].decompose(matrix, layout, ranks, weighting).train
     assert weighted.ranks == plain.ranks
     assert cost(weighted, matrix, weighting) < 0.9 * cost(plain, matrix, weighting)
 
 
 def test_with_two_cores_the_cost_is_the_tail_of_the_weighted_spectrum(matrix, weighting):
-    layout = Layout("mps", (24,), (18,))
+    layout = MpsLayout((24,), (18,))
     spectrum = weighted_factorize(matrix, (24, 1), weighting).spectrum
-    train = weighted_tt_svd(matrix, layout, (7,), weighting).train
+    train = TRAINS[layout.format].decompose(matrix, layout, (7,), weighting).train
     assert cost(train, matrix, weighting) == pytest.approx(spectrum.tail(7), rel=1e-6)
     assert spectrum.energy == pytest.approx(weighting.cost(matrix.double()), rel=1e-6)
 
@@ -53,8 +54,8 @@ def test_with_two_cores_the_cost_is_the_tail_of_the_weighted_spectrum(matrix, we
 @pytest.mark.parametrize(("layout", "ranks"), LAYOUTS, ids=str)
 def test_where_all_errors_count_alike_the_plain_train_is_found(layout, ranks, matrix):
     alike = Weighting(torch.ones(ROWS).double(), torch.eye(COLUMNS).double())
-    plain = tt_svd(matrix, layout, ranks).train
-    weighted = weighted_tt_svd(matrix, layout, ranks, alike).train
+    plain = TRAINS[layout.format].decompose(matrix, layout, ranks).train
+    weighted = TRAINS[layout.format].decompose(matrix, layout, ranks, alike).train
     assert cost(weighted, matrix, alike) <= cost(plain, matrix, alike) * (1 + 1e-6)
 
 

@@ -18,8 +18,7 @@ from torch import Tensor
 from ttcompress.checkpoint import rebuild
 from ttcompress.checkpoint.names import names_inside
 from ttcompress.model.report import OWN_SIZE, Json, Report
-from ttcompress.model.weights import RecurrentStack, Weight
-from ttcompress.planning.formats import Layout
+from ttcompress.model.weights import RecurrentStack
 from ttcompress.stores import Encoded
 from ttcompress.system.files import written_whole
 from ttcompress.system.safetensors import ARTIFACT, file_size, write_safetensors
@@ -86,7 +85,9 @@ class CompressedModel:
         """The state dict with decomposed weights as trains, in float32."""
         first: dict[str, Train | Tensor] = dict(self.kept)
         for stored in self.weights:
-            first[stored.weight.name] = stored.train() if stored.layout else stored.dense()
+            first[stored.weight.name] = (
+                stored.train() if stored.layout.decomposes else stored.dense()
+            )
         everything = self._under_all_names(first)
         return {name: everything[name] for name in names_inside(self.source_paths)}
 
@@ -163,21 +164,13 @@ def _without_own_size(report: Json) -> Json:
 
 
 def _plan_entry(stored: StoredWeight) -> Json:
-    layout = stored.layout
     entry: Json = {"weight": asdict(stored.weight), "store": stored.parts[0].store.name}
-    if layout is not None:
-        ranks = [part.shape[-1] for part in stored.parts[:-1]]
-        entry |= {"layout": asdict(layout), "ranks": ranks}
+    if stored.layout.decomposes:
+        entry |= {"layout": stored.layout.as_json(), "ranks": stored.ranks}
     return entry
 
 
 def keyed_parts(stored: StoredWeight) -> Iterator[tuple[str, Encoded]]:
-    """What a weight is stored as, under the keys of the artifact."""
-    return zip(part_keys(stored.weight, stored.layout), stored.parts, strict=True)
-
-
-def part_keys(weight: Weight, layout: Layout | None) -> list[str]:
-    """The key of each part of a weight, without the suffixes of its store."""
-    if layout is None:
-        return [f"{weight.name}.dense"]
-    return [f"{weight.name}.cores.{k}" for k in range(layout.cores)]
+    """What a weight is stored as, under the keys of the artifact without its store's suffixes."""
+    for name, part in zip(stored.layout.core_names, stored.parts, strict=True):
+        yield f"{stored.weight.name}.{name}", part

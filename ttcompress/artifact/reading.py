@@ -12,11 +12,11 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from ttcompress.artifact.coherence import check_coherent
-from ttcompress.artifact.model import FORMAT_VERSION, CompressedModel, keyed_parts, part_keys
+from ttcompress.artifact.model import FORMAT_VERSION, CompressedModel, keyed_parts
 from ttcompress.errors import ArtifactError, CheckpointError, unreadable
 from ttcompress.model.report import Json, Report, judge_own_size, with_infinities
 from ttcompress.model.weights import BYTES_PER_VALUE, RecurrentStack, Weight
-from ttcompress.planning.formats import Layout
+from ttcompress.planning.formats import FORMATS, DenseLayout, Layout, decomposing
 from ttcompress.stores import STORES, Encoded
 from ttcompress.system.files import check_input
 from ttcompress.system.json import check_integers, read_json
@@ -26,12 +26,21 @@ from ttcompress.trains.stored import StoredWeight
 
 
 @dataclass(frozen=True)
+class _Modes:
+    """What the metadata say about a layout."""
+
+    format: str
+    row_modes: tuple[int, ...]
+    column_modes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class _Entry:
     """What the metadata say about one stored weight; a dense one has no layout and no ranks."""
 
     weight: Weight
     store: str
-    layout: Layout | None = None
+    layout: _Modes | None = None
     ranks: tuple[int, ...] = ()
 
 
@@ -151,17 +160,25 @@ def _model(document: _Document, tensors: dict[str, Tensor]) -> CompressedModel:
 
 
 def _stored_weight(entry: _Entry, tensors: Mapping[str, Tensor]) -> StoredWeight:
-    weight, layout = entry.weight, entry.layout
+    weight, layout = entry.weight, _layout(entry)
     if weight.dtype not in BYTES_PER_VALUE:
         raise ValueError(f"{weight.name}: no weight is of type {weight.dtype}")
-    if layout is not None and layout.cores > MAX_DIMENSIONS:
+    if layout.cores > MAX_DIMENSIONS:
         raise ValueError(f"{weight.name}: no train has {layout.cores} cores")
-    if layout is not None and layout.shape != weight.shape:
+    if layout.shape != weight.shape:
         raise ValueError(f"{weight.name}: modes make {layout.shape}, the weight is {weight.shape}")
-    shapes = layout.core_shapes(entry.ranks) if layout else (weight.shape,)
-    store = STORES[entry.store]
+    store, shapes = STORES[entry.store], layout.core_shapes(entry.ranks)
     parts = tuple(
-        Encoded.read(store, shape, key, tensors)
-        for key, shape in zip(part_keys(weight, layout), shapes, strict=True)
+        Encoded.read(store, shape, f"{weight.name}.{name}", tensors)
+        for name, shape in zip(layout.core_names, shapes, strict=True)
     )
     return StoredWeight(weight, layout, parts)
+
+
+def _layout(entry: _Entry) -> Layout:
+    found = entry.layout
+    if found is None:
+        return DenseLayout.candidates(entry.weight.shape)[0]
+    if found.format not in decomposing():
+        raise ValueError(f"{entry.weight.name}: no train is of format {found.format[:20]!r}")
+    return FORMATS[found.format](found.row_modes, found.column_modes)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ttcompress.errors import ArtifactError
-from ttcompress.layers.matrices import Matrix, TrainWeight, hold, product, work
+from ttcompress.layers.matrices import TrainWeight, matrix_of, put_matrix
 from ttcompress.layers.products import Product
 from ttcompress.layers.speed import LayerWork, Run, Way, checked_run, faster_way
 from ttcompress.layers.steps import Direction, Mode
@@ -44,7 +44,7 @@ class RecurrentHolder(nn.Module):
         self._names = direction_names(stack)
         self._ways: dict[tuple[int, int, bool], Way] = {}
         for name, value in _checked(stack, tensors).items():
-            setattr(self, name, hold(value))
+            put_matrix(self, name, value)
 
     @property
     def nonlinearity(self) -> str:
@@ -56,19 +56,15 @@ class RecurrentHolder(nn.Module):
         """The matrices held as trains."""
         return {name: m for name, m in self.named_children() if isinstance(m, TrainWeight)}
 
-    def _matrix(self, name: str) -> Matrix:
-        held: Matrix = getattr(self, name)
-        return held
-
     def _direction(self, names: DirectionNames, reverse: bool = False) -> Direction:
         """One layer in one direction, ready to run without its dense weights."""
         hr: Product | None = None
         if names.weight_hr is not None:
-            hr = product(self._matrix(names.weight_hr))
+            hr = matrix_of(self, names.weight_hr).product()
         return Direction(
             mode=self.mode,
-            ih=product(self._matrix(names.weight_ih)),
-            hh=product(self._matrix(names.weight_hh)),
+            ih=matrix_of(self, names.weight_ih).product(),
+            hh=matrix_of(self, names.weight_hh).product(),
             hr=hr,
             bias_ih=None if names.bias_ih is None else getattr(self, names.bias_ih),
             bias_hh=None if names.bias_hh is None else getattr(self, names.bias_hh),
@@ -86,7 +82,7 @@ class RecurrentHolder(nn.Module):
             return "rebuilt"
         key = (batch, steps, tracked)
         if key not in self._ways:  # if weights were replaced since, it costs time and no more
-            device = self._matrix(self._names[0].weight_ih).device.type
+            device = getattr(self, self._names[0].weight_ih).device.type
             self._ways[key] = faster_way(self._work, batch, steps, device, tracked=tracked)
         return self._ways[key]
 
@@ -106,9 +102,9 @@ class RecurrentHolder(nn.Module):
             LayerWork(
                 self.mode,
                 self.hidden_size,
-                ih=work(self._matrix(names.weight_ih)),
-                hh=work(self._matrix(names.weight_hh)),
-                hr=None if names.weight_hr is None else work(self._matrix(names.weight_hr)),
+                ih=matrix_of(self, names.weight_ih).work,
+                hh=matrix_of(self, names.weight_hh).work,
+                hr=None if names.weight_hr is None else matrix_of(self, names.weight_hr).work,
             )
             for names in self._names
         )

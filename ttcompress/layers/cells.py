@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ttcompress.layers.base import RecurrentHolder
-from ttcompress.layers.matrices import choosing_batch, dense
+from ttcompress.layers.matrices import choosing_batch, matrix_of
 from ttcompress.layers.speed import Run, Way
 from ttcompress.layers.stacks import stack_of
 from ttcompress.layers.steps import Mode, State, step
@@ -76,7 +76,7 @@ class Cell(RecurrentHolder):
         if self._way(choosing_batch(x.shape[0]), 1) == "factored":
             layer = self._direction(names)
             return step(layer, layer.project(x), state)
-        weights = dense(self._matrix(names.weight_ih)), dense(self._matrix(names.weight_hh))
+        weights = (matrix_of(self, name).dense() for name in (names.weight_ih, names.weight_hh))
         biases = (self.bias_ih, self.bias_hh) if self.bias else (None, None)
         first = list(state) if self.mode == "LSTM" else state[0]
         result = _FUSED[self.mode](x, first, *weights, *biases)

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ttcompress.layers.linear import _weight
-from ttcompress.layers.lookup import lookup_rows
 from ttcompress.layers.matrices import TrainWeight, choosing_batch
 from ttcompress.layers.speed import Run, Way, checked_run
 from ttcompress.trains.train import Train
@@ -87,7 +86,7 @@ class Embedding(nn.Module):
                 scale_grad_by_freq=self.scale_grad_by_freq,
             )
         else:
-            rows = lookup_rows(self.weight.as_train(), indices)
+            rows = self.weight.as_train().rows(indices)
             if self.padding_idx is not None:
                 padding = (indices == self.padding_idx).unsqueeze(1)
                 rows = torch.where(padding, rows.detach(), rows)

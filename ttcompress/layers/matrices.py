@@ -1,7 +1,8 @@
-"""How one matrix of a layer is held: a `Train` or a dense tensor enters, a part of a module leaves.
+"""The matrices that layers multiply by: decomposed ones, `TrainWeight`, and dense ones.
 
-A decomposed matrix is a `TrainWeight`, a submodule under the name that the dense parameter had, so
-that state dict keys are `weight_ih_l0.cores.0`, ...; any other matrix stays a parameter.
+A decomposed matrix is a submodule under the name that the dense parameter had, so that state dict
+keys are `weight_ih_l0.cores.0`, ...; any other matrix stays a parameter of its layer. `put_matrix`
+stores either kind, `matrix_of` gives a `Matrix` that both answer as.
 """
 
 from __future__ import annotations
@@ -12,11 +13,16 @@ from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from ttcompress.layers.products import ChainProduct, DenseProduct, FactorProduct, Product
 from ttcompress.layers.speed import CALLS_OF_A_CORE, MatrixWork
 from ttcompress.planning.formats import Layout
+from ttcompress.trains.formats import train_of
 from ttcompress.trains.train import Train
+
+Place = tuple[nn.Module, str]
+"""A parameter as its owner and its name there."""
 
 Made = TypeVar("Made")
 
@@ -65,9 +71,9 @@ class TrainWeight(nn.Module):
     def as_train(self) -> Train:
         """The train of the present cores, attached to their graph."""
         if not self.views:
-            return Train(self.layout, self._cores)
+            return train_of(self.layout, self._cores)
         seen = (view(core) for view, core in zip(self.views, self._cores, strict=True))
-        return Train(self.layout, tuple(seen))
+        return train_of(self.layout, seen)
 
     def dense(self) -> Tensor:  # (rows, columns)
         """The matrix, rebuilt."""
@@ -77,11 +83,16 @@ class TrainWeight(nn.Module):
         return self._dense.value
 
     def product(self) -> Product:
-        """Multiply by the factors of an MPS, or along an MPO's cores where that costs less."""
+        """Multiply by the factors, or along the cores where there are none and that costs less."""
         if not self._may_keep():
             return self._make_product()
         self._product = self._renewed(self._product, self._make_product)
         return self._product.value
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """Where its cores are."""
+        return tuple((self.cores, str(k)) for k in range(len(self.cores)))
 
     @property
     def trained(self) -> bool:
@@ -90,8 +101,8 @@ class TrainWeight(nn.Module):
 
     def _make_product(self) -> Product:
         train = self.as_train()
-        if self.layout.format == "mps":
-            left, right = train.factors()
+        if factors := train.factors():
+            left, right = factors
             return FactorProduct(right.contiguous().mT, left.mT.contiguous())
         if self.work.factored < self.work.dense and not torch.compiler.is_exporting():
             return ChainProduct(train)
@@ -157,12 +168,57 @@ class TrainWeight(nn.Module):
         return f"{self.layout.format}, {modes}, ranks={list(self.ranks)}"
 
 
-Matrix = TrainWeight | Tensor
+@dataclass(frozen=True, eq=False)
+class DenseMatrix:
+    """A matrix that stayed a parameter of its layer.
+
+    The parameter is read anew at every question: it may have been replaced since, or be seen
+    through a rounding.
+    """
+
+    owner: nn.Module
+    name: str
+
+    def dense(self) -> Tensor:  # (rows, columns)
+        """The parameter."""
+        held: Tensor = getattr(self.owner, self.name)
+        return held
+
+    def product(self) -> Product:
+        """Multiply by the parameter itself."""
+        return DenseProduct(self.dense())
+
+    @property
+    def work(self) -> MatrixWork:
+        """What multiplying by it costs: both ways are the same."""
+        values = self.dense().numel()
+        return MatrixWork(values, values, calls=1, rebuild=0)
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """Where it is."""
+        return ((self.owner, self.name),)
+
+    def see_through(self, views: Sequence[nn.Module]) -> None:
+        """As of `TrainWeight`: compute with what the one view makes of it."""
+        (view,) = views
+        parametrize.register_parametrization(self.owner, self.name, view)
 
 
-def hold(value: Train | Tensor) -> Matrix:
-    """A train as a `TrainWeight`, a tensor as a parameter; values are copied."""
-    return TrainWeight(value) if isinstance(value, Train) else nn.Parameter(copied(value))
+Matrix = TrainWeight | DenseMatrix
+"""What a layer multiplies by, however it is held: both answer to the same names."""
+
+
+def put_matrix(owner: nn.Module, name: str, value: Train | Tensor) -> None:
+    """Give a layer a matrix under a name: a train as a `TrainWeight`; values are copied."""
+    held = TrainWeight(value) if isinstance(value, Train) else nn.Parameter(copied(value))
+    setattr(owner, name, held)
+
+
+def matrix_of(owner: nn.Module, name: str) -> Matrix:
+    """The matrix that a layer has under a name."""
+    child = owner._modules.get(name)  # getattr would compute what a parameter is seen as
+    return child if isinstance(child, TrainWeight) else DenseMatrix(owner, name)
 
 
 def copied(tensor: Tensor) -> Tensor:
@@ -174,30 +230,13 @@ def copied(tensor: Tensor) -> Tensor:
         return tensor.detach().clone()
 
 
-def dense(matrix: Matrix) -> Tensor:  # (rows, columns)
-    """The whole matrix."""
-    return matrix.dense() if isinstance(matrix, TrainWeight) else matrix
-
-
-def product(matrix: Matrix) -> Product:
-    """The cheapest product without rebuilding, or with the parameter itself."""
-    return matrix.product() if isinstance(matrix, TrainWeight) else DenseProduct(matrix)
-
-
-def work(matrix: Matrix) -> MatrixWork:
-    """What multiplying by the matrix costs, both ways."""
-    if isinstance(matrix, TrainWeight):
-        return matrix.work
-    return MatrixWork(matrix.numel(), matrix.numel(), calls=1, rebuild=0)
-
-
 def _work(layout: Layout, ranks: tuple[int, ...]) -> MatrixWork:
     rows, columns = layout.shape
     whole = rows * columns
-    if layout.middle is not None:
-        middle = ranks[layout.middle]
-        return MatrixWork(whole, (rows + columns) * middle, calls=2, rebuild=whole * middle)
-    chain, rebuild = layout.chain_multiply_adds(ranks), whole * max(ranks, default=1)
+    rebuild = whole * layout.rebuilding_rank(ranks)
+    if layout.middle is not None:  # through two factors
+        return MatrixWork(whole, (rows + columns) * ranks[layout.middle], calls=2, rebuild=rebuild)
+    chain = layout.chain_multiply_adds(ranks)
     if chain < whole:
         return MatrixWork(whole, chain, CALLS_OF_A_CORE * layout.cores, rebuild)
     return MatrixWork(whole, whole, 1, rebuild)

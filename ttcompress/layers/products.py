@@ -1,7 +1,8 @@
-"""A matrix ready to multiply with: tensors enter once, `start + x @ W.T` leaves at every step.
+"""A matrix made ready to multiply with, `start + x @ W.T`, at every step of a loop.
 
-One class for each way of multiplying: whole (`DenseProduct`), through the two factors of an MPS
-(`FactorProduct`), core by core for an MPO (`ChainProduct`). None of them owns a parameter.
+One class for each way of multiplying: whole (`DenseProduct`), through two factors
+(`FactorProduct`), core by core (`ChainProduct`). None of them owns a parameter: who does, and which
+way is taken, is in `matrices.py`.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class FactorProduct:
 
 @dataclass(frozen=True, eq=False)
 class ChainProduct:
-    """Multiply core by core, in the cheaper direction of an MPO."""
+    """Multiply core by core, as the format does it."""
 
     train: Train
 

@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from ttcompress.layers.base import RecurrentHolder
 from ttcompress.layers.calls import LayerCall, read_call, read_state, zero_state
-from ttcompress.layers.matrices import Matrix, dense
+from ttcompress.layers.matrices import TrainWeight, matrix_of
 from ttcompress.layers.recurrence import (
     LayerRun,
     layer_as_scan,
@@ -86,9 +86,9 @@ class Recurrent(RecurrentHolder):
         return layer.train(module.training)
 
     @property
-    def all_weights(self) -> list[list[Matrix]]:
+    def all_weights(self) -> list[list[TrainWeight | Tensor]]:
         """Matrices and biases of each layer and direction."""
-        return [[self._matrix(name) for name in names.present] for names in self._names]
+        return [[getattr(self, name) for name in names.present] for names in self._names]
 
     def flatten_parameters(self) -> None:
         """Nothing to do; here because code written for `torch.nn` calls it."""
@@ -140,7 +140,7 @@ class Recurrent(RecurrentHolder):
     def _read(self, input: Tensor | PackedSequence, state: State | None) -> tuple[LayerCall, State]:
         """The checked call and its first state."""
         call = read_call(input, self.batch_first, self.input_size)
-        dtype = self._matrix(self._names[0].weight_ih).dtype
+        dtype = getattr(self, self._names[0].weight_ih).dtype
         if call.data.dtype != dtype and not _autocast(call.data):
             raise ValueError(
                 f"the input is {call.data.dtype}, but the layer's weights are {dtype}; "
@@ -176,7 +176,7 @@ class Recurrent(RecurrentHolder):
     def _fused(self, call: LayerCall, state: State) -> tuple[Tensor, State]:
         """The dense weights, and torch's kernel for all layers at once."""
         names = [name for direction in self._names for name in direction.present]
-        flat = [dense(self._matrix(name)) for name in names]
+        flat = [matrix_of(self, name).dense() for name in names]
         options = (self.bias, self.num_layers, self.dropout, self.training, self.bidirectional)
         first = list(state) if self.mode == "LSTM" else state[0]
         kernel = _FUSED[self.mode]

@@ -50,6 +50,11 @@ class Weight:
         """Bytes at the source's dtype."""
         return self.params * BYTES_PER_VALUE[self.dtype]
 
+    @property
+    def looked_up(self) -> bool:
+        """Whether rows are only looked up; a tied embedding is the output layer too."""
+        return self.role == "embedding" and len(self.names) == 1
+
 
 @dataclass(frozen=True)
 class OtherTensor:

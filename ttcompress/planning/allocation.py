@@ -1,4 +1,4 @@
-"""Sharing one budget over all weights, over ranks and bits together: options enter, choices leave.
+"""Chooses ranks and stores for every weight under one budget: `allocate` is the entry.
 
 Lagrange: at a price for each byte (or value, or multiply-add) every weight takes the option and the
 ranks with the least error + price; the smallest price that stays within the allowance is found by
@@ -242,7 +242,7 @@ def _cheapest(menu: Menu, prices: Cost, errorless: bool = False) -> Choice:
         return price if errorless else choice.error + price
 
     starts = [
-        Choice(option, option.descend(prices, start) if option.layout else ())
+        Choice(option, option.descend(prices, start))
         for option in menu
         for start in {option.caps, option.floors if len(option.caps) > 1 else option.caps}
     ]
@@ -276,8 +276,7 @@ def _one_more(choices: Sequence[Choice]) -> Iterator[tuple[int, Choice]]:
         for k, rank in enumerate(choice.ranks):
             if rank < choice.option.caps[k]:
                 ranks = (*choice.ranks[:k], rank + 1, *choice.ranks[k + 1 :])
-                layout = choice.option.layout
-                if layout is not None and layout.attainable(ranks) == ranks:
+                if choice.option.layout.attainable(ranks) == ranks:
                     yield i, Choice(choice.option, ranks)
 
 

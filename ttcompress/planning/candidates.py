@@ -1,6 +1,6 @@
-"""One way to keep a weight: format, modes and store fixed, ranks open. Errors and costs follow.
+"""One way to store a weight: format, modes and store fixed, ranks open. Errors and costs follow.
 
-The allocation chooses among options and ranks; it sees a weight only through this module.
+The allocation chooses among `Option`s and ranks; it sees a weight only through this module.
 """
 
 from __future__ import annotations
@@ -40,22 +40,21 @@ class Cost:
 
 @dataclass(frozen=True)
 class Option:
-    """A train layout (or None: the dense matrix) in a store, with the spectra at its cuts.
+    """A layout in a store, with the spectra at its cuts.
 
-    `floors` and `caps` bound each rank; where they are equal the rank is fixed.
-    `dense_multiply_adds` is what one step costs with the dense matrix (0 for a lookup), `energy`
-    the squared norm of the matrix. `noise_weight` is what rounding counts beside truncation,
-    `rounding_share` what part of the energy rounding takes its fraction of (above 1: a multiple).
+    `floors` and `caps` bound each rank; where they are equal the rank is fixed. `energy` is the
+    squared norm of the matrix, `lookup` says that steps only look up its rows. `noise_weight` is
+    what rounding counts beside truncation, `rounding_share` what part of the energy rounding takes
+    its fraction of (above 1: a multiple).
     """
 
-    layout: Layout | None
+    layout: Layout
     store: Store
     energy: float
-    dense_multiply_adds: int
-    dense_params: int
     spectra: tuple[Spectrum, ...] = ()
     floors: tuple[int, ...] = ()
     caps: tuple[int, ...] = ()
+    lookup: bool = False
     noise_weight: float = 1.0
     rounding_share: float = 1.0
 
@@ -66,8 +65,7 @@ class Option:
         With left-orthogonal cores the relative errors of the cores add: each is multiplied by
         isometries on its left and by rows of norm one singular value on its right.
         """
-        cores = self.layout.cores if self.layout else 1
-        return self.noise_weight * self.store.noise * self.rounding_share * cores
+        return self.noise_weight * self.store.noise * self.rounding_share * self.layout.cores
 
     def error(self, ranks: Sequence[int]) -> float:
         """Squared error as choices count it: discarded energy, and rounding noise on what is left.
@@ -91,11 +89,8 @@ class Option:
 
     def cost(self, ranks: Sequence[int]) -> Cost:
         """Bytes (see `Store.estimate_bytes`), values and multiply-adds at these ranks."""
-        if self.layout is None:
-            stored = self.store.estimate_bytes(self.dense_params)
-            return Cost(stored, self.dense_params, self.dense_multiply_adds)
         sizes = self.layout.core_params(ranks)
-        work = multiply_adds(self.layout, ranks, self.dense_multiply_adds)
+        work = self.layout.multiply_adds(ranks, lookup=self.lookup)
         return Cost(sum(map(self.store.estimate_bytes, sizes)), sum(sizes), work)
 
     def descend(self, prices: Cost, start: Sequence[int]) -> tuple[int, ...]:
@@ -123,7 +118,6 @@ class Option:
 
     def _slope(self, k: int, ranks: tuple[int, ...], prices: Cost) -> float:
         """The price of one more of rank k."""
-        assert self.layout is not None
         sizes = self.layout.sizes
         left = ranks[k - 1] if k else 1
         right = ranks[k + 1] if k + 1 < len(ranks) else 1
@@ -136,14 +130,5 @@ class Option:
         return slope
 
     def _bounded(self, ranks: Sequence[int]) -> tuple[int, ...]:
-        assert self.layout is not None
         lowered = self.layout.attainable(ranks)
         return tuple(map(max, lowered, self.floors)) if self.floors else lowered
-
-
-def multiply_adds(layout: Layout, ranks: Sequence[int], dense: int) -> int:
-    """Multiply-adds of one step; a lookup (dense: 0) rebuilds one row from the middle of an MPS."""
-    if dense:
-        return layout.multiply_adds(ranks)
-    middle = ranks[layout.middle] if layout.middle is not None else max(ranks, default=1)
-    return middle * layout.shape[1]

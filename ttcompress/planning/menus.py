@@ -7,9 +7,7 @@ from dataclasses import dataclass, replace
 
 from ttcompress.planning.allocation import Menu
 from ttcompress.planning.candidates import Cost, Option
-from ttcompress.planning.formats import TRAIN_FORMATS, Layout, TrainFormat
-from ttcompress.planning.modes import layouts
-from ttcompress.planning.plan import dense_multiply_adds
+from ttcompress.planning.formats import Layout, formats_named
 from ttcompress.planning.spectrum import Cut, Spectra
 from ttcompress.recipe import Assignment, Budget, Recipe
 from ttcompress.stores import AUTO, STORES, Store, auto_stores
@@ -43,12 +41,11 @@ _NEGLIGIBLE = 0.01
 class Course:
     """A weight with a course to choose for: its assignment and the layouts that stand for choice.
 
-    `layouts` holds None for the dense matrix (`format: auto` only). `noise_weight` is what rounding
-    counts beside truncation.
+    `noise_weight` is what rounding counts beside truncation.
     """
 
     assignment: Assignment
-    layouts: tuple[Layout | None, ...]
+    layouts: tuple[Layout, ...]
     noise_weight: float = ROUNDING_WEIGHT
 
     @property
@@ -59,10 +56,8 @@ class Course:
     @property
     def explicit_ranks(self) -> tuple[int, ...] | None:
         """Ranks the recipe fixes, lowered to the attainable ones."""
-        ranks, layout = self.assignment.ranks, self.layouts[0]
-        if not isinstance(ranks, tuple) or layout is None:
-            return None
-        return layout.attainable(ranks)
+        ranks = self.assignment.ranks
+        return self.layouts[0].attainable(ranks) if isinstance(ranks, tuple) else None
 
     @property
     def cuts(self) -> tuple[Cut, ...]:
@@ -70,25 +65,22 @@ class Course:
         if self.explicit_ranks is not None and self.assignment.store != AUTO:
             return ()
         whole = (self.assignment.weight.shape[0], 1)  # dense weights need the energy alone
-        found = [cut for layout in self.layouts if layout for cut in layout.cuts] or [whole]
+        found = [cut for layout in self.layouts for cut in layout.cuts] or [whole]
         return tuple(dict.fromkeys(found))
 
 
 def course(assignment: Assignment, recipe: Recipe) -> Course:
     """The layouts that a recipe leaves open for one weight, and what rounding counts there."""
-    weight = assignment.weight
-    trains = [
-        layout
-        for train_format in _train_formats(assignment.format)
-        for layout in layouts(
-            weight.shape, train_format, weight.gates, assignment.row_modes, assignment.column_modes
-        )
-    ]
-    dense = (None,) if assignment.format in ("auto", "dense") else ()
+    weight, layouts = assignment.weight, list[Layout]()
+    for one in formats_named(assignment.format):
+        if assignment.row_modes and assignment.column_modes:
+            layouts.append(one(assignment.row_modes, assignment.column_modes))
+        else:
+            layouts += one.candidates(weight.shape, weight.gates)
     weight_of_noise = ROUNDING_WEIGHT if recipe.calibration is None else WEIGHTED_ROUNDING_WEIGHT
     if recipe.finetune is not None:
         weight_of_noise *= TUNED_ROUNDING
-    return Course(assignment, (*trains, *dense), weight_of_noise)
+    return Course(assignment, tuple(layouts), weight_of_noise)
 
 
 def menu(course: Course, spectra: Spectra, budget: Budget, byte_limited: bool) -> Menu:
@@ -111,10 +103,6 @@ def finest_needed(option: Option, ranks: Sequence[int]) -> Store:
     return next(fine, finest)
 
 
-def _train_formats(name: str) -> tuple[TrainFormat, ...]:
-    return tuple(train for train in TRAIN_FORMATS if name in (train, "auto"))
-
-
 def _stores(name: str, byte_limited: bool, budget: Budget) -> tuple[Store, ...]:
     if name != AUTO:
         return (STORES[name],)
@@ -124,12 +112,12 @@ def _stores(name: str, byte_limited: bool, budget: Budget) -> tuple[Store, ...]:
 
 
 def _option(
-    course: Course, layout: Layout | None, store: Store, spectra: Spectra, budget: Budget
+    course: Course, layout: Layout, store: Store, spectra: Spectra, budget: Budget
 ) -> Option:
     weight = course.assignment.weight
     energy = next(iter(spectra.values())).energy if spectra else 0.0
-    base = Option(layout, store, energy, dense_multiply_adds(weight), weight.params)
-    if layout is None:
+    base = Option(layout, store, energy, lookup=weight.looked_up)
+    if not layout.decomposes:
         return replace(base, rounding_share=_rounding_share(spectra))
     explicit = course.explicit_ranks
     if explicit is not None:
@@ -158,14 +146,11 @@ def _tolerant(course: Course, option: Option, tolerance: float | None) -> Option
 
     Ranks that the recipe fixes are obeyed whatever they lose.
     """
-    fixed = option.layout is not None and course.explicit_ranks is not None
-    if not tolerance or fixed:
+    if not tolerance or course.explicit_ranks is not None:
         return option
     allowed = tolerance**2 * option.energy
     if option.error(option.caps) > allowed:
         return None
-    if option.layout is None:
-        return option
     low, high, floors = 1e-18 * option.energy, option.energy, option.caps
     for _ in range(60):
         middle = (low * high) ** 0.5

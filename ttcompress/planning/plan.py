@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from ttcompress.model.weights import OtherTensor, Weight
-from ttcompress.planning.candidates import multiply_adds
-from ttcompress.planning.formats import Format, Layout
+from ttcompress.planning.formats import KEEP, Layout
 from ttcompress.stores import Store
 
 
@@ -15,7 +14,7 @@ from ttcompress.stores import Store
 class PlannedWeight:
     """What will be done to one weight.
 
-    `layout` and `ranks` are set for mps and mpo, `store` for these and dense. `in_budget` tells
+    A weight that is kept as it is has no `layout`, no `ranks` and no `store`. `in_budget` tells
     the weights that share the budget from those a rule keeps dense at a given store.
     `expected_error` is the relative Frobenius error that spectra and rounding noise let expect, a
     bound for three and more cores; None without spectra.
@@ -25,7 +24,6 @@ class PlannedWeight:
     """
 
     weight: Weight
-    format: Format
     layout: Layout | None = None
     ranks: tuple[int, ...] = ()
     store: Store | None = None
@@ -36,6 +34,11 @@ class PlannedWeight:
     tried: tuple[Layout, ...] = ()
     explicit: bool = False
     written: int | None = None
+
+    @property
+    def format(self) -> str:
+        """The layout's, or `keep`."""
+        return self.layout.format if self.layout else KEEP
 
     @property
     def params(self) -> int:
@@ -54,8 +57,9 @@ class PlannedWeight:
     @property
     def multiply_adds(self) -> int:
         """Multiply-adds of one step afterwards."""
-        dense = dense_multiply_adds(self.weight)
-        return multiply_adds(self.layout, self.ranks, dense) if self.layout else dense
+        if self.layout is None:
+            return dense_multiply_adds(self.weight)
+        return self.layout.multiply_adds(self.ranks, lookup=self.weight.looked_up)
 
     @property
     def _parts(self) -> tuple[int, ...]:
@@ -63,11 +67,8 @@ class PlannedWeight:
 
 
 def dense_multiply_adds(weight: Weight) -> int:
-    """One product with the matrix; nothing for an embedding, which is looked up.
-
-    A tied embedding is the output layer too, and counts as one product.
-    """
-    return 0 if weight.role == "embedding" and len(weight.names) == 1 else weight.params
+    """One product with the matrix; nothing where rows are only looked up."""
+    return 0 if weight.looked_up else weight.params
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ class Plan:
     @property
     def changed(self) -> tuple[PlannedWeight, ...]:
         """The weights whose numbers will change: mps, mpo, dense."""
-        return tuple(planned for planned in self.weights if planned.format != "keep")
+        return tuple(planned for planned in self.weights if planned.layout is not None)
 
     @property
     def weights_totals(self) -> Totals:

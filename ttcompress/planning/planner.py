@@ -10,6 +10,7 @@ from ttcompress.errors import PlanError
 from ttcompress.model.weights import OtherTensor, Weight
 from ttcompress.planning.allocation import Allowance, Choice, allocate, smallest, total
 from ttcompress.planning.candidates import Cost, Option
+from ttcompress.planning.formats import FORMATS, KEEP, DenseLayout
 from ttcompress.planning.menus import Course, course, cuts_needed, finest_needed, menu
 from ttcompress.planning.plan import Plan, PlannedWeight, dense_multiply_adds
 from ttcompress.planning.spectrum import Cut, Spectra
@@ -25,7 +26,7 @@ def cuts_for(recipe: Recipe, weights: Sequence[Weight]) -> Mapping[str, tuple[Cu
     Raises:
         PlanError: a rule does not fit the model.
     """
-    return cuts_needed([course(a, recipe) for a in match(recipe, weights) if _is_open(a)])
+    return cuts_needed([course(a, recipe) for a in match(recipe, weights) if a.shares_budget])
 
 
 def make_plan(
@@ -47,8 +48,8 @@ def make_plan(
     assignments = match(recipe, weights)
     _check_something_to_do(recipe, assignments)
     known = spectra or {}
-    courses = [course(a, recipe) for a in assignments if _is_open(a)]
-    settled = {a.weight.name: _settled(a) for a in assignments if not _is_open(a)}
+    courses = [course(a, recipe) for a in assignments if a.shares_budget]
+    settled = {a.weight.name: _settled(a) for a in assignments if not a.shares_budget}
     fixed_bytes = overhead + sum(p.bytes for p in settled.values()) + sum(o.bytes for o in others)
     while True:
         planned = _share(courses, recipe.budget, known, fixed_bytes, overhead)
@@ -67,8 +68,8 @@ def make_plan(
 
 def _check_something_to_do(recipe: Recipe, assignments: Sequence[Assignment]) -> None:
     """A budget needs a weight to share it, and a recipe something to change."""
-    changes = any(a.format != "keep" for a in assignments)
-    if any(map(_is_open, assignments)) or (changes and recipe.budget == Budget()):
+    changes = any(a.format != KEEP for a in assignments)
+    if any(a.shares_budget for a in assignments) or (changes and recipe.budget == Budget()):
         return
     largest = sorted(assignments, key=lambda a: -a.weight.bytes)[:_MOST_NAMED]
     named = "".join(
@@ -82,19 +83,13 @@ def _check_something_to_do(recipe: Recipe, assignments: Sequence[Assignment]) ->
     )
 
 
-def _is_open(assignment: Assignment) -> bool:
-    """Whether a weight shares the budget: its ranks or its bits are to be chosen, or are ranks."""
-    if assignment.format == "keep":
-        return False
-    return assignment.format != "dense" or assignment.store == AUTO
-
-
 def _settled(assignment: Assignment) -> PlannedWeight:
     weight = assignment.weight
-    if assignment.format == "dense":
-        return PlannedWeight(weight, "dense", store=STORES[assignment.store])
+    if assignment.format != KEEP:
+        (layout,) = FORMATS[assignment.format].candidates(weight.shape)
+        return PlannedWeight(weight, layout, store=STORES[assignment.store])
     why = f"rule {assignment.index} keeps it" if assignment.rule is not None else "no rule names it"
-    return PlannedWeight(weight, "keep", why=why)
+    return PlannedWeight(weight, why=why)
 
 
 def _share(
@@ -158,14 +153,13 @@ def _planned(course: Course, choice: Choice) -> PlannedWeight:
         notes.append(f"ranks {list(asked)} lowered to the attainable {list(choice.ranks)}")
     return PlannedWeight(
         weight,
-        option.layout.format if option.layout else "dense",
         option.layout,
         choice.ranks,
         option.store,
         in_budget=True,
         expected_error=_expected_error(option, choice) if option.energy else None,
         notes=tuple(notes),
-        tried=tuple(layout for layout in course.layouts if layout),
+        tried=tuple(layout for layout in course.layouts if layout.decomposes),
         explicit=course.explicit_ranks is not None,
     )
 
@@ -194,7 +188,7 @@ def _kept_because_grown(planned: PlannedWeight) -> PlannedWeight:
     why = f"would grow from {before:,} to {after:,} bytes"
     if after == before:
         why = f"would stay at {before:,} bytes"
-    return PlannedWeight(planned.weight, "keep", why=why)
+    return PlannedWeight(planned.weight, why=why)
 
 
 def _bits_alone(
@@ -209,8 +203,14 @@ def _bits_alone(
     unknown = any(p.expected_error is None for p in planned)
     if not planned or unknown or allowance.bytes == inf:
         return ()
-    dense = [replace(c, layouts=(None,)) for c in courses]
-    free = [replace(c, assignment=replace(c.assignment, store=AUTO)) for c in dense]
+    free = [
+        replace(
+            c,
+            assignment=replace(c.assignment, store=AUTO, ranks=None),
+            layouts=DenseLayout.candidates(c.assignment.weight.shape),
+        )
+        for c in courses
+    ]
     menus = [menu(c, spectra[c.name], Budget(factor=budget.factor), True) for c in free]
     choices = allocate(menus, Allowance(bytes=allowance.bytes))
     if choices is None:

@@ -8,9 +8,11 @@ from math import prod
 
 from ttcompress.errors import PlanError
 from ttcompress.model.weights import Weight
-from ttcompress.recipe.rules import SELECTOR_ROLES, Rule, RuleFormat, selects
+from ttcompress.planning.formats import KEEP, is_whole
+from ttcompress.recipe.rules import SELECTOR_ROLES, Rule, selects
 from ttcompress.recipe.schema import Recipe
 from ttcompress.recipe.wording import nearest
+from ttcompress.stores import AUTO
 
 MOST_LISTED = 12
 
@@ -27,11 +29,16 @@ class Assignment:
     weight: Weight
     rule: Rule | None
     index: int | None
-    format: RuleFormat
+    format: str
     store: str
     row_modes: tuple[int, ...] | None = None
     column_modes: tuple[int, ...] | None = None
     ranks: tuple[int, ...] | int | None = None
+
+    @property
+    def shares_budget(self) -> bool:
+        """Whether ranks or bits are the budget's to choose, or are ranks that it pays for."""
+        return self.format != KEEP and (not is_whole(self.format) or self.store == AUTO)
 
 
 def match(recipe: Recipe, weights: Sequence[Weight]) -> tuple[Assignment, ...]:
@@ -54,14 +61,14 @@ def _assign(recipe: Recipe, weight: Weight) -> Assignment:
     for index, rule in enumerate(recipe.rules):
         if selects(rule.weights, weight):
             format = rule.format or recipe.format
-            store = weight.dtype if format == "keep" else rule.store or recipe.store
+            store = weight.dtype if format == KEEP else rule.store or recipe.store
             return Assignment(
                 weight, rule, index, format, store, rule.row_modes, rule.column_modes, rule.ranks
             )
     recurrent_only = not recipe.rules and weight.role == "recurrent"
     if recurrent_only or recipe.default == "decompose":
         return Assignment(weight, None, None, recipe.format, recipe.store)
-    return Assignment(weight, None, None, "keep", weight.dtype)
+    return Assignment(weight, None, None, KEEP, weight.dtype)
 
 
 def _dead_rules(recipe: Recipe, assignments: Sequence[Assignment]) -> Iterator[str]:

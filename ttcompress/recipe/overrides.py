@@ -10,20 +10,12 @@ from dataclasses import fields, is_dataclass, replace
 from inspect import Parameter, signature
 from typing import Any
 
+from ttcompress.planning.formats import FORMATS, is_whole
 from ttcompress.recipe.loading import EXAMPLE
 from ttcompress.recipe.problems import Document, KeyPath
 from ttcompress.recipe.schema import Recipe, TaskChoice
 from ttcompress.recipe.sections import Key, Section, read_document
 from ttcompress.recipe.values import Drop
-
-FORMAT_ALIASES: dict[str, str] = {
-    "tt": "mps",
-    "tensor-train": "mps",
-    "ttm": "mpo",
-    "tt-matrix": "mpo",
-    "blocktt": "mpo",
-}
-"""Other people's words, understood on the command line only."""
 
 
 def _overrides(section: type[Section], path: KeyPath = ()) -> Iterator[tuple[str, KeyPath, Key]]:
@@ -61,7 +53,7 @@ def with_options(recipe: Recipe, **options: Any) -> Recipe:
     if "format" in given:
         given["format"] = parse_format(given["format"])
         for rule in plain.get("rules", ()):
-            if rule.get("format") not in ("dense", "keep"):  # which are no trains
+            if not is_whole(rule.get("format")):
                 rule.pop("format", None)
     if given.get("finetune") is True:
         given["finetune"] = plain.get("finetune", True)
@@ -94,7 +86,8 @@ def parse_format(text: str) -> str:
     >>> parse_format("tensor-train"), parse_format("mpo")
     ('mps', 'mpo')
     """
-    return FORMAT_ALIASES.get(text.lower(), text)
+    aliases = {word: one.format for one in FORMATS.values() for word in one.aliases}
+    return aliases.get(text.lower(), text)
 
 
 def effective(recipe: Recipe) -> dict[str, Any]:

@@ -9,22 +9,25 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from typing import Final, Literal, Protocol, get_args
+from typing import Final, Protocol
 
 from ttcompress.errors import RecipeError
 from ttcompress.model.weights import ROLES
+from ttcompress.planning.formats import AUTO as AUTO_FORMAT
+from ttcompress.planning.formats import FORMATS, KEEP, decomposing, is_whole
 from ttcompress.recipe.sections import Section, Values, declare, value
-from ttcompress.recipe.values import MODES, RANKS, TEXT, one_of, parse_text
+from ttcompress.recipe.values import MODES, RANKS, TEXT, name_in, parse_text
 from ttcompress.recipe.wording import counted
 from ttcompress.stores import AUTO, STORES
 
-# The only place in this room that lists formats.
-TrainFormat = Literal["mps", "mpo", "auto"]
-RuleFormat = Literal["mps", "mpo", "auto", "dense", "keep"]
-FORMATS: tuple[str, ...] = get_args(TrainFormat)
-FORMAT: Final = one_of(*FORMATS)
-RULE_FORMAT: Final = one_of(*get_args(RuleFormat))
-STORE: Final = one_of(AUTO, registry=STORES)
+
+def _whole_formats() -> tuple[str, ...]:
+    return tuple(name for name in FORMATS if is_whole(name))
+
+
+FORMAT: Final = name_in(lambda: (*decomposing(), AUTO_FORMAT))
+RULE_FORMAT: Final = name_in(lambda: (*decomposing(), AUTO_FORMAT, *_whole_formats(), KEEP))
+STORE: Final = name_in(lambda: (AUTO, *STORES))
 
 ALL = "all"
 SELECTOR_ROLES: tuple[str, ...] = (*ROLES, ALL)
@@ -84,7 +87,7 @@ SELECTOR: Final = value(
 
 
 def _check_store(store: str | None, rule: Values, recipe: Values) -> str | None:
-    if store and rule.get("format") == "keep":
+    if store and rule.get("format") == KEEP:
         raise RecipeError("a kept weight stays as it is and has no store. Take the key out.")
     return store
 
@@ -100,21 +103,13 @@ def _check_modes(
         absent = "row_modes" if rows is None else "column_modes"
         raise RecipeError(f"row_modes and column_modes stand together; {absent} is missing.")
     format = _format_in_force(rule, recipe)
-    if format in ("auto", "dense", "keep"):
+    if format in decomposing():
+        FORMATS[format].check_modes(rows, columns)
+    elif format in (*FORMATS, AUTO_FORMAT, KEEP):
+        written = " or ".join(f"`format: {name}`" for name in decomposing())
         raise RecipeError(
             f"modes belong to a train, and the format here is {format}."
-            "\nWrite `format: mps` or `format: mpo` in this rule, or take the modes out."
-        )
-    if format == "mpo" and len(rows) != len(columns):
-        raise RecipeError(
-            f"an mpo pairs its modes, but there are {counted(len(rows), 'row mode')} and"
-            f" {counted(len(columns), 'column mode')}: {list(rows)} and {list(columns)}."
-            "\nGive as many of one as of the other; a mode may be 1."
-        )
-    if format == "mps" and any(1 in modes and len(modes) > 1 for modes in (rows, columns)):
-        raise RecipeError(
-            f"a mode of 1 makes an mps longer and no smaller: {list(rows)} and {list(columns)}."
-            " Take it out."
+            f"\nWrite {written} in this rule, or take the modes out."
         )
     return columns
 
@@ -124,7 +119,7 @@ def _interior_ranks(
 ) -> tuple[int, ...] | int | None:
     """The n - 1 interior ranks of n cores, from those or from n + 1 with outer ones of 1."""
     format = _format_in_force(rule, recipe)
-    if ranks is not None and format in ("dense", "keep"):
+    if ranks is not None and is_whole(format):
         raise RecipeError(f"a weight of format {format} has no ranks. Take the key out.")
     if not isinstance(ranks, tuple) or not {"row_modes", "column_modes"} <= rule.keys():
         return ranks
@@ -134,9 +129,9 @@ def _interior_ranks(
             f"the ranks {list(ranks)} need row_modes and column_modes beside them: they lie between"
             " modes.\nOr give one number: a cap on every rank."
         )
-    if format not in ("mps", "mpo"):
+    if format not in decomposing():
         return ranks
-    cores = len(rows) + len(columns) if format == "mps" else len(rows)
+    cores = FORMATS[format](rows, columns).cores
     if len(ranks) == cores + 1:
         if (ranks[0], ranks[-1]) != (1, 1):
             raise RecipeError(
@@ -170,7 +165,7 @@ class Rule(Section):
         "Which weights: a role, a glob on full names, or `re:` and a regular expression.",
         missing="Write a role (recurrent, embedding, linear, all), a glob or `re:...`.",
     )
-    format: RuleFormat | None = declare(RULE_FORMAT, "Format of these weights.  [the recipe's]")
+    format: str | None = declare(RULE_FORMAT, "Format of these weights.  [the recipe's]")
     store: str | None = declare(
         STORE, "Number type of these weights.  [the recipe's]", check=_check_store
     )

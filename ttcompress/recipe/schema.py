@@ -10,7 +10,8 @@ from dataclasses import field
 from typing import Any, Final, Literal, get_args
 
 from ttcompress.errors import RecipeError
-from ttcompress.recipe.rules import FORMAT, FORMATS, STORE, Rule, TrainFormat
+from ttcompress.planning.formats import KEEP, is_whole
+from ttcompress.recipe.rules import FORMAT, STORE, Rule
 from ttcompress.recipe.sections import Kind, Place, Section, Values, declare, list_of, section_of
 from ttcompress.recipe.values import (
     COUNT,
@@ -186,19 +187,19 @@ def _check_default(default: Default | None, recipe: Values, _: object) -> Defaul
             "missing. Beside rules, say what happens to the weights that none of them"
             " matches: `default: keep` or `default: decompose`."
         )
-    return default or "keep"
+    return default or KEEP
 
 
 def _check_budget(budget: Budget, recipe: Values, _: object) -> Budget:
     """An empty budget is enough where no rank and no store is left to choose."""
     if budget != Budget() or not {"rules", "default", "store"} <= recipe.keys():
         return budget
-    decomposed = [rule for rule in recipe["rules"] if rule.format != "keep"]
+    decomposed = [rule for rule in recipe["rules"] if rule.format != KEEP]
     all_is_fixed = (
         bool(decomposed)
-        and recipe["default"] == "keep"
+        and recipe["default"] == KEEP
         and all((rule.store or recipe["store"]) != AUTO for rule in decomposed)
-        and all(isinstance(rule.ranks, tuple) or rule.format == "dense" for rule in decomposed)
+        and all(isinstance(rule.ranks, tuple) or is_whole(rule.format) for rule in decomposed)
     )
     if not all_is_fixed:
         raise RecipeError(
@@ -233,8 +234,8 @@ class Recipe(Section):
         "Version of the recipe's format.",
         missing=f"Write `version: {VERSION}`.",
     )
-    format: TrainFormat = declare(
-        FORMAT, "Format of every decomposed weight.", f"--format {'|'.join(FORMATS)}", default="mps"
+    format: str = declare(
+        FORMAT, "Format of every decomposed weight.", "--format mps|mpo|auto", default="mps"
     )
     store: str = declare(
         STORE,

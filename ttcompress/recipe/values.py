@@ -8,7 +8,7 @@ never text, except for a size (`2MB`), a drop (`1%`) and ranks (`8,24,12`).
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from math import isfinite
@@ -214,17 +214,22 @@ def number(fact: str, cure: str, **bounds: float) -> Kind:
     return value(parse, f"a number {words}", {"type": "number", **bounds}, float)
 
 
-def one_of(*words: str, registry: Collection[str] = ()) -> Kind:
-    """One of the words, or a name in a registry, which may still grow."""
+def one_of(*words: str) -> Kind:
+    """One word out of these."""
+    return name_in(lambda: words)
+
+
+def name_in(names: Callable[[], Sequence[str]]) -> Kind:
+    """One of the names that there are by the time a recipe is read."""
 
     def parse(value: object) -> str:
-        known = (*words, *registry)
+        known = names()
         if isinstance(value, str) and value in known:
             return value
         found = f"{described(value)}.{nearest(value, known)}"
         raise RecipeError(f"expected one of {', '.join(known)}; got {found}")
 
-    now = (*words, *registry)
+    now = names()
     return value(parse, ", ".join(f"`{word}`" for word in now), {"enum": [*now]})
 
 

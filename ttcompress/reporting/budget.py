@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ttcompress.model.report import Json, Report, WeightReport, times_fewer
+from ttcompress.planning.formats import is_whole
 from ttcompress.recipe.rules import selects
 from ttcompress.results.plan import PlannedWeightReport, PlanReport
 from ttcompress.stores import AUTO
@@ -51,8 +52,8 @@ def _is_chosen(weight: WeightReport | PlannedWeightReport, effective: Json) -> b
     rule: Json = next((rule for rule in rules if selects(rule["weights"], weight)), {})
     if isinstance(rule.get("ranks"), Sequence):
         return False
-    dense = rule.get("format") == "dense"
-    return not dense or (rule.get("store") or effective.get("store", AUTO)) == AUTO
+    store = rule.get("store") or effective.get("store", AUTO)
+    return not is_whole(rule.get("format")) or store == AUTO
 
 
 def _dropped(report: Report | PlanReport) -> str:

@@ -13,6 +13,7 @@ from ttcompress.model.report import (
     WeightReport,
     times_fewer,
 )
+from ttcompress.planning.formats import KEEP
 from ttcompress.recipe.wording import counted
 from ttcompress.reporting.budget import answers, error_of
 from ttcompress.reporting.table import Column, Table
@@ -205,7 +206,7 @@ def _file_row(name: str, report: Report, file_bytes: int, measured: bool) -> tup
     verdicts = {limit["ok"] for limit in report.limits}
     return (
         name,
-        " ".join(formats) or "keep",
+        " ".join(formats) or KEEP,
         f"{file_bytes:,}",
         f"{times_fewer(report.source['bytes'], file_bytes):.2f}x",
         f"{weights.compression_factor:.2f}x",

@@ -61,10 +61,7 @@ def plan_report(
 
 
 def _weight(planned: PlannedWeight) -> PlannedWeightReport:
-    tried = tuple(
-        {"format": one.format, "row_modes": one.row_modes, "column_modes": one.column_modes}
-        for one in planned.tried
-    )
+    tried = tuple(one.as_json() for one in planned.tried)
     return PlannedWeightReport(
         **weight_facts(planned), expected_error=planned.expected_error, tried=tried
     )

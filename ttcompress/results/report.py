@@ -53,7 +53,7 @@ def kept(plan: Plan) -> tuple[KeptReport, ...]:
     weights = tuple(
         KeptReport(p.weight.name, p.weight.params, p.weight.bytes, p.why)
         for p in plan.weights
-        if p.format == "keep"
+        if p.layout is None
     )
     others = tuple(
         KeptReport(other.name, other.params, other.bytes, NO_WEIGHT) for other in plan.others
@@ -84,17 +84,17 @@ def _weight_report(planned: PlannedWeight, measured: Measured) -> WeightReport:
 
 
 def weight_facts(planned: PlannedWeight) -> dict[str, Any]:
-    """The fields that a weight has in a plan and in a report alike."""
-    weight, layout = planned.weight, planned.layout
+    """The fields that a changed weight has in a plan and in a report alike."""
+    weight = planned.weight
+    if planned.layout is None or planned.store is None:
+        raise ValueError(f"{weight.name} is kept")
     return {
         "name": weight.name,
         "names": weight.names,
         "role": weight.role,
-        "format": planned.format,
-        "row_modes": layout.row_modes if layout else (),
-        "column_modes": layout.column_modes if layout else (),
+        **planned.layout.as_json(),
         "ranks": planned.ranks,
-        "store": planned.store.name if planned.store else weight.dtype,
+        "store": planned.store.name,
         "params_before": weight.params,
         "params_after": planned.params,
         "bytes_before": weight.bytes,

@@ -7,7 +7,7 @@ same way for every target. Nothing here imports torch: the command line names ta
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -72,7 +72,7 @@ class Target(Protocol):
     name: str
     whole_models: bool
     kinds: frozenset[Kind]
-    stores: frozenset[str]
+    stores: Collection[str]
     roundings: tuple[str, ...]
 
     def require(self) -> None:

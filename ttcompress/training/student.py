@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from ttcompress.artifact import CompressedModel
-from ttcompress.layers.matrices import TrainWeight
+from ttcompress.layers.matrices import Matrix, TrainWeight, matrix_of
 from ttcompress.layers.replacement import replacement
 from ttcompress.layers.swap import load_into
 from ttcompress.stores import Encoded, Store
@@ -73,7 +73,7 @@ def make_student(compressed: CompressedModel, module: nn.Module) -> nn.Module:
     for stored in compressed.weights:
         path = stored.weight.name.rpartition(".")[0]
         layer = student.get_submodule(path)
-        if stored.layout is None and isinstance(layer, nn.RNNBase) and path:
+        if not stored.layout.decomposes and isinstance(layer, nn.RNNBase) and path:
             parent, _, child = path.rpartition(".")
             setattr(student.get_submodule(parent), child, replacement(layer, {}))
     for module in student.modules():
@@ -84,17 +84,13 @@ def make_student(compressed: CompressedModel, module: nn.Module) -> nn.Module:
 
 def parts_of(student: nn.Module, stored: StoredWeight) -> tuple[StudentTensor, ...]:
     """Where the student holds each part of a stored weight."""
-    owner, _, leaf = stored.weight.name.rpartition(".")
-    store, held = stored.parts[0].store, _held(student, stored)
-    if isinstance(held, TrainWeight):
-        return tuple(StudentTensor(held.cores, str(k), store) for k in range(len(held.cores)))
-    return (StudentTensor(student.get_submodule(owner), leaf, store),)
+    places = _held(student, stored).places
+    return tuple(StudentTensor(*place, stored.parts[0].store) for place in places)
 
 
-def _held(student: nn.Module, stored: StoredWeight) -> TrainWeight | Tensor:
+def _held(student: nn.Module, stored: StoredWeight) -> Matrix:
     owner, _, leaf = stored.weight.name.rpartition(".")
-    held: TrainWeight | Tensor = getattr(student.get_submodule(owner), leaf)
-    return held
+    return matrix_of(student.get_submodule(owner), leaf)
 
 
 def see_the_store(student: nn.Module, compressed: CompressedModel) -> None:
@@ -106,12 +102,8 @@ def see_the_store(student: nn.Module, compressed: CompressedModel) -> None:
         store = stored.parts[0].store
         if not store.coarse:
             continue
-        parts = parts_of(student, stored)
-        views = [StraightThrough(store, part.values) for part in parts]
-        if isinstance(weight := _held(student, stored), TrainWeight):
-            weight.see_through(views)
-        else:
-            parametrize.register_parametrization(parts[0].owner, parts[0].name, views[0])
+        views = [StraightThrough(store, part.values) for part in parts_of(student, stored)]
+        _held(student, stored).see_through(views)
 
 
 def snapshot(student: nn.Module, compressed: CompressedModel) -> CompressedModel:

@@ -1,1 +1,1 @@
-"""The mathematics: one TT-SVD, trains as products of cores, number types."""
+"""The mathematics: matrices as cores in every format, the one TT-SVD, weighted errors."""

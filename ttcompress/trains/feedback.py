@@ -7,13 +7,15 @@ that the outputs on the known inputs change least.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from ttcompress.stores import Encoded, Store
 from ttcompress.trains.least_squares import improved
 from ttcompress.trains.train import Train
-from ttcompress.trains.weighting import Weighting, damped_moment, is_whitened
+from ttcompress.trains.weighting import Weighting, damped_moment
 
 _DAMPING = 1e-2
 """Of the moment, as in the paper: keeps corrections small where inputs hardly vary."""
@@ -48,25 +50,27 @@ def round_matrix(
 
 
 def round_train(
-    train: Train, matrix: Tensor, store: Store, weighting: Weighting
+    train: Train, matrix: Tensor, store: Store, weighting: Weighting | None
 ) -> tuple[Encoded, ...]:
-    """Round the cores of a train in float64 one after another; later ones make up for earlier ones.
+    """Round the cores of a train; with a weighting, later ones make up for earlier ones.
 
-    With two cores the right one is rounded for the weight's inputs; the left one is then solved for
-    what the rounded one makes of these, and rounded for that.
+    Where whitening is exact the last core is rounded for the weight's inputs. One before it is then
+    solved for what the rounded one makes of these, and rounded for that.
 
     Raises:
         DecompositionError: a value is outside what the store can hold.
     """
-    if not store.coarse:
+    if weighting is None or not store.coarse:
         return tuple(map(store.encode, train.cores))
-    if is_whitened(train.layout):
+    if train.whitening_is_exact:
+        if len(train.cores) == 1:
+            return (round_matrix(train.cores[0], store, weighting.moment),)
         return _round_factors(train, matrix.double(), store, weighting)
     parts: list[Encoded] = []
     for index in range(len(train.cores)):
         parts.append(store.encode(train.cores[index]))
         done = tuple(part.values().double() for part in parts)
-        train = Train(train.layout, (*done, *train.cores[index + 1 :]))
+        train = replace(train, cores=(*done, *train.cores[index + 1 :]))
         later = range(index + 1, len(train.cores))
         train = improved(train, matrix.double(), weighting.apply, later)
     return tuple(parts)

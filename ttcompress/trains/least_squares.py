@@ -1,4 +1,4 @@
-"""Alternating least squares: the cores of a train improve one at a time under a weighted error.
+"""Alternating least squares: improves the cores of a train one at a time under a weighted error.
 
 Holtz, Rohwedder and Schneider, "The alternating linear scheme for tensor optimization in the tensor
 train format", SIAM J. Sci. Comput. 34 (2012). The matrix is linear in each core, so each step is a
@@ -9,12 +9,11 @@ core that rounding errors made worse, where the others are nearly singular, is n
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import reduce
+from dataclasses import replace
 
-import torch
 from torch import Tensor
 
-from ttcompress.trains.train import Train, matricize, tensorize
+from ttcompress.trains.train import Train
 
 Metric = Callable[[Tensor], Tensor]
 """A symmetric, positive linear map: of an error, the gradient of half the square that counts."""
@@ -34,25 +33,16 @@ def alternated(train: Train, matrix: Tensor, metric: Metric, sweeps: int) -> Tra
 def improved(train: Train, matrix: Tensor, metric: Metric, indices: Iterable[int]) -> Train:
     """The train with the cores of these indices solved for, one after another."""
     for index in indices:
-        cores = list(train.cores)
-        cores[index] = _solved(train, index, matrix, metric)
-        train = Train(train.layout, tuple(cores))
+        solved = _solved(train, index, matrix, metric)
+        cores = (*train.cores[:index], solved, *train.cores[index + 1 :])
+        train = replace(train, cores=cores)
     return train
 
 
 def _solved(train: Train, index: int, matrix: Tensor, metric: Metric) -> Tensor:
     """Conjugate gradients on the normal equations of one core, from where it stands."""
     core = train.cores[index]
-    left, right = _around(train, index)
-
-    def forward(values: Tensor) -> Tensor:  # the core's shape -> (rows, columns)
-        middle = left @ values.reshape(left.shape[1], -1)
-        tensor = middle.reshape(-1, right.shape[0]) @ right
-        return matricize(tensor.reshape(train.layout.sizes), train.layout)
-
-    def adjoint(error: Tensor) -> Tensor:  # the inverse way
-        tensor = tensorize(error, train.layout).reshape(-1, right.shape[1]) @ right.mT
-        return (left.mT @ tensor.reshape(left.shape[0], -1)).reshape(core.shape)
+    forward, adjoint = train.around(index)
 
     def cost(values: Tensor) -> float:
         error = matrix - forward(values)
@@ -77,17 +67,3 @@ def _conjugate_gradients(start: Tensor, residual: Tensor, normal: Metric) -> Ten
         before, square = square, float(residual.square().sum())
         direction = residual + (square / before) * direction
     return values
-
-
-def _around(train: Train, index: int) -> tuple[Tensor, Tensor]:
-    """What stands left and right of a core: (modes before, rank), (rank, modes after)."""
-    one = torch.ones(1, 1, dtype=train.cores[0].dtype)
-
-    def join(left: Tensor, core: Tensor) -> Tensor:
-        return (left @ core.reshape(core.shape[0], -1)).reshape(-1, core.shape[-1])
-
-    def join_right(right: Tensor, core: Tensor) -> Tensor:
-        return (core.reshape(-1, core.shape[-1]) @ right).reshape(core.shape[0], -1)
-
-    left = reduce(join, train.cores[:index], one)
-    return left, reduce(join_right, reversed(train.cores[index + 1 :]), one)

@@ -1,4 +1,4 @@
-"""Cores enter, the matrix they make leaves, by tensorly: the oracle beside `Train.to_dense`.
+"""The matrix of an MPS or an MPO by tensorly: the oracle beside `Train.to_dense`.
 
 The one module that names tensorly. Its code shares nothing with this package's own contraction, so
 that `verify` can hold one against the other.
@@ -16,17 +16,33 @@ from torch import Tensor
 from ttcompress.planning.formats import Layout
 
 
-def reference_matrix(cores: Sequence[Tensor], layout: Layout) -> Tensor:  # (rows, columns), float64
-    """The matrix of a train in float64; tensorly checks that the cores chain.
+def mps_matrix(cores: Sequence[Tensor], layout: Layout) -> Tensor:  # (rows, columns), float64
+    """The matrix of an MPS in float64; tensorly checks that the cores chain.
 
     Raises:
-        ValueError: the cores make no train of this layout.
+        ValueError: the cores make no MPS of this layout.
     """
-    modes = layout.row_modes + layout.column_modes
     with tensorly.backend_context("pytorch", local_threadsafe=True):
-        wide = [core.double() for core in cores]
-        train = TTTensor(wide) if layout.format == "mps" else TTMatrix(wide)
-        if train.shape != modes:
-            raise ValueError(f"cores have modes {train.shape}, the layout {modes}")
-        matrix: Tensor = train.to_tensor() if layout.format == "mps" else train.to_matrix()
+        train = TTTensor([core.double() for core in cores])
+        _check_modes(train.shape, layout)
+        matrix: Tensor = train.to_tensor()
     return matrix.reshape(layout.shape)
+
+
+def mpo_matrix(cores: Sequence[Tensor], layout: Layout) -> Tensor:  # (rows, columns), float64
+    """The matrix of an MPO in float64; tensorly checks that the cores chain.
+
+    Raises:
+        ValueError: the cores make no MPO of this layout.
+    """
+    with tensorly.backend_context("pytorch", local_threadsafe=True):
+        train = TTMatrix([core.double() for core in cores])
+        _check_modes(train.shape, layout)
+        matrix: Tensor = train.to_matrix()
+    return matrix.reshape(layout.shape)
+
+
+def _check_modes(found: tuple[int, ...], layout: Layout) -> None:
+    modes = layout.row_modes + layout.column_modes
+    if found != modes:
+        raise ValueError(f"cores have modes {found}, the layout {modes}")

@@ -1,8 +1,8 @@
-"""A weight as it is stored: rounded cores or a rounded matrix, and the error against its source."""
+"""A weight as it is stored, `StoredWeight`: its rounded cores, and the error against its source."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import sqrt
 
@@ -12,24 +12,22 @@ from torch import Tensor
 from ttcompress.errors import ArtifactError
 from ttcompress.model.weights import Weight
 from ttcompress.planning.formats import Layout
-from ttcompress.planning.spectrum import Cut, Spectrum
+from ttcompress.planning.spectrum import Spectrum
 from ttcompress.stores import Encoded, Store
 from ttcompress.system.memory import machine_memory
-from ttcompress.trains.feedback import round_matrix, round_train
-from ttcompress.trains.train import Train
-from ttcompress.trains.tt_svd import Factorization, tt_svd
-from ttcompress.trains.weighting import Weighting, weighted_tt_svd
-
-_ROWS = 256
-"""Of a matrix that are looked at together: no whole copy of it is needed to measure an error."""
+from ttcompress.trains.feedback import round_train
+from ttcompress.trains.formats import TRAINS, train_of
+from ttcompress.trains.train import ROWS, Train
+from ttcompress.trains.tt_svd import NOTHING_KNOWN, Known
+from ttcompress.trains.weighting import Weighting
 
 
 @dataclass(frozen=True, eq=False)
 class StoredWeight:
-    """A weight as it is stored: one `Encoded` for each core, or one for a dense matrix."""
+    """A weight as it is stored: one `Encoded` for each core of its layout."""
 
     weight: Weight
-    layout: Layout | None
+    layout: Layout
     parts: tuple[Encoded, ...]
 
     @property
@@ -37,11 +35,14 @@ class StoredWeight:
         """Bytes of all its parts."""
         return sum(part.bytes for part in self.parts)
 
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """Interior ranks: one fewer than cores."""
+        return tuple(part.shape[-1] for part in self.parts[:-1])
+
     def train(self) -> Train:
-        """The train of the stored cores, in float32; a dense weight has none."""
-        if self.layout is None:
-            raise ValueError(f"{self.weight.name} is dense")
-        return Train(self.layout, tuple(part.values() for part in self.parts))
+        """The train of the stored cores, in float32."""
+        return train_of(self.layout, (part.values() for part in self.parts))
 
     def dense(self, dtype: torch.dtype | None = None) -> Tensor:  # (rows, columns)
         """The matrix, in its source's dtype unless another is given; computed in float64.
@@ -56,21 +57,13 @@ class StoredWeight:
                 f"{there:,}. The file is damaged, or meant for a larger machine."
             )
         matrix = torch.empty(self.weight.shape, dtype=dtype or getattr(torch, self.weight.dtype))
-        for place, block in zip(torch.split(matrix, _ROWS), self.blocks(), strict=True):
+        for place, block in zip(torch.split(matrix, ROWS), self.blocks(), strict=True):
             place.copy_(block)
         return matrix
 
     def blocks(self) -> Iterator[Tensor]:  # (some rows, columns) in float64
         """The matrix from its top to its bottom, a few rows at a time."""
-        if self.layout is None:
-            yield from (block.double() for block in torch.split(self.parts[0].values(), _ROWS))
-            return
-        train = Train(self.layout, tuple(part.values().double() for part in self.parts))
-        if self.layout.format == "mps":
-            left, right = train.factors()
-            yield from (block @ right for block in torch.split(left, _ROWS))
-        else:
-            yield from torch.split(train.to_dense(), _ROWS)
+        return self.train().blocks()
 
 
 def relative_errors(
@@ -105,11 +98,11 @@ def _ratio(lost: float, norm: float) -> float:
 def store_weight(
     matrix: Tensor,  # (rows, columns)
     weight: Weight,
-    layout: Layout | None,
+    layout: Layout,
     ranks: Sequence[int],
     store: Store,
     weighting: Weighting | None = None,
-    known: Mapping[Cut, Factorization] | None = None,
+    known: Known = NOTHING_KNOWN,
 ) -> tuple[StoredWeight, tuple[Spectrum, ...]]:
     """Decompose a matrix and round it; with a weighting, at the least cost on its inputs.
 
@@ -119,21 +112,12 @@ def store_weight(
     Raises:
         DecompositionError: a value is outside what the store can hold.
     """
-    if layout is None:
-        if weighting is None:
-            return StoredWeight(weight, None, (store.encode(matrix),)), ()
-        return StoredWeight(weight, None, (round_matrix(matrix, store, weighting.moment),)), ()
-    if weighting is None:
-        found = tt_svd(matrix, layout, ranks, known)
-        parts = tuple(map(store.encode, found.train.cores))
-    else:
-        found = weighted_tt_svd(matrix, layout, ranks, weighting, known)
-        parts = round_train(found.train, matrix, store, weighting)
+    found = TRAINS[layout.format].decompose(matrix, layout, ranks, weighting, known)
+    parts = round_train(found.train, matrix, store, weighting)
     return StoredWeight(weight, layout, parts), found.spectra
 
 
 def store_alike(matrix: Tensor, like: StoredWeight, weighting: Weighting) -> StoredWeight:
     """Another matrix, stored as a weight is: the same layout, ranks and store, the same bytes."""
-    ranks = [part.shape[-1] for part in like.parts[:-1]]
     store = like.parts[0].store
-    return store_weight(matrix, like.weight, like.layout, ranks, store, weighting)[0]
+    return store_weight(matrix, like.weight, like.layout, like.ranks, store, weighting)[0]

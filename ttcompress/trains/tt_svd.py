@@ -1,7 +1,7 @@
-"""The one TT-SVD sweep: decomposes a matrix into the cores of an MPS or MPO.
+"""The one TT-SVD: `tt_svd` finds the cores of a matrix, `spectrum_at` singular values alone.
 
 Oseledets, "Tensor-train decomposition", SIAM J. Sci. Comput. 33 (2011), algorithm 1. An MPO is the
-same sweep on the interleaved tensor. Cores are in float64; rounding them to a store comes later.
+same sweep on the interleaved tensor. Nothing is rounded to a store here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from torch import Tensor
 
 from ttcompress.planning.formats import Layout
 from ttcompress.planning.spectrum import Cut, Spectrum
-from ttcompress.trains.train import Train, tensorize
 
 _BLOCK = 1 << 22
 """Values widened to float64 at a time (32 MB): no whole copy of a large matrix is ever made."""
@@ -41,53 +40,70 @@ class Factorization:
         return sum(part.numel() * part.element_size() for part in self.vectors)
 
 
-@dataclass(frozen=True, eq=False)
-class Decomposition:
-    """A train in float64, left-orthogonal, and the singular values met at each cut of the sweep."""
+Known = Mapping[Cut, Factorization]
+"""Factorizations of one matrix by the cut of its unfolding."""
 
-    train: Train
-    spectra: tuple[Spectrum, ...]
+NOTHING_KNOWN: Known = {}
 
 
 def tt_svd(
     matrix: Tensor,  # (rows, columns), floating point
     layout: Layout,
-    ranks: Sequence[int] | None = None,
-    known: Mapping[Cut, Factorization] | None = None,
-) -> Decomposition:
-    """Decompose a matrix at the given interior ranks (none: full rank).
+    ranks: Sequence[int],
+    known: Known = NOTHING_KNOWN,
+) -> tuple[tuple[Tensor, ...], tuple[Spectrum, ...]]:
+    """The cores of a matrix in float64, and the singular values met at each cut of the sweep.
 
-    Ranks above the attainable are lowered. The squared error equals the sum of the discarded
-    squared singular values. All cores but the last are left-orthogonal; the last carries the norm.
+    The squared error equals the sum of the discarded squared singular values. All cores but the
+    last are left-orthogonal; the last carries the norm.
 
     Args:
         matrix: what to decompose.
         layout: the format and the modes.
-        ranks: caps of the interior ranks.
+        ranks: caps on the interior ranks; those above the attainable are lowered, and a rank is
+            never above the number of singular values.
         known: factorizations of the matrix by cut: that of a train of two cores is not made again.
 
-    >>> tt_svd(torch.eye(4), Layout("mps", (2, 2), (4,))).train.ranks
-    (2, 4)
+    >>> from ttcompress.planning.formats import MpsLayout
+    >>> cores, spectra = tt_svd(torch.eye(4), MpsLayout((2, 2), (4,)), (2, 3))
+    >>> [tuple(core.shape) for core in cores]
+    [(1, 2, 2), (2, 2, 3), (3, 4, 1)]
     """
-    caps = layout.attainable(layout.full_ranks if ranks is None else ranks)
-    modes = [shape[1:-1] for shape in layout.core_shapes(caps)]
+    caps = layout.attainable(ranks)
     rest = tensorize(matrix, layout)
     # Only a single cut is sure to be the unfolding that `factorize` saw: in a longer MPO the sweep
     # orders the columns in another way.
-    first = (known or {}).get(layout.cuts[0]) if len(layout.cuts) == 1 else None
+    first = known.get(layout.cuts[0]) if len(layout.cuts) == 1 else None
     exact = matrix.dtype == torch.float64
     cores: list[Tensor] = []
     spectra: list[Spectrum] = []
     rank = 1
-    for mode, size, cap in zip(modes, layout.sizes, caps, strict=False):
+    for modes, size, cap in zip(layout.core_modes, layout.sizes, caps, strict=False):
         unfolded = rest.reshape(rank * size, -1)
         found, first = first or _factorize(unfolded, exact), None
         left, rest = _cut(unfolded, found, cap, exact)
-        cores.append(left.reshape(rank, *mode, -1))
+        cores.append(left.reshape(rank, *modes, -1))
         spectra.append(found.spectrum)
         rank = left.shape[1]
-    cores.append(rest.double().reshape(rank, *modes[-1], 1))
-    return Decomposition(Train(layout, tuple(cores)), tuple(spectra))
+    cores.append(rest.double().reshape(rank, *layout.core_modes[-1], 1))
+    return tuple(cores), tuple(spectra)
+
+
+def tensorize(matrix: Tensor, layout: Layout) -> Tensor:  # (rows, columns) -> layout.sizes
+    """The matrix as the tensor whose cores are sought: the modes of each core side by side."""
+    axes = [axis for core in layout.core_axes for axis in core]
+    tensor = matrix.reshape(layout.row_modes + layout.column_modes)
+    return tensor.permute(axes).reshape(layout.sizes)
+
+
+def matricize(
+    tensor: Tensor, layout: Layout
+) -> Tensor:  # any shape of that size -> (rows, columns)
+    """The inverse of `tensorize`."""
+    axes = [axis for core in layout.core_axes for axis in core]
+    modes = layout.row_modes + layout.column_modes
+    places = sorted(range(len(axes)), key=axes.__getitem__)  # the inverse permutation
+    return tensor.reshape([modes[axis] for axis in axes]).permute(places).reshape(layout.shape)
 
 
 def factorize(matrix: Tensor, cut: Cut) -> Factorization:  # matrix: (rows, columns)

@@ -14,6 +14,7 @@ from ttcompress.checkpoint import Checkpoint
 from ttcompress.errors import PlanError
 from ttcompress.layers.replacement import Content, recurrent_layer
 from ttcompress.model.weights import RecurrentStack
+from ttcompress.planning.formats import FORMATS
 from ttcompress.recipe import AnyRecipe
 from ttcompress.results.comparison import Cell, Comparison, Row
 from ttcompress.system.progress import Progress, silent
@@ -28,11 +29,7 @@ from ttcompress.workflows.methods import METHODS, method_recipe
 STEPS, SECONDS = 35, 0.3
 """What is timed: so many steps of all methods, for so long in all at each factor."""
 
-MODELS = {
-    "mps": "params = sum of r[k-1] n[k] r[k]; multiply-adds = r (rows + columns), middle rank r",
-    "mpo": "params = sum of r[k-1] m[k] n[k] r[k]; multiply-adds = sum of r[k-1] m[1] .. m[k] "
-    "n[k] .. n[d] r[k], or rows x columns where rebuilding W is cheaper",
-}
+MODELS = {name: one.cost_model for name, one in FORMATS.items() if one.cost_model}
 """The cost models: Murua et al. (2020), section 3, for one matrix and one time step."""
 
 

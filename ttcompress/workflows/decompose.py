@@ -17,7 +17,7 @@ from ttcompress.artifact import CompressedModel, keyed_parts
 from ttcompress.errors import CheckpointError, DecompositionError, PlanError
 from ttcompress.model.report import SPECTRUM_POINTS, CutSpectrum, Measured
 from ttcompress.model.weights import OtherTensor, Weight
-from ttcompress.planning.plan import Plan, PlannedWeight
+from ttcompress.planning.plan import Plan
 from ttcompress.planning.planner import cuts_for, make_plan
 from ttcompress.planning.spectrum import Spectrum
 from ttcompress.recipe import effective
@@ -56,10 +56,19 @@ def execute(job: Job, plan: Plan) -> CompressedModel:
     stored: list[StoredWeight] = []
     measured: list[Measured] = []
     for done, planned in enumerate(plan.changed):
-        job.progress("decompose", done, len(plan.changed), planned.weight.name)
-        one, found = _decompose(job, planned)
+        weight, weighting = planned.weight, job.weightings.get(planned.weight.name)
+        job.progress("decompose", done, len(plan.changed), weight.name)
+        assert planned.layout is not None and planned.store is not None  # it is not kept
+        matrix, known = job.analysis.matrix(weight), job.analysis.known(weight, weighting)
+        try:
+            one, spectra = store_weight(
+                matrix, weight, planned.layout, planned.ranks, planned.store, weighting, known
+            )
+        except DecompositionError as error:
+            raise error.at(weight.name) from error
+        errors = relative_errors(matrix, one.blocks(), weight)
+        measured.append(Measured(*errors, tuple(map(_draw, spectra, planned.ranks))))
         stored.append(one)
-        measured.append(found)
         give_back()
     job.progress("decompose", len(plan.changed), len(plan.changed))
     changed = {one.weight.name for one in stored}
@@ -83,22 +92,6 @@ def execute(job: Job, plan: Plan) -> CompressedModel:
             notes=(*model.notes, *_broken(kept)),
         ),
     )
-
-
-def _decompose(job: Job, planned: PlannedWeight) -> tuple[StoredWeight, Measured]:
-    """One weight as the plan says, and how far it then is from the source."""
-    weight, weighting = planned.weight, job.weightings.get(planned.weight.name)
-    assert planned.store is not None  # a weight that is kept is not changed
-    matrix, known = job.analysis.matrix(weight), job.analysis.known(weight, weighting)
-    try:
-        stored, spectra = store_weight(
-            matrix, weight, planned.layout, planned.ranks, planned.store, weighting, known
-        )
-    except DecompositionError as error:
-        raise error.at(weight.name) from error
-    lost, gate_errors = relative_errors(matrix, stored.blocks(), weight)
-    drawn = tuple(map(_draw, spectra, planned.ranks))
-    return stored, Measured(lost, gate_errors, drawn)
 
 
 def _draw(spectrum: Spectrum, rank: int) -> CutSpectrum:

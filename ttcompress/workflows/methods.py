@@ -12,6 +12,8 @@ from typing import Any
 
 from ttcompress.errors import RecipeError
 from ttcompress.model.weights import Weight
+from ttcompress.planning.formats import AUTO as AUTO_FORMAT
+from ttcompress.planning.formats import KEEP, DenseLayout, MpsLayout, decomposing
 from ttcompress.recipe import (
     Assignment,
     Recipe,
@@ -23,7 +25,7 @@ from ttcompress.recipe import (
 from ttcompress.stores import AUTO, STORES
 
 BY_HAND = ("svd", "quantised")
-METHODS = ("mps", "mpo", *BY_HAND, "auto")
+METHODS = (*decomposing(), *BY_HAND, AUTO_FORMAT)
 
 _SVD_STORE = "int8"
 
@@ -58,11 +60,9 @@ def method_recipe(
 
 def _by_hand(method: str, one: Assignment, factor: float) -> dict[str, Any]:
     """What a method does to a weight, or the recipe to one that does not share the budget."""
-    if one.format == "keep":
-        return {"format": "keep"}
-    if one.format == "dense" and one.store != AUTO:
-        return {"format": "dense", "store": one.store}
-    return _svd(one, factor) if method == "svd" else {"format": "dense", "store": AUTO}
+    if not one.shares_budget:
+        return {"format": one.format} | ({} if one.format == KEEP else {"store": one.store})
+    return _svd(one, factor) if method == "svd" else {"format": DenseLayout.format, "store": AUTO}
 
 
 def _svd(one: Assignment, factor: float) -> dict[str, Any]:
@@ -75,4 +75,4 @@ def _svd(one: Assignment, factor: float) -> dict[str, Any]:
             break
         rank += 1
     modes = {"row_modes": [rows], "column_modes": [columns]}
-    return {"format": "mps", **modes, "ranks": [rank], "store": _SVD_STORE}
+    return {"format": MpsLayout.format, **modes, "ranks": [rank], "store": _SVD_STORE}

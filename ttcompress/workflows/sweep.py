@@ -15,6 +15,7 @@ from ttcompress.errors import InputError, TTCompressError
 from ttcompress.jobs.engine import HERE, Engine
 from ttcompress.model.report import Report, judge_own_size
 from ttcompress.model.weights import Weight
+from ttcompress.planning.formats import decomposing
 from ttcompress.recipe import AnyRecipe, Recipe, as_recipe
 from ttcompress.results.outcome import Outcome
 from ttcompress.results.sweep import Figures, Point, Sweep
@@ -25,7 +26,7 @@ from ttcompress.workflows.batch_job import BatchJob
 from ttcompress.workflows.methods import method_recipe
 
 FACTORS = (2.0, 4.0, 8.0, 16.0, 32.0)
-FORMATS = ("mps", "mpo")
+FORMATS = decomposing()
 
 Place = tuple[str, float]
 """A format and a factor: where in the sweep a point is."""

@@ -17,7 +17,6 @@ from ttcompress.model.report import BLIND, WeightReport
 from ttcompress.model.weights import OtherTensor, Weight
 from ttcompress.results.verification import CheckedWeight, Verification
 from ttcompress.system.progress import Progress, silent
-from ttcompress.trains.reference import reference_matrix
 from ttcompress.trains.stored import StoredWeight
 from ttcompress.workflows.original import open_original
 
@@ -69,7 +68,7 @@ def _checked_weights(
 
 
 def _checked(stored: StoredWeight, matrix: Tensor, report: WeightReport) -> CheckedWeight:
-    kept, wide = _stored_matrix(stored), matrix.double()
+    kept, wide = stored.train().reference(), matrix.double()
     gates = len(report.gate_errors) or 1
     by_gate = [_error(*blocks) for blocks in zip(wide.chunk(gates), kept.chunk(gates), strict=True)]
     return CheckedWeight(
@@ -79,13 +78,6 @@ def _checked(stored: StoredWeight, matrix: Tensor, report: WeightReport) -> Chec
         gates_reported=report.gate_errors,
         gates_recomputed=tuple(by_gate) if report.gate_errors else (),
     )
-
-
-def _stored_matrix(stored: StoredWeight) -> Tensor:  # (rows, columns), float64
-    parts = [part.values() for part in stored.parts]
-    if stored.layout is None:
-        return parts[0].double()
-    return reference_matrix(parts, stored.layout)
 
 
 def _error(matrix: Tensor, kept: Tensor) -> float:

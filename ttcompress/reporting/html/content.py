@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from ttcompress.model.report import Asked, Report, times_fewer
+from ttcompress.planning.formats import KEEP, is_whole
 from ttcompress.reporting.budget import answers
 from ttcompress.reporting.html.pictures import GATE_NAMES
 from ttcompress.reporting.report import error_text
@@ -42,7 +43,7 @@ def bytes_text(count: int) -> str:
 def subtitle(report: Report, file_bytes: int) -> str:
     """The formats, and the budget that they were asked to keep."""
     found = dict.fromkeys(weight.format for weight in report.weights)
-    formats = " and ".join(sorted(found, key="dense".__eq__)) or "keep"
+    formats = " and ".join(sorted(found, key=is_whole)) or KEEP
     asked = [f"{answer.name} {answer.asked}" for answer in answers(report, file_bytes)]
     return f"{formats} under {' and '.join(asked)}" if asked else formats
 

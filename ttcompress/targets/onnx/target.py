@@ -25,7 +25,7 @@ class Onnx:
     name = "onnx"
     whole_models = True
     kinds: frozenset[Kind] = frozenset(get_args(Kind))
-    stores = frozenset(STORES)
+    stores = STORES  # all that are registered, also later
     roundings: tuple[str, ...] = ("int8",)
 
     def require(self) -> None:

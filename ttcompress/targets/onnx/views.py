@@ -10,9 +10,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
-from ttcompress.layers.matrices import TrainWeight
+from ttcompress.layers.matrices import matrix_of
 from ttcompress.stores import Encoded
 from ttcompress.trains.stored import StoredWeight
 
@@ -49,9 +48,4 @@ def see_stored(model: nn.Module, names: Sequence[str], stored: StoredWeight) -> 
         return  # the module holds these numbers already
     for name in names:
         owner, _, leaf = name.rpartition(".")
-        module = model.get_submodule(owner)
-        held = getattr(module, leaf)
-        if isinstance(held, TrainWeight):
-            held.see_through(views)
-        else:
-            parametrize.register_parametrization(module, leaf, views[0])
+        matrix_of(model.get_submodule(owner), leaf).see_through(views)
