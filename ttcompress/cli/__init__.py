@@ -12,17 +12,17 @@ import typer
 from typer.core import TyperGroup
 
 import ttcompress
-from ttcompress.cli.artifacts import restore, verify
 from ttcompress.cli.batch import batch
 from ttcompress.cli.bench import bench
 from ttcompress.cli.compare import compare
 from ttcompress.cli.decompose import decompose, plan
 from ttcompress.cli.export import export
+from ttcompress.cli.finetune import evaluate, finetune
 from ttcompress.cli.inspect import inspect
 from ttcompress.cli.recipes import recipes
 from ttcompress.cli.report import report
 from ttcompress.cli.sweep import sweep
-from ttcompress.cli.tasks import evaluate, finetune
+from ttcompress.cli.verify import restore, verify
 from ttcompress.errors import TTCompressError
 
 

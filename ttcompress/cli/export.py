@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from ttcompress.cli.arguments import Artifact, Overwrite, Talk, flattened
-from ttcompress.cli.tasks import TaskName, WithTask
+from ttcompress.cli.finetune import TaskName, WithTask
 
 if TYPE_CHECKING:
     from ttcompress.artifact import CompressedModel

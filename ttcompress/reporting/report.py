@@ -16,8 +16,8 @@ from ttcompress.model.report import (
 from ttcompress.recipe.wording import counted
 from ttcompress.reporting.budget import answers, error_of
 from ttcompress.reporting.table import Column, Table
+from ttcompress.results.from_plan import NO_WEIGHT
 from ttcompress.results.plan import PlannedWeightReport, PlanReport
-from ttcompress.results.report import NO_WEIGHT
 
 EXPECTED_SIZES = (
     "sizes are expected under a tolerance: decompose measures the rounding, "

@@ -7,7 +7,7 @@ from importlib.metadata import version
 
 from ttcompress.model.report import Asked, Json, KeptReport, Provenance, Scope, WeightFacts
 from ttcompress.planning.plan import Plan, PlannedWeight
-from ttcompress.results.report import kept, scopes, weight_facts
+from ttcompress.results.from_plan import kept, scopes, weight_facts
 
 
 @dataclass(frozen=True)

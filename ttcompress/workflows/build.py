@@ -21,7 +21,7 @@ from ttcompress.planning.plan import Plan
 from ttcompress.planning.planner import cuts_for, make_plan
 from ttcompress.planning.spectrum import Spectra
 from ttcompress.recipe import Recipe, effective
-from ttcompress.results.report import build_report
+from ttcompress.results.from_plan import build_report
 from ttcompress.system.progress import Progress, silent
 from ttcompress.trains.stored import NO_WEIGHTINGS, StoredWeight, Weightings
 from ttcompress.workflows.execution import decompose_weights, measure_spectra

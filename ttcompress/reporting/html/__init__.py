@@ -22,7 +22,7 @@ def report_page(reports: Sequence[tuple[str, Report, int]]) -> str:
         MissingExtraError: the extra `plots` is not installed.
     """
     require_plots()
-    from ttcompress.reporting.html.render import render  # an extra
+    from ttcompress.reporting.html.page import render  # an extra
 
     return render(reports)
 

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
 from ttcompress.model.report import CutSpectrum, WeightReport
-from ttcompress.reporting.html.canvas import AXES, NONE, WIDTH, Drawing, picture
+from ttcompress.reporting.html.drawing import AXES, NONE, WIDTH, Drawing, picture
 from ttcompress.reporting.html.palette import SERIES, light
 
 MARKERS = ("o", "s", "^", "D", "v")
