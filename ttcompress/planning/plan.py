@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ttcompress.model.report import Totals
 from ttcompress.model.weights import OtherTensor, Weight
 from ttcompress.planning.candidates import multiply_adds
 from ttcompress.planning.formats import Format, Layout
@@ -63,28 +64,6 @@ def dense_multiply_adds(weight: Weight) -> int:
     A tied embedding is the output layer too, and counts as one product.
     """
     return 0 if weight.role == "embedding" and len(weight.names) == 1 else weight.params
-
-
-@dataclass(frozen=True)
-class Totals:
-    """Before and after over a scope: the decomposed weights, or every tensor of the model."""
-
-    params_before: int = 0
-    params_after: int = 0
-    bytes_before: int = 0
-    bytes_after: int = 0
-    multiply_adds_before: int = 0
-    multiply_adds_after: int = 0
-
-    @property
-    def params_kept(self) -> float:
-        """Fraction of the values that are left, 0 to 1."""
-        return self.params_after / self.params_before if self.params_before else 1.0
-
-    @property
-    def compression_factor(self) -> float:
-        """Bytes before / bytes after."""
-        return self.bytes_before / self.bytes_after if self.bytes_after else 1.0
 
 
 @dataclass(frozen=True)

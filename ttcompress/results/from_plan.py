@@ -1,90 +1,86 @@
-"""From a plan and what was measured to a `Report`."""
+"""Makes the report of a plan, and that of the compression which carried it out.
+
+`plan_report` needs the plan alone; `build_report` also what was measured on each stored weight.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
-from typing import Any
+from math import nan
+from typing import TYPE_CHECKING, Any
 
-from ttcompress.model.report import (
-    Asked,
-    KeptReport,
-    Measured,
-    Provenance,
-    Report,
-    Scope,
-    WeightReport,
-)
-from ttcompress.planning.plan import Plan, PlannedWeight, Totals, dense_multiply_adds
+from ttcompress.model.report import KeptReport, Measured, PlanReport, Report, WeightReport
+from ttcompress.planning.plan import Plan, PlannedWeight, dense_multiply_adds
+from ttcompress.recipe import Recipe, effective
+
+if TYPE_CHECKING:
+    from ttcompress.checkpoint import Checkpoint  # torch
 
 NO_WEIGHT = "not a weight"
-"""Why a tensor is kept that is none; it is told of together with its like."""
+"""Why a bias or a buffer is kept; such tensors are told of together."""
+
+
+def plan_report(source: Checkpoint, recipe: Recipe, plan: Plan) -> PlanReport:
+    """What `ttcompress plan` tells."""
+    weights = tuple(
+        WeightReport(
+            **_facts(planned),
+            relative_error=nan if planned.expected_error is None else planned.expected_error,
+            tried=tuple(
+                {"format": one.format, "row_modes": one.row_modes, "column_modes": one.column_modes}
+                for one in planned.tried
+            ),
+        )
+        for planned in plan.changed
+    )
+    shared = _shared(source, recipe, plan)
+    return PlanReport(**shared, weights=weights, from_spectra=plan.from_spectra)
 
 
 def build_report(
-    source: Provenance,
-    recipe: Asked,
+    source: Checkpoint,
+    recipe: Recipe,
     plan: Plan,
     measured: Sequence[Measured],
-    notes: Sequence[str] = (),
+    notes: Iterable[str] = (),
 ) -> Report:
-    """The report of a finished compression: `measured` has one entry for each changed weight."""
-    return Report(
-        ttcompress=version("ttcompress"),
-        source=source,
-        recipe=recipe,
-        totals=scopes(plan),
-        weights=tuple(
-            _weight_report(planned, found)
-            for planned, found in zip(plan.changed, measured, strict=True)
-        ),
-        kept=kept(plan),
-        notes=(*plan.notes, *notes),
-    )
+    """The report of a finished compression.
 
-
-def scopes(plan: Plan) -> dict[str, Scope]:
-    """The totals of both scopes, by name."""
-    return {"weights": _scope(plan.weights_totals), "model": _scope(plan.model_totals)}
-
-
-def kept(plan: Plan) -> tuple[KeptReport, ...]:
-    """Kept weights with the reason, then every tensor that is no weight."""
+    Args:
+        source: what was compressed.
+        recipe: what the plan was made by.
+        plan: what was carried out.
+        measured: one entry for each changed weight, in the plan's order.
+        notes: for the user, after those of the plan and of the source.
+    """
     weights = tuple(
-        KeptReport(p.weight.name, p.weight.params, p.weight.bytes, p.why)
-        for p in plan.weights
-        if p.format == "keep"
+        WeightReport(**_facts(planned), **vars(found))
+        for planned, found in zip(plan.changed, measured, strict=True)
     )
-    others = tuple(
-        KeptReport(other.name, other.params, other.bytes, NO_WEIGHT) for other in plan.others
-    )
-    return weights + others
+    return Report(**_shared(source, recipe, plan, notes), weights=weights)
 
 
-def _scope(totals: Totals) -> Scope:
-    return Scope(
-        params_before=totals.params_before,
-        params_after=totals.params_after,
-        bytes_before=totals.bytes_before,
-        bytes_after=totals.bytes_after,
-        params_kept=totals.params_kept,
-        compression_factor=totals.compression_factor,
-        multiply_adds_before=totals.multiply_adds_before,
-        multiply_adds_after=totals.multiply_adds_after,
-    )
+def _shared(
+    source: Checkpoint, recipe: Recipe, plan: Plan, notes: Iterable[str] = ()
+) -> dict[str, Any]:
+    """What both reports say of the whole model; first of `kept` are weights, with the reason."""
+    weights = [planned for planned in plan.weights if planned.format == "keep"]
+    return {
+        "ttcompress": version("ttcompress"),
+        "source": {"sha256": source.sha256, "bytes": source.bytes},
+        "recipe": {"text": recipe.text, "effective": effective(recipe)},
+        "totals": {"weights": plan.weights_totals, "model": plan.model_totals},
+        "kept": (
+            *(KeptReport(p.weight.name, p.weight.params, p.weight.bytes, p.why) for p in weights),
+            *(KeptReport(one.name, one.params, one.bytes, NO_WEIGHT) for one in plan.others),
+        ),
+        "notes": (*plan.notes, *source.notes, *notes),
+    }
 
 
-def _weight_report(planned: PlannedWeight, measured: Measured) -> WeightReport:
-    return WeightReport(
-        **weight_facts(planned),
-        relative_error=measured.relative_error,
-        gate_errors=measured.gate_errors,
-        spectrum=measured.spectrum,
-    )
-
-
-def weight_facts(planned: PlannedWeight) -> dict[str, Any]:
-    """The fields that a weight has in a plan and in a report alike."""
+def _facts(planned: PlannedWeight) -> dict[str, Any]:
+    """The fields of a weight that the plan knows and the report repeats."""
     weight, layout = planned.weight, planned.layout
     return {
         "name": weight.name,

@@ -20,7 +20,7 @@ from ttcompress.model.weights import OtherTensor, RecurrentStack, Weight
 from ttcompress.planning.plan import Plan
 from ttcompress.planning.planner import cuts_for, make_plan
 from ttcompress.planning.spectrum import Spectra
-from ttcompress.recipe import Recipe, effective
+from ttcompress.recipe import Recipe
 from ttcompress.results.from_plan import build_report
 from ttcompress.system.progress import Progress, silent
 from ttcompress.trains.stored import NO_WEIGHTINGS, StoredWeight, Weightings
@@ -97,11 +97,7 @@ def execute(
         source_paths=checkpoint.source_paths,
         carried=checkpoint.carried,
         report=build_report(
-            source={"sha256": checkpoint.sha256, "bytes": checkpoint.bytes},
-            recipe={"text": recipe.text, "effective": effective(recipe)},
-            plan=plan,
-            measured=[measured for _, measured in results],
-            notes=(*checkpoint.notes, *_broken(kept)),
+            checkpoint, recipe, plan, [measured for _, measured in results], _broken(kept)
         ),
     )
 

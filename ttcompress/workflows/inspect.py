@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ttcompress.checkpoint import open_checkpoint
 from ttcompress.model.weights import OtherTensor, Weight
-from ttcompress.results.inspection import Inspection, inspected
+from ttcompress.results.inspection import Inspection, inspect_weight
 from ttcompress.system.progress import Progress, silent
 from ttcompress.workflows.execution import measure_spectra
 
@@ -37,7 +37,9 @@ def inspect(
         tensor_bytes=sum(tensor.bytes for tensor in tensors),
         params=sum(tensor.params for tensor in tensors),
         layers=checkpoint.stacks,
-        weights=tuple(inspected(weights[name], spectra[name][cuts[name][0]]) for name in weights),
+        weights=tuple(
+            inspect_weight(weights[name], spectra[name][cuts[name][0]]) for name in weights
+        ),
         others=checkpoint.others,
         notes=checkpoint.notes,
     )
