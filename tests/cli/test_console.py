@@ -20,7 +20,7 @@ from ttcompress.system.progress import silent
 def terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     text = io.StringIO()
     monkeypatch.setattr(
-        console, "_stderr", lambda: Console(file=text, force_terminal=True, width=100)
+        console, "stderr", lambda: Console(file=text, force_terminal=True, width=100)
     )
     return text
 
@@ -34,7 +34,7 @@ def work(talk: Talk) -> None:
 
 
 def test_long_work_shows_bars_on_a_terminal(terminal, monkeypatch) -> None:
-    monkeypatch.setattr(console, "_PATIENCE", 0.01)
+    monkeypatch.setattr(console, "PATIENCE", 0.01)
     work(Talk())
     assert "decomposing" in terminal.getvalue()
     assert "weight 1" in terminal.getvalue()
@@ -42,7 +42,7 @@ def test_long_work_shows_bars_on_a_terminal(terminal, monkeypatch) -> None:
 
 @pytest.mark.parametrize(("talk", "patience"), [(Talk(), 60.0), (Talk(quiet=True), 0.01)])
 def test_short_work_and_quiet_work_show_none(talk, patience, terminal, monkeypatch) -> None:
-    monkeypatch.setattr(console, "_PATIENCE", patience)
+    monkeypatch.setattr(console, "PATIENCE", patience)
     work(talk)
     assert "decomposing" not in terminal.getvalue()
 
@@ -94,10 +94,9 @@ WIDE = Table(
 )
 
 
-def drawn(table: Table, width: int, monkeypatch, encoding: str = "utf-8") -> list[str]:
+def drawn(table: Table, width: int, encoding: str = "utf-8") -> list[str]:
     file = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
-    monkeypatch.setattr(console, "_stdout", lambda: Console(file=file, width=width))
-    console.show("", [table])
+    console.show("", [table], file=file, width=width)
     file.seek(0)
     return [line.rstrip() for line in file.read().splitlines() if line]
 
@@ -111,10 +110,8 @@ def drawn(table: Table, width: int, monkeypatch, encoding: str = "utf-8") -> lis
         (34, ["lstm.weight_hh_l0", "0.1234"], "params before, modes"),
     ],
 )
-def test_a_narrow_terminal_loses_what_is_spare_and_is_told(
-    width, cells, left_out, monkeypatch
-) -> None:
-    lines = drawn(WIDE, width, monkeypatch)
+def test_a_narrow_terminal_loses_what_is_spare_and_is_told(width, cells, left_out) -> None:
+    lines = drawn(WIDE, width)
     assert all(len(line) <= width for line in lines)
     row = next(line for line in lines if line.startswith("lstm"))
     assert " ".join(row.split()) == " ".join(cells)
@@ -122,8 +119,8 @@ def test_a_narrow_terminal_loses_what_is_spare_and_is_told(
     assert told == ([left_out] if left_out else [])
 
 
-def test_where_nothing_is_spare_all_is_folded(monkeypatch) -> None:
-    lines = drawn(WIDE, 12, monkeypatch)
+def test_where_nothing_is_spare_all_is_folded() -> None:
+    lines = drawn(WIDE, 12)
     assert all(len(line) <= 12 for line in lines)
     assert "".join(line.split()[0] for line in lines if "l" in line).count("lstm") == 1
 
@@ -131,11 +128,9 @@ def test_where_nothing_is_spare_all_is_folded(monkeypatch) -> None:
 @pytest.mark.parametrize(
     ("encoding", "shown"), [("utf-8", "█▄▁ ━━╸"), ("ascii", "841 ==-"), ("latin-1", "841 ==-")]
 )
-def test_blocks_are_plain_characters_where_they_cannot_be_shown(
-    encoding, shown, monkeypatch
-) -> None:
+def test_blocks_are_plain_characters_where_they_cannot_be_shown(encoding, shown) -> None:
     table = Table((Column("spectrum"), Column("lost")), (("█▄▁", "━━╸"),))
-    assert drawn(table, 80, monkeypatch, encoding)[-1].split() == shown.split()
+    assert drawn(table, 80, encoding)[-1].split() == shown.split()
 
 
 def test_a_batch_shows_a_bar_for_each_running_job_and_lines_above(terminal) -> None:

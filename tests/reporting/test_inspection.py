@@ -9,7 +9,7 @@ import ttcompress
 from ttcompress.model.weights import RecurrentStack, Weight
 from ttcompress.planning.spectrum import Spectrum
 from ttcompress.reporting.inspection import inspection_remarks, layers_table, spectra_table
-from ttcompress.results.inspection import inspected
+from ttcompress.results.inspection import inspect_weight
 
 WEIGHT = Weight("w", ("w",), "linear", (16, 8), "float32")
 
@@ -17,17 +17,17 @@ WEIGHT = Weight("w", ("w",), "linear", (16, 8), "float32")
 def test_ranks_hold_their_share_of_the_energy() -> None:
     """Squares of 100 in all: 91 % are held by two, 96 % by three, 99.5 % by four."""
     spectrum = Spectrum(tuple(square**0.5 for square in (82.0, 9.0, 5.0, 3.5, 0.5)))
-    assert inspected(WEIGHT, spectrum).ranks == {"90%": 2, "95%": 3, "99%": 4}
+    assert inspect_weight(WEIGHT, spectrum).ranks == {"90%": 2, "95%": 3, "99%": 4}
 
 
 def test_the_fall_is_told_at_every_eighth() -> None:
-    found = inspected(WEIGHT, Spectrum(tuple(2.0**-k for k in range(8))))
+    found = inspect_weight(WEIGHT, Spectrum(tuple(2.0**-k for k in range(8))))
     assert found.fall == (1, 1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 32, 1 / 64, 1 / 128, 1 / 128)
     assert spectra_table([found]).rows[0][-2:] == ("0.25 0.06 0.02", "█▄▂▁▁▁▁▁▁")
 
 
 def test_a_zero_weight_has_no_fall() -> None:
-    found = inspected(WEIGHT, Spectrum((0.0,) * 8))
+    found = inspect_weight(WEIGHT, Spectrum((0.0,) * 8))
     assert (found.fall, spectra_table([found]).rows[0][-2:]) == ((), ("zero", "zero"))
 
 

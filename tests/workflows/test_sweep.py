@@ -142,8 +142,11 @@ def test_the_picture_has_a_mark_for_each_point_and_both_schemes(swept) -> None:
     assert front_picture(found) == picture
     text = picture.decode()
     ElementTree.fromstring(text)
-    assert "@media(prefers-color-scheme:dark)" in text
-    assert not re.findall(r"#[0-9a-f]{6}\b", text.partition("</style>")[2])
+    assert "@media (prefers-color-scheme: dark)" in text
+    sheet, _, drawn = text.partition("</style>")
+    for colour in set(re.findall(r"(?:fill|stroke): #[0-9a-f]{6}\b", drawn)):
+        part = colour.partition(":")[0]
+        assert re.search(rf'\[style\*="{colour}"\] {{ {part}: var\(--\w+\) !important; }}', sheet)
     labels = re.findall(r"<text [^>]*>(3x|6x|mps|mpo|dense)</text>", text)
     assert sorted(labels) == ["3x", "6x", "dense", "mpo", "mps"]
     assert front_picture(found, ".png").startswith(b"\x89PNG")

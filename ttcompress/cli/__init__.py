@@ -1,4 +1,4 @@
-"""The command line: arguments enter, one library call a command, tables or one JSON document leave.
+"""The command line: a file for each command, which calls one library function and shows its result.
 
 Nothing here imports torch, pydantic or Rich before a command runs: `--help` answers at once.
 """
@@ -12,17 +12,20 @@ import typer
 from typer.core import TyperGroup
 
 import ttcompress
-from ttcompress.cli.artifacts import restore, verify
 from ttcompress.cli.batch import batch
 from ttcompress.cli.bench import bench
 from ttcompress.cli.compare import compare
-from ttcompress.cli.decompose import decompose, plan
+from ttcompress.cli.decompose import decompose
+from ttcompress.cli.evaluate import evaluate
 from ttcompress.cli.export import export
+from ttcompress.cli.finetune import finetune
 from ttcompress.cli.inspect import inspect
+from ttcompress.cli.plan import plan
 from ttcompress.cli.recipes import recipes
 from ttcompress.cli.report import report
+from ttcompress.cli.restore import restore
 from ttcompress.cli.sweep import sweep
-from ttcompress.cli.tasks import evaluate, finetune
+from ttcompress.cli.verify import verify
 from ttcompress.errors import TTCompressError
 
 

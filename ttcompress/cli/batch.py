@@ -1,64 +1,28 @@
-"""`batch`: a manifest enters; many compressed models, a summary and one exit code leave."""
+"""The command `batch`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ttcompress.cli.arguments import MixedPrecision, Talk, flattened
-from ttcompress.errors import RecipeError
+from ttcompress.cli.arguments import Talk, flattened
+from ttcompress.cli.engine import EngineOptions, Force, say_done
 
 if TYPE_CHECKING:
-    from ttcompress.jobs.engine import Engine
     from ttcompress.results.batch import BatchResult
-    from ttcompress.results.outcome import Outcome
 
 ManifestFile = Annotated[
     Path,
     typer.Argument(metavar="MANIFEST", help="Models, recipes, limits: YAML.", show_default=False),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Run also what has not changed.")]
 Baseline = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="An earlier --json; what became worse is a broken limit."),
 ]
-
-
-@dataclass(frozen=True)
-class EngineOptions:
-    """Where jobs run, and how they train."""
-
-    jobs: Annotated[
-        int | None,
-        typer.Option("--jobs", "-j", min=1, metavar="N", help="Jobs at once.  [one for each core]"),
-    ] = None
-    engine: Annotated[
-        str, typer.Option(metavar="loky|dask", help="Processes here, or a Dask cluster.")
-    ] = "loky"
-    scheduler: Annotated[
-        str | None,
-        typer.Option(metavar="ADDRESS", help="A Dask cluster's, tcp://host:8786.  [its own]"),
-    ] = None
-    mixed_precision: MixedPrecision = "no"
-
-    def chosen(self) -> Engine:
-        """The engine that the options name.
-
-        Raises:
-            RecipeError: a scheduler without Dask.
-        """
-        from ttcompress.jobs.engine import Engine
-
-        if self.engine not in ("loky", "dask"):
-            raise typer.BadParameter(f"--engine: {self.engine!r} is none of loky, dask.")
-        if self.scheduler is not None and self.engine != "dask":
-            raise RecipeError("--scheduler: belongs to Dask. Add --engine dask.")
-        name: Literal["loky", "dask"] = "dask" if self.engine == "dask" else "loky"
-        return Engine(name, self.jobs, self.scheduler, self.mixed_precision)
 
 
 @dataclass(frozen=True)
@@ -122,23 +86,11 @@ def batch(
             engine=engine,
             force=force,
             baseline=baseline,
-            told=teller(say),
+            told=partial(say_done, say),
             progress=progress,
         )
     reports.write(result)
-    if talk.json:
-        console.document(result.as_json())
-    else:
-        console.show(str(manifest), [batch_table(result)], batch_remarks(result))
+    tables, remarks = [batch_table(result)], batch_remarks(result)
+    console.result(talk, result, str(manifest), tables, remarks)
     if result.exit_code:
         raise typer.Exit(result.exit_code)
-
-
-def teller(say: Callable[[str], None]) -> Callable[[Outcome], None]:
-    """A line for each job as it ends."""
-
-    def tell(outcome: Outcome) -> None:
-        if not outcome.cached:
-            say(f"{outcome.name}: {outcome.status}, {outcome.seconds:.1f} s")
-
-    return tell

@@ -1,4 +1,4 @@
-"""`bench`: a compressed model enters, how fast it runs here leaves."""
+"""The command `bench`."""
 
 from __future__ import annotations
 
@@ -47,10 +47,7 @@ def bench(
     with console.progress(talk) as progress:
         found = measure(file, batches=batches, steps=steps, threads=threads, progress=progress)
     plain = found.as_json()
-    if talk.json:
-        console.document(plain)
-    else:
-        console.show(str(file), bench_tables(plain), bench_remarks(plain))
+    console.result(talk, plain, str(file), bench_tables(plain), bench_remarks(plain))
     if min_speedup is not None and found.speed_up < min_speedup:
         console.say(
             f"limit broken: min_speedup {min_speedup:g} asked, {found.speed_up:.3g} found", talk

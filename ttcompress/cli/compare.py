@@ -1,4 +1,4 @@
-"""`compare`: a model and factors enter; every method side by side leaves."""
+"""The command `compare`."""
 
 from __future__ import annotations
 
@@ -23,9 +23,5 @@ def compare(model: Model, chosen: RecipeOptions, talk: Talk, factors: Factors = 
     recipe = chosen.in_force()
     with console.progress(talk) as progress:
         found = run(model, numbers(factors), recipe, progress=progress)
-    if talk.json:
-        console.document(found.as_json())
-    else:
-        console.show(
-            f"{model}: {chosen.title()}", comparison_tables(found), comparison_remarks(found)
-        )
+    title, tables = f"{model}: {chosen.title()}", comparison_tables(found)
+    console.result(talk, found, title, tables, comparison_remarks(found))

@@ -1,6 +1,6 @@
-"""Tables, messages and progress enter; text on stdout and stderr leaves. Alone here knows Rich.
+"""Writes to the terminal: results to stdout, messages and progress to stderr. Only this knows Rich.
 
-Results go to stdout, talk to stderr. Rich leaves out colours where nobody looks.
+Rich leaves out colours where nobody looks.
 """
 
 from __future__ import annotations
@@ -12,17 +12,10 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import Timer
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    ProgressColumn,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 from rich.table import Table as RichTable
 
@@ -39,7 +32,9 @@ from ttcompress.system.text import clean_for_terminal as _harmless
 if TYPE_CHECKING:
     from ttcompress.training.loop import Moment
 
-_PATIENCE = 1.0  # seconds without bars: shorter work needs none
+PATIENCE = 1.0
+"""Seconds without bars: shorter work needs none."""
+
 _WIDE = 100  # characters from which columns may stand apart
 _PIPE_WIDTH = 240
 _PLAIN = str.maketrans(dict(zip(LEVELS, "12345678", strict=True)) | {WHOLE: "=", HALF: "-"})
@@ -53,25 +48,56 @@ _STAGES = {
 }
 
 
-def document(content: Any) -> None:
+def result(
+    talk: Talk,
+    found: Any,
+    title: str,
+    tables: Sequence[Table],
+    lines: Sequence[str] = (),
+) -> None:
+    """A command's result on stdout: one JSON document where the user asked for it, or tables.
+
+    `found` is a value with `as_json`, or is plain already.
+    """
+    if talk.json:
+        document(found.as_json() if hasattr(found, "as_json") else found)
+    else:
+        show(title, tables, lines)
+
+
+def document(content: Any, file: TextIO | None = None) -> None:
     """One JSON document on stdout; infinities are null, for JSON has no word for them."""
+    file = file or sys.stdout
     content = finite(content)
     written = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
     try:
-        written.encode(sys.stdout.encoding or "utf-8")
+        written.encode(file.encoding or "utf-8")
     except UnicodeEncodeError:  # a file's name need not be text
         written = json.dumps(content, indent=2)
-    sys.stdout.write(written + "\n")
+    file.write(written + "\n")
 
 
-def text(content: str) -> None:
+def text(content: str, file: TextIO | None = None) -> None:
     """Text on stdout, as it is, but for what would command the terminal."""
-    sys.stdout.write(_harmless(content))
+    (file or sys.stdout).write(_harmless(content))
 
 
-def show(title: str, tables: Sequence[Table], lines: Sequence[str] = ()) -> None:
-    """A result on stdout: a title, tables, and lines of text."""
-    console = _stdout()
+def show(
+    title: str,
+    tables: Sequence[Table],
+    lines: Sequence[str] = (),
+    *,
+    file: TextIO | None = None,
+    width: int | None = None,
+) -> None:
+    """A title, tables, and lines of text, on stdout.
+
+    A pipe or a file has no width of its own: a row stays one line there, for grep, unless the
+    user sets COLUMNS.
+    """
+    console = Console(file=file, width=width, highlight=False, markup=False, emoji=False)
+    if width is None and not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = _PIPE_WIDTH
     if title:
         console.print(_harmless(title), style="bold", soft_wrap=True)
     for table in tables:
@@ -87,14 +113,14 @@ def show(title: str, tables: Sequence[Table], lines: Sequence[str] = ()) -> None
 def say(message: str, talk: Talk) -> None:
     """Talk on stderr, unless the user wants none."""
     if not talk.quiet:
-        _stderr().print(_harmless(message), soft_wrap=True)
+        stderr().print(_harmless(message), soft_wrap=True)
 
 
 def fail(error: TTCompressError, verbose: bool) -> None:
     """An error's message on stderr; with `verbose`, where it came from."""
     if verbose:
         traceback.print_exception(error)
-    _stderr().print(_harmless(f"error: {error}"), style="red", soft_wrap=True)
+    stderr().print(_harmless(f"error: {error}"), style="red", soft_wrap=True)
 
 
 @contextmanager
@@ -103,12 +129,12 @@ def progress(talk: Talk) -> Iterator[Progress]:
 
     None are drawn where stderr is no terminal.
     """
-    console = _stderr()
+    console = stderr()
     if talk.quiet or not is_first() or not console.is_terminal:
         yield silent
         return
-    bars = Bars(*_columns(), console=console, transient=True)
-    timer = Timer(_PATIENCE, bars.start)
+    bars = _bars(console)
+    timer = Timer(PATIENCE, bars.start)
     timer.start()
     try:
         yield _teller(bars)
@@ -124,7 +150,7 @@ def jobs_progress(talk: Talk) -> Iterator[tuple[Progress, Callable[[str], None]]
 
     Where stderr is no terminal there are the lines alone.
     """
-    console = _stderr()
+    console = stderr()
 
     def line(text: str) -> None:
         if not talk.quiet:
@@ -133,18 +159,15 @@ def jobs_progress(talk: Talk) -> Iterator[tuple[Progress, Callable[[str], None]]
     if talk.quiet or not console.is_terminal:
         yield silent, line
         return
-    with Bars(*_columns(), console=console, transient=True) as bars:
+    with _bars(console) as bars:
         yield _teller(bars, leave_done=False), line
 
 
-def _columns() -> tuple[ProgressColumn, ...]:
-    return (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[detail]}", markup=False),
-    )
+def _bars(console: Console) -> Bars:
+    stage = TextColumn("{task.description}", markup=False)
+    detail = TextColumn("{task.fields[detail]}", markup=False)
+    columns = (stage, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), detail)
+    return Bars(*columns, console=console, transient=True)
 
 
 def watching(progress: Progress, talk: Talk) -> Callable[[Moment], None]:
@@ -176,15 +199,8 @@ def _teller(bars: Bars, leave_done: bool = True) -> Progress:
     return tell
 
 
-def _stdout() -> Console:
-    """A pipe has no width of its own: a row stays one line there, for grep, unless asked."""
-    console = Console(highlight=False, markup=False, emoji=False)
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console.width = _PIPE_WIDTH
-    return console
-
-
-def _stderr() -> Console:
+def stderr() -> Console:
+    """The console for messages and progress."""
     return Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
@@ -193,44 +209,39 @@ def _draw(console: Console, table: Table) -> None:
 
     Where even that is too wide, everything is folded.
     """
-    gap = 2 if console.width >= _WIDE and _least_width(table, 2) <= console.width else 1
-    narrow = table
-    while _least_width(narrow, gap) > console.width and any(c.spare for c in narrow.columns):
-        narrow = _without_most_spare(narrow)
-    fits = _least_width(narrow, gap) <= console.width
+    left = list(range(len(table.columns)))
+    widths = [_least_width(table, index) for index in left]
+
+    def needed(gap: int) -> int:
+        return sum(widths[index] for index in left) + gap * (len(left) - 1)
+
+    gap = 2 if console.width >= _WIDE and needed(2) <= console.width else 1
+    while needed(gap) > console.width and (
+        most := max(table.columns[index].spare for index in left)
+    ):
+        left = [index for index in left if table.columns[index].spare < most]
+    fits = needed(gap) <= console.width
     drawn = RichTable(box=None, pad_edge=False, padding=(0, gap, 0, 0))
-    for column in narrow.columns:
+    for column in (table.columns[index] for index in left):
         drawn.add_column(
             _harmless(column.heading),
             justify="right" if column.right else "left",
             no_wrap=column.name and fits,
             overflow="fold",
         )
-    for row in narrow.rows:
-        drawn.add_row(*(_encodable(cell, console.encoding) for cell in row))
+    for row in table.rows:
+        drawn.add_row(*(_encodable(row[index], console.encoding) for index in left))
     console.print(drawn)
-    left_out = [column.heading for column in table.columns if column not in narrow.columns]
-    if left_out:
-        console.print(_harmless(f"not shown at this width: {', '.join(left_out)}"), style="dim")
+    if len(left) < len(table.columns):
+        lost = [c.heading for index, c in enumerate(table.columns) if index not in left]
+        console.print(_harmless(f"not shown at this width: {', '.join(lost)}"), style="dim")
 
 
-def _without_most_spare(table: Table) -> Table:
-    most = max(column.spare for column in table.columns)
-    places = [k for k, column in enumerate(table.columns) if column.spare < most]
-    columns = tuple(table.columns[k] for k in places)
-    return Table(columns, tuple(tuple(row[k] for k in places) for row in table.rows))
-
-
-def _least_width(table: Table, gap: int) -> int:
-    """Characters that a table needs so that nothing is folded but at spaces, and names nowhere."""
-    widths = (_least_column_width(table, index) for index in range(len(table.columns)))
-    return sum(widths) + gap * (len(table.columns) - 1)
-
-
-def _least_column_width(table: Table, index: int) -> int:
-    cells = [row[index] for row in table.rows]
-    pieces = cells if table.columns[index].name else [w for cell in cells for w in cell.split()]
-    return max(map(len, [*table.columns[index].heading.split(), *pieces]))
+def _least_width(table: Table, index: int) -> int:
+    """Characters that a column needs so that it is folded at spaces only, and a name nowhere."""
+    column, cells = table.columns[index], [row[index] for row in table.rows]
+    pieces = cells if column.name else [word for cell in cells for word in cell.split()]
+    return max(map(len, [*column.heading.split(), *pieces]))
 
 
 def _encodable(cell: str, encoding: str) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from ttcompress.cli.arguments import Artifact, Overwrite, Talk, flattened
-from ttcompress.cli.tasks import TaskName, WithTask
+from ttcompress.cli.task import TaskName, WithTask
 from ttcompress.targets.registry import DEFAULT, TARGETS
 
 if TYPE_CHECKING:
@@ -72,10 +72,9 @@ def export(
             overwrite=overwrite,
             progress=progress,
         )
-    if talk.json:
-        console.document({"files": [one.as_json() for one in made]})
-    else:
-        console.show(str(file), [exported_table(made)], exported_remarks(made, file.stat().st_size))
+    document = {"files": [one.as_json() for one in made]}
+    remarks = exported_remarks(made, file.stat().st_size)
+    console.result(talk, document, str(file), [exported_table(made)], remarks)
     console.say(f"wrote {', '.join(str(one.file) for one in made)}", talk)
 
 

@@ -1,4 +1,4 @@
-"""`inspect`: a model enters, what is inside leaves."""
+"""The command `inspect`."""
 
 from __future__ import annotations
 
@@ -19,8 +19,6 @@ def inspect(model: Model, talk: Talk, key: Key = None) -> None:
 
     with console.progress(talk) as progress:
         found = look_inside(model, key=key, progress=progress)
-    if talk.json:
-        console.document(found.as_json())
-    else:
-        tables = [layers_table(found.layers), spectra_table(found.weights)]
-        console.show(f"{model}: {found.container}", tables, inspection_remarks(found))
+    tables = [layers_table(found.layers), spectra_table(found.weights)]
+    title = f"{model}: {found.container}"
+    console.result(talk, found, title, tables, inspection_remarks(found))

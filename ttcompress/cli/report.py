@@ -1,17 +1,16 @@
-"""`report`: compressed files enter, what was done to them leaves, in one of four notations."""
+"""The command `report`."""
 
 from __future__ import annotations
 
-from contextlib import redirect_stdout
+import sys
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
 from ttcompress.cli.arguments import Overwrite, Talk, flattened
-from ttcompress.cli.decompose import show_report
 from ttcompress.errors import InputError, TTCompressError
 
 if TYPE_CHECKING:
@@ -27,7 +26,6 @@ Notation = Annotated[
 Output = Annotated[
     Path | None, typer.Option("--output", "-o", help="The file to write it to.  [stdout]")
 ]
-
 Timed = Annotated[
     bool,
     typer.Option("--bench", help="Time it here too, as `bench` does; the file stays as it is."),
@@ -57,58 +55,51 @@ def report(
     from ttcompress.cli import console
     from ttcompress.system.files import check_output, written_whole
 
-    notation = _agreed(notation, talk)
-    if output is not None:
-        check_output(output, overwrite)
-    found = _load_reports(files, talk)
-    if timed:
-        found = [(path, _timed(path, one, talk)) for path, one in found]
-    alone = bool(files) and len(found) == 1
-    if output is None:
-        _tell(found, notation, alone)
-        return
-    told = StringIO()
-    with redirect_stdout(told):
-        _tell(found, notation, alone)
-    with written_whole(output, overwrite) as file:
-        file.write(told.getvalue().encode("utf-8"))
-    console.say(f"wrote {output}", talk)
-
-
-def _tell(found: list[tuple[Path, Report]], notation: str, alone: bool) -> None:
-    """On stdout: `alone` is a report by itself, and otherwise one of several."""
-    from ttcompress.cli import console
-    from ttcompress.reporting.bench import bench_remarks
-    from ttcompress.reporting.html import report_page
-    from ttcompress.reporting.markdown import report_markdown
-    from ttcompress.reporting.report import comparison_table
-
-    sizes = [(str(path), one, path.stat().st_size) for path, one in found]
-    if notation == "html":
-        console.text(report_page(sizes))
-    elif notation == "markdown":
-        console.text("\n".join(report_markdown(*entry) for entry in sizes))
-    elif alone:
-        show_report(sizes[0][0], *found[0], Talk(json=notation == "json"))
-    elif notation == "json":
-        console.document({"reports": [{"file": name, **one.as_json()} for name, one, _ in sizes]})
-    else:
-        lines = [f"{name}: {line}" for name, one, _ in sizes for line in bench_remarks(one.bench)]
-        console.show("", [comparison_table(sizes)], lines)
-
-
-def _agreed(notation: str, talk: Talk) -> str:
-    """`--json` and `--as json` are one."""
     if notation not in NOTATIONS:
         raise typer.BadParameter(f"{notation!r} is none of {', '.join(NOTATIONS)}.")
     if talk.json and notation not in ("table", "json"):
         raise typer.BadParameter(f"--json and --as {notation} are two notations. Give one.")
-    return "json" if talk.json else notation
+    if output is not None:
+        check_output(output, overwrite)
+    found = _load_reports(files, talk)
+    if timed:
+        found = [(path, _time(path, one, talk)) for path, one in found]
+    alone, text = bool(files) and len(found) == 1, StringIO()
+    _write(found, "json" if talk.json else notation, alone, sys.stdout if output is None else text)
+    if output is not None:
+        with written_whole(output, overwrite) as file:
+            file.write(text.getvalue().encode("utf-8"))
+        console.say(f"wrote {output}", talk)
+
+
+def _write(found: list[tuple[Path, Report]], notation: str, alone: bool, file: TextIO) -> None:
+    """Write reports to a file; `alone` is one that was asked for by itself."""
+    from ttcompress.cli import console
+    from ttcompress.reporting.bench import bench_remarks
+    from ttcompress.reporting.html import report_page
+    from ttcompress.reporting.markdown import report_markdown
+    from ttcompress.reporting.report import files_table, report_summary
+
+    sizes = [(str(path), one, path.stat().st_size) for path, one in found]
+    if notation == "html":
+        console.text(report_page(sizes), file)
+    elif notation == "markdown":
+        console.text("\n".join(report_markdown(*entry) for entry in sizes), file)
+    elif notation == "json":
+        several = [{"file": name, **one.as_json()} for name, one, _ in sizes]
+        console.document(found[0][1].as_json() if alone else {"reports": several}, file)
+    elif alone:
+        name, one, size = sizes[0]
+        console.show(name, *report_summary(one, size), file=file)
+    else:
+        lines = [f"{name}: {line}" for name, one, _ in sizes for line in bench_remarks(one.bench)]
+        console.show("", [files_table(sizes)], lines, file=file)
 
 
 def _load_reports(files: list[Path] | None, talk: Talk) -> list[tuple[Path, Report]]:
     """The reports of the files given, or of the artifacts in this folder."""
     from ttcompress.artifact import load
+    from ttcompress.cli import console
 
     if files:
         return [(path, load(path).report) for path in files]
@@ -117,22 +108,16 @@ def _load_reports(files: list[Path] | None, talk: Talk) -> list[tuple[Path, Repo
         try:
             found.append((path, load(path).report))
         except TTCompressError as error:  # none of ours, damaged, unreadable, or gone meanwhile
-            _say_left_out(error, talk)
+            console.say(f"left out: {error}", talk)
     if not found:
         raise InputError(f"{Path.cwd()}: no compressed model in this folder. Give a FILE.")
     return found
 
 
-def _timed(path: Path, report: Report, talk: Talk) -> Report:
+def _time(path: Path, report: Report, talk: Talk) -> Report:
     """The report with what `bench` finds on this machine."""
     from ttcompress.cli import console
     from ttcompress.workflows.bench import bench
 
     with console.progress(talk) as progress:
         return replace(report, bench=bench(path, progress=progress).as_json())
-
-
-def _say_left_out(error: TTCompressError, talk: Talk) -> None:
-    from ttcompress.cli import console
-
-    console.say(f"left out: {error}", talk)

@@ -1,8 +1,9 @@
-"""`sweep`: a model, formats and factors enter; the front leaves, and what was picked from it."""
+"""The command `sweep`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,8 +18,8 @@ from ttcompress.cli.arguments import (
     flattened,
     numbers,
 )
-from ttcompress.cli.batch import EngineOptions, Force, teller
-from ttcompress.cli.decompose import default_name
+from ttcompress.cli.artifact import default_name
+from ttcompress.cli.engine import EngineOptions, Force, say_done
 from ttcompress.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def sweep(
             folder=folder,
             engine=engine,
             force=force,
-            told=teller(say),
+            told=partial(say_done, say),
             progress=progress,
         )
     _show(f"{model}: {chosen.title()}", found, talk)
@@ -137,7 +138,4 @@ def _show(title: str, found: Sweep, talk: Talk) -> None:
     from ttcompress.cli import console
     from ttcompress.reporting.sweep import sweep_remarks, sweep_table
 
-    if talk.json:
-        console.document(found.as_json())
-    else:
-        console.show(title, [sweep_table(found)], sweep_remarks(found))
+    console.result(talk, found, title, [sweep_table(found)], sweep_remarks(found))

@@ -1,23 +1,20 @@
-"""The report as a value: what was done to a model and what it cost. No torch, no Rich.
+"""What a user is told about a model, as values: the `Report` of a compression, and that of a plan.
 
 `Report.as_json()` is the document that `ttcompress report --json` prints and others rely on; it is
-stored in the artifact as it is, and `from_json` reads it back.
+stored in the artifact as it is, and `from_json` reads it back. `ttcompress.results.from_plan`
+makes both kinds of report.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from functools import cache
+from dataclasses import dataclass, field
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from typing_extensions import TypedDict
 
-from ttcompress.system.json import finite
-
-if TYPE_CHECKING:
-    from pydantic import TypeAdapter
+from ttcompress.system.json import finite, plain, validated
 
 Json = dict[str, Any]
 Number = int | float
@@ -62,17 +59,33 @@ class Verdict(TypedDict):
 
 
 @dataclass(frozen=True)
-class Scope:
-    """Before and after over the decomposed weights, or over the whole model."""
+class Totals:
+    """Before and after over a scope: the weights that share the budget, or the whole model.
+
+    `params_kept` is the fraction of the values that are left, `compression_factor` bytes before
+    over bytes after; both are 1 where there was nothing.
+    """
 
     params_before: int
     params_after: int
     bytes_before: int
     bytes_after: int
-    params_kept: float
-    compression_factor: float
+    params_kept: float = field(init=False)
+    compression_factor: float = field(init=False)
     multiply_adds_before: int
     multiply_adds_after: int
+
+    def __post_init__(self) -> None:
+        kept = self.params_after / self.params_before if self.params_before else 1.0
+        # A frozen value is written once, here: the two are fields because the JSON shows them.
+        object.__setattr__(self, "params_kept", kept)
+        factor = times_fewer(self.bytes_before, self.bytes_after)
+        object.__setattr__(self, "compression_factor", factor)
+
+    @property
+    def fewer_multiply_adds(self) -> float:
+        """How many times fewer multiply-adds a time step takes."""
+        return times_fewer(self.multiply_adds_before, self.multiply_adds_after)
 
 
 @dataclass(frozen=True)
@@ -97,8 +110,14 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class WeightFacts:
-    """What a plan knows of a weight whose numbers change, and a report repeats."""
+class WeightReport:
+    """One weight whose numbers change, in a plan and in a report.
+
+    `relative_error` is Frobenius, in float64: in a report of what was really stored, in a plan what
+    the spectra let expect, and NaN where it read none. `gate_errors` are the same for each gate of
+    a recurrent weight, and `spectrum` has an entry for each cut: both are empty in a plan. `tried`
+    are the trains that a plan compared, each with its modes.
+    """
 
     name: str
     names: tuple[str, ...]
@@ -114,20 +133,11 @@ class WeightFacts:
     bytes_after: int
     multiply_adds_before: int
     multiply_adds_after: int
-
-
-@dataclass(frozen=True)
-class WeightReport(WeightFacts):
-    """One weight whose numbers changed.
-
-    `relative_error` is Frobenius, in float64, of what was really stored; `gate_errors` the same for
-    each gate of a recurrent weight. `spectrum` has one entry for each cut.
-    """
-
     relative_error: float
-    gate_errors: tuple[float, ...]
-    spectrum: tuple[CutSpectrum, ...]
-    notes: tuple[str, ...]
+    gate_errors: tuple[float, ...] = ()
+    spectrum: tuple[CutSpectrum, ...] = ()
+    notes: tuple[str, ...] = ()
+    tried: tuple[Json, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -145,21 +155,51 @@ BLIND = "fine-tuned without the original: errors and drift are those before"
 
 
 @dataclass(frozen=True)
-class Report:
-    """Everything the user is told about one compressed model; times and paths are never in it.
+class BaseReport:
+    """What the report of a plan and that of a compression have in common.
 
     `totals` has the scopes "weights" (those that shared the budget) and "model" (all tensors).
-    `metrics`, `bench`, `control` and `calibration` are None until something measured them;
-    `finetune` is None unless the model was trained after decomposition.
     """
 
     ttcompress: str
     source: Provenance
     recipe: Asked
-    totals: Mapping[str, Scope]
+    totals: Mapping[str, Totals]
     weights: tuple[WeightReport, ...]
     kept: tuple[KeptReport, ...]
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PlanReport(BaseReport):
+    """Everything the user is told about a plan; the sizes are those that the report will have.
+
+    Not so under a tolerance above 0: measured rounding can ask for more ranks or bits.
+    `from_spectra` says that the weights' singular values took part in the choice.
+    """
+
+    from_spectra: bool = True
+
+    def as_json(self) -> Json:
+        """Plain dicts and lists, as `plan --json` prints them; an error not known is None."""
+        document: Json = finite(plain(self))
+        for weight in document["weights"]:
+            del weight["gate_errors"], weight["spectrum"]
+            weight["expected_error"] = weight.pop("relative_error")
+            for key in ("tried", "notes"):
+                weight[key] = weight.pop(key)
+        first = ("ttcompress", "source", "recipe", "from_spectra")
+        return {key: document[key] for key in first} | document
+
+
+@dataclass(frozen=True)
+class Report(BaseReport):
+    """Everything the user is told about one compressed model; times and paths are never in it.
+
+    `metrics`, `bench`, `control` and `calibration` are None until something measured them;
+    `finetune` is None unless the model was trained after decomposition.
+    """
+
     metrics: Mapping[str, Change] | None = None
     drift: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     limits: tuple[Verdict, ...] = ()
@@ -170,24 +210,19 @@ class Report:
 
     def as_json(self) -> Json:
         """Plain dicts and lists, in the order of the fields; an infinite error is None."""
-        document: Json = finite(_plain(self))
+        document: Json = finite(plain(self))
+        for weight in document["weights"]:
+            del weight["tried"]
         return document
 
     @classmethod
     def from_json(cls, document: Json) -> Report:
-        """Read back what `as_json` gave; keys of a later version are passed by.
+        """Read back what `as_json` gave; keys of a later version are ignored.
 
         Raises:
             ValueError: the document is not a report (callers name the file).
         """
-        return _adapter().validate_python(with_infinities(document))
-
-
-@cache
-def _adapter() -> TypeAdapter[Report]:
-    from pydantic import TypeAdapter  # heavy, and needed only where a file is read
-
-    return TypeAdapter(Report)
+        return validated(cls, with_infinities(document))
 
 
 def with_infinities(document: Any) -> Any:
@@ -235,16 +270,6 @@ def _errors_read(weight: Json) -> Json:
     if isinstance(gates, list):
         read["gate_errors"] = [inf if gate is None else gate for gate in gates]
     return read
-
-
-def _plain(value: Any) -> Any:
-    if hasattr(value, "__dataclass_fields__"):
-        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
-    return value
 
 
 def times_fewer(before: int, after: int) -> float:

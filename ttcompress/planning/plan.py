@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from ttcompress.model.report import Totals
 from ttcompress.model.weights import OtherTensor, Weight
 from ttcompress.planning.formats import KEEP, Layout
 from ttcompress.stores import Store
@@ -69,28 +70,6 @@ class PlannedWeight:
 def dense_multiply_adds(weight: Weight) -> int:
     """One product with the matrix; nothing where rows are only looked up."""
     return 0 if weight.looked_up else weight.params
-
-
-@dataclass(frozen=True)
-class Totals:
-    """Before and after over a scope: the decomposed weights, or every tensor of the model."""
-
-    params_before: int = 0
-    params_after: int = 0
-    bytes_before: int = 0
-    bytes_after: int = 0
-    multiply_adds_before: int = 0
-    multiply_adds_after: int = 0
-
-    @property
-    def params_kept(self) -> float:
-        """Fraction of the values that are left, 0 to 1."""
-        return self.params_after / self.params_before if self.params_before else 1.0
-
-    @property
-    def compression_factor(self) -> float:
-        """Bytes before / bytes after."""
-        return self.bytes_before / self.bytes_after if self.bytes_after else 1.0
 
 
 @dataclass(frozen=True)

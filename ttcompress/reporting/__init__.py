@@ -1,1 +1,4 @@
-"""Shows results: terminal tables, Markdown, HTML pages and pictures. Computes nothing."""
+"""Shows results: tables and remarks for the terminal, Markdown, JUnit, and in `html` the page.
+
+`table.py` is the form that all of them share, `numbers.py` how figures are written.
+"""

@@ -1,4 +1,4 @@
-"""What a recipe says about each weight enters; its table and its plain form leave."""
+"""Shows which rule of a recipe takes each weight of a model, as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from collections.abc import Iterable
 
 from ttcompress.model.report import Json
 from ttcompress.recipe import Assignment
-from ttcompress.reporting.report import modes_text
-from ttcompress.reporting.table import Column, Table
+from ttcompress.reporting.numbers import modes_text, shape_text
+from ttcompress.reporting.table import Column, Table, tabulate
+
+_CHOSEN = ("format", "store", "row_modes", "column_modes", "ranks")
 
 
 def assignments_json(assignments: Iterable[Assignment]) -> list[Json]:
@@ -18,11 +20,7 @@ def assignments_json(assignments: Iterable[Assignment]) -> list[Json]:
             "role": one.weight.role,
             "shape": list(one.weight.shape),
             "rule": one.index,
-            "format": one.format,
-            "store": one.store,
-            "row_modes": one.row_modes,
-            "column_modes": one.column_modes,
-            "ranks": one.ranks,
+            **{key: getattr(one, key) for key in _CHOSEN},
         }
         for one in assignments
     ]
@@ -30,36 +28,27 @@ def assignments_json(assignments: Iterable[Assignment]) -> list[Json]:
 
 def assignments_table(assignments: Iterable[Assignment]) -> Table:
     """One row for each weight, with the rule that takes it."""
-    columns = (
-        Column("weight", name=True),
-        Column("role", spare=2),
-        Column("shape", right=True, name=True, spare=1),
-        Column("rule", name=True),
-        Column("format"),
-        Column("modes"),
-        Column("ranks"),
-        Column("store"),
+
+    def rule(one: Assignment) -> str:
+        return "default" if one.rule is None else f"rules[{one.index}] {one.rule.weights}"
+
+    def ranks(one: Assignment) -> str:
+        if isinstance(one.ranks, int):
+            return f"at most {one.ranks}"
+        return " ".join(map(str, one.ranks or ())) or "-"
+
+    return tabulate(
+        assignments,
+        {
+            Column("weight", name=True): lambda one: one.weight.name,
+            Column("role", spare=2): lambda one: one.weight.role,
+            Column("shape", right=True, name=True, spare=1): lambda one: shape_text(
+                one.weight.shape
+            ),
+            Column("rule", name=True): rule,
+            Column("format"): lambda one: one.format,
+            Column("modes"): lambda one: modes_text(one.row_modes, one.column_modes),
+            Column("ranks"): ranks,
+            Column("store"): lambda one: one.store,
+        },
     )
-    return Table(columns, tuple(map(_row, assignments)))
-
-
-def _row(one: Assignment) -> tuple[str, ...]:
-    rows, columns = one.weight.shape
-    by_rule = "default" if one.rule is None else f"rules[{one.index}] {one.rule.weights}"
-    given = one.row_modes and one.column_modes
-    return (
-        one.weight.name,
-        one.weight.role,
-        f"{rows} x {columns}",
-        by_rule,
-        one.format,
-        modes_text(one.row_modes or (), one.column_modes or ()) if given else "-",
-        _ranks(one.ranks),
-        one.store,
-    )
-
-
-def _ranks(ranks: tuple[int, ...] | int | None) -> str:
-    if isinstance(ranks, int):
-        return f"at most {ranks}"
-    return " ".join(map(str, ranks)) if ranks else "-"

@@ -1,4 +1,4 @@
-"""Shows the result of a batch: one table row a job, remarks, and a Markdown page for CI."""
+"""Shows the result of a batch: a table with a row for each job, remarks, and a page for CI."""
 
 from __future__ import annotations
 
@@ -8,27 +8,41 @@ from collections.abc import Iterator
 from ttcompress.recipe.wording import counted
 from ttcompress.reporting.markdown import page
 from ttcompress.reporting.report import limit_text
-from ttcompress.reporting.table import Column, Table
+from ttcompress.reporting.table import Column, Table, tabulate
 from ttcompress.results.batch import BatchResult
 from ttcompress.results.outcome import Outcome
 
 
 def batch_table(result: BatchResult) -> Table:
     """One row for each job."""
-    columns = (
-        Column("model", name=True),
-        Column("recipe", name=True),
-        Column("bytes before", right=True),
-        Column("bytes after", right=True),
-        Column("factor", right=True),
-        Column("metric", name=True),
-        Column("before", right=True),
-        Column("after", right=True),
-        Column("limits"),
-        Column("seconds", right=True),
-        Column("status"),
+
+    def metric(outcome: Outcome, key: str) -> object:
+        return outcome.counting and outcome.counting[1].get(key)
+
+    def factor(outcome: Outcome) -> str | None:
+        return None if outcome.factor is None else f"{outcome.factor:.2f}"
+
+    def limits(outcome: Outcome) -> str | None:
+        broken = [limit["name"] for limit in outcome.limits if not limit["ok"]]
+        kept = "kept" if outcome.limits else None
+        return f"BROKEN {' '.join(broken)}" if broken else kept
+
+    return tabulate(
+        result.outcomes,
+        {
+            Column("model", name=True): lambda one: one.model,
+            Column("recipe", name=True): lambda one: one.recipe,
+            Column("bytes before", right=True): lambda one: one.bytes_before,
+            Column("bytes after", right=True): lambda one: one.bytes_after,
+            Column("factor", right=True): factor,
+            Column("metric", name=True): lambda one: one.counting and one.counting[0],
+            Column("before", right=True): lambda one: metric(one, "before"),
+            Column("after", right=True): lambda one: metric(one, "after"),
+            Column("limits"): limits,
+            Column("seconds", right=True): lambda one: f"{one.seconds:.1f}",
+            Column("status"): lambda one: f"{one.status}, cached" if one.cached else one.status,
+        },
     )
-    return Table(columns, tuple(map(_row, result.outcomes)))
 
 
 def batch_remarks(result: BatchResult) -> tuple[str, ...]:
@@ -38,26 +52,11 @@ def batch_remarks(result: BatchResult) -> tuple[str, ...]:
 
 def batch_markdown(result: BatchResult) -> str:
     """A page with a heading, fit for the summary of a CI job."""
-    return page(
-        f"{result.manifest}: {_summary(result)}", [batch_table(result)], tuple(_problems(result))
-    )
+    title = f"{result.manifest}: {_summary(result)}"
+    return page(title, [batch_table(result)], _problems(result))
 
 
-def _problems(result: BatchResult) -> Iterator[str]:
-    for outcome in result.outcomes:
-        yield from remarks_of(outcome)
-
-
-def _summary(result: BatchResult) -> str:
-    found = Counter(outcome.status for outcome in result.outcomes)
-    parts = [f"{number} {status}" for status, number in sorted(found.items())]
-    cached = sum(outcome.cached for outcome in result.outcomes)
-    parts += [f"{cached} from the cache"] if cached else []
-    jobs = counted(len(result.outcomes), "job")
-    return f"{jobs} in {result.seconds:.1f} s: {', '.join(parts)}"
-
-
-def remarks_of(outcome: Outcome) -> Iterator[str]:
+def outcome_remarks(outcome: Outcome) -> Iterator[str]:
     """Why an outcome is not plainly done."""
     for limit in outcome.limits:
         if not limit["ok"]:
@@ -68,27 +67,14 @@ def remarks_of(outcome: Outcome) -> Iterator[str]:
         yield f"{outcome.name}: started {outcome.attempts} times, its worker process had died"
 
 
-def _row(outcome: Outcome) -> tuple[str, ...]:
-    name, change = outcome.counting or ("-", None)
-    before, after = (change["before"], change["after"]) if change else (None, None)
-    broken = [limit["name"] for limit in outcome.limits if not limit["ok"]]
-    kept = "kept" if outcome.limits else "-"
-    return (
-        outcome.model,
-        outcome.recipe,
-        _figure(outcome.bytes_before),
-        _figure(outcome.bytes_after),
-        "-" if outcome.factor is None else f"{outcome.factor:.2f}",
-        name,
-        _figure(before),
-        _figure(after),
-        f"BROKEN {' '.join(broken)}" if broken else kept,
-        f"{outcome.seconds:.1f}",
-        f"{outcome.status}, cached" if outcome.cached else outcome.status,
-    )
+def _problems(result: BatchResult) -> list[str]:
+    return [line for outcome in result.outcomes for line in outcome_remarks(outcome)]
 
 
-def _figure(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+def _summary(result: BatchResult) -> str:
+    found = Counter(outcome.status for outcome in result.outcomes)
+    parts = [f"{number} {status}" for status, number in sorted(found.items())]
+    cached = sum(outcome.cached for outcome in result.outcomes)
+    parts += [f"{cached} from the cache"] if cached else []
+    jobs = counted(len(result.outcomes), "job")
+    return f"{jobs} in {result.seconds:.1f} s: {', '.join(parts)}"

@@ -1,26 +1,28 @@
-"""A benchmark as the report holds it enters; its table and remarks as text leave."""
+"""Shows a benchmark, from its JSON as a report holds it: a table, and what is fastest and why."""
 
 from __future__ import annotations
 
 from ttcompress.model.report import Json
 from ttcompress.recipe.wording import counted
-from ttcompress.reporting.table import Column, Table
+from ttcompress.reporting.table import Column, Table, tabulate
 
 
 def bench_tables(found: Json | None) -> tuple[Table, ...]:
     """One row for each way to run a layer with a batch; no table where nothing was timed."""
     if found is None:
         return ()
-    columns = (
-        Column("layer", name=True),
-        Column("batch", right=True),
-        Column("run", name=True),
-        Column("ms", right=True),
-        Column("quartiles", right=True, name=True, spare=1),
-        Column("speed-up", right=True),
-        Column("bytes", right=True),
-    )
-    return (Table(columns, tuple(map(_row, found["rows"]))),)
+    cells = {
+        Column("layer", name=True): lambda row: row["part"],
+        Column("batch", right=True): lambda row: str(row["batch"]),
+        Column("run", name=True): lambda row: row["run"],
+        Column("ms", right=True): lambda row: f"{row['time']['median']:.3f}",
+        Column("quartiles", right=True, name=True, spare=1): lambda row: (
+            f"{row['time']['low']:.3f} {row['time']['high']:.3f}"
+        ),
+        Column("speed-up", right=True): lambda row: f"{row['speed_up']:.2f}x",
+        Column("bytes", right=True): lambda row: row["bytes"],
+    }
+    return (tabulate(found["rows"], cells),)
 
 
 def bench_remarks(found: Json | None) -> tuple[str, ...]:
@@ -32,17 +34,4 @@ def bench_remarks(found: Json | None) -> tuple[str, ...]:
         f"ms: {found['clock']} time of {steps} on {threads} of this machine; speed-up: over the "
         "fastest dense run with that batch, int8 included",
         *found["remarks"],
-    )
-
-
-def _row(row: Json) -> tuple[str, ...]:
-    time = row["time"]
-    return (
-        row["part"],
-        str(row["batch"]),
-        row["run"],
-        f"{time['median']:.3f}",
-        f"{time['low']:.3f} {time['high']:.3f}",
-        f"{row['speed_up']:.2f}x",
-        f"{row['bytes']:,}",
     )

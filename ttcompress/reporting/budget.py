@@ -1,14 +1,14 @@
-"""A budget as asked and the figures that answer it enter; lines of asked and achieved leave."""
+"""Sets what was achieved beside every key of the budget that a recipe asks for."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isnan
 
-from ttcompress.model.report import Json, Report, WeightReport, times_fewer
+from ttcompress.model.report import BaseReport, Json, Report, WeightReport
 from ttcompress.planning.formats import is_whole
 from ttcompress.recipe.rules import selects
-from ttcompress.results.plan import PlannedWeightReport, PlanReport
 from ttcompress.stores import AUTO
 
 
@@ -21,20 +21,19 @@ class Answer:
     achieved: str
 
 
-def answers(report: Report | PlanReport, file_bytes: int | None = None) -> tuple[Answer, ...]:
+def answers(report: BaseReport, file_bytes: int | None = None) -> tuple[Answer, ...]:
     """Asked and achieved for every key of the budget; `size` only where the file is there."""
     effective = report.recipe["effective"]
     budget: Mapping[str, float | str] = effective.get("budget", {})
     totals = report.totals["weights"]
     chosen = [weight for weight in report.weights if _is_chosen(weight, effective)]
-    errors = [error for weight in chosen if (error := error_of(weight)) is not None]
+    errors = [w.relative_error for w in chosen if not isnan(w.relative_error)]
     ranks = [rank for weight in report.weights for rank in weight.ranks]
-    fewer = times_fewer(totals.multiply_adds_before, totals.multiply_adds_after)
     achieved = {
         "factor": f"{totals.compression_factor:.2f}",
         "size": "" if file_bytes is None else f"{file_bytes:,} bytes",
         "params": f"{totals.params_after:,}",
-        "multiply_adds": f"{fewer:.2f}",
+        "multiply_adds": f"{totals.fewer_multiply_adds:.2f}",
         "tolerance": f"{max(errors):.4g}" if errors else "",
         "rank": f"{max(ranks)}" if ranks else "",
         "drop": _dropped(report),
@@ -46,7 +45,7 @@ def answers(report: Report | PlanReport, file_bytes: int | None = None) -> tuple
     )
 
 
-def _is_chosen(weight: WeightReport | PlannedWeightReport, effective: Json) -> bool:
+def _is_chosen(weight: WeightReport, effective: Json) -> bool:
     """Whether the budget chose a weight's ranks or its store: its rule fixed neither."""
     rules = effective.get("rules", ())
     rule: Json = next((rule for rule in rules if selects(rule["weights"], weight)), {})
@@ -56,18 +55,13 @@ def _is_chosen(weight: WeightReport | PlannedWeightReport, effective: Json) -> b
     return not is_whole(rule.get("format")) or store == AUTO
 
 
-def _dropped(report: Report | PlanReport) -> str:
+def _dropped(report: BaseReport) -> str:
     """Of the counting metric, in its unit and as a fraction of what it was."""
     if not isinstance(report, Report) or not report.metrics:
         return ""
     counting = next(iter(report.metrics.values()))
     drop, before = counting["drop"], abs(counting["before"])
     return f"{drop:.4g}" + (f" ({100 * drop / before:.2f}%)" if before else "")
-
-
-def error_of(weight: WeightReport | PlannedWeightReport) -> float | None:
-    """The relative error of a weight: as measured, or as expected by the plan."""
-    return weight.relative_error if isinstance(weight, WeightReport) else weight.expected_error
 
 
 def _asked(name: str, value: float | str) -> str:

@@ -1,11 +1,10 @@
-"""What `compare` found, as values and as tables: methods side by side at equal bytes. No torch."""
+"""Shows a comparison: for each factor the methods side by side, and bars of what each one loses."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from ttcompress.reporting.table import Column, Table
-from ttcompress.results.comparison import Cell, Comparison, Row
+from ttcompress.reporting.numbers import cell_text
+from ttcompress.reporting.table import Column, Table, tabulate
+from ttcompress.results.comparison import Cell, Comparison, Quantity, Row
 
 BAR_WIDTH = 32
 WHOLE, HALF = "━", "╸"
@@ -13,7 +12,8 @@ WHOLE, HALF = "━", "╸"
 
 def comparison_tables(found: Comparison) -> list[Table]:
     """For each factor a line for each quantity, a column for each method; below it, bars."""
-    most = max((_lost(found, cell) for row in found.rows for cell in row.cells), default=0.0) or 1.0
+    lost = (_lost(found, cell) for row in found.rows for cell in row.cells)
+    most = max(lost, default=0.0) or 1.0
     return [
         table
         for row in found.rows
@@ -22,40 +22,34 @@ def comparison_tables(found: Comparison) -> list[Table]:
 
 
 def _quantities_table(found: Comparison, row: Row) -> Table:
+    def best(quantity: Quantity) -> str:
+        winners = found.winners(row, quantity)
+        return " ".join(winners) if len(winners) < 3 else f"{len(winners)} alike"
+
     columns = (
         Column(f"factor {row.factor:g}", name=True),
         Column("dense", right=True, spare=1),
         *(Column(cell.method, right=True) for cell in row.cells),
         Column("best", spare=2),
     )
-    return Table(columns, tuple(_lines(found, row)))
-
-
-def _lines(found: Comparison, row: Row) -> Iterator[tuple[str, ...]]:
+    rows = []
     for quantity in found.quantities:
-        values = [_text(getattr(cell, quantity.field)) for cell in (found.dense, *row.cells)]
-        winners = found.winners(row, quantity)
-        best = " ".join(winners) if len(winners) < 3 else f"{len(winners)} alike"
-        yield (quantity.title, *values, best)
+        values = (cell_text(getattr(cell, quantity.field)) for cell in (found.dense, *row.cells))
+        rows.append((quantity.title, *values, best(quantity)))
+    return Table(columns, tuple(rows))
 
 
 def _bars_table(found: Comparison, row: Row, most: float) -> Table:
     """What each method loses, on one scale for all factors: of the metric, or else the error."""
-    columns = (
-        Column(f"factor {row.factor:g}", name=True),
-        Column(found.metric or "error", right=True),
-        Column("lost", name=True),
+    value = "relative_error" if found.metric is None else "metric"
+    return tabulate(
+        (cell for cell in row.cells if not cell.why),
+        {
+            Column(f"factor {row.factor:g}", name=True): lambda cell: cell.method,
+            Column(found.metric or "error", right=True): lambda cell: getattr(cell, value),
+            Column("lost", name=True): lambda cell: _bar(_lost(found, cell) / most),
+        },
     )
-    cells = (
-        (
-            cell.method,
-            _text(cell.relative_error if found.metric is None else cell.metric),
-            _bar(_lost(found, cell) / most),
-        )
-        for cell in row.cells
-        if not cell.why
-    )
-    return Table(columns, tuple(cells))
 
 
 def _lost(found: Comparison, cell: Cell) -> float:
@@ -78,19 +72,11 @@ def _bar(share: float) -> str:
     return WHOLE * (halves // 2) + HALF * (halves % 2)
 
 
-def comparison_remarks(found: Comparison) -> tuple[str, ...]:
+def comparison_remarks(found: Comparison) -> list[str]:
     """What cannot be read off the table: the closed forms, and why a cell is empty."""
-    empty = [
+    return [f"{name}: {formula}" for name, formula in found.models.items()] + [
         f"{cell.method} at factor {row.factor:g}: {cell.why}"
         for row in found.rows
         for cell in row.cells
         if cell.why
     ]
-    models = (f"{name}: {formula}" for name, formula in found.models.items())
-    return (*models, *empty)
-
-
-def _text(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"

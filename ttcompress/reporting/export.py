@@ -1,10 +1,10 @@
-"""Exported files enter; a table and remarks as text leave."""
+"""Shows the files of an export: a table, what they hold, and how they were compared."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ttcompress.reporting.table import Column, Table
+from ttcompress.reporting.table import Column, Table, tabulate
 from ttcompress.results.exported import Exported
 
 _INTEGERS = {"uint4", "uint8"}
@@ -13,27 +13,16 @@ _HALVES = {"float16", "bfloat16"}
 
 def exported_table(files: Sequence[Exported]) -> Table:
     """One row for each file."""
-    columns = (
-        Column("part", name=True),
-        Column("inputs"),
-        Column("outputs"),
-        Column("bytes", right=True),
-        Column("difference", right=True),
-        Column("largest", right=True),
-    )
-    return Table(
-        columns,
-        tuple(
-            (
-                one.part,
-                " ".join(one.inputs),
-                " ".join(one.outputs),
-                f"{one.bytes:,}",
-                f"{one.relative_difference:.1e}",
-                f"{one.largest_difference:.1e}",
-            )
-            for one in files
-        ),
+    return tabulate(
+        files,
+        {
+            Column("part", name=True): lambda one: one.part,
+            Column("inputs"): lambda one: " ".join(one.inputs),
+            Column("outputs"): lambda one: " ".join(one.outputs),
+            Column("bytes", right=True): lambda one: one.bytes,
+            Column("difference", right=True): lambda one: f"{one.relative_difference:.1e}",
+            Column("largest", right=True): lambda one: f"{one.largest_difference:.1e}",
+        },
     )
 
 

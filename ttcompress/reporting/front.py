@@ -1,4 +1,4 @@
-"""A sweep enters; the picture of its front leaves, as the bytes of a file. Needs the extra."""
+"""Draws the front of a sweep as an SVG or PNG file; needs the extra `plots`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def front_picture(found: Sweep, suffix: str = ".svg") -> bytes:
         RecipeError, MissingExtraError: see `check_picture`.
     """
     check_picture(Path(f"front{suffix}"))
-    from ttcompress.reporting.html.pictures import Line, Spot, front  # an extra
+    from ttcompress.reporting.html.pictures import Spot, front  # an extra
 
     lines: dict[str, list[Spot]] = {}
     for point in found.points:
@@ -44,7 +44,7 @@ def front_picture(found: Sweep, suffix: str = ".svg") -> bytes:
             lines.setdefault(point.format, []).append(spot)
     drawing = front(
         f"Bytes of {found.model} against {found.metric or 'the largest error'}",
-        [Line(name, tuple(spots)) for name, spots in lines.items()],
+        lines,
         found.metric or "largest error of a weight",
         found.worth(found.dense),
     )

@@ -1,13 +1,15 @@
-"""What is inside a checkpoint, as a value: facts and spectra enter, an `Inspection` leaves."""
+"""Shows what is inside a checkpoint: its layers, its weights with their spectra, and remarks."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from math import ceil
 
 from ttcompress.model.weights import RecurrentStack
 from ttcompress.recipe.wording import counted
-from ttcompress.reporting.table import Column, Table
+from ttcompress.reporting.numbers import shape_text
+from ttcompress.reporting.table import Column, Table, tabulate
 from ttcompress.results.inspection import ENERGIES, InspectedWeight, Inspection
 
 LEVELS = "▁▂▃▄▅▆▇█"
@@ -15,29 +17,53 @@ LEVELS = "▁▂▃▄▅▆▇█"
 
 def layers_table(layers: Iterable[RecurrentStack]) -> Table:
     """One row for each recurrent module."""
-    columns = (
-        Column("layer"),
-        Column("kind"),
-        Column("input", right=True),
-        Column("hidden", right=True),
-        Column("layers", right=True),
-        Column("also"),
+
+    def also(stack: RecurrentStack) -> str:
+        words = {
+            "bidirectional": stack.bidirectional,
+            f"projection {stack.proj_size}": stack.proj_size > 0,
+            "no bias": not stack.bias,
+            "cell": stack.cell,
+            "weight-drop": stack.raw,
+        }
+        return ", ".join(word for word, holds in words.items() if holds) or "-"
+
+    return tabulate(
+        layers,
+        {
+            Column("layer"): lambda stack: stack.prefix.rstrip(".") or ".",
+            Column("kind"): lambda stack: stack.kind,
+            Column("input", right=True): lambda stack: str(stack.input_size),
+            Column("hidden", right=True): lambda stack: str(stack.hidden_size),
+            Column("layers", right=True): lambda stack: str(stack.num_layers),
+            Column("also"): also,
+        },
     )
-    return Table(columns, tuple(map(_layer_row, layers)))
 
 
 def spectra_table(weights: Iterable[InspectedWeight]) -> Table:
     """One row for each weight: its size, and the ranks that hold its energy."""
-    columns = (
-        Column("weight", name=True),
-        Column("role", name=True),
-        Column("shape", right=True, name=True),
-        Column("bytes", right=True),
-        *(Column(f"{energy:.0%}", right=True) for energy in ENERGIES),
-        Column("falls to", right=True, name=True, spare=1),
-        Column("spectrum", name=True),
+
+    def rank(energy: float, weight: InspectedWeight) -> str:
+        return str(weight.ranks[f"{energy:.0%}"])
+
+    def quarters(weight: InspectedWeight) -> str:
+        return " ".join(f"{value:.2f}" for value in weight.fall[2:7:2]) or "zero"
+
+    return tabulate(
+        weights,
+        {
+            Column("weight", name=True): lambda weight: " = ".join(weight.names),
+            Column("role", name=True): lambda weight: weight.role,
+            Column("shape", right=True, name=True): lambda weight: shape_text(weight.shape),
+            Column("bytes", right=True): lambda weight: weight.bytes,
+            **{Column(f"{energy:.0%}", right=True): partial(rank, energy) for energy in ENERGIES},
+            Column("falls to", right=True, name=True, spare=1): quarters,
+            Column("spectrum", name=True): lambda weight: (
+                "".join(map(_level, weight.fall)) or "zero"
+            ),
+        },
     )
-    return Table(columns, tuple(map(_row, weights)))
 
 
 def inspection_remarks(found: Inspection) -> tuple[str, ...]:
@@ -56,20 +82,6 @@ def inspection_remarks(found: Inspection) -> tuple[str, ...]:
     )
 
 
-def _row(weight: InspectedWeight) -> tuple[str, ...]:
-    rows, columns = weight.shape
-    quarters = weight.fall[2:7:2]
-    return (
-        " = ".join(weight.names),
-        weight.role,
-        f"{rows} x {columns}",
-        f"{weight.bytes:,}",
-        *(str(rank) for rank in weight.ranks.values()),
-        " ".join(f"{value:.2f}" for value in quarters) or "zero",
-        "".join(map(_level, weight.fall)) or "zero",
-    )
-
-
 def _level(value: float) -> str:
     """A block as high as a fraction of the largest value, in eighths.
 
@@ -77,25 +89,3 @@ def _level(value: float) -> str:
     ('█', '▄', '▁', '▁')
     """
     return LEVELS[max(0, ceil(value * len(LEVELS)) - 1)]
-
-
-def _layer_row(stack: RecurrentStack) -> tuple[str, ...]:
-    also = [
-        word
-        for word, holds in (
-            ("bidirectional", stack.bidirectional),
-            (f"projection {stack.proj_size}", stack.proj_size > 0),
-            ("no bias", not stack.bias),
-            ("cell", stack.cell),
-            ("weight-drop", stack.raw),
-        )
-        if holds
-    ]
-    return (
-        stack.prefix.rstrip(".") or ".",
-        stack.kind,
-        str(stack.input_size),
-        str(stack.hidden_size),
-        str(stack.num_layers),
-        ", ".join(also) or "-",
-    )

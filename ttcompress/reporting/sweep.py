@@ -1,21 +1,36 @@
-"""A sweep enters; its table and the lines below it leave."""
+"""Shows a sweep: a table of its points with the dense model above them, and remarks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 
-from ttcompress.model.report import times_fewer
 from ttcompress.recipe.wording import counted
-from ttcompress.reporting.batch import remarks_of
-from ttcompress.reporting.report import NOT_MEASURED, error_text
+from ttcompress.reporting.batch import outcome_remarks
+from ttcompress.reporting.numbers import cell_text, error_text, times_text
+from ttcompress.reporting.report import NOT_MEASURED
 from ttcompress.reporting.table import Column, Table
-from ttcompress.results.sweep import Figures, Point, Sweep
+from ttcompress.results.sweep import Figures, Sweep
 
 STANDS_IN = "largest error, of any weight, stands in for the metric"
 
 
 def sweep_table(found: Sweep) -> Table:
     """One row for each point, and the dense model above them."""
+
+    def row(name: str, figures: Figures | None, factor: float | None, place: str) -> Iterable[str]:
+        if figures is None:
+            return (name, *("-",) * 6)
+        worth = found.worth(figures)
+        return (
+            name,
+            cell_text(figures.bytes),
+            "-" if factor is None else f"{factor:.2f}",
+            error_text(worth) if found.metric is None else f"{worth:.4g}",
+            cell_text(figures.multiply_adds),
+            times_text(found.dense.multiply_adds, figures.multiply_adds),
+            place,
+        )
+
     columns = (
         Column("point", name=True),
         Column("bytes", right=True),
@@ -25,8 +40,12 @@ def sweep_table(found: Sweep) -> Table:
         Column("fewer", right=True, spare=1),
         Column("front", name=True),
     )
-    rows = (_row(found, point) for point in found.points)
-    return Table(columns, (("dense", *_figures(found, found.dense, None), ""), *rows))
+    rows = [row("dense", found.dense, None, "")]
+    for point in found.points:
+        ahead = found.ahead(point)
+        place = f"behind {ahead.name}" if ahead else "front"
+        rows.append(row(point.name, point.figures, point.outcome.factor, place))
+    return Table(columns, tuple(map(tuple, rows)))
 
 
 def sweep_remarks(found: Sweep) -> tuple[str, ...]:
@@ -35,24 +54,7 @@ def sweep_remarks(found: Sweep) -> tuple[str, ...]:
     from_cache = f", {cached} from the cache" if cached else ""
     return (
         *((NOT_MEASURED, STANDS_IN) if found.metric is None else ()),
-        *(line for point in found.points for line in remarks_of(point.outcome)),
+        *(line for point in found.points for line in outcome_remarks(point.outcome)),
         f"{counted(len(found.points), 'point')} in {found.seconds:.1f} s{from_cache}",
         f"artifacts: {found.points[0].path.parent.name}; --pick NAME takes one, with its recipe",
     )
-
-
-def _row(found: Sweep, point: Point) -> tuple[str, ...]:
-    if point.figures is None:
-        return (point.name, "-", "-", "-", "-", "-", "-")
-    ahead = found.ahead(point)
-    place = "front" if ahead is None else f"behind {ahead.name}"
-    return (point.name, *_figures(found, point.figures, point.outcome.factor), place)
-
-
-def _figures(found: Sweep, figures: Figures, factor: float | None) -> Iterator[str]:
-    yield f"{figures.bytes:,}"
-    yield "-" if factor is None else f"{factor:.2f}"
-    worth = found.worth(figures)
-    yield error_text(worth) if found.metric is None else f"{worth:.4g}"
-    yield f"{figures.multiply_adds:,}"
-    yield f"{times_fewer(found.dense.multiply_adds, figures.multiply_adds):.2f}x"

@@ -1,4 +1,4 @@
-"""What `batch` returns: the outcome of every job and the exit code they make together."""
+"""What `batch` returns: the outcome of every job, and the exit code for all of them."""
 
 from __future__ import annotations
 

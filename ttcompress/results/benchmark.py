@@ -1,11 +1,12 @@
-"""What a benchmark found, as values: rows of timings, and what they say in words."""
+"""What `bench` returns: the timings of every way to run a layer, and what they say in words."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
+from ttcompress.model.report import Json
+from ttcompress.system.json import plain
 from ttcompress.system.timing import Clock, Timing
 
 DENSE = ("torch dense", "onnx dense", "onnx dense int8")
@@ -72,9 +73,9 @@ class Benchmark:
 
         yield from (f"not timed: {line}" for line in self.left_out)
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> Json:
         """Plain values."""
-        return {**asdict(self), "speed_up": self.speed_up, "remarks": list(self.remarks())}
+        return {**plain(self), "speed_up": self.speed_up, "remarks": list(self.remarks())}
 
     def _verdicts(self) -> Iterator[tuple[BenchLayer, TimedRun, TimedRun]]:
         """Each layer and batch with the fastest dense way and the fastest compressed one."""

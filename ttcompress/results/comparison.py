@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from ttcompress.model.report import Json
+from ttcompress.system.json import plain
 
 
 @dataclass(frozen=True)
@@ -87,23 +88,10 @@ class Comparison:
 
     def as_json(self) -> Json:
         """Plain dicts and lists, the winners of each row among them."""
-        rows = [
-            {
-                "factor": row.factor,
-                "cells": {cell.method: _plain(cell) for cell in row.cells},
-                "winners": {q.field: list(self.winners(row, q)) for q in self.quantities},
-            }
-            for row in self.rows
-        ]
-        return {
-            "metric": self.metric,
-            "higher_is_better": self.higher_is_better,
-            "steps": self.steps,
-            "dense": _plain(self.dense),
-            "rows": rows,
-            "models": self.models,
-        }
-
-
-def _plain(cell: Cell) -> Json:
-    return {key: value for key, value in asdict(cell).items() if key != "method"}
+        document = plain(self)
+        del document["dense"]["method"]
+        for row, written in zip(self.rows, document["rows"], strict=True):
+            written["cells"] = {cell.pop("method"): cell for cell in written["cells"]}
+            written["winners"] = {q.field: list(self.winners(row, q)) for q in self.quantities}
+        keys = ("metric", "higher_is_better", "steps", "dense", "rows", "models")
+        return {key: document[key] for key in keys}

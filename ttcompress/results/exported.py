@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from ttcompress.model.report import Json
+from ttcompress.system.json import plain
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Exported:
     relative_difference: float
     holds: Mapping[str, int]
 
-    def as_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self) | {"file": str(self.file)}
+    def as_json(self) -> Json:
+        """Plain values, in the order of the fields."""
+        document: Json = plain(self)
+        return document

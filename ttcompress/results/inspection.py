@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from ttcompress.model.report import Json
 from ttcompress.model.weights import OtherTensor, RecurrentStack, Weight
 from ttcompress.planning.spectrum import Spectrum
+from ttcompress.system.json import plain
 
 ENERGIES = (0.90, 0.95, 0.99)
-
-
 _EIGHTHS = 8
 
 
-@dataclass(frozen=True)
-class InspectedWeight:
+@dataclass(frozen=True, kw_only=True)
+class InspectedWeight(Weight):
     """One weight and how its spectrum falls.
 
     `ranks` are those that hold 90, 95 and 99 % of the energy (the squared norm), of `full_rank`.
@@ -24,17 +22,15 @@ class InspectedWeight:
     spectrum that falls fast is one that a low rank serves well.
     """
 
-    name: str
-    names: tuple[str, ...]
-    role: str
-    shape: tuple[int, int]
-    dtype: str
-    gates: int
-    params: int
-    bytes: int
     full_rank: int
     ranks: dict[str, int]
     fall: tuple[float, ...]
+
+    def as_json(self) -> Json:
+        """Plain values: what the weight is, its sizes, and then its spectrum."""
+        found = plain(self)
+        spectrum = {key: found.pop(key) for key in ("full_rank", "ranks", "fall")}
+        return {**found, "params": self.params, "bytes": self.bytes, **spectrum}
 
 
 @dataclass(frozen=True)
@@ -57,30 +53,20 @@ class Inspection:
 
     def as_json(self) -> Json:
         """Plain dicts, in the order of the fields."""
-        return asdict(self)
+        return {**plain(self), "weights": [weight.as_json() for weight in self.weights]}
 
 
-def inspected(weight: Weight, spectrum: Spectrum) -> InspectedWeight:
-    """One weight with the singular values of its matrix."""
+def inspect_weight(weight: Weight, spectrum: Spectrum) -> InspectedWeight:
+    """A weight with what the singular values of its matrix tell."""
+    values = spectrum.values
+    fall: tuple[float, ...] = ()
+    if values and values[0] != 0.0:
+        count = len(values)
+        marks = (min(count - 1, k * count // _EIGHTHS) for k in range(_EIGHTHS + 1))
+        fall = tuple(values[mark] / values[0] for mark in marks)
     return InspectedWeight(
-        name=weight.name,
-        names=weight.names,
-        role=weight.role,
-        shape=weight.shape,
-        dtype=weight.dtype,
-        gates=weight.gates,
-        params=weight.params,
-        bytes=weight.bytes,
-        full_rank=len(spectrum.values),
+        **vars(weight),
+        full_rank=len(values),
         ranks={f"{energy:.0%}": spectrum.rank_for_energy(energy) for energy in ENERGIES},
-        fall=_fall(spectrum.values),
+        fall=fall,
     )
-
-
-def _fall(values: Sequence[float]) -> tuple[float, ...]:
-    """The values at 0/8, 1/8 .. 7/8 and at the end, over the first."""
-    if not values or values[0] == 0.0:
-        return ()
-    last = len(values) - 1
-    marks = [min(last, k * len(values) // _EIGHTHS) for k in range(_EIGHTHS + 1)]
-    return tuple(values[mark] / values[0] for mark in marks)

@@ -1,16 +1,13 @@
-"""What became of one job, as a value: sizes, metrics, limits, or why it failed."""
+"""What became of one job of a batch or a sweep: sizes, metrics, limits, or why it failed."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from functools import cache
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 from ttcompress.model.report import Change, Json, Verdict
-
-if TYPE_CHECKING:
-    from pydantic import TypeAdapter
+from ttcompress.system.json import plain, validated
 
 Status = Literal["done", "limit broken", "failed"]
 
@@ -58,20 +55,13 @@ class Outcome:
 
     def as_json(self) -> Json:
         """Plain values, the status among them."""
-        return asdict(self) | {"limits": list(self.limits), "status": self.status}
+        return {**plain(self), "status": self.status}
 
     @classmethod
     def from_json(cls, document: Json) -> Outcome:
         """Read back what `as_json` gave.
 
         Raises:
-            ValueError: the document is no outcome.
+            ValueError: the document is not an outcome.
         """
-        return _adapter().validate_python(document)
-
-
-@cache
-def _adapter() -> TypeAdapter[Outcome]:
-    from pydantic import TypeAdapter  # heavy, and needed only where a file is read
-
-    return TypeAdapter(Outcome)
+        return validated(cls, document)

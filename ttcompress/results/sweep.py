@@ -1,9 +1,9 @@
-"""What `sweep` found, as values: points, and which of them are on the front. No torch."""
+"""What `sweep` returns: every point, and which of them are on the front of size and quality."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from math import inf, isnan
@@ -14,6 +14,7 @@ from ttcompress.model.report import Json
 from ttcompress.recipe import Recipe
 from ttcompress.results.batch import BatchResult
 from ttcompress.results.outcome import Outcome
+from ttcompress.system.json import plain
 
 OUT_OF_REACH = PlanError.__name__
 """The kind of an outcome that says no more than that the model has no such point."""
@@ -120,21 +121,20 @@ class Sweep:
             "higher_is_better": self.higher_is_better,
             "seconds": self.seconds,
             "exit_code": self.exit_code,
-            "dense": asdict(self.dense),
+            "dense": plain(self.dense),
             "front": [point.name for point in self.front],
-            "points": [self._plain(point) for point in self.points],
-        }
-
-    def _plain(self, point: Point) -> Json:
-        ahead = self.ahead(point)
-        return {
-            "name": point.name,
-            "format": point.format,
-            "asked": point.factor,
-            "figures": None if point.figures is None else asdict(point.figures),
-            "front": point in self.front,
-            "ahead": None if ahead is None else ahead.name,
-            "outcome": point.outcome.as_json(),
+            "points": [
+                {
+                    "name": point.name,
+                    "format": point.format,
+                    "asked": point.factor,
+                    "figures": plain(point.figures),
+                    "front": point in self.front,
+                    "ahead": ahead.name if (ahead := self.ahead(point)) else None,
+                    "outcome": point.outcome.as_json(),
+                }
+                for point in self.points
+            ],
         }
 
     def _ahead(self, point: Point) -> list[Point]:

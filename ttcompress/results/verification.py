@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import isclose
 
 from ttcompress.model.report import Json
+from ttcompress.system.json import plain
 
 RELATIVE_TOLERANCE = 1e-6
 ABSOLUTE_TOLERANCE = 1e-9
@@ -42,7 +43,7 @@ class CheckedWeight:
 
 @dataclass(frozen=True)
 class Verification:
-    """What was checked, and in words whatever differs; no words, and everything agrees."""
+    """What was checked: the weights, how many kept tensors, and in words whatever differs."""
 
     weights: tuple[CheckedWeight, ...]
     kept: int
@@ -56,7 +57,7 @@ class Verification:
     def as_json(self) -> Json:
         """Plain dicts, in the order of the fields."""
         tolerance = {"relative": RELATIVE_TOLERANCE, "absolute": ABSOLUTE_TOLERANCE}
-        return {"agrees": self.agrees, "tolerance": tolerance, **asdict(self)}
+        return {"agrees": self.agrees, "tolerance": tolerance, **plain(self)}
 
 
 def _close(reported: float, recomputed: float) -> bool:

@@ -10,8 +10,17 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from functools import cache
 from math import isfinite
-from typing import Any
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+T = TypeVar("T")
 
 MAX_VALUES = 10_000_000
 """About what a million tensors need; Python takes up to 70 bytes for each."""
@@ -52,6 +61,39 @@ def finite(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return [finite(item) for item in value]
     return None if isinstance(value, float) and not isfinite(value) else value
+
+
+def plain(value: Any) -> Any:
+    """Dicts, lists and single values for a dataclass and all that is in it, as JSON has them.
+
+    >>> from ttcompress.system.timing import Timing
+    >>> plain((Timing(2.0, 1.0, 3.0, calls=9),))
+    [{'median': 2.0, 'low': 1.0, 'high': 3.0, 'calls': 9}]
+    """
+    if is_dataclass(value):
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, PurePath) else value
+
+
+def validated(kind: type[T], document: Any) -> T:
+    """A dataclass out of the plain values that `plain` makes; unknown keys are ignored.
+
+    Raises:
+        ValueError: the values do not fit the fields of the class.
+    """
+    found: T = _adapter(cast(Any, kind)).validate_python(document)
+    return found
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    from pydantic import TypeAdapter  # heavy, and needed only where a file is read
+
+    return TypeAdapter(kind)
 
 
 def check_integers(value: Any) -> None:

@@ -20,8 +20,7 @@ from ttcompress.model.weights import OtherTensor, Weight
 from ttcompress.planning.plan import Plan
 from ttcompress.planning.planner import cuts_for, make_plan
 from ttcompress.planning.spectrum import Spectrum
-from ttcompress.recipe import effective
-from ttcompress.results.report import build_report
+from ttcompress.results.from_plan import build_report
 from ttcompress.system.memory import give_back
 from ttcompress.trains.stored import StoredWeight, relative_errors, store_weight
 from ttcompress.workflows.job import Job
@@ -85,11 +84,11 @@ def execute(job: Job, plan: Plan) -> CompressedModel:
         source_paths=model.source_paths,
         carried=model.carried,
         report=build_report(
-            source={"sha256": model.sha256, "bytes": model.bytes},
-            recipe={"text": job.recipe.text, "effective": effective(job.recipe)},
-            plan=plan.as_written({one.weight.name: one.bytes for one in stored}),
-            measured=measured,
-            notes=(*model.notes, *_broken(kept)),
+            model,
+            job.recipe,
+            plan.as_written({one.weight.name: one.bytes for one in stored}),
+            measured,
+            _broken(kept),
         ),
     )
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ttcompress.checkpoint import open_checkpoint
 from ttcompress.model.weights import OtherTensor, Weight
-from ttcompress.results.inspection import Inspection, inspected
+from ttcompress.results.inspection import Inspection, inspect_weight
 from ttcompress.system.memory import give_back
 from ttcompress.system.progress import Progress, silent
 from ttcompress.trains.analysis import read_matrix
@@ -43,7 +43,7 @@ def inspect(
         tensor_bytes=sum(tensor.bytes for tensor in tensors),
         params=sum(tensor.params for tensor in tensors),
         layers=checkpoint.stacks,
-        weights=tuple(map(inspected, checkpoint.weights, spectra)),
+        weights=tuple(map(inspect_weight, checkpoint.weights, spectra)),
         others=checkpoint.others,
         notes=checkpoint.notes,
     )

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ttcompress.errors import RecipeError
-from ttcompress.model.report import Report, Verdict, times_fewer
+from ttcompress.model.report import Report, Verdict
 
 if TYPE_CHECKING:
     from ttcompress.artifact import CompressedModel
@@ -45,8 +45,8 @@ def _verdicts(report: Report, limits: Limits, file_bytes: int) -> Iterator[Verdi
     if limits.max_drop is not None:
         yield _drop_verdict(report, limits.max_drop)
     if limits.min_multiply_adds is not None:
-        factor = times_fewer(weights.multiply_adds_before, weights.multiply_adds_after)
-        yield _at_least("min_multiply_adds", limits.min_multiply_adds, factor)
+        fewer = weights.fewer_multiply_adds
+        yield _at_least("min_multiply_adds", limits.min_multiply_adds, fewer)
 
 
 def check_limits(recipe: Recipe) -> None:

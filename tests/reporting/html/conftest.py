@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from ttcompress.model.report import CutSpectrum, KeptReport, Report, Scope, WeightReport
+from ttcompress.model.report import CutSpectrum, KeptReport, Report, Totals, WeightReport
 
 HOSTILE = '$\\frac$ <script>alert("x")</script> & <b> \u6f22'
 
@@ -49,8 +49,8 @@ def full_report(weight: WeightReport) -> Report:
         source={"sha256": "ab" * 32, "bytes": 6000},
         recipe={"text": "# mine\nversion: 1\n", "effective": {"budget": {"factor": 7.5}}},
         totals={
-            "weights": Scope(256, 200, 1024, 128, 0.78125, 8.0, 256, 64),
-            "model": Scope(1256, 1200, 5024, 4128, 0.9554, 1.217, 1256, 628),
+            "weights": Totals(256, 200, 1024, 128, 256, 64),
+            "model": Totals(1256, 1200, 5024, 4128, 1256, 628),
         },
         weights=(weight, dense),
         kept=(KeptReport("head.bias", 60, 240, "not a weight"),),

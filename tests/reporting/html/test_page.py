@@ -14,8 +14,8 @@ import pytest
 from ttcompress.errors import MissingExtraError
 from ttcompress.model.report import CutSpectrum
 from ttcompress.reporting.html import pictures, report_page
-from ttcompress.reporting.html.content import bytes_text
 from ttcompress.reporting.html.palette import PALETTE
+from ttcompress.reporting.numbers import bytes_text
 from ttcompress.reporting.report import NOT_MEASURED
 
 
@@ -92,7 +92,9 @@ def test_the_cut_is_drawn_where_it_is(page: str) -> None:
     """After value 5 of 8, which stands at 1 on the left and at 8 on the right of 292 pixels."""
     second = page.split("cut 2 of 2, rank 5")[-1].split("</svg>")[0]
     [x] = {
-        float(x) for x, y in re.findall(r'd="M ([\d.]+) 136 L \1 (10) "', second) if float(x) > 38
+        float(x)
+        for x, y in re.findall(r'd="M ([\d.]+) 136\s+L \1 (10)\s+"', second)
+        if float(x) > 38
     }
     assert x == pytest.approx(38 + (5.5 - 1) / 7 * 292, abs=0.01)
 
@@ -167,9 +169,15 @@ def test_no_drift_and_an_endless_one_are_drawn() -> None:
 
 
 def test_colours_of_a_picture_are_the_pages(page: str) -> None:
+    """A rule of the style sheet stands for every colour that a picture is drawn in."""
     drawn = "".join(re.findall(r"<svg.*?</svg>", page, re.DOTALL))
-    assert "var(--after)" in drawn
-    assert not re.findall(r"#[0-9a-f]{6}\b", drawn)
+    names = {colours[0]: name for name, colours in PALETTE.items()}
+    used = set(re.findall(r"(fill|stroke): (#[0-9a-f]{6})\b", drawn))
+    assert ("fill", PALETTE["after"][0]) in used
+    assert {colour for _, colour in used} == set(re.findall(r"#[0-9a-f]{6}\b", drawn))
+    for part, colour in used:
+        rule = f'svg [style*="{part}: {colour}"] {{ {part}: var(--{names[colour]}) !important; }}'
+        assert rule in page
 
 
 def luminance(colour: str) -> float:

@@ -1,4 +1,8 @@
-"""Reports enter, one HTML page leaves that needs nothing beside it: no network, no script."""
+"""The HTML page about compressed models, in one file that fetches nothing and runs no script.
+
+`page.py` makes it from the template `page.html` and the style sheet `page.css`; `content.py` says
+what stands in it, and `pictures.py` draws.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +26,9 @@ def report_page(reports: Sequence[tuple[str, Report, int]]) -> str:
         MissingExtraError: the extra `plots` is not installed.
     """
     require_plots()
-    from ttcompress.reporting.html.render import render  # an extra
+    from ttcompress.reporting.html.page import make_page  # an extra
 
-    return render(reports)
+    return make_page(reports)
 
 
 def require_plots(what: str = "HTML", instead: str = "--as markdown needs nothing.") -> None:

@@ -1,4 +1,4 @@
-"""The page's colours, each for light and for dark; pictures and style sheet name them alike.
+"""The page's colours, each for light and for dark, and the style sheet that applies them.
 
 The hues keep apart for every kind of colour vision; nothing is told by colour alone.
 """
@@ -25,5 +25,24 @@ SERIES = ("after", "second", "third", "fourth", "fifth")
 
 
 def light(name: str) -> str:
-    """A colour as a drawing gives it, before the page puts its own in its place."""
+    """A colour in the light scheme, in which pictures are drawn."""
     return PALETTE[name][0]
+
+
+def style_sheet() -> str:
+    """CSS that names every colour for both schemes, and puts the names into pictures.
+
+    Matplotlib writes the light colours into the `style` of each element; a rule that is
+    `!important` goes before that, so that one picture serves both schemes.
+    """
+    light_scheme, dark_scheme = (
+        " ".join(f"--{name}: {colours[scheme]};" for name, colours in PALETTE.items())
+        for scheme in (0, 1)
+    )
+    rules = (
+        f'svg [style*="{part}: {light(name)}"] {{ {part}: var(--{name}) !important; }}'
+        for name in PALETTE
+        for part in ("fill", "stroke")
+    )
+    dark = f"@media (prefers-color-scheme: dark) {{ :root {{ {dark_scheme} }} }}"
+    return "\n".join([f":root {{ {light_scheme} }}", dark, *rules])

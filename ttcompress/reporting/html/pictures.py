@@ -1,4 +1,4 @@
-"""What a report says in figures enters; its pictures leave, as SVG. What they look like is here."""
+"""Draws the pictures of the page, and the front of a sweep: what is in them, and how it looks."""
 
 from __future__ import annotations
 
@@ -6,18 +6,23 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from statistics import geometric_mean
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
 from ttcompress.model.report import CutSpectrum, WeightReport
-from ttcompress.reporting.html.canvas import AXES, NONE, WIDTH, Drawing, picture
+from ttcompress.reporting.html.drawing import AXES, NONE, WIDTH, Drawing
 from ttcompress.reporting.html.palette import SERIES, light
 
 MARKERS = ("o", "s", "^", "D", "v")
-GATE_NAMES = {4: ("input", "forget", "cell", "output"), 3: ("reset", "update", "new")}
+_GATE_NAMES = {4: ("input", "forget", "cell", "output"), 3: ("reset", "update", "new")}
 """Names of a recurrent weight's blocks of rows, by their number: those of an LSTM, and a GRU's."""
+
+_ABOVE: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1)}
+_ABOVE |= {"borderpad": 0, "labelspacing": 0.2}
+"""A legend above the axes."""
 
 _ROW = 36.0  # pixels of a bar with the line of text above it
 _LEGEND = 24.0
@@ -46,12 +51,12 @@ class Spot:
     front: bool
 
 
-@dataclass(frozen=True)
-class Line:
-    """The models of one format."""
-
-    name: str
-    spots: tuple[Spot, ...]
+def gate_names(weights: Sequence[WeightReport]) -> tuple[str, ...]:
+    """What the gates are called; those of several kinds of layers by their number alone."""
+    kinds = {len(weight.gate_errors) for weight in weights} - {0}
+    most = max(kinds, default=0)
+    numbered = tuple(f"gate {gate + 1}" for gate in range(most))
+    return _GATE_NAMES.get(most, numbered) if len(kinds) == 1 else numbered
 
 
 def sizes(title: str, bars: Sequence[Bar]) -> str:
@@ -65,22 +70,25 @@ def sizes(title: str, bars: Sequence[Bar]) -> str:
             axes.barh(y, bar.after / most * WIDTH, 9, color=light("after"))
         _in_pixels(axes, len(bars) * _ROW)
 
-    return picture(title, len(bars) * _ROW, draw, NONE)
+    return Drawing(title, len(bars) * _ROW, draw, NONE).inline()
 
 
 def errors(title: str, weights: Sequence[WeightReport], figures: Sequence[str]) -> str:
     """One line for each weight: its error as a bar, and a mark for each gate."""
     most = _largest(error for w in weights for error in (w.relative_error, *w.gate_errors))
-    gated = any(weight.gate_errors for weight in weights)
-    top = _LEGEND if gated else 0.0
+    gates = gate_names(weights)
+    top = _LEGEND if gates else 0.0
     height = top + len(weights) * _ROW
 
     def x(error: float) -> float:
         return min(error / most, 1.0) * (WIDTH - _INSET)  # of a zero gate an error is infinite
 
     def draw(axes: Axes) -> None:
-        if gated:
-            _gate_legend(axes, {len(w.gate_errors) for w in weights if w.gate_errors})
+        x_name = _INSET
+        for gate, name in enumerate(gates):
+            _mark(axes, x_name, _LEGEND / 2 - 3, gate)
+            axes.text(x_name + 9, _LEGEND / 2 + 1, name, color=light("muted"))
+            x_name += 22 + 6.5 * len(name)
         for row, (weight, figure) in enumerate(zip(weights, figures, strict=True)):
             y = _heading(axes, top + row * _ROW, weight.name, figure)
             axes.plot([0, WIDTH], [y, y], color=light("line"), linewidth=1, zorder=0)
@@ -89,7 +97,7 @@ def errors(title: str, weights: Sequence[WeightReport], figures: Sequence[str]) 
                 _mark(axes, x(error), y, gate)
         _in_pixels(axes, height)
 
-    return picture(title, height, draw, NONE)
+    return Drawing(title, height, draw, NONE).inline()
 
 
 def spectrum(title: str, cut: CutSpectrum) -> str:
@@ -108,21 +116,16 @@ def spectrum(title: str, cut: CutSpectrum) -> str:
         axes.plot(*kept, color=light("after"), linewidth=2)
         axes.axvline(end, color=light("ink"), linewidth=1)
         early = end < 0.6 * full_rank
-        axes.annotate(
-            f"rank {cut.rank}",
-            (end, 1.0),
-            (6 if early else -6, 0),
-            textcoords="offset pixels",
-            ha="left" if early else "right",
-            va="top",
-        )
+        offset, side = (6, "left") if early else (-6, "right")
+        text = f"rank {cut.rank}"
+        axes.annotate(text, (end, 1), (offset, 0), textcoords="offset pixels", ha=side, va="top")
         axes.set_xlim(1, max(full_rank, 2))
         axes.set_ylim(0, 1.05)
         axes.set_yticks([0, 0.5, 1])
         axes.set_xticks(sorted({1, max(1, full_rank // 2), full_rank}))
         axes.set_xlabel("singular value")
 
-    return picture(title, 170, draw)
+    return Drawing(title, 170, draw).inline()
 
 
 def drift(title: str, layers: Mapping[str, Mapping[str, float]]) -> str:
@@ -132,13 +135,9 @@ def drift(title: str, layers: Mapping[str, Mapping[str, float]]) -> str:
 
     def draw(axes: Axes) -> None:
         for place, (layer, found) in enumerate(layers.items()):
-            axes.plot(
-                [int(step) for step in found],
-                list(found.values()),
-                marker=MARKERS[place % len(MARKERS)],
-                color=light(SERIES[place % len(SERIES)]),
-                label=_short(layer),
-            )
+            colour, marker = light(SERIES[place % len(SERIES)]), MARKERS[place % len(MARKERS)]
+            x, y = [int(step) for step in found], list(found.values())
+            axes.plot(x, y, marker=marker, color=colour, label=_short(layer))
         steps = sorted({int(step) for found in layers.values() for step in found})
         axes.set_xscale("log")
         axes.set_xticks(steps, [f"{step}" for step in steps])
@@ -147,33 +146,37 @@ def drift(title: str, layers: Mapping[str, Mapping[str, float]]) -> str:
         axes.margins(x=0.04)
         axes.set_xlabel("step")
         if told_apart:
-            axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderpad=0, labelspacing=0.2)
+            axes.legend(**_ABOVE)
 
     left, bottom, right, _ = AXES
-    return picture(title, 170 + top, draw, (left, bottom, right, top))
+    return Drawing(title, 170 + top, draw, (left, bottom, right, top)).inline()
 
 
-def front(title: str, lines: Sequence[Line], worth: str, dense: float) -> Drawing:
+def front(title: str, lines: Mapping[str, Sequence[Spot]], worth: str, dense: float) -> Drawing:
     """Bytes against what they are worth; the front is filled, what is behind it hollow.
 
-    `dense` is what the model is worth as it was: a line across.
+    Args:
+        title: what a reader who does not see it is told.
+        lines: the models by format.
+        worth: what the vertical axis shows.
+        dense: what the model is worth as it was: a line across.
     """
     top = 28 + _LEGEND_LINE * len(lines)
+    muted = light("muted")
+    fixed_x: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+    fixed_y: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
 
     def draw(axes: Axes) -> None:
-        axes.axhline(dense, color=light("muted"), linewidth=1, linestyle="--")
-        axes.annotate(
-            "dense",
-            (0, dense),
-            (4, -3),
-            xycoords=("axes fraction", "data"),
-            textcoords="offset points",
-            va="top",
-            color=light("muted"),
-        )
-        for place, line in enumerate(lines):
-            _front_line(axes, place, line)
-        _spot_labels(axes, [spot for line in lines for spot in line.spots])
+        axes.axhline(dense, color=muted, linewidth=1, linestyle="--")
+        axes.annotate("dense", (0, dense), (4, -3), va="top", color=muted, **fixed_x)
+        for place, (name, spots) in enumerate(lines.items()):
+            _front_line(axes, place, name, spots)
+        # What spots that stand above each other have in common, once, along the top.
+        for label in dict.fromkeys(spot.label for spots in lines.values() for spot in spots):
+            labelled = [s.bytes for spots in lines.values() for s in spots if s.label == label]
+            mean = geometric_mean(labelled)
+            axes.axvline(mean, color=light("line"), linewidth=1, zorder=0)
+            axes.annotate(label, (mean, 1), (0, 3), ha="center", color=muted, **fixed_y)
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.xaxis.set_minor_locator(NullLocator())
@@ -181,55 +184,22 @@ def front(title: str, lines: Sequence[Line], worth: str, dense: float) -> Drawin
         axes.margins(x=0.08, y=0.12)
         axes.set_xlabel("bytes of the model's tensors")
         axes.set_ylabel(worth)
-        axes.legend(
-            loc="lower left",
-            bbox_to_anchor=(0, 1),
-            borderpad=0,
-            labelspacing=0.2,
-            borderaxespad=2.0,  # below it are the spots' labels
-        )
+        # 2 em away from the axes: the spots' labels are between.
+        axes.legend(**_ABOVE, borderaxespad=2.0)
 
     return Drawing(title, 300 + top, draw, (56, 38, 12, top), width=520)
 
 
-def _front_line(axes: Axes, place: int, line: Line) -> None:
+def _front_line(axes: Axes, place: int, name: str, spots: Sequence[Spot]) -> None:
     colour, marker = light(SERIES[place % len(SERIES)]), MARKERS[place % len(MARKERS)]
-    spots = sorted(line.spots, key=lambda spot: spot.bytes)
-    axes.plot(
-        [spot.bytes for spot in spots],
-        [spot.worth for spot in spots],
-        color=colour,
-        linewidth=1.5,
-        marker=marker,
-        label=line.name,
-        zorder=2,
-    )
-    for spot in spots:
-        axes.plot(
-            [spot.bytes],
-            [spot.worth],
-            marker=marker,
-            markersize=9 if spot.front else 6,
-            color=colour,
-            markerfacecolor=colour if spot.front else light("paper"),
-            zorder=3,
-        )
-
-
-def _spot_labels(axes: Axes, spots: Sequence[Spot]) -> None:
-    """What spots that stand above each other have in common, once, along the top."""
-    for label in dict.fromkeys(spot.label for spot in spots):
-        mean = geometric_mean([spot.bytes for spot in spots if spot.label == label])
-        axes.axvline(mean, color=light("line"), linewidth=1, zorder=0)
-        axes.annotate(
-            label,
-            (mean, 1),
-            (0, 3),
-            xycoords=("data", "axes fraction"),
-            textcoords="offset points",
-            ha="center",
-            color=light("muted"),
-        )
+    style: dict[str, Any] = {"color": colour, "marker": marker}
+    ordered = sorted(spots, key=lambda spot: spot.bytes)
+    x, y = [spot.bytes for spot in ordered], [spot.worth for spot in ordered]
+    axes.plot(x, y, linewidth=1.5, label=name, zorder=2, **style)
+    for spot in ordered:
+        face, size = (colour, 9) if spot.front else (light("paper"), 6)
+        mark = style | {"markersize": size, "markerfacecolor": face}
+        axes.plot([spot.bytes], [spot.worth], zorder=3, **mark)
 
 
 def _largest(values: Iterable[float]) -> float:
@@ -250,29 +220,10 @@ def _in_pixels(axes: Axes, height: float) -> None:
     axes.set_axis_off()
 
 
-def _gate_legend(axes: Axes, numbers: set[int]) -> None:
-    """Marks with the names of the gates; of several kinds of layers, first, second, ..."""
-    most = max(numbers)
-    names = GATE_NAMES.get(most) if len(numbers) == 1 else None
-    x = _INSET
-    for gate in range(most):
-        name = names[gate] if names else f"gate {gate + 1}"
-        _mark(axes, x, _LEGEND / 2 - 3, gate)
-        axes.text(x + 9, _LEGEND / 2 + 1, name, color=light("muted"))
-        x += 22 + 6.5 * len(name)
-
-
 def _mark(axes: Axes, x: float, y: float, gate: int) -> None:
-    axes.plot(
-        [x],
-        [y],
-        linestyle="none",
-        marker=MARKERS[gate % len(MARKERS)],
-        markersize=6,
-        markerfacecolor=light("paper"),
-        markeredgecolor=light("ink"),
-        markeredgewidth=1,
-    )
+    face: dict[str, Any] = {"markerfacecolor": light("paper"), "markeredgecolor": light("ink")}
+    marker = MARKERS[gate % len(MARKERS)]
+    axes.plot([x], [y], linestyle="none", marker=marker, markersize=6, markeredgewidth=1, **face)
 
 
 def _short(name: str) -> str:

@@ -5,7 +5,7 @@ Products run through factors, one Scan for each recurrent layer and direction.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, get_args
 
 from ttcompress.model.weights import Kind
@@ -25,7 +25,7 @@ class Onnx:
     name = "onnx"
     whole_models = True
     kinds: frozenset[Kind] = frozenset(get_args(Kind))
-    stores = STORES  # all that are registered, also later
+    stores: Collection[str] = STORES  # all that are registered, also later
     roundings: tuple[str, ...] = ("int8",)
 
     def require(self) -> None:

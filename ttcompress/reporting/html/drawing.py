@@ -1,12 +1,10 @@
-"""A drawing in matplotlib enters; a picture for a page, or a file, leaves. Of what, is not known.
+"""Turns what matplotlib draws into a picture for the page, or into a file of its own.
 
-One unit is one pixel. Colours become the page's own (`var(--ink)`), so that one picture serves
-light and dark, and text stays text.
+One unit is one pixel, and text stays text. `palette.style_sheet` gives pictures their colours.
 """
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +16,7 @@ from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ttcompress.reporting.html.palette import PALETTE, light
+from ttcompress.reporting.html.palette import light, style_sheet
 
 WIDTH = 340.0
 """Pixels: pictures stand side by side on a desk and one below the other on a phone."""
@@ -38,6 +36,7 @@ _STYLE = {
     "axes.spines.right": False,
     "axes.spines.top": False,
     "figure.facecolor": "none",
+    "font.family": "DejaVu Sans",
     "font.size": 10,
     "legend.fontsize": 10,
     "legend.frameon": False,
@@ -53,7 +52,6 @@ _STYLE = {
     "ytick.labelcolor": light("muted"),
     "ytick.labelsize": 10,
 }
-_COLOURS = {colours[0]: f"var(--{name})" for name, colours in PALETTE.items()}
 _SHARP = 3
 """Pixels of a PNG for each pixel of its drawing."""
 
@@ -76,8 +74,12 @@ class Drawing:
 
     def inline(self, attributes: str = "", sheet: str = "") -> str:
         """An `<svg>` to stand inside a page, whose colours and fonts it takes."""
-        with self._figure() as figure:
-            inside = _inside(_drawn(figure))
+        text = StringIO()
+        with self._figure() as figure, warnings.catch_warnings():
+            # The reader's fonts draw the text: what matplotlib's own font lacks does not matter.
+            warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+            figure.savefig(text, format="svg", metadata={"Date": None})
+        inside = text.getvalue().partition("</metadata>")[2].strip()
         name = escape(self.title)
         box = f'{attributes}viewBox="0 0 {self.width:g} {self.height:g}"'
         root = f'<svg {box} role="img" aria-label="{name}">'
@@ -85,16 +87,11 @@ class Drawing:
 
     def svg(self) -> bytes:
         """A file that follows the reader's light or dark scheme by itself."""
-        light_scheme, dark_scheme = (
-            ";".join(f"--{name}:{colours[scheme]}" for name, colours in PALETTE.items())
-            for scheme in (0, 1)
-        )
-        sheet = (
-            f"<style>svg{{{light_scheme};background:var(--paper);font-family:sans-serif}}"
-            f"@media(prefers-color-scheme:dark){{svg{{{dark_scheme}}}}}</style>"
+        rules = (
+            "svg { background: var(--paper); }\nsvg text { font-family: sans-serif !important; }"
         )
         size = f'{_NAMESPACES} width="{self.width:g}" height="{self.height:g}" '
-        return self.inline(size, sheet).encode()
+        return self.inline(size, f"<style>\n{style_sheet()}\n{rules}\n</style>").encode()
 
     def png(self) -> bytes:
         """A file in the light scheme."""
@@ -114,41 +111,3 @@ class Drawing:
             place = (left / width, bottom / height, 1 - (left + right) / width)
             self.draw(figure.add_axes((*place, 1 - (bottom + top) / height)))
             yield figure
-
-
-def picture(
-    title: str, height: float, draw: Callable[[Axes], None], margins: Margins = AXES
-) -> str:
-    """An `<svg>` of `WIDTH` x `height` pixels whose one pair of axes `draw` fills.
-
-    Args:
-        title: what a reader who does not see it is told.
-        height: in pixels.
-        draw: is given the axes.
-        margins: around them.
-    """
-    return Drawing(title, height, draw, margins).inline()
-
-
-def _drawn(figure: Figure) -> str:
-    text = StringIO()
-    with warnings.catch_warnings():
-        # The reader's fonts draw the text: what matplotlib's own font lacks does not matter.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure.savefig(text, format="svg", metadata={"Date": None})
-    return text.getvalue()
-
-
-def _inside(document: str) -> str:
-    """What is inside the root element, and its end."""
-    inside = document[document.index("</metadata>") + len("</metadata>") :]
-    inside = re.sub(r"<style.*?</style>", "", inside, flags=re.DOTALL)  # would reach the page
-    return re.sub(r"\s*<[^>]*>\s*", _tag, inside)
-
-
-def _tag(found: re.Match[str]) -> str:
-    """One tag on one line, without the names that every picture gives, in the page's colours."""
-    tag = " ".join(found[0].split())
-    tag = re.sub(r'^<g id="[^"]*"', "<g", tag)
-    tag = re.sub(r"font-family: [^;]*; ", "", tag)
-    return re.sub(r"#[0-9a-f]{6}\b", lambda colour: _COLOURS.get(colour[0], colour[0]), tag)

@@ -1,0 +1,49 @@
+"""What the commands that make an artifact have in common: its name, and what is said of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from ttcompress.cli.arguments import Talk
+from ttcompress.errors import BROKEN_LIMIT
+from ttcompress.system.launch import is_first
+
+if TYPE_CHECKING:
+    from ttcompress.artifact import CompressedModel
+
+
+def default_name(model: Path, format: str) -> str:
+    """The artifact's name where none is given.
+
+    >>> default_name(Path("runs/charlm.pt"), "mps")
+    'charlm.mps.safetensors'
+    >>> default_name(Path("model.safetensors.index.json"), "auto")
+    'model.auto.safetensors'
+    """
+    from ttcompress.system.files import model_stem
+
+    return f"{model_stem(model)}.{format}.safetensors"
+
+
+def deliver(made: CompressedModel, path: Path, overwrite: bool, title: str, talk: Talk) -> None:
+    """Write an artifact, show its report, and end with the exit code of a limit that is broken."""
+    from ttcompress.cli import console
+    from ttcompress.reporting.report import report_summary
+    from ttcompress.workflows.limits import broken
+
+    if not is_first():
+        return
+    made.save(path, overwrite)
+    summary = report_summary(made.report, path.stat().st_size)
+    console.result(talk, made.report, title, *summary)
+    console.say(f"wrote {path}", talk)
+    failed = broken(made.report)
+    for limit in failed:
+        asked, found = limit["limit"], limit["value"]
+        console.say(f"limit broken: {limit['name']} {asked:,.12g} asked, {found:,.12g} found", talk)
+    if failed:
+        console.say(f"{path} is marked failed", talk)
+        raise typer.Exit(BROKEN_LIMIT)

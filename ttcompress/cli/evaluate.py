@@ -1,0 +1,41 @@
+"""The command `evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ttcompress.cli.arguments import Key, Talk, flattened
+from ttcompress.cli.task import TaskName, WithTask, recipe_with_task
+
+AnyModel = Annotated[
+    Path, typer.Argument(metavar="FILE", help="A checkpoint, or a compressed model.")
+]
+
+
+@flattened
+def evaluate(
+    file: AnyModel,
+    talk: Talk,
+    task: TaskName = None,
+    recipe: WithTask = None,
+    key: Key = None,
+) -> None:
+    """Measure a dense or a compressed model on a task.
+
+    \b
+    Example:
+      ttcompress evaluate charlm.mps.safetensors --task charlm
+    """
+    from ttcompress.cli import console
+    from ttcompress.workflows.evaluate import evaluate as measure
+
+    asked = recipe_with_task(recipe, task).task
+    assert asked is not None  # it would have been refused
+    with console.progress(talk) as progress:
+        found = measure(file, asked.name, dict(asked.options), key=key, progress=progress)
+    lines = [f"{name}: {value:.6g}" for name, value in found.items()]
+    document = {"task": asked.name, "metrics": found}
+    console.result(talk, document, str(file), [], lines)

@@ -1,0 +1,54 @@
+"""The command `finetune`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ttcompress.cli.arguments import Artifact, Overwrite, Talk, TuningOptions, flattened
+from ttcompress.cli.artifact import deliver
+from ttcompress.cli.task import TaskName, WithTask, recipe_with_task
+
+Output = Annotated[Path, typer.Option("--output", "-o", help="The tuned artifact.")]
+Original = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="MODEL", help="What it was made from: teacher and measure.  [found beside FILE]"
+    ),
+]
+
+
+@flattened
+def finetune(
+    file: Artifact,
+    talk: Talk,
+    tuning: TuningOptions,
+    output: Output,
+    task: TaskName = None,
+    recipe: WithTask = None,
+    original: Original = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Train a compressed model on a task to win accuracy back; it never becomes worse.
+
+    \b
+    Example:
+      ttcompress finetune small.safetensors --task charlm --original charlm.pt -o tuned.safetensors
+    """
+    from ttcompress.cli import console
+    from ttcompress.system.files import check_output
+    from ttcompress.workflows.finetune import tune_artifact
+    from ttcompress.workflows.original import find_original
+
+    check_output(output, overwrite)
+    chosen = recipe_with_task(recipe, task)
+    with console.progress(talk) as progress:
+        conditions = tuning.conditions(output, overwrite, console.watching(progress, talk))
+        if original is None and (original := find_original(file)) is not None:
+            console.say(f"the original is {original}, by its hash", talk)
+        tuned = tune_artifact(
+            file, chosen, original=original, conditions=conditions, progress=progress
+        )
+    deliver(tuned, output, overwrite, str(file), talk)

@@ -1,0 +1,27 @@
+"""The command `plan`."""
+
+from __future__ import annotations
+
+from ttcompress.cli.arguments import DecomposeOptions, Model, Talk, flattened
+
+
+@flattened
+def plan(model: Model, chosen: DecomposeOptions, talk: Talk) -> None:
+    """Say what decompose would do: sizes, ranks, multiply-adds. Nothing is written.
+
+    \b
+    Example:
+      ttcompress plan charlm.pt --format mpo --factor 8
+    """
+    from ttcompress.cli import console
+    from ttcompress.reporting.report import plan_remarks, totals_table, weights_table
+    from ttcompress.results.from_plan import plan_report
+    from ttcompress.workflows.plan import plan as make_plan
+
+    recipe = chosen.in_force()
+    with console.progress(talk) as progress:
+        checkpoint, made = make_plan(model, recipe, progress=progress)
+    report = plan_report(checkpoint, recipe, made)
+    tables = [weights_table(report), totals_table(report.totals)]
+    title = f"{model}: {chosen.title()}"
+    console.result(talk, report, title, tables, plan_remarks(report))

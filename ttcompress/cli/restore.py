@@ -1,0 +1,29 @@
+"""The command `restore`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ttcompress.cli.arguments import Artifact, Overwrite, Talk, flattened
+
+Dense = Annotated[Path, typer.Option("--output", "-o", help="The dense checkpoint to write.")]
+
+
+@flattened
+def restore(file: Artifact, output: Dense, talk: Talk, overwrite: Overwrite = False) -> None:
+    """Write FILE as an ordinary state dict for the original code.
+
+    \b
+    Example:
+      ttcompress restore charlm.mps.safetensors -o dense.pt
+    """
+    from ttcompress.cli import console
+    from ttcompress.workflows.restore import restore as write_dense
+
+    write_dense(file, output, overwrite)
+    if talk.json:
+        console.document({"file": str(output), "bytes": output.stat().st_size})
+    console.say(f"wrote {output}", talk)
