@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from math import prod
 
 import pytest
@@ -10,8 +11,7 @@ from hypothesis import strategies as st
 
 from ttcompress.errors import PlanError
 from ttcompress.model.weights import Role, Weight
-from ttcompress.recipe import Assignment, match, parse_recipe
-from ttcompress.recipe.matching import _example
+from ttcompress.recipe import Assignment, match, parse_recipe, recipe_from
 
 
 def weight(name: str, role: Role, rows: int, columns: int, *also: str) -> Weight:
@@ -158,7 +158,15 @@ def test_all_that_does_not_fit_is_shown_at_once() -> None:
 
 @given(st.integers(1, 5000), st.integers(1, 5))
 def test_example_modes_multiply_to_the_size(size: int, count: int) -> None:
-    modes = _example(size, count)
+    wrong = [size + 1] + [2] * (count - 1)
+    rule = {"weights": "head.*", "row_modes": wrong, "column_modes": [7]}
+    keys = {"version": 1, "budget": {"factor": 8}, "default": "keep", "rules": [rule]}
+    with pytest.raises(PlanError) as caught:
+        match(recipe_from(keys), [weight("head.weight", "linear", size, 7)])
+    cure = rf"The row modes must multiply to {size}, for example \[(.*)\]\.$"
+    found = re.search(cure, str(caught.value))
+    assert found is not None
+    modes = [int(mode) for mode in found[1].split(", ")]
     assert prod(modes) == size
     assert len(modes) <= count
     assert size == 1 or min(modes) > 1

@@ -59,33 +59,36 @@ def test_an_interrupted_search_goes_on_and_measures_nothing_twice(case, tmp_path
     assert again.report.as_json() == resumed.report.as_json()
 
 
-def interrupted(case, asked, path, monkeypatch) -> str:
-    """A search that ends after its first trials; the file they are kept in."""
-    with monkeypatch.context() as patched:
-        patched.setattr(search, "_largest", lambda is_within, low: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            compress(case.path, asked, trials=path)
+def interrupted(case, asked, path) -> str:
+    """A search that ends before its third measurement; the file that keeps the first two."""
+
+    def interrupt(stage: str, done: int, *_: object) -> None:
+        if stage == "search" and done == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compress(case.path, asked, trials=path, progress=interrupt)
     return path.read_text(encoding="utf-8")
 
 
-def test_trials_on_other_data_are_not_used(case, tmp_path, monkeypatch) -> None:
+def test_trials_on_other_data_are_not_used(case, tmp_path) -> None:
     text, path = tmp_path / "valid.txt", tmp_path / "out.trials.json"
     text.write_text((case.path.parent / "text.txt").read_text(encoding="utf-8"), encoding="utf-8")
     asked = recipe(case)
     asked["task"]["text"] = str(text)
-    first = interrupted(case, asked, path, monkeypatch)
-    assert interrupted(case, asked, path, monkeypatch) == first
+    first = interrupted(case, asked, path)
+    assert interrupted(case, asked, path) == first
     text.write_text("the wind sails to the lake and sings. " * 100, encoding="utf-8")
-    assert json.loads(interrupted(case, asked, path, monkeypatch)) != json.loads(first)
+    assert json.loads(interrupted(case, asked, path)) != json.loads(first)
 
 
 @pytest.mark.parametrize("trials", [None, [1.0], "1", {"before": "a word"}, {"before": [1.0]}])
-def test_a_damaged_file_of_trials_is_not_used(trials, case, tmp_path, monkeypatch) -> None:
+def test_a_damaged_file_of_trials_is_not_used(trials, case, tmp_path) -> None:
     path = tmp_path / "out.trials.json"
-    first = interrupted(case, recipe(case), path, monkeypatch)
+    first = interrupted(case, recipe(case), path)
     damaged = json.loads(first) | {"trials": trials}
     path.write_text(json.dumps(damaged), encoding="utf-8")
-    assert interrupted(case, recipe(case), path, monkeypatch) == first
+    assert interrupted(case, recipe(case), path) == first
 
 
 def test_trials_of_another_recipe_are_not_used(case, tmp_path) -> None:
