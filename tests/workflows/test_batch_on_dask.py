@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
-import time
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -13,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from ttcompress.errors import InputError, MissingExtraError
-from ttcompress.jobs.cluster import connect
 from ttcompress.jobs.engine import Engine
 from ttcompress.workflows.batch import batch
 
@@ -73,18 +69,6 @@ jobs:
 def test_without_an_address_dask_has_a_cluster_of_its_own(folder: Path) -> None:
     result = batch(folder / "manifest.yaml", engine=Engine("dask", jobs=1))
     assert [outcome.status for outcome in result.outcomes] == ["done"] * 4
-
-
-def test_our_own_workers_are_waited_for_while_they_start_anew() -> None:
-    """joblib would wait for 10 seconds, and a busy machine may take longer."""
-    with connect(None, workers=1, threads=1) as cluster:
-        client = cluster.backend.client
-        (before,) = client.nthreads()
-        os.kill(client.run(os.getpid)[before], signal.SIGKILL)
-        while before in client.nthreads():
-            time.sleep(0.01)
-        assert cluster.backend.effective_n_jobs(1) >= 1
-        assert client.submit(os.getpid).result(timeout=60)
 
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nothing://here"])
