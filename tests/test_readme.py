@@ -79,6 +79,7 @@ def test_python_blocks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(scope["state_dict"][name], torch.Tensor)  # type: ignore[index]
 
 
+@pytest.mark.slow
 def test_the_blocks_of_deploy(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file that the session exports is the one that Python streams through."""
     pytest.importorskip("onnxruntime", reason="the README's section Deploy needs the extra onnx")

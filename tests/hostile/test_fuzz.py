@@ -14,6 +14,7 @@ SCRIPT = Path(__file__).parents[1] / "tools" / "fuzz.py"
 CASES = 800
 
 
+@pytest.mark.slow
 def test_changed_files_are_read_or_refused() -> None:
     command = [sys.executable, str(SCRIPT), "--cases", str(CASES), "--seed", "1"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)

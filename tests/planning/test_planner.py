@@ -316,7 +316,9 @@ def test_explicit_ranks_come_off_the_budget_first() -> None:
 
 
 @pytest.mark.parametrize("fall", [0.0, 0.5, 1.0, 2.0])
-@pytest.mark.parametrize("factor", [3, 6, 10])
+@pytest.mark.parametrize(
+    "factor", [pytest.param(3, marks=pytest.mark.slow), 6, pytest.param(10, marks=pytest.mark.slow)]
+)
 def test_auto_is_never_worse_than_one_format_for_all(fall: float, factor: float) -> None:
     errors = {
         name: counted_error(plan_of({"factor": factor}, fall=fall, format=name), fall)

@@ -61,6 +61,7 @@ def test_a_users_module_is_exported_whole_and_left_as_it_was(compressed, tmp_pat
     np.testing.assert_allclose(run(made.file, words=words)[0], wanted, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_nested_arguments_become_inputs_of_their_own(compressed, tmp_path) -> None:
     state = (torch.zeros(1, 3, 16),) * 2
     free = ({0: "batch", 1: "time"}, {1: "batch"}, {1: "batch"})
@@ -76,6 +77,7 @@ def test_nested_arguments_become_inputs_of_their_own(compressed, tmp_path) -> No
     np.testing.assert_allclose(np.concatenate([first, rest], 1), whole, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_tied_matrix_is_in_the_file_once(compressed, tmp_path) -> None:
     keys = {
         "rules": [{"weights": "recurrent"}, {"weights": "all", "format": "dense"}],
@@ -91,6 +93,7 @@ def test_a_tied_matrix_is_in_the_file_once(compressed, tmp_path) -> None:
     assert counts[0] - counts[1] == 40 * 16
 
 
+@pytest.mark.slow
 def test_a_model_that_differs_from_torch_is_not_kept(compressed, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(import_module("ttcompress.workflows.export"), "FLOAT_LIMIT", -1.0)
     own = ttcompress.OwnModule(Model(), WORDS, AXES)

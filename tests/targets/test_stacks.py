@@ -87,20 +87,15 @@ def test_outputs_are_those_of_torchs_layer_at_lengths_never_seen(
             np.testing.assert_allclose(one, other, atol=1e-4)
 
 
-def test_names_of_tensors_and_axes_can_be_read(compressed, tmp_path) -> None:
-    (made,) = ttcompress.export(
-        compressed(Holder(lstm=nn.LSTM(6, 8)), **SMALL), tmp_path / "m.onnx"
-    )
+def test_names_can_be_read_and_the_file_says_where_it_comes_from(compressed, tmp_path) -> None:
+    model = compressed(Holder(lstm=nn.LSTM(6, 8)), **SMALL)
+    (made,) = ttcompress.export(model, tmp_path / "m.onnx")
     running = session(made.file)
     shapes = {entry.name: entry.shape for entry in running.get_inputs()}
     assert shapes == {"x": ["time", "batch", 6], "h0": [1, "batch", 8], "c0": [1, "batch", 8]}
     shapes = {entry.name: entry.shape for entry in running.get_outputs()}
     assert shapes == {"y": ["time", "batch", 8], "hn": [1, "batch", 8], "cn": [1, "batch", 8]}
 
-
-def test_the_file_says_where_it_comes_from(compressed, tmp_path) -> None:
-    model = compressed(Holder(lstm=nn.LSTM(6, 8)), **SMALL)
-    (made,) = ttcompress.export(model, tmp_path / "m.onnx")
     proto = onnx.load(made.file)
     facts = {entry.key: entry.value for entry in proto.metadata_props}
     assert facts["source_sha256"] == model.report.source["sha256"]
@@ -119,6 +114,7 @@ def test_each_of_several_layers_becomes_a_file_of_its_name(compressed, tmp_path)
     assert all(one.file.is_file() for one in made)
 
 
+@pytest.mark.slow
 def test_a_cell_becomes_a_layer_that_steps_through_time(compressed, tmp_path) -> None:
     cell = nn.LSTMCell(6, 8)
     (made,) = ttcompress.export(compressed(Holder(cell=cell), **EXACT), tmp_path / "m.onnx")
@@ -132,6 +128,7 @@ def test_a_cell_becomes_a_layer_that_steps_through_time(compressed, tmp_path) ->
     np.testing.assert_allclose(y[-1], hidden, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_does_not_tell_an_rnns_nonlinearity(compressed, tmp_path) -> None:
     layer = nn.RNN(6, 8, nonlinearity="relu")
     (made,) = ttcompress.export(
@@ -148,11 +145,11 @@ def wide(store: str, format: str = "mps") -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("store", "kept"),
     [
-        ("int2", TensorProto.UINT4),
+        pytest.param("int2", TensorProto.UINT4, marks=pytest.mark.slow),
         ("int4", TensorProto.UINT4),
         ("int5", TensorProto.UINT8),
-        ("int8", TensorProto.UINT8),
-        ("float16", TensorProto.FLOAT16),
+        pytest.param("int8", TensorProto.UINT8, marks=pytest.mark.slow),
+        pytest.param("float16", TensorProto.FLOAT16, marks=pytest.mark.slow),
         ("bfloat16", TensorProto.BFLOAT16),
     ],
 )
@@ -168,7 +165,7 @@ def test_the_file_holds_what_the_store_holds_in_the_next_of_onnxs_types(
     assert made.largest_difference < 1e-4
 
 
-@pytest.mark.parametrize("format", ["mps", "mpo"])
+@pytest.mark.parametrize("format", ["mps", pytest.param("mpo", marks=pytest.mark.slow)])
 def test_no_dense_copy_is_in_the_file(compressed, tmp_path, format) -> None:
     model = compressed(Holder(lstm=nn.LSTM(64, 64)), **wide("float32", format))
     (made,) = ttcompress.export(model, tmp_path / "m.onnx")
@@ -198,6 +195,7 @@ def test_a_model_without_recurrent_layers_needs_a_task_or_a_module(compressed, t
         ttcompress.export(model, tmp_path / "m.onnx")
 
 
+@pytest.mark.slow
 def test_layers_that_were_kept_are_exported_all_the_same(
     tiny_artifact: Path, tmp_path: Path
 ) -> None:

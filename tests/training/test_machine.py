@@ -94,12 +94,14 @@ def launch(folder, *arguments):
     return done
 
 
+@pytest.mark.slow
 def test_gradients_are_averaged_over_processes(tmp_path):
     pytest.importorskip("accelerate")
     (tmp_path / "together.py").write_text(TOGETHER)
     launch(tmp_path, "together.py")
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_model(case, tmp_path):
     pytest.importorskip("accelerate")
     case.compressed.save(tmp_path / "small.safetensors")

@@ -15,6 +15,7 @@ CHARLM = Path(__file__).parents[2] / "sample_models" / "charlm.pt"
 STEPS = 24
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["small-finetuned", "tiny-finetuned"])
 def test_a_few_steps_already_win_something_back(name: str) -> None:
     recipe = load_recipe(find_recipe(name))
