@@ -3,13 +3,12 @@
 `replacement` builds the right one from a user's dense layer.
 """
 
-from ttcompress.layers.cells import GRUCell, LSTMCell, RNNCell
 from ttcompress.layers.embedding import Embedding
 from ttcompress.layers.linear import Linear
 from ttcompress.layers.matrices import TrainWeight
-from ttcompress.layers.recurrent import GRU, LSTM, RNN
-from ttcompress.layers.replacement import Replacement, replacement
+from ttcompress.layers.recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
 from ttcompress.layers.speed import Run, Way
+from ttcompress.layers.swap import Replacement, replacement
 
 __all__ = [
     "GRU",

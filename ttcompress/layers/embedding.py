@@ -12,7 +12,7 @@ from torch.nn import functional
 from ttcompress.layers.linear import _weight
 from ttcompress.layers.lookup import lookup_rows
 from ttcompress.layers.matrices import TrainWeight, choosing_batch
-from ttcompress.layers.speed import Run, Way, checked_run
+from ttcompress.layers.speed import Run, Way, check_run
 from ttcompress.trains.train import Train
 
 
@@ -47,7 +47,7 @@ class Embedding(nn.Module):
         self.max_norm = max_norm
         self.norm_type = norm_type
         self.scale_grad_by_freq = scale_grad_by_freq
-        self.run: Run = checked_run(run)
+        self.run: Run = check_run(run)
         self.weight = TrainWeight(train)
 
     @classmethod

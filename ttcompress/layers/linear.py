@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from ttcompress.errors import ArtifactError
 from ttcompress.layers.matrices import TrainWeight, choosing_batch, copied
-from ttcompress.layers.speed import Run, Way, checked_run, faster_product
+from ttcompress.layers.speed import Run, Way, check_run, faster_product
 from ttcompress.trains.train import Train
 
 
@@ -28,7 +28,7 @@ class Linear(nn.Module):
     def __init__(self, train: Train, bias: Tensor | None = None, *, run: Run = "auto") -> None:
         super().__init__()
         self.out_features, self.in_features = train.shape
-        self.run: Run = checked_run(run)
+        self.run: Run = check_run(run)
         self.weight = TrainWeight(train)
         self.register_parameter("bias", None if bias is None else nn.Parameter(copied(bias)))
 

@@ -129,7 +129,7 @@ def faster_product(work: MatrixWork, batch: int, *, rebuild: bool) -> Way:
     return "factored" if work.factored_time(batch) < rebuilt else "rebuilt"
 
 
-def checked_run(run: Run) -> Run:
+def check_run(run: Run) -> Run:
     """The argument itself.
 
     Raises:

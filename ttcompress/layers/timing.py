@@ -9,8 +9,8 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
-from ttcompress.layers.replacement import replacement
 from ttcompress.layers.stacks import recurrent_module
+from ttcompress.layers.swap import replacement
 from ttcompress.model.geometry import stored_names
 from ttcompress.model.weights import RecurrentStack
 from ttcompress.trains.train import Train

@@ -10,8 +10,7 @@ from torch.nn.utils import parametrize
 
 from ttcompress.artifact import CompressedModel
 from ttcompress.layers.matrices import TrainWeight
-from ttcompress.layers.replacement import replacement
-from ttcompress.layers.swap import load_into
+from ttcompress.layers.swap import load_into, replacement
 from ttcompress.stores.rounding import Rounded, fit_scales, round_to, snap
 from ttcompress.stores.store import Store
 from ttcompress.trains.stored import StoredWeight

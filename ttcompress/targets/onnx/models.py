@@ -13,8 +13,7 @@ from torch.utils import _pytree as pytree
 
 from ttcompress.artifact import CompressedModel
 from ttcompress.errors import RecipeError
-from ttcompress.layers.replacement import replacement
-from ttcompress.layers.swap import load_into
+from ttcompress.layers.swap import load_into, replacement
 from ttcompress.targets.onnx.calls import BATCH, EXAMPLE_SIZES, TIME, Axes, Call, Flat
 from ttcompress.targets.onnx.stacks import Part, stack_call
 from ttcompress.targets.onnx.views import see_stored

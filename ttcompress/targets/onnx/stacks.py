@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from ttcompress.artifact import CompressedModel
-from ttcompress.layers.replacement import replacement
 from ttcompress.layers.stacks import Nonlinearity, recurrent_module
+from ttcompress.layers.swap import replacement
 from ttcompress.model.geometry import stored_names
 from ttcompress.model.weights import RecurrentStack
 from ttcompress.targets.onnx.calls import BATCH, EXAMPLE_SIZES, TIME, Call
