@@ -13,7 +13,7 @@ from ttcompress.calibration.sources import SEQUENCES, FileSource, Seen, TaskSour
 from ttcompress.checkpoint import open_checkpoint
 from ttcompress.errors import InputError, RecipeError
 from ttcompress.recipe import recipe_from
-from ttcompress.tasks.evaluation import measured
+from ttcompress.tasks.evaluation import measure_metrics
 from ttcompress.workflows import compress as pipeline
 from ttcompress.workflows.build import decompose
 from ttcompress.workflows.verify import verify
@@ -59,7 +59,7 @@ def test_calibration_and_then_the_refit_bring_the_model_nearer(case):
     plain = decompose(case.checkpoint, recipe_from(RECIPE))
     weighted = decompose(case.checkpoint, recipe, weightings=shown.weightings)
     fitted = refit(case.checkpoint, weighted, shown)
-    losses = [measured(case.task, m)["perplexity"] for m in (plain, weighted, fitted)]
+    losses = [measure_metrics(case.task, m)["perplexity"] for m in (plain, weighted, fitted)]
     assert losses[1] < losses[0]
     assert losses[2] < losses[1]
     assert fitted.file_bytes > 0

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from ttcompress.calibration.layered import Layered, Ran
 from ttcompress.checkpoint.containers.safetensors import read_contents
 from ttcompress.errors import CheckpointError, InputError, RecipeError, unreadable
+from ttcompress.layers.evaluating import evaluating
 from ttcompress.model.weights import RecurrentStack
 from ttcompress.system.files import check_input
 from ttcompress.system.stamps import Stamp, check_unchanged
 from ttcompress.tasks.protocol import Batch, Task
-from ttcompress.tasks.recurrent_task import measuring
 
 SEQUENCES = 32
 """Of a file, in one batch."""
@@ -85,7 +85,7 @@ class TaskSource:
         watch = _Watch(model, self._stacks, tensors)
         for batch in self._batches():
             watch.seen = Seen()
-            with measuring(model):
+            with evaluating(model):
                 _, state = self._task.outputs(model, batch, state)
             yield watch.seen
 

@@ -14,7 +14,7 @@ from ttcompress.checkpoint import Checkpoint
 from ttcompress.errors import RecipeError
 from ttcompress.model.report import Json, WeightReport
 from ttcompress.recipe import Finetune
-from ttcompress.tasks.evaluation import Metrics, compared, loaded_model
+from ttcompress.tasks.evaluation import Metrics, compare_metrics, load_model
 from ttcompress.tasks.protocol import Task
 from ttcompress.training.loop import Moment, Training, Tuned
 from ttcompress.training.machine import make_machine
@@ -69,7 +69,7 @@ def finetune(
     """
     if conditions.control and original is None:
         raise RecipeError("--control trains the original too. Give it: --original MODEL.")
-    teacher = loaded_model(task, original) if original and settings.distill else None
+    teacher = load_model(task, original) if original and settings.distill else None
     tuned = _run(compressed, task, settings, conditions, teacher)
     control = None
     if conditions.control and original is not None:
@@ -136,7 +136,7 @@ def _uncompressed(compressed: CompressedModel, original: Checkpoint) -> Compress
 
 def _compared(task: Task, control: Metrics, tuned: Metrics) -> Json:
     """The drop against the dense model that was trained equally long."""
-    found = compared(task, control, tuned)
+    found = compare_metrics(task, control, tuned)
     return {
         name: {"control": entry["before"], "after": entry["after"], "drop": entry["drop"]}
         for name, entry in found.items()

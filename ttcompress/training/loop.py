@@ -22,7 +22,7 @@ from torch.nn.utils import parametrize
 from ttcompress.artifact import CompressedModel
 from ttcompress.errors import RecipeError, TrainingError
 from ttcompress.recipe import Finetune
-from ttcompress.tasks.evaluation import Metrics, measured
+from ttcompress.tasks.evaluation import Metrics, measure_metrics
 from ttcompress.tasks.protocol import Batch, State, Task
 from ttcompress.training.machine import Machine, OneDevice, share, steps_each
 from ttcompress.training.student import make_student, see_the_store, snapshot
@@ -217,7 +217,7 @@ class Training:
             self.stale += self.sees_store
 
     def _measured(self, model: CompressedModel) -> Metrics:
-        return self.machine.from_first(lambda: measured(self.task, model))
+        return self.machine.from_first(lambda: measure_metrics(self.task, model))
 
     def _warmth(self) -> float:
         """The schedule: linear warm-up, then a cosine down to `FLOOR`."""

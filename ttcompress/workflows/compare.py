@@ -15,7 +15,7 @@ from ttcompress.layers.timing import STEPS, layers_with, milliseconds
 from ttcompress.recipe import AnyRecipe, Recipe, as_recipe
 from ttcompress.results.comparison import Cell, Comparison, Row
 from ttcompress.system.progress import Progress, silent
-from ttcompress.tasks.evaluation import measured, state_dict_of
+from ttcompress.tasks.evaluation import measure_metrics, state_dict_of
 from ttcompress.tasks.protocol import Task
 from ttcompress.workflows.compress import calibration_of, carry_out, task_of
 from ttcompress.workflows.methods import METHODS, method_recipe
@@ -64,7 +64,7 @@ def compare(
     if task is None:
         return Comparison(dense, tuple(rows), STEPS, MODELS)
     counting = task.metrics[0]
-    dense = replace(dense, metric=measured(task, checkpoint)[counting.name])
+    dense = replace(dense, metric=measure_metrics(task, checkpoint)[counting.name])
     named = (counting.name, counting.higher_is_better)
     return Comparison(dense, tuple(rows), STEPS, MODELS, *named)
 
@@ -107,7 +107,7 @@ def _measured(
         method: replace(
             _sizes(method, model, checkpoint),
             milliseconds=times[method],
-            metric=None if task is None else measured(task, model)[task.metrics[0].name],
+            metric=None if task is None else measure_metrics(task, model)[task.metrics[0].name],
         )
         for method, model in models.items()
     }

@@ -20,11 +20,11 @@ from ttcompress.calibration.refit import refit
 from ttcompress.calibration.sources import DataSource, FileSource, TaskSource
 from ttcompress.checkpoint import Checkpoint, open_checkpoint
 from ttcompress.errors import RecipeError
+from ttcompress.layers.structure import structure_of
 from ttcompress.recipe import AnyRecipe, Finetune, Recipe, as_recipe, with_options
 from ttcompress.system.progress import Progress, silent
 from ttcompress.tasks.protocol import Task
 from ttcompress.tasks.registry import make_task
-from ttcompress.tasks.structure import structure_of
 from ttcompress.training.finetune import CONDITIONS, Conditions, finetune
 from ttcompress.trains.stored import NO_WEIGHTINGS, Weightings
 from ttcompress.workflows.build import decompose

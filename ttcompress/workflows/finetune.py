@@ -9,7 +9,7 @@ from ttcompress.artifact import CompressedModel, load
 from ttcompress.model.report import BLIND
 from ttcompress.recipe import AnyRecipe, as_recipe, recipe_from
 from ttcompress.system.progress import Progress, silent
-from ttcompress.tasks.evaluation import compared, measured
+from ttcompress.tasks.evaluation import compare_metrics, measure_metrics
 from ttcompress.tasks.protocol import Task
 from ttcompress.training.finetune import CONDITIONS, Conditions
 from ttcompress.workflows.compress import measure, task_of, tune
@@ -63,7 +63,7 @@ def _sighted(model: CompressedModel) -> CompressedModel:
 def _measured_alone(before: CompressedModel, after: CompressedModel, task: Task) -> CompressedModel:
     """Metrics without the original: against what the report knew of it, or the start."""
     known = {name: found["before"] for name, found in (before.report.metrics or {}).items()}
-    first = measured(task, before) | known
-    metrics = compared(task, first, measured(task, after))
+    first = measure_metrics(task, before) | known
+    metrics = compare_metrics(task, first, measure_metrics(task, after))
     notes = (*after.report.notes, BLIND)
     return replace(after, report=replace(after.report, metrics=metrics, notes=notes))

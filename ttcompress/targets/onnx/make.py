@@ -26,8 +26,8 @@ from ttcompress.targets.onnx.convert import convert, describe
 from ttcompress.targets.onnx.models import OwnModule, own_part, task_part
 from ttcompress.targets.onnx.quantize import quantized
 from ttcompress.targets.onnx.stacks import Part, recurrent_parts
-from ttcompress.tasks.evaluation import task_for
 from ttcompress.tasks.protocol import Task
+from ttcompress.tasks.registry import task_for
 
 
 @dataclass(frozen=True, eq=False)

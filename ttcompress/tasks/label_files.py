@@ -1,4 +1,4 @@
-"""A file of labelled sequences enters; tokens with their labels leave.
+"""Reads files of labelled sequences.
 
 Two layouts: lines with columns (the token or text first, the label last), and JSON lines.
 """
@@ -12,7 +12,7 @@ from typing import Any
 
 from ttcompress.errors import RecipeError
 from ttcompress.system.json import read_json
-from ttcompress.tasks.sources import read_text
+from ttcompress.tasks.data_files import read_text
 
 DOCUMENT_START = "-DOCSTART-"
 """CoNLL 2003 separates documents by a line with this token."""

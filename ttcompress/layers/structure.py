@@ -1,9 +1,9 @@
-"""A checkpoint or a compressed model enters; all a task may know of it leaves, without a tensor."""
+"""What a task may know of a model: names, shapes, roles and recurrent layers, without a tensor."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,36 +39,36 @@ class Structure:
     stacks: tuple[RecurrentStack, ...]
     content: Any
 
+    @property
+    def recurrent(self) -> set[str]:
+        """The names of all tensors of the recurrent layers."""
+        return _recurrent_names(self.stacks)
+
 
 def structure_of(model: Checkpoint | CompressedModel) -> Structure:
     """The structure; a checkpoint and what was compressed from it have the same one."""
-    named = {name: (names, shape) for names, shape in _tensors(model) for name in names}
+    tensors: list[tuple[tuple[str, ...], Shape]]  # each once: its names and its shape
+    if isinstance(model, Checkpoint):
+        tensors = [(weight.names, weight.shape) for weight in model.weights]
+        tensors += [(other.names, other.shape) for other in model.others]
+    else:
+        tensors = [(stored.weight.names, stored.weight.shape) for stored in model.weights]
+        tensors += [(model.ties.get(n, (n,)), tuple(t.shape)) for n, t in model.kept.items()]
+    named = {name: (names, shape) for names, shape in tensors for name in names}
     shapes = {name: named[name][1] for name in names_inside(model.source_paths)}
     ties = dict.fromkeys(named[name][0] for name in shapes if len(named[name][0]) > 1)
+    recurrent = _recurrent_names(model.stacks)
+    matrices = {name: (s[0], s[1]) for name, s in shapes.items() if len(s) == 2}
+    vectors = {name: s[0] for name, s in shapes.items() if len(s) == 1}
+    roles = Roles(matrices, vectors, model.stacks)
     return Structure(
         shapes=shapes,
-        roles=_roles(shapes, model.stacks),
+        roles={n: "recurrent" if n in recurrent else roles.of([n]) for n in matrices},
         ties=tuple(ties),
         stacks=model.stacks,
         content=rebuild(model.carried, defaultdict(lambda: torch.empty(0))),
     )
 
 
-def _tensors(model: Checkpoint | CompressedModel) -> Iterator[tuple[tuple[str, ...], Shape]]:
-    """Every tensor once: its names and its shape."""
-    if isinstance(model, Checkpoint):
-        yield from ((weight.names, weight.shape) for weight in model.weights)
-        yield from ((other.names, other.shape) for other in model.others)
-        return
-    for stored in model.weights:
-        yield stored.weight.names, stored.weight.shape
-    for name, kept in model.kept.items():
-        yield model.ties.get(name, (name,)), tuple(kept.shape)
-
-
-def _roles(shapes: Mapping[str, Shape], stacks: tuple[RecurrentStack, ...]) -> dict[str, Role]:
-    recurrent = {stack.prefix + name for stack in stacks for name in tensor_shapes(stack)}
-    matrices = {name: (s[0], s[1]) for name, s in shapes.items() if len(s) == 2}
-    vectors = {name: s[0] for name, s in shapes.items() if len(s) == 1}
-    roles = Roles(matrices, vectors, stacks)
-    return {name: "recurrent" if name in recurrent else roles.of([name]) for name in matrices}
+def _recurrent_names(stacks: tuple[RecurrentStack, ...]) -> set[str]:
+    return {stack.prefix + name for stack in stacks for name in tensor_shapes(stack)}
