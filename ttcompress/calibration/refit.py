@@ -62,9 +62,9 @@ def refit(
         progress("refit", done, len(places), place)
         if done < len(calibration.stacks):
             for index, layer in enumerate(layers_of(stacks[place])):
-                model = _fit_layer(model, layer, index)
+                _fit_layer(model, layer, index)
         else:
-            model = _fit_linear(model, place)
+            _fit_linear(model, place)
     progress("refit", len(places), len(places))
     return _with_report(compressed, model)
 
@@ -91,9 +91,12 @@ class _PairMoments:
         return mean, dense_mean, own, cross
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class _Model:
-    """The compressed model as it stands, some of its tensors (`changed`) fitted already."""
+    """The compressed model as it stands, some of its tensors (`changed`) fitted already.
+
+    A fit replaces the mappings and leaves the old ones as they were.
+    """
 
     calibration: Calibration
     dense: Mapping[str, Tensor]
@@ -105,24 +108,22 @@ class _Model:
         """Whether a weight is stored and the data show its inputs; others stay as they are."""
         return name in self.stored and name in self.calibration.weightings
 
-    def fit(self, name: str, bias: str | None, moments: _PairMoments) -> _Model:
-        """The model with one stored weight fitted to the moments of its inputs."""
+    def fit(self, name: str, bias: str | None, moments: _PairMoments) -> None:
+        """Fit one stored weight to the moments of its inputs."""
         mean, dense_mean, own, cross = moments.means(centred=bias is not None)
         ridge = RIDGE * own.diagonal().mean() * torch.eye(len(own)).double()
         own, matrix = own + ridge, self.dense[name].double()
         target = matrix @ torch.linalg.solve(own, (cross + ridge).mT).mT
         weighting = Weighting(self.calibration.weightings[name].rows, own)
         fitted = store_weight(target, self.stored[name], weighting)
-        values = {**self.values, name: fitted.dense()}
+        self.stored = {**self.stored, name: fitted}
+        self.values = {**self.values, name: fitted.dense()}
+        self.changed = self.changed | {name}
         if bias is not None:
             moved = matrix @ dense_mean - fitted.dense(torch.float64) @ mean
-            values[bias] = (self.dense[bias].double() + moved).to(self.dense[bias].dtype)
-        return replace(
-            self,
-            values=values,
-            stored={**self.stored, name: fitted},
-            changed=self.changed | ({name} if bias is None else {name, bias}),
-        )
+            shifted = (self.dense[bias].double() + moved).to(self.dense[bias].dtype)
+            self.values = {**self.values, bias: shifted}
+            self.changed = self.changed | {bias}
 
     def run(self) -> Iterator[tuple[Activations, Activations]]:
         """One pass over the data, of the dense model and of this one."""
@@ -136,7 +137,7 @@ class _Model:
             yield from ((dense[index], mine[index]) for dense, mine in zip(*calls, strict=True))
 
 
-def _fit_layer(model: _Model, layer: Layer, index: int) -> _Model:
+def _fit_layer(model: _Model, layer: Layer, index: int) -> None:
     """Run and fit the layer of that index in its stack in turn; it is left as it came nearest."""
     prefix = layer.stack.prefix
     weights: list[tuple[str, str | None, int | None]] = []  # name, bias, direction or layer's input
@@ -146,12 +147,12 @@ def _fit_layer(model: _Model, layer: Layer, index: int) -> _Model:
         weights.append((prefix + names.weight_hh, bias_hh, direction))
     weights = [weight for weight in weights if model.can_fit(weight[0])]
     if not weights:
-        return model
+        return
 
     def inputs(one: LayerPass, direction: int | None) -> Tensor:  # (positions, columns)
         return one.flat(one.inputs if direction is None else one.hidden(direction))
 
-    best, least = model, inf
+    best, least = (model.stored, model.values, model.changed), inf
     for left in reversed(range(ROUNDS + 1)):
         moments = {place: _PairMoments() for _, _, place in weights if left}
         distance = 0.0
@@ -160,21 +161,21 @@ def _fit_layer(model: _Model, layer: Layer, index: int) -> _Model:
             for place, sums in moments.items():
                 sums.add(inputs(dense, place), inputs(mine, place))
         if distance < least:
-            best, least = model, distance
+            best, least = (model.stored, model.values, model.changed), distance
         if left:
             for name, bias, place in weights:
-                model = model.fit(name, bias, moments[place])
-    return best
+                model.fit(name, bias, moments[place])
+    model.stored, model.values, model.changed = best
 
 
-def _fit_linear(model: _Model, path: str) -> _Model:
+def _fit_linear(model: _Model, path: str) -> None:
     name, bias, moments = f"{path}.weight", f"{path}.bias", _PairMoments()
     if not model.can_fit(name):
-        return model
+        return
     for activations in model.run():
         for dense, mine in zip(*(one.linears.get(path, []) for one in activations), strict=True):
             moments.add(dense, mine)
-    return model.fit(name, bias if bias in model.values else None, moments)
+    model.fit(name, bias if bias in model.values else None, moments)
 
 
 def _with_report(compressed: CompressedModel, model: _Model) -> CompressedModel:
