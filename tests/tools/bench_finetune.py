@@ -23,7 +23,7 @@ from ttcompress.checkpoint import open_checkpoint
 from ttcompress.recipe import Finetune, as_recipe
 from ttcompress.tasks.evaluation import load_model
 from ttcompress.tasks.registry import task_for
-from ttcompress.training.finetune import _uncompressed
+from ttcompress.training.finetune import keep_everything
 from ttcompress.training.loop import Training
 from ttcompress.training.machine import make_machine
 from ttcompress.training.student import see_the_store
@@ -81,7 +81,7 @@ def steps(options: argparse.Namespace) -> None:
     taught = replace(alone, distill=0.5)
     teacher = load_model(task, checkpoint)
     runs = {
-        "dense": Training(_uncompressed(small, checkpoint), task, alone),
+        "dense": Training(keep_everything(small, checkpoint), task, alone),
         "trains": Training(small, task, alone),
         "trains, rounded": Training(small, task, alone),
         "trains, rounded, with a teacher": Training(small, task, taught, teacher=teacher),

@@ -53,8 +53,8 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(case, tmp_path, stop
     whole = Training(case.compressed, case.task, SHORT, seed=1).run()
     cut = Training(case.compressed, case.task, SHORT, seed=1)
 
-    def interrupt(moment):
-        if moment.step == stop:
+    def interrupt(report):
+        if report.step == stop:
             save_progress(cut, tmp_path / "run.resume")
             raise KeyboardInterrupt
 
@@ -71,14 +71,14 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(case, tmp_path, stop
 def test_interrupting_saves_and_running_again_goes_on(case, tmp_path):
     path, seen = tmp_path / "run.resume", []
 
-    def interrupt(moment):
-        if moment.step == 5:
+    def interrupt(report):
+        if report.step == 5:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         finetune(case.compressed, case.task, SHORT, Conditions(resume=path, watch=interrupt))
     assert path.exists()
-    conditions = Conditions(resume=path, watch=lambda moment: seen.append(moment.step))
+    conditions = Conditions(resume=path, watch=lambda report: seen.append(report.step))
     finetune(case.compressed, case.task, SHORT, conditions)
     assert seen[0] == 6
     assert not path.exists()

@@ -37,7 +37,7 @@ from ttcompress.system.launch import is_first
 from ttcompress.system.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from ttcompress.training.loop import Moment
+    from ttcompress.training.loop import StepReport
 
 _PATIENCE = 1.0  # seconds without bars: shorter work needs none
 _WIDE = 100  # characters from which columns may stand apart
@@ -149,17 +149,17 @@ def _columns() -> tuple[ProgressColumn, ...]:
     )
 
 
-def watching(progress: Progress, talk: Talk) -> Callable[[Moment], None]:
+def watching(progress: Progress, talk: Talk) -> Callable[[StepReport], None]:
     """Tell about training: on the bar, and a line at the end of every epoch where there is none."""
     bars = progress is not silent
 
-    def watch(moment: Moment) -> None:
-        left = (moment.steps - moment.step) / max(moment.steps_per_second, 1e-9)
-        best = "".join(f", {name} {value:.4g}" for name, value in (moment.metrics or {}).items())
-        speed = f"{moment.steps_per_second:.2g} steps/s, {left:.0f} s left"
-        progress("finetune", moment.step, moment.steps, f"loss {moment.loss:.3f}, {speed}")
-        if moment.metrics is not None and not bars and is_first():
-            say(f"step {moment.step} of {moment.steps}: loss {moment.loss:.3f}{best}", talk)
+    def watch(report: StepReport) -> None:
+        left = (report.steps - report.step) / max(report.steps_per_second, 1e-9)
+        best = "".join(f", {name} {value:.4g}" for name, value in (report.metrics or {}).items())
+        speed = f"{report.steps_per_second:.2g} steps/s, {left:.0f} s left"
+        progress("finetune", report.step, report.steps, f"loss {report.loss:.3f}, {speed}")
+        if report.metrics is not None and not bars and is_first():
+            say(f"step {report.step} of {report.steps}: loss {report.loss:.3f}{best}", talk)
 
     return watch
 

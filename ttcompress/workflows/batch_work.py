@@ -87,7 +87,7 @@ class Work:
         conditions = Conditions(
             precision=self.mixed_precision,
             resume=beside(job, f".{key[:16]}.resume"),  # of the same key: it always fits
-            watch=lambda moment: progress("finetune", moment.step, moment.steps),
+            watch=lambda report: progress("finetune", report.step, report.steps),
         )
         with chdir(job.folder):
             trials = beside(job, ".trials.json")
