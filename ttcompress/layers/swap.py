@@ -32,7 +32,7 @@ REPLACEMENTS: dict[type[nn.Module], Any] = {
 }
 
 
-def replacement(module: nn.Module, tensors: Content) -> Replacement:
+def replace_layer(module: nn.Module, tensors: Content) -> Replacement:
     """A layer of the same configuration that holds `tensors`, the rest copied from `module`.
 
     Args:
@@ -133,7 +133,7 @@ def _compressed_layer(model: nn.Module, path: str, content: Content) -> nn.Modul
     like = next(module.parameters())
     tensors = {name.rpartition(".")[2]: value for name, value in content.items()}
     try:
-        layer = replacement(module, tensors)
+        layer = replace_layer(module, tensors)
     except ArtifactError as error:
         raise error.at(path or type(module).__name__) from error
     return layer.to(device=like.device, dtype=like.dtype)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ttcompress.layers.stacks import recurrent_module
-from ttcompress.layers.swap import replacement
+from ttcompress.layers.swap import replace_layer
 from ttcompress.model.geometry import stored_names
 from ttcompress.model.weights import RecurrentStack
 from ttcompress.trains.train import Train
@@ -34,7 +34,7 @@ def layers_with(
         if len(dense) == len(tensors):
             module.load_state_dict(dense)
         else:
-            module = replacement(module, tensors | dense)
+            module = replace_layer(module, tensors | dense)
         layers.append(module.eval())
     return layers
 

@@ -10,7 +10,7 @@ from torch.nn.utils import parametrize
 
 from ttcompress.artifact import CompressedModel
 from ttcompress.layers.matrices import TrainWeight
-from ttcompress.layers.swap import load_into, replacement
+from ttcompress.layers.swap import load_into, replace_layer
 from ttcompress.stores.rounding import Rounded, fit_scales, round_to, snap
 from ttcompress.stores.store import Store
 from ttcompress.trains.stored import StoredWeight
@@ -77,7 +77,7 @@ def make_student(compressed: CompressedModel, module: nn.Module) -> nn.Module:
         layer = student.get_submodule(path)
         if stored.layout is None and isinstance(layer, nn.RNNBase) and path:
             parent, _, child = path.rpartition(".")
-            setattr(student.get_submodule(parent), child, replacement(layer, {}))
+            setattr(student.get_submodule(parent), child, replace_layer(layer, {}))
     for module in student.modules():
         if isinstance(module, TrainWeight):
             _balance(module)

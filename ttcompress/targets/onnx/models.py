@@ -15,7 +15,7 @@ from ttcompress.artifact import CompressedModel
 from ttcompress.errors import RecipeError
 from ttcompress.layers.evaluating import evaluating
 from ttcompress.layers.recurrent_model import Chain
-from ttcompress.layers.swap import load_into, replacement
+from ttcompress.layers.swap import load_into, replace_layer
 from ttcompress.targets.onnx.calls import BATCH, EXAMPLE_SIZES, TIME, Axes, Call, Flat
 from ttcompress.targets.onnx.stacks import Part, stack_call
 from ttcompress.targets.onnx.views import see_stored
@@ -79,9 +79,9 @@ def _loaded(compressed: CompressedModel, module: nn.Module, few_bits: bool) -> n
         if isinstance(layer, nn.RNNBase):
             parent, _, child = path.rpartition(".")
             if not path:
-                model = replacement(layer, {})
+                model = replace_layer(layer, {})
             else:
-                setattr(model.get_submodule(parent), child, replacement(layer, {}))
+                setattr(model.get_submodule(parent), child, replace_layer(layer, {}))
     if few_bits:
         for stored in compressed.weights:
             see_stored(model, stored.weight.names, stored)

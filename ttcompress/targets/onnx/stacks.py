@@ -10,7 +10,7 @@ from torch import nn
 
 from ttcompress.artifact import CompressedModel
 from ttcompress.layers.stacks import Nonlinearity, recurrent_module
-from ttcompress.layers.swap import replacement
+from ttcompress.layers.swap import replace_layer
 from ttcompress.model.geometry import stored_names
 from ttcompress.model.weights import RecurrentStack
 from ttcompress.targets.onnx.calls import BATCH, EXAMPLE_SIZES, TIME, Call
@@ -50,7 +50,7 @@ def recurrent_parts(
         dense.batch_first = False
         values = {own: content[name] for own, name in names.items()}
         tensors = {n: v if isinstance(v, Train) else v.float() for n, v in values.items()}
-        module: nn.Module = replacement(dense, tensors).eval()
+        module: nn.Module = replace_layer(dense, tensors).eval()
         for own, name in names.items():
             if few_bits and name in by_name:
                 see_stored(module, (own,), by_name[name])
