@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ttcompress.layers.linear import _weight
+from ttcompress.layers.linear import train_like
 from ttcompress.layers.lookup import lookup_rows
 from ttcompress.layers.matrices import TrainWeight, choosing_batch
 from ttcompress.layers.speed import Run, Way, check_run
@@ -60,7 +60,7 @@ class Embedding(nn.Module):
             ArtifactError: the weight is no train, or of another shape.
         """
         return cls(
-            _weight(tensors, module.weight),
+            train_like(tensors, module.weight),
             padding_idx=module.padding_idx,
             max_norm=module.max_norm,
             norm_type=module.norm_type,

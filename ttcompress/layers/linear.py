@@ -1,4 +1,4 @@
-"""Linear and Embedding whose weight may be a train: torch's inputs enter, torch's outputs leave."""
+"""`torch.nn.Linear` with a tensor train for its weight."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Linear(nn.Module):
         bias = tensors.get("bias", module.bias)
         if isinstance(bias, Train):
             raise ArtifactError("bias is a train; only matrices can be")
-        return cls(_weight(tensors, module.weight), bias, run=run).train(module.training)
+        return cls(train_like(tensors, module.weight), bias, run=run).train(module.training)
 
     def how(self, batch: int = 1) -> Way:
         """The way that so many input vectors would run."""
@@ -66,7 +66,12 @@ class Linear(nn.Module):
         return f"{self.in_features}, {self.out_features}, bias={bias}, run={self.run!r}"
 
 
-def _weight(tensors: Mapping[str, Train | Tensor], dense: Tensor) -> Train:
+def train_like(tensors: Mapping[str, Train | Tensor], dense: Tensor) -> Train:
+    """The train that takes the place of a dense "weight".
+
+    Raises:
+        ArtifactError: the weight is no train, or of another shape.
+    """
     weight = tensors.get("weight")
     if not isinstance(weight, Train):
         raise ArtifactError("weight is no train; a layer without one needs no replacement")

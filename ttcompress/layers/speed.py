@@ -1,4 +1,4 @@
-"""Which of the two ways to run is faster: sizes enter, "factored" or "rebuilt" leaves.
+"""Chooses the faster of the two ways to run a layer: "factored" or "rebuilt".
 
 A small cost model in microseconds on one core. Only the comparison matters: whatever both ways
 pay is left out. The constants were fitted by choices, not times, to measurements of both ways at 64

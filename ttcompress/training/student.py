@@ -1,4 +1,4 @@
-"""The model that fine-tuning trains: a `CompressedModel` becomes an `nn.Module`, and comes back."""
+"""The module that fine-tuning trains: made from a `CompressedModel`, and turned back into one."""
 
 from __future__ import annotations
 
