@@ -100,6 +100,7 @@ def dense_layer(
         for own, name in stored_names(stack).items():
             if (values := tensor(name)) is not None:
                 module.get_parameter(own).copy_(values)
+            del values  # before the next is read
     return module.eval()
 
 
