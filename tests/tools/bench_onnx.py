@@ -2,10 +2,11 @@
 
     OMP_NUM_THREADS=1 python tests/tools/bench_onnx.py [--hidden 512 ...] [--divisor 16]
 
-One layer, input = hidden, both matrices at middle rank hidden / 16 (or another divisor; it may be a
-fraction, as 6.5), 35 steps, one thread: the dense LSTM and its int8, a Scan of the fewest operations written by hand, and the exported one. All of a
-row take turns; times are medians of the milliseconds that the one thread worked, so that what else
-runs on the machine, which would interrupt long calls more often than short ones, does not count.
+One layer, input = hidden, both matrices at middle rank hidden / 16 (or another divisor, such as
+6.5), 35 steps, one thread: the dense LSTM and its int8, a Scan of the fewest operations written by
+hand, and the exported one. All of a row take turns; times are medians of the milliseconds that the
+one thread worked, so that what else runs on the machine, which would interrupt long calls more
+often than short ones, does not count.
 """
 
 from __future__ import annotations
