@@ -17,8 +17,9 @@ import ttcompress
 from ttcompress.artifact import CompressedModel
 from ttcompress.checkpoint import Checkpoint, open_checkpoint
 from ttcompress.recipe import recipe_from
-from ttcompress.tasks.evaluation import loaded_model, task_for
+from ttcompress.tasks.evaluation import load_model
 from ttcompress.tasks.protocol import Task
+from ttcompress.tasks.registry import task_for
 from ttcompress.workflows.compress import build
 from ttcompress.workflows.job import prepare
 
@@ -117,7 +118,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     options = {"text": str(folder / "text.txt"), "batch": 8, "steps": 20}
     checkpoint = open_checkpoint(path)
     task = task_for(checkpoint, "language-model", options)
-    trained = loaded_model(task, checkpoint)
+    trained = load_model(task, checkpoint)
     optimizer = torch.optim.AdamW(trained.parameters(), lr=2e-2)
     for epoch in range(6):
         state = None

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from ttcompress.artifact import CompressedModel
 from ttcompress.calibration.moments import Calibration, calibrate
 from ttcompress.calibration.refit import refit
-from ttcompress.calibration.sources import SEQUENCES, FileSource, Seen, TaskSource
+from ttcompress.calibration.sources import SEQUENCES, Activations, FileSource, TaskSource
 from ttcompress.checkpoint import Checkpoint, open_checkpoint
 from ttcompress.errors import InputError, RecipeError
 from ttcompress.recipe import Recipe, recipe_from
-from ttcompress.tasks.evaluation import measured
+from ttcompress.tasks.evaluation import measure_metrics
 from ttcompress.workflows.compress import compress
 from ttcompress.workflows.decompose import meet_tolerance
 from ttcompress.workflows.job import prepare
@@ -69,7 +69,7 @@ def test_calibration_and_then_the_refit_bring_the_model_nearer(case):
     plain = decompose(case.checkpoint, recipe_from(RECIPE))
     weighted = decompose(case.checkpoint, recipe, shown)
     fitted = refit(case.checkpoint, weighted, shown)
-    losses = [measured(case.task, m)["perplexity"] for m in (plain, weighted, fitted)]
+    losses = [measure_metrics(case.task, m)["perplexity"] for m in (plain, weighted, fitted)]
     assert losses[1] < losses[0]
     assert losses[2] < losses[1]
     assert fitted.file_bytes > 0
@@ -104,7 +104,7 @@ def test_too_few_data_leave_a_weight_unweighted_and_say_so(case):
 
 
 def replace_steps(case, steps: int):
-    from ttcompress.tasks.evaluation import task_for
+    from ttcompress.tasks.registry import task_for
 
     options = {"text": str(case.path.parent / "text.txt"), "batch": 8, "steps": steps}
     return task_for(case.checkpoint, "language-model", options)
@@ -187,8 +187,8 @@ class Counting:
     def batches(self) -> int:
         return self.source.batches
 
-    def seen(self, tensors: Mapping[str, Tensor]) -> Iterator[Seen]:
-        yield from self.source.seen(tensors)
+    def run(self, tensors: Mapping[str, Tensor]) -> Iterator[Activations]:
+        yield from self.source.run(tensors)
         self.found.append(self.living())
 
 
@@ -202,7 +202,7 @@ def test_memory_does_not_grow_with_the_batches(case, living):
 def _counted(case, batches: int, living: Callable[[], int]) -> list[int]:
     """Bytes at the end of each pass over so many batches, through calibration and refit."""
     counting = Counting(source(case, batches), living)
-    assert len(list(counting.source.seen(_tensors(case)))) == batches
+    assert len(list(counting.source.run(_tensors(case)))) == batches
     shown = calibrate(case.checkpoint, counting)
     recipe = recipe_from({**RECIPE, "calibration": {"batches": batches}})
     made = decompose(case.checkpoint, recipe, shown)
@@ -215,7 +215,7 @@ def _tensors(case) -> dict[str, Tensor]:
 
 
 def test_a_source_shows_the_same_every_time(case):
-    first, second = (list(source(case, 3).seen(_tensors(case))) for _ in range(2))
+    first, second = (list(source(case, 3).run(_tensors(case))) for _ in range(2))
     for one, two in zip(first, second, strict=True):
         assert torch.equal(one.stacks["lstm."][0][0].outputs, two.stacks["lstm."][0][0].outputs)
         assert torch.equal(one.linears["head"][0], two.linears["head"][0])
@@ -228,7 +228,7 @@ def test_a_file_is_shown_a_few_sequences_at_a_time(gru, tmp_path):
     save_file({"rnn": inputs}, tmp_path / "long.safetensors")
     found = FileSource(tmp_path / "long.safetensors", open_checkpoint(path).stacks)
     tensors = {f"rnn.{name}": tensor for name, tensor in module.state_dict().items()}
-    seen = [one.stacks["rnn."][0][0].inputs for one in found.seen(tensors)]
+    seen = [one.stacks["rnn."][0][0].inputs for one in found.run(tensors)]
     assert [len(values) for values in seen] == [SEQUENCES, SEQUENCES, 3]
     assert found.batches == 3
     assert torch.equal(torch.cat(seen), inputs.float())

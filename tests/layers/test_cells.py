@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ttcompress.errors import ArtifactError
-from ttcompress.layers import LSTMCell, replacement
+from ttcompress.layers import LSTMCell, replace_layer
 from ttcompress.trains.train import Train
 
 FLOAT64 = torch.float64
@@ -42,7 +42,7 @@ def test_a_cell_of_trains_is_the_dense_cell(
     torch.manual_seed(0)
     dense = kind(10, 12, dtype=FLOAT64, **options)
     trains = with_trains(dense, format, rank)
-    cell = replacement(dense, trains)
+    cell = replace_layer(dense, trains)
     cell.run = run
     x = torch.randn(*batch, 10, dtype=FLOAT64, requires_grad=True)
     count = 2 if kind is nn.LSTMCell else 1
@@ -71,7 +71,7 @@ def test_a_cell_of_trains_is_the_dense_cell(
 
 def test_a_cell_refuses_what_torch_refuses(with_trains: Callable[..., dict[str, Train]]) -> None:
     dense = nn.LSTMCell(3, 4)
-    cell = replacement(dense, with_trains(dense))
+    cell = replace_layer(dense, with_trains(dense))
     zeros = torch.zeros
     for error, arguments in (
         (ValueError, (zeros(1, 2, 3),)),
@@ -87,7 +87,7 @@ def test_a_cell_keeps_the_attributes_and_the_mode(
     with_trains: Callable[..., dict[str, Train]],
 ) -> None:
     dense = nn.RNNCell(3, 4, nonlinearity="relu").eval()
-    cell = replacement(dense, with_trains(dense))
+    cell = replace_layer(dense, with_trains(dense))
     for name in ("input_size", "hidden_size", "bias", "nonlinearity", "training"):
         assert getattr(cell, name) == getattr(dense, name)
     with pytest.raises(ArtifactError, match="weight_hh is missing"):
@@ -99,7 +99,7 @@ def test_a_cell_exports_with_a_free_batch(
     kind: type[nn.RNNCellBase], with_trains: Callable[..., dict[str, Train]]
 ) -> None:
     dense = kind(10, 12, dtype=FLOAT64)
-    cell = replacement(dense, with_trains(dense)).eval()
+    cell = replace_layer(dense, with_trains(dense)).eval()
     x = torch.randn(5, 10, dtype=FLOAT64)
     with torch.no_grad():
         program = torch.export.export(

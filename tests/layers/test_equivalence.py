@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
-from ttcompress.layers import replacement
+from ttcompress.layers import replace_layer
 from ttcompress.trains.train import Train
 
 FLOAT64 = torch.float64
@@ -132,7 +132,7 @@ def test_a_layer_of_trains_is_the_dense_layer(
     torch.manual_seed(0)
     dense = case.layer()
     trains = with_trains(dense, format, rank)
-    layer = replacement(dense, trains)
+    layer = replace_layer(dense, trains)
     layer.run = run
     check_inference(case, dense, layer)
     check_gradients(case, dense, layer, trains, core_gradients)
@@ -211,7 +211,7 @@ def test_any_layer_of_trains_and_dense_weights_is_the_dense_layer(
     case = Case(kind[0], kind[1] | flags, tuple(lengths), packed, state=state, sizes=sizes)
     dense = case.layer()
     chosen = with_trains(dense, *trains, keep=dense_names)
-    layer = replacement(dense, chosen)
+    layer = replace_layer(dense, chosen)
     layer.run = run
     check_inference(case, dense, layer)
     check_gradients(case, dense, layer, chosen, core_gradients)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from ttcompress.errors import ArtifactError
-from ttcompress.layers import Embedding, Linear, replacement
+from ttcompress.layers import Embedding, Linear, replace_layer
 from ttcompress.trains.train import Train
 
 FLOAT64 = torch.float64
@@ -47,7 +47,7 @@ def test_linear_of_a_train_is_the_dense_linear(
     torch.manual_seed(0)
     dense = nn.Linear(8, 15, bias=bias, dtype=FLOAT64)
     trains = with_trains(dense, format, rank)
-    layer = replacement(dense, trains)
+    layer = replace_layer(dense, trains)
     layer.run = run
     x = torch.randn(shape, dtype=FLOAT64)
     for module in (dense, layer):
@@ -86,7 +86,7 @@ def test_embedding_of_a_train_is_the_dense_embedding(
     torch.manual_seed(0)
     dense = nn.Embedding(24, 10, dtype=FLOAT64, **options)
     trains = with_trains(dense, format, rank)
-    layer = replacement(dense, trains)
+    layer = replace_layer(dense, trains)
     layer.run = run
     indices = torch.randint(0, 24, shape)
     found, expected = layer(indices), dense(indices)
@@ -155,13 +155,13 @@ def test_a_narrow_linear_multiplies_by_its_factors_and_a_full_one_does_not(
 
 def test_a_weight_that_does_not_fit_is_refused(random_train: Callable[..., Train]) -> None:
     with pytest.raises(ArtifactError, match=r"weight is \(6, 4\), but the layer needs \(5, 4\)"):
-        replacement(nn.Linear(4, 5), {"weight": random_train("mps", 6, 4, 2)})
+        replace_layer(nn.Linear(4, 5), {"weight": random_train("mps", 6, 4, 2)})
     with pytest.raises(ArtifactError, match="weight is no train"):
-        replacement(nn.Embedding(5, 4), {"weight": torch.zeros(5, 4)})
+        replace_layer(nn.Embedding(5, 4), {"weight": torch.zeros(5, 4)})
     with pytest.raises(ArtifactError, match="bias is a train"):
-        replacement(nn.Linear(4, 6), {"bias": random_train("mps", 6, 4, 2)})
+        replace_layer(nn.Linear(4, 6), {"bias": random_train("mps", 6, 4, 2)})
     with pytest.raises(ArtifactError, match="a Conv1d cannot hold trains: weight"):
-        replacement(nn.Conv1d(4, 6, 1), {"weight": random_train("mps", 6, 4, 2)})
+        replace_layer(nn.Conv1d(4, 6, 1), {"weight": random_train("mps", 6, 4, 2)})
 
 
 @pytest.mark.parametrize("format", ["mps", "mpo"])

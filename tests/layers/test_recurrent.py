@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_sequence
 
 from ttcompress.errors import ArtifactError
-from ttcompress.layers import GRU, LSTM, RNN, TrainWeight, replacement
+from ttcompress.layers import GRU, LSTM, RNN, TrainWeight, replace_layer
 from ttcompress.model.weights import RecurrentStack
 from ttcompress.planning.formats import MpsLayout
 from ttcompress.trains.mps import MpsTrain
@@ -27,7 +27,7 @@ WithTrains = Callable[..., dict[str, Train]]
 def pair(with_trains: WithTrains) -> tuple[nn.LSTM, LSTM]:
     torch.manual_seed(0)
     dense = nn.LSTM(6, 8, 2, batch_first=True, bidirectional=True, dtype=FLOAT64).eval()
-    layer = replacement(dense, with_trains(dense, "mps", 3))
+    layer = replace_layer(dense, with_trains(dense, "mps", 3))
     assert isinstance(layer, LSTM)
     return dense, layer
 
@@ -41,7 +41,7 @@ def pair(with_trains: WithTrains) -> tuple[nn.LSTM, LSTM]:
     ],
 )
 def test_attributes_that_code_reads_are_torchs(dense: nn.RNNBase, with_trains: WithTrains) -> None:
-    layer = replacement(dense, with_trains(dense))
+    layer = replace_layer(dense, with_trains(dense))
     names = ["mode", "input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout"]
     names += ["bidirectional", "proj_size", "training"]
     names += ["nonlinearity"] if isinstance(dense, nn.RNN) else []
@@ -54,7 +54,7 @@ def test_attributes_that_code_reads_are_torchs(dense: nn.RNNBase, with_trains: W
 
 def test_state_dict_keys_follow_the_dense_names(with_trains: WithTrains) -> None:
     dense = nn.LSTM(6, 8)
-    layer = replacement(dense, with_trains(dense, keep=("weight_hh",)))
+    layer = replace_layer(dense, with_trains(dense, keep=("weight_hh",)))
     cores = {f"weight_ih_l0.cores.{k}" for k in range(4)}
     assert layer.state_dict().keys() == cores | {"weight_hh_l0", "bias_ih_l0", "bias_hh_l0"}
 
@@ -138,7 +138,7 @@ def test_the_callers_tensors_are_left_alone(
     kind: type[nn.RNNBase], run: Any, with_trains: WithTrains
 ) -> None:
     dense = kind(4, 6)
-    layer = replacement(dense, with_trains(dense)).eval()
+    layer = replace_layer(dense, with_trains(dense)).eval()
     layer.run = run
     x, state = torch.randn(3, 2, 4), tuple(torch.randn(1, 2, 6) for _ in range(2))
     before = x.clone(), tuple(member.clone() for member in state)
@@ -154,7 +154,7 @@ def test_an_empty_batch_gives_an_empty_output(
     kind: type[nn.RNNBase], run: Any, with_trains: WithTrains
 ) -> None:
     dense = kind(4, 6, bidirectional=True).eval()
-    layer = replacement(dense, with_trains(dense))
+    layer = replace_layer(dense, with_trains(dense))
     layer.run = run
     with torch.no_grad():
         torch.testing.assert_close(layer(torch.zeros(3, 0, 4)), dense(torch.zeros(3, 0, 4)))
@@ -224,7 +224,7 @@ def test_inside_a_compiled_model(pair: tuple[nn.LSTM, LSTM], run: Any, gradients
 def test_export_is_a_scan_with_free_batch_and_time(
     dense: nn.RNNBase, format: str, rank: int, with_trains: WithTrains
 ) -> None:
-    layer = replacement(dense, with_trains(dense, format, rank)).eval()
+    layer = replace_layer(dense, with_trains(dense, format, rank)).eval()
     free = torch.export.Dim.DYNAMIC
     example = torch.randn(3, 5, 4, dtype=FLOAT64)
     with torch.no_grad():

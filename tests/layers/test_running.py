@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from ttcompress.layers import replacement
+from ttcompress.layers import replace_layer
 from ttcompress.layers.speed import LayerWork, MatrixWork, Way, faster_product, faster_way
 from ttcompress.trains.train import Train
 
@@ -61,14 +61,14 @@ def test_a_product_is_factored_where_that_is_less_work() -> None:
 
 def test_how_says_what_a_call_would_do(with_trains: Callable[..., dict[str, Train]]) -> None:
     dense = nn.LSTM(512, 512)
-    layer = replacement(dense, with_trains(dense, "mps", 16))
+    layer = replace_layer(dense, with_trains(dense, "mps", 16))
     assert layer.train().how(1, 35) == "rebuilt"
     with torch.no_grad():
         assert layer.eval().how(1, 35) == "factored"
         assert layer.how(1, 35) == "factored"
         layer.run = "rebuilt"
         assert layer.how(1, 35) == "rebuilt"
-    kept = replacement(dense, {})
+    kept = replace_layer(dense, {})
     assert kept.eval().how(1, 35) == "rebuilt"
 
 
@@ -76,5 +76,5 @@ def test_a_cell_in_training_does_not_rebuild(
     with_trains: Callable[..., dict[str, Train]],
 ) -> None:
     dense = nn.LSTMCell(512, 512)
-    cell = replacement(dense, with_trains(dense, "mps", 16))
+    cell = replace_layer(dense, with_trains(dense, "mps", 16))
     assert cell.train().how(8) == "factored"

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 import ttcompress
 from ttcompress.artifact import CompressedModel
-from ttcompress.tasks.evaluation import checked_metrics, measured, task_for
+from ttcompress.tasks.evaluation import measure_metrics, measure_module
 from ttcompress.tasks.protocol import Task
+from ttcompress.tasks.registry import task_for
 
 pytest.importorskip("onnxruntime")
 
@@ -54,7 +55,7 @@ def fast() -> Fast:
     def make(sample: str) -> tuple[CompressedModel, Task, dict[str, float]]:
         model = ttcompress.compress(ROOT / "sample_models" / f"{sample}.pt", "fast")
         task = task_for(model, sample)
-        return model, task, measured(task, model)
+        return model, task, measure_metrics(task, model)
 
     return make
 
@@ -66,7 +67,7 @@ def test_a_sample_is_the_same_in_float(sample, fast: Fast, tmp_path: Path) -> No
     (made,) = ttcompress.export(model, tmp_path / "m.onnx", task=task)
     assert made.inputs == ("input", *STATES[sample])
     assert made.largest_difference < 1e-4
-    assert checked_metrics(task, InRuntime(made.file)) == pytest.approx(wanted, rel=1e-4)
+    assert measure_module(task, InRuntime(made.file)) == pytest.approx(wanted, rel=1e-4)
 
 
 @pytest.mark.slow
@@ -77,7 +78,7 @@ def test_a_samples_metric_stays_within_half_a_percent_in_int8(
     model, task, wanted = fast(sample)
     (made,) = ttcompress.export(model, tmp_path / "m.onnx", task=task, quantize="int8")
     assert made.holds["int8"] > 10 * made.holds["float"]
-    found = checked_metrics(task, InRuntime(made.file))
+    found = measure_module(task, InRuntime(made.file))
     counting = task.metrics[0].name
     assert found != wanted  # the products were rounded
     assert found[counting] == pytest.approx(wanted[counting], rel=0.005)

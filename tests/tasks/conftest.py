@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ttcompress.checkpoint import Checkpoint, open_checkpoint
-from ttcompress.tasks.structure import Structure, structure_of
+from ttcompress.layers.structure import Structure, structure_of
 
 Save = Callable[..., Checkpoint]
 Describe = Callable[..., Structure]

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from ttcompress.errors import RecipeError
-from ttcompress.tasks.chain import read_chain
-from ttcompress.tasks.recurrent_model import RecurrentModel
+from ttcompress.layers.recurrent_model import RecurrentModel
+from ttcompress.tasks.architecture import read_chain
 
 SYMBOLS, CLASSES = 11, 7
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from ttcompress.errors import InputError, RecipeError
+from ttcompress.layers.recurrent_model import Chain
 from ttcompress.model.weights import RecurrentStack
-from ttcompress.tasks.chain import Chain
 from ttcompress.tasks.language_model import LanguageModel, SymbolTask
 
 WORDS = "the cat sat on the mat"

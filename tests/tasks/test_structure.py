@@ -2,7 +2,7 @@ import torch
 from torch import nn
 
 from ttcompress.checkpoint.names import names_inside
-from ttcompress.tasks.structure import structure_of
+from ttcompress.layers.structure import structure_of
 from ttcompress.workflows.compress import compress
 
 

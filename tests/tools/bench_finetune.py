@@ -21,8 +21,9 @@ import yaml
 
 from ttcompress.checkpoint import open_checkpoint
 from ttcompress.recipe import Finetune, as_recipe
-from ttcompress.tasks.evaluation import loaded_model, task_for
-from ttcompress.training.finetune import _uncompressed
+from ttcompress.tasks.evaluation import load_model
+from ttcompress.tasks.registry import task_for
+from ttcompress.training.finetune import keep_everything
 from ttcompress.training.loop import Training
 from ttcompress.training.machine import make_machine
 from ttcompress.training.student import see_the_store
@@ -59,7 +60,7 @@ def mixes(options: argparse.Namespace) -> None:
         recipe = as_recipe(recipe_of(options, store))
         assert recipe.finetune is not None
         start = build(prepare(checkpoint, recipe))
-        teacher = loaded_model(task, checkpoint) if recipe.finetune.distill else None
+        teacher = load_model(task, checkpoint) if recipe.finetune.distill else None
         machine = make_machine("cpu", options.precision)
         tuned = Training(start, task, recipe.finetune, teacher=teacher, machine=machine).run()
         chosen = [w for w in start.report.weights if w.role == "recurrent"]
@@ -79,9 +80,9 @@ def steps(options: argparse.Namespace) -> None:
     small = build(prepare(checkpoint, recipe))
     alone = Finetune(epochs=1, distill=0.0)
     taught = replace(alone, distill=0.5)
-    teacher = loaded_model(task, checkpoint)
+    teacher = load_model(task, checkpoint)
     runs = {
-        "dense": Training(_uncompressed(small, checkpoint), task, alone),
+        "dense": Training(keep_everything(small, checkpoint), task, alone),
         "trains": Training(small, task, alone),
         "trains, rounded": Training(small, task, alone),
         "trains, rounded, with a teacher": Training(small, task, taught, teacher=teacher),

@@ -25,8 +25,8 @@ from torch import Tensor
 from ttcompress.calibration.moments import calibrate
 from ttcompress.calibration.sources import TaskSource
 from ttcompress.checkpoint import Checkpoint, open_checkpoint
+from ttcompress.layers.structure import structure_of
 from ttcompress.tasks.registry import make_task
-from ttcompress.tasks.structure import structure_of
 from ttcompress.trains.weighting import Weighting
 
 FEWER = (1.3, 2.0, 4.0, 8.0)

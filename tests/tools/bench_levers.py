@@ -32,11 +32,11 @@ from ttcompress.calibration.refit import refit
 from ttcompress.calibration.sources import TaskSource
 from ttcompress.checkpoint import Checkpoint, open_checkpoint
 from ttcompress.errors import PlanError
+from ttcompress.layers.structure import structure_of
 from ttcompress.recipe import Recipe, recipe_from
 from ttcompress.stores import STORES
-from ttcompress.tasks.evaluation import measured
+from ttcompress.tasks.evaluation import measure_metrics
 from ttcompress.tasks.registry import make_task
-from ttcompress.tasks.structure import structure_of
 from ttcompress.trains import feedback
 from ttcompress.workflows.decompose import meet_tolerance
 from ttcompress.workflows.job import prepare
@@ -110,14 +110,14 @@ def main() -> None:
     task = make_task(asked.task, structure_of(checkpoint), options)
     metric = task.metrics[0]
     sign = -1 if metric.higher_is_better else 1
-    dense = measured(task, checkpoint)[metric.name]
+    dense = measure_metrics(task, checkpoint)[metric.name]
     print(f"{asked.model.name}: {metric.name} {dense:.4f} dense; how much it worsens\n")
     batches = CALIBRATED["calibration"]["batches"]
     shown = calibrate(checkpoint, TaskSource(task, checkpoint.stacks, batches, seed=0))
     for factor in map(float, asked.factors.split(",")):
         for name, model in levers(checkpoint, factor, shown):
             reached = model.report.totals["weights"].compression_factor
-            drop = sign * (measured(task, model)[metric.name] - dense)
+            drop = sign * (measure_metrics(task, model)[metric.name] - dense)
             print(f"| {factor:g} | {name} | {reached:.2f} | {drop:.4f} |", flush=True)
 
 

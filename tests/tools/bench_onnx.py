@@ -1,15 +1,17 @@
 """How fast exported layers run in ONNX Runtime beside what it has itself: prints, tests nothing.
 
-    OMP_NUM_THREADS=1 python tests/tools/bench_onnx.py
+    OMP_NUM_THREADS=1 python tests/tools/bench_onnx.py [--hidden 512 ...] [--divisor 16]
 
-One layer, input = hidden, both matrices at middle rank hidden / 16, 35 steps, one thread: the dense
-LSTM and its int8, a Scan of the fewest operations written by hand, and the exported one. All of a
-row take turns; times are medians of the milliseconds that the one thread worked, so that what else
-runs on the machine, which would interrupt long calls more often than short ones, does not count.
+One layer, input = hidden, both matrices at middle rank hidden / 16 (or another divisor, such as
+6.5), 35 steps, one thread: the dense LSTM and its int8, a Scan of the fewest operations written by
+hand, and the exported one. All of a row take turns; times are medians of the milliseconds that the
+one thread worked, so that what else runs on the machine, which would interrupt long calls more
+often than short ones, does not count.
 """
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
 from functools import partial
 
@@ -28,13 +30,13 @@ from ttcompress.targets.onnx.quantize import quantized
 from ttcompress.targets.onnx.sessions import start_session
 from ttcompress.trains.formats import train_of
 
-STEPS, DIVISOR, SECONDS = 35, 16, 4.0
+STEPS, SECONDS = 35, 4.0
+HIDDEN, DIVISOR = (256, 512, 650, 1024, 1500), 16.0
 
 
-def exported(dense: nn.LSTM) -> tuple[ModelProto, ModelProto]:
+def exported(dense: nn.LSTM, rank: int) -> tuple[ModelProto, ModelProto]:
     """The layer with random factors in place of its matrices, in float and in int8."""
     hidden = dense.hidden_size
-    rank = hidden // DIVISOR
     trains = {}
     for name in ("weight_ih_l0", "weight_hh_l0"):
         rows, columns = dense.get_parameter(name).shape
@@ -75,9 +77,8 @@ def step(hidden: int) -> GraphProto:
     return helper.make_graph(nodes, "step", taken, given)
 
 
-def by_hand(hidden: int) -> ModelProto:
+def by_hand(hidden: int, rank: int) -> ModelProto:
     """A Scan with factors of the same sizes."""
-    rank = hidden // DIVISOR
     shapes = {"Vx": (hidden, rank), "Ux": (rank, 4 * hidden), "V": (hidden, rank)}
     shapes["U"] = (rank, 4 * hidden)
     weights = {n: (0.05 * np.random.randn(*s)).astype(np.float32) for n, s in shapes.items()}
@@ -102,12 +103,12 @@ def by_hand(hidden: int) -> ModelProto:
     return helper.make_model(graph, opset_imports=[opset], ir_version=9)
 
 
-def calls(hidden: int, batch: int) -> dict[str, Callable[[], object]]:
+def calls(hidden: int, batch: int, rank: int) -> dict[str, Callable[[], object]]:
     """What is compared, by column."""
     layer = nn.LSTM(hidden, hidden).eval()
-    dense, hand = dense_model(layer), by_hand(hidden)
+    dense, hand = dense_model(layer), by_hand(hidden, rank)
     assert dense is not None
-    ours, ours_int8 = exported(layer)
+    ours, ours_int8 = exported(layer, rank)
     models = {
         "dense": dense,
         "dense int8": dense_int8(dense),
@@ -131,13 +132,19 @@ def calls(hidden: int, batch: int) -> dict[str, Callable[[], object]]:
 
 def main() -> None:
     """Print the table, in Markdown."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--hidden", type=int, nargs="+", default=HIDDEN)
+    parser.add_argument("--divisor", type=float, default=DIVISOR)
+    options = parser.parse_args()
     columns = ("dense", "dense int8", "hand", "ours", "hand int8", "ours int8")
     ratios = (("dense", "ours"), ("dense", "ours int8"), ("dense int8", "ours int8"))
     print(f"| hidden | batch | {' | '.join(columns)} | {' | '.join(map('/'.join, ratios))} |")
     print("|--:" * (2 + len(columns) + len(ratios)) + "|")
-    for hidden in (256, 650, 1024, 1500):
+    for hidden in options.hidden:
         for batch in (1, 8):
-            found = timings(calls(hidden, batch), SECONDS, "processor")
+            found = timings(
+                calls(hidden, batch, int(hidden / options.divisor)), SECONDS, "processor"
+            )
             ms = {name: timing.median for name, timing in found.items()}
             cells = [f"{hidden}", f"{batch}", *(f"{ms[name]:.3f}" for name in columns)]
             cells += [f"{ms[slow] / ms[fast]:.1f}x" for slow, fast in ratios]

@@ -42,12 +42,12 @@ import ttcompress
 from ttcompress.artifact import load
 from ttcompress.checkpoint import open_checkpoint, rebuild
 from ttcompress.errors import TTCompressError
+from ttcompress.layers.structure import structure_of
 from ttcompress.model.report import Change, Verdict
 from ttcompress.recipe import load_recipe
 from ttcompress.reporting.markdown import report_markdown
 from ttcompress.results.outcome import Outcome
 from ttcompress.targets.parts import recurrent_parts
-from ttcompress.tasks.structure import structure_of
 from ttcompress.workflows.baseline import read_baseline
 from ttcompress.workflows.manifest import read_manifest
 

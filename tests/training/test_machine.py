@@ -10,7 +10,7 @@ import pytest
 from ttcompress.artifact import load
 from ttcompress.errors import MissingExtraError, RecipeError
 from ttcompress.recipe import Finetune
-from ttcompress.tasks.evaluation import loaded_model, measured
+from ttcompress.tasks.evaluation import load_model, measure_metrics
 from ttcompress.training.loop import Training
 from ttcompress.training.machine import OneDevice, make_machine, share, steps_each
 
@@ -34,7 +34,7 @@ def test_every_batch_has_a_process_and_all_take_as_many_steps(count, processes):
 
 
 def tuned_on(machine, case):
-    teacher = loaded_model(case.task, case.checkpoint)
+    teacher = load_model(case.task, case.checkpoint)
     return Training(case.compressed, case.task, SHORT, teacher=teacher, machine=machine).run()
 
 
@@ -48,7 +48,7 @@ def test_a_mixed_precision_trains_as_well(case):
     pytest.importorskip("accelerate")
     plain, mixed = (tuned_on(m, case) for m in (OneDevice(), make_machine("cpu", "bf16")))
     counting = case.task.metrics[0].name
-    dense = measured(case.task, case.checkpoint)[counting]
+    dense = measure_metrics(case.task, case.checkpoint)[counting]
     assert mixed.after[counting] - dense < 0.5 * (mixed.before[counting] - dense)
     assert mixed.after != plain.after  # else the products were never in bfloat16
 
@@ -117,10 +117,10 @@ def test_two_processes_train_one_model(case, tmp_path):
     report = json.loads(done.stdout)  # one document: the other process is silent
     steps = 4 * case.task.batches_per_epoch
     assert report["finetune"]["steps"] == pytest.approx(steps / 2, abs=4)
-    found = measured(case.task, load(tmp_path / "tuned.safetensors"))
+    found = measure_metrics(case.task, load(tmp_path / "tuned.safetensors"))
     counting = case.task.metrics[0].name
     assert found[counting] == pytest.approx(report["metrics"][counting]["after"])
-    start = measured(case.task, case.compressed)[counting]
-    dense = measured(case.task, case.checkpoint)[counting]
+    start = measure_metrics(case.task, case.compressed)[counting]
+    dense = measure_metrics(case.task, case.checkpoint)[counting]
     assert found[counting] - dense < 0.5 * (start - dense)
     assert not list(tmp_path.glob("*.resume*"))

@@ -7,8 +7,10 @@ import pytest
 
 from ttcompress.checkpoint import open_checkpoint
 from ttcompress.recipe import TaskChoice, find_recipe, load_recipe
-from ttcompress.tasks.evaluation import measured, task_for
-from ttcompress.workflows.compress import build, compress
+from ttcompress.tasks.evaluation import measure_metrics
+from ttcompress.tasks.registry import task_for
+from ttcompress.workflows.compress import compress
+from ttcompress.workflows.decompose import meet_tolerance
 from ttcompress.workflows.job import prepare
 
 CHARLM = Path(__file__).parents[2] / "sample_models" / "charlm.pt"
@@ -24,7 +26,9 @@ def test_a_few_steps_already_win_something_back(name: str) -> None:
     recipe = replace(recipe, finetune=short, task=TaskChoice(name="charlm"))
     tuned = compress(CHARLM, recipe)
     checkpoint = open_checkpoint(CHARLM)
-    start = measured(task_for(checkpoint, "charlm"), build(prepare(checkpoint, recipe)))
+    start = measure_metrics(
+        task_for(checkpoint, "charlm"), meet_tolerance(prepare(checkpoint, recipe))
+    )
     assert tuned.report.finetune is not None and tuned.report.finetune["steps"] == STEPS
     assert tuned.report.metrics is not None
     found = tuned.report.metrics["bits_per_character"]

@@ -2,7 +2,7 @@ import torch
 
 from ttcompress.layers.matrices import TrainWeight
 from ttcompress.stores import STORES
-from ttcompress.tasks.evaluation import loaded_model
+from ttcompress.tasks.evaluation import load_model
 from ttcompress.training.student import StraightThrough, make_student, see_the_store, snapshot
 
 
@@ -40,7 +40,7 @@ def test_straight_through_rounds_forward_and_not_backward():
 def test_a_student_that_sees_the_store_computes_what_its_snapshot_computes(case):
     student = make_student(case.compressed, case.task.build())
     see_the_store(student, case.compressed)
-    stored = loaded_model(case.task, snapshot(student, case.compressed))
+    stored = load_model(case.task, snapshot(student, case.compressed))
     batch = next(iter(case.task.train_batches(0, seed=0)))
     torch.testing.assert_close(
         outputs(case, student, batch), outputs(case, stored, batch), rtol=1e-4, atol=1e-4

@@ -6,7 +6,7 @@ import torch
 
 from ttcompress.errors import RecipeError, TrainingError
 from ttcompress.recipe import Finetune
-from ttcompress.tasks.evaluation import loaded_model, measured
+from ttcompress.tasks.evaluation import load_model, measure_metrics
 from ttcompress.training.finetune import Conditions, finetune
 from ttcompress.training.loop import Training, steps_in
 from ttcompress.training.machine import OneDevice
@@ -26,14 +26,14 @@ def assert_same_tensors(one, other):
 
 
 def test_training_wins_accuracy_back(case):
-    teacher = loaded_model(case.task, case.checkpoint)
+    teacher = load_model(case.task, case.checkpoint)
     tuned = Training(case.compressed, case.task, SHORT, teacher=teacher).run()
-    dense = measured(case.task, case.checkpoint)
+    dense = measure_metrics(case.task, case.checkpoint)
     counting = case.task.metrics[0].name
     assert tuned.before[counting] > 1.1 * dense[counting]  # else there is nothing to win back
     lost = tuned.before[counting] - dense[counting]
     assert tuned.after[counting] - dense[counting] < 0.5 * lost
-    assert tuned.after == pytest.approx(measured(case.task, tuned.model))
+    assert tuned.after == pytest.approx(measure_metrics(case.task, tuned.model))
 
 
 def test_the_result_is_never_worse_than_the_start(case):
@@ -53,8 +53,8 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(case, tmp_path, stop
     whole = Training(case.compressed, case.task, SHORT, seed=1).run()
     cut = Training(case.compressed, case.task, SHORT, seed=1)
 
-    def interrupt(moment):
-        if moment.step == stop:
+    def interrupt(report):
+        if report.step == stop:
             save_progress(cut, tmp_path / "run.resume")
             raise KeyboardInterrupt
 
@@ -71,14 +71,14 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(case, tmp_path, stop
 def test_interrupting_saves_and_running_again_goes_on(case, tmp_path):
     path, seen = tmp_path / "run.resume", []
 
-    def interrupt(moment):
-        if moment.step == 5:
+    def interrupt(report):
+        if report.step == 5:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         finetune(case.compressed, case.task, SHORT, Conditions(resume=path, watch=interrupt))
     assert path.exists()
-    conditions = Conditions(resume=path, watch=lambda moment: seen.append(moment.step))
+    conditions = Conditions(resume=path, watch=lambda report: seen.append(report.step))
     finetune(case.compressed, case.task, SHORT, conditions)
     assert seen[0] == 6
     assert not path.exists()
@@ -152,7 +152,7 @@ def test_the_report_has_the_control_and_the_errors_of_the_trained_cores(case):
     counting = case.task.metrics[0].name
     entry = tuned.report.control[counting]
     assert entry["drop"] == pytest.approx(entry["after"] - entry["control"])
-    assert entry["control"] <= measured(case.task, case.checkpoint)[counting]
+    assert entry["control"] <= measure_metrics(case.task, case.checkpoint)[counting]
     for weight in tuned.report.weights:
         source = case.checkpoint.tensor(weight.name).double()
         stored = tuned.state_dict()[weight.name].double()

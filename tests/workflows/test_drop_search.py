@@ -9,7 +9,7 @@ import pytest
 
 from ttcompress.errors import PlanError, RecipeError
 from ttcompress.recipe import recipe_from
-from ttcompress.tasks.evaluation import measured
+from ttcompress.tasks.evaluation import measure_metrics
 from ttcompress.workflows import drop_search as search
 from ttcompress.workflows.compress import compress
 from ttcompress.workflows.plan import plan
@@ -44,9 +44,9 @@ def test_an_interrupted_search_goes_on_and_measures_nothing_twice(case, tmp_path
         count += 1
         if count == 5:
             raise KeyboardInterrupt
-        return measured(task, model)
+        return measure_metrics(task, model)
 
-    monkeypatch.setattr(search, "measured", counted)
+    monkeypatch.setattr(search, "measure_metrics", counted)
     with pytest.raises(KeyboardInterrupt):
         compress(case.path, recipe(case), trials=path)
     kept = json.loads(path.read_text(encoding="utf-8"))["trials"]
@@ -128,7 +128,7 @@ def test_a_drop_may_be_absolute(case) -> None:
 def test_of_a_metric_that_was_zero_no_part_may_be_lost(case, monkeypatch) -> None:
     """A fraction of 0 is 0: the metric's own unit does not stand in for it."""
     monkeypatch.setattr(
-        search, "measured", lambda task, model: {"bits_per_character": next(values)}
+        search, "measure_metrics", lambda task, model: {"bits_per_character": next(values)}
     )
     values = iter([0.0, 0.04])
     with pytest.raises(PlanError, match=r"5% asked, and at factor 1\.25 it is 0\.04\. Allow"):

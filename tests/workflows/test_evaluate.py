@@ -7,8 +7,9 @@ from torch import nn
 from ttcompress.artifact import is_artifact
 from ttcompress.checkpoint import open_checkpoint
 from ttcompress.errors import CheckpointError, InputError, RecipeError, TTCompressError
-from ttcompress.tasks.evaluation import checked_metrics, loaded_model, task_for
+from ttcompress.tasks.evaluation import load_model, measure_module
 from ttcompress.tasks.protocol import Metric
+from ttcompress.tasks.registry import task_for
 from ttcompress.workflows.compress import compress
 from ttcompress.workflows.evaluate import evaluate, metrics_before_after, open_model
 
@@ -125,7 +126,7 @@ def test_a_task_whose_model_has_other_tensors_is_told(trained):
             return nn.ModuleDict(layers)
 
     with pytest.raises(RecipeError) as caught:
-        loaded_model(Other(), open_checkpoint(trained))
+        load_model(Other(), open_checkpoint(trained))
     assert (
         "e.weight is 10 x 8 in the file and 9 x 8 in the task's model; "
         "d.weight is only in the file; d.bias is only in the file; "
@@ -136,18 +137,18 @@ def test_a_task_whose_model_has_other_tensors_is_told(trained):
 @pytest.mark.parametrize("found", [{}, {"score": 1.0}, {"score": 1.0, "loss": 1.0, "other": 1.0}])
 def test_a_task_keeps_to_the_metrics_it_named(found):
     with pytest.raises(RecipeError, match="its metrics are score, loss"):
-        checked_metrics(Fixed(found), nn.Linear(1, 1))
+        measure_module(Fixed(found), nn.Linear(1, 1))
 
 
 def test_the_counting_metric_comes_first_however_a_task_returns_them():
-    found = checked_metrics(Fixed({"loss": 2, "score": 1}), nn.Linear(1, 1))
+    found = measure_module(Fixed({"loss": 2, "score": 1}), nn.Linear(1, 1))
     assert list(found.items()) == [("score", 1.0), ("loss", 2.0)]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_metric_that_is_no_number_is_told(value):
     with pytest.raises(TTCompressError, match=r"task fixed: loss is (nan|inf)") as caught:
-        checked_metrics(Fixed({"score": 1.0, "loss": value}), nn.Linear(1, 1))
+        measure_module(Fixed({"score": 1.0, "loss": value}), nn.Linear(1, 1))
     assert caught.value.exit_code == 1
 
 
@@ -159,7 +160,7 @@ def test_the_users_model_is_measured_without_dropout_and_left_as_it_was():
             return super().evaluate(model)
 
     model = nn.Linear(1, 1).train()
-    checked_metrics(Looking({"score": 1.0, "loss": 1.0}), model)
+    measure_module(Looking({"score": 1.0, "loss": 1.0}), model)
     assert model.training
 
 

@@ -1,1 +1,1 @@
-"""Data-aware compression: what goes into the weights is collected, and they are fitted to it."""
+"""Data-aware compression: collects what goes into the weights, and fits them to it."""

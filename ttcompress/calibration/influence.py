@@ -1,4 +1,4 @@
-"""Gate values along a sequence enter; how much an error of each gate counts in the outputs leaves.
+"""How much an error of each gate counts in a layer's outputs.
 
 A gate that is saturated may be wrong; one that opens a cell whose content lasts may not. For each
 row of the matrices: the mean over all steps of the squared derivative of the outputs by the gate's
@@ -43,37 +43,26 @@ def _lstm(gates: Tensor, real: Tensor, reverse: bool) -> Tensor:
         return _lstm(gates.flip(1), real.flip(1), False).flip(1)
     i, f, g, o = gates.chunk(4, 2)
     i, f, g, o = i.sigmoid() * real, f.sigmoid(), g.tanh(), o.sigmoid() * real
-    before, after = _cells(i, f, g)
+    times = range(gates.shape[1])
+    cell = torch.zeros_like(i[:, 0])
+    cells = [cell]  # before each step, from an empty one, and after the last
+    for t in times:
+        cell = f[:, t] * cell + i[:, t] * g[:, t]
+        cells.append(cell)
+    before, after = torch.stack(cells[:-1], 1), torch.stack(cells[1:], 1)
     squashed = after.tanh()
-    lasting = _read_later((o * (1 - squashed.square())).square(), f.square())
-    return torch.cat(
-        [
-            (g * i * (1 - i)).square() * lasting,
-            (before * f * (1 - f)).square() * lasting,
-            (i * (1 - g.square())).square() * lasting,
-            (squashed * o * (1 - o)).square(),
-        ],
-        2,
-    )
-
-
-def _cells(i: Tensor, f: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
-    """The cell before and after each step, from an empty one."""
-    cell, states = torch.zeros_like(i[:, 0]), []
-    for step in range(i.shape[1]):
-        states.append(cell)
-        cell = f[:, step] * cell + i[:, step] * g[:, step]
-    return torch.stack(states, 1), torch.stack([*states[1:], cell], 1)
-
-
-def _read_later(now: Tensor, kept: Tensor) -> Tensor:
-    """now[t] + kept[t + 1] now[t + 1] + kept[t + 1] kept[t + 2] now[t + 2] + ..."""
+    # read[t] = now[t] + f[t + 1]^2 now[t + 1] + f[t + 1]^2 f[t + 2]^2 now[t + 2] + ...
+    now, kept = (o * (1 - squashed.square())).square(), f.square()
     total, sums = torch.zeros_like(now[:, 0]), []
-    for step in reversed(range(now.shape[1])):
-        total = now[:, step] + total
+    for t in reversed(times):
+        total = now[:, t] + total
         sums.append(total)
-        total = kept[:, step] * total
-    return torch.stack(sums[::-1], 1)
+        total = kept[:, t] * total
+    read = torch.stack(sums[::-1], 1)
+    by_i = (g * i * (1 - i)).square() * read
+    by_f = (before * f * (1 - f)).square() * read
+    by_g = (i * (1 - g.square())).square() * read
+    return torch.cat([by_i, by_f, by_g, (squashed * o * (1 - o)).square()], 2)
 
 
 def _gru(from_inputs: Tensor, from_hidden: Tensor, hidden: Tensor) -> Rows:

@@ -1,15 +1,19 @@
-"""A compressed model and its calibration enter; the model fitted layer by layer leaves.
+"""Fits the stored weights anew, layer by layer, to what the layers before them really produce.
 
-From the first layer to the last, each stored weight is fitted anew by linear regression: to give,
-on the inputs that the already compressed layers really produce, what the dense weight gives on the
-inputs of the dense model; the bias takes up the mean. A recurrent layer feeds on itself, so it is
-run and fitted in turn, and what came nearest to the dense outputs is kept. Regression needs moments
-only, so both models go through the data again for each layer, and no inputs are kept.
+From the first layer to the last, each stored weight is fitted by linear regression: to give, on the
+inputs that the already compressed layers really produce (y), what the dense weight W gives on the
+inputs of the dense model (x); the bias takes up the mean:
+
+    min over V of E |W x - V y|^2 + ridge |W - V|^2   =>   V = W (E xy' + ridge) (E yy' + ridge)^-1
+
+A recurrent layer feeds on itself, so it is run and fitted in turn, and what came nearest to the
+dense outputs is kept. Regression needs moments only, so both models go through the data again for
+each layer, and no inputs are kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import inf
 
@@ -17,9 +21,9 @@ import torch
 from torch import Tensor
 
 from ttcompress.artifact import CompressedModel
-from ttcompress.calibration.layered import Ran
-from ttcompress.calibration.moments import Calibration, names_of
-from ttcompress.calibration.sources import Seen
+from ttcompress.calibration.layerwise import LayerPass
+from ttcompress.calibration.moments import Calibration
+from ttcompress.calibration.sources import Activations
 from ttcompress.checkpoint import Checkpoint
 from ttcompress.layers.stacks import Layer, layers_of
 from ttcompress.model.weights import RecurrentStack
@@ -34,7 +38,37 @@ RIDGE = 0.1
 """Pulls the regression towards the dense weight, as a fraction of the inputs' mean variance."""
 
 
-class _Moments:
+def refit(
+    checkpoint: Checkpoint,
+    compressed: CompressedModel,
+    calibration: Calibration,
+    progress: Progress = silent,
+) -> CompressedModel:
+    """Fit every stored weight that the data show to the layers before it; biases too.
+
+    Layouts, ranks and stores stay, so bytes do. On the calibration data no layer's outputs get
+    further from the dense ones. The report has the errors of what is then stored.
+    """
+    model = _Model(
+        calibration,
+        dense=checkpoint.state_dict(),
+        values=dict(compressed.state_dict()),
+        stored={one.weight.name: one for one in compressed.weights},
+    )
+    stacks = {stack.prefix: stack for stack in checkpoint.stacks}
+    places = [*calibration.stacks, *calibration.linears]
+    for done, place in enumerate(places):
+        progress("refit", done, len(places), place)
+        if done < len(calibration.stacks):
+            for index, layer in enumerate(layers_of(stacks[place])):
+                _fit_layer(model, layer, index)
+        else:
+            _fit_linear(model, place)
+    progress("refit", len(places), len(places))
+    return _with_report(compressed, model)
+
+
+class _PairMoments:
     """Sums over pairs of inputs (dense model's x, compressed model's y), in float64."""
 
     def __init__(self) -> None:
@@ -47,7 +81,7 @@ class _Moments:
         parts = (y.sum(0), x.sum(0), y.mT @ y, x.mT @ y)
         self._sums = [total + part for total, part in zip(self._sums, parts, strict=True)]
 
-    def of(self, centred: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def means(self, centred: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """E y, E x, E yy' and E xy', the last two without the means where they are centred."""
         mean, dense_mean, own, cross = (total / self._count for total in self._sums)
         if not centred:
@@ -56,167 +90,118 @@ class _Moments:
         return mean, dense_mean, own, cross
 
 
-class _Fitting:
-    """The tensors of the model as they stand, some fitted already."""
+@dataclass(eq=False)
+class _Model:
+    """The compressed model as it stands, some of its tensors (`changed`) fitted already.
 
-    def __init__(
-        self, checkpoint: Checkpoint, compressed: CompressedModel, calibration: Calibration
-    ) -> None:
-        self.checkpoint, self.calibration = checkpoint, calibration
-        self.dense = {name: checkpoint.tensor(name) for name in names_of(checkpoint)}
-        self.now = dict(compressed.state_dict())
-        self.stored = {one.weight.name: one for one in compressed.weights}
-        self.changed: set[str] = set()
+    A fit replaces the mappings and leaves the old ones as they were.
+    """
 
-    def fits(self, name: str) -> bool:
+    calibration: Calibration
+    dense: Mapping[str, Tensor]
+    values: Mapping[str, Tensor]
+    stored: Mapping[str, StoredWeight]
+    changed: frozenset[str] = frozenset()
+
+    def can_fit(self, name: str) -> bool:
         """Whether a weight is stored and the data show its inputs; others stay as they are."""
         return name in self.stored and name in self.calibration.weightings
 
-    def fit(self, name: str, bias: str | None, moments: _Moments) -> None:
+    def fit(self, name: str, bias: str | None, moments: _PairMoments) -> None:
         """Fit one stored weight to the moments of its inputs."""
-        rows, stored = self.calibration.weightings[name].rows, self.stored[name]
-        mean, dense_mean, own, cross = moments.of(centred=bias is not None)
+        mean, dense_mean, own, cross = moments.means(centred=bias is not None)
         ridge = RIDGE * own.diagonal().mean() * torch.eye(len(own)).double()
         own, matrix = own + ridge, self.dense[name].double()
         target = matrix @ torch.linalg.solve(own, (cross + ridge).mT).mT
-        fitted = store_alike(target, stored, Weighting(rows, own))
-        self.stored[name], self.now[name] = fitted, fitted.dense()
-        self.changed.add(name)
+        weighting = Weighting(self.calibration.weightings[name].rows, own)
+        fitted = store_alike(target, self.stored[name], weighting)
+        self.stored = {**self.stored, name: fitted}
+        self.values = {**self.values, name: fitted.dense()}
+        self.changed = self.changed | {name}
         if bias is not None:
             moved = matrix @ dense_mean - fitted.dense(torch.float64) @ mean
-            self.now[bias] = (self.dense[bias].double() + moved).to(self.dense[bias].dtype)
-            self.changed.add(bias)
+            shifted = (self.dense[bias].double() + moved).to(self.dense[bias].dtype)
+            self.values = {**self.values, bias: shifted}
+            self.changed = self.changed | {bias}
 
-    def seen(self) -> Iterator[tuple[Seen, Seen]]:
-        """One pass: what the layers see in the dense model, and in the model as it stands."""
+    def run(self) -> Iterator[tuple[Activations, Activations]]:
+        """One pass over the data, of the dense model and of this one."""
         source = self.calibration.source
-        return zip(source.seen(self.dense), source.seen(self.now), strict=True)
+        return zip(source.run(self.dense), source.run(self.values), strict=True)
 
-    def runs(self, stack: RecurrentStack, index: int) -> Iterator[tuple[Ran, Ran]]:
-        """One pass: the runs of one layer of a stack."""
-        for seen in self.seen():
-            calls = (one.stacks.get(stack.prefix, []) for one in seen)
+    def passes(self, stack: RecurrentStack, index: int) -> Iterator[tuple[LayerPass, LayerPass]]:
+        """The same of one layer of a stack."""
+        for activations in self.run():
+            calls = (one.stacks.get(stack.prefix, []) for one in activations)
             yield from ((dense[index], mine[index]) for dense, mine in zip(*calls, strict=True))
 
-    def snapshot(self) -> tuple[dict[str, StoredWeight], dict[str, Tensor], set[str]]:
-        """What `restore` goes back to."""
-        return dict(self.stored), dict(self.now), set(self.changed)
 
-    def restore(self, saved: tuple[dict[str, StoredWeight], dict[str, Tensor], set[str]]) -> None:
-        """Go back to a snapshot."""
-        self.stored, self.now, self.changed = dict(saved[0]), dict(saved[1]), set(saved[2])
-
-
-def refit(
-    checkpoint: Checkpoint,
-    compressed: CompressedModel,
-    calibration: Calibration,
-    progress: Progress = silent,
-) -> CompressedModel:
-    """Fit every stored weight that the data show to the layers before it; biases too.
-
-    Layouts, ranks and stores stay, so bytes do. On the calibration data no layer's outputs get
-    further from the dense ones. The report has the errors of what is then stored.
-    """
-    fitting = _Fitting(checkpoint, compressed, calibration)
-    stacks = {stack.prefix: stack for stack in checkpoint.stacks}
-    places = [*calibration.stacks, *calibration.linears]
-    for done, place in enumerate(places):
-        progress("refit", done, len(places), place)
-        if done < len(calibration.stacks):
-            for index, layer in enumerate(layers_of(stacks[place])):
-                _fit_layer(fitting, layer, index)
-        else:
-            _fit_linear(fitting, place)
-    progress("refit", len(places), len(places))
-    return _reported(compressed, fitting)
-
-
-def _fit_layer(fitting: _Fitting, layer: Layer, index: int) -> None:
+def _fit_layer(model: _Model, layer: Layer, index: int) -> None:
     """Run and fit the layer of that index in its stack in turn; it is left as it came nearest."""
-    places = [place for place in _places_in(layer) if fitting.fits(place.name)]
-    if not places:
-        return
-    saved, least = fitting.snapshot(), inf
-    for left in reversed(range(ROUNDS + 1)):
-        moments = {place.sees: _Moments() for place in places if left}
-        if (distance := _compared(fitting.runs(layer.stack, index), moments)) < least:
-            saved, least = fitting.snapshot(), distance
-        if left:
-            for place in places:
-                fitting.fit(place.name, place.bias, moments[place.sees])
-    fitting.restore(saved)
-
-
-@dataclass(frozen=True)
-class _Place:
-    """A weight of a layer and its bias. `sees` is a direction, or None for the layer's inputs."""
-
-    name: str
-    bias: str | None
-    sees: int | None
-
-
-def _places_in(layer: Layer) -> Iterator[_Place]:
     prefix = layer.stack.prefix
+    weights: list[tuple[str, str | None, int | None]] = []  # name, bias, direction or layer's input
     for direction, names in enumerate(layer.directions):
-        bias_ih, bias_hh = (
-            None if bias is None else prefix + bias for bias in (names.bias_ih, names.bias_hh)
-        )
-        yield _Place(prefix + names.weight_ih, bias_ih, None)
-        yield _Place(prefix + names.weight_hh, bias_hh, direction)
-
-
-def _compared(pairs: Iterable[tuple[Ran, Ran]], moments: Mapping[int | None, _Moments]) -> float:
-    """Add runs of the dense layer and of its own to moments; the squared distance of their outputs.
-
-    Padding is zero in both.
-    """
-    distance = 0.0
-    for dense, mine in pairs:
-        distance += float((dense.outputs.double() - mine.outputs).square().sum())
-        for sees, found in moments.items():
-            found.add(_seen(dense, sees), _seen(mine, sees))
-    return distance
-
-
-def _seen(ran: Ran, sees: int | None) -> Tensor:  # (positions, columns)
-    return ran.flat(ran.inputs if sees is None else ran.hidden(sees))
-
-
-def _fit_linear(fitting: _Fitting, path: str) -> None:
-    name, bias, moments = f"{path}.weight", f"{path}.bias", _Moments()
-    if not fitting.fits(name):
+        bias_ih, bias_hh = (b and prefix + b for b in (names.bias_ih, names.bias_hh))
+        weights.append((prefix + names.weight_ih, bias_ih, None))
+        weights.append((prefix + names.weight_hh, bias_hh, direction))
+    weights = [weight for weight in weights if model.can_fit(weight[0])]
+    if not weights:
         return
-    for seen in fitting.seen():
-        for dense, mine in zip(*(one.linears.get(path, []) for one in seen), strict=True):
+
+    def inputs(one: LayerPass, direction: int | None) -> Tensor:  # (positions, columns)
+        return one.flat(one.inputs if direction is None else one.hidden(direction))
+
+    best, least = (model.stored, model.values, model.changed), inf
+    for left in reversed(range(ROUNDS + 1)):
+        moments = {place: _PairMoments() for _, _, place in weights if left}
+        distance = 0.0
+        for dense, mine in model.passes(layer.stack, index):  # padding is zero in both
+            distance += float((dense.outputs.double() - mine.outputs).square().sum())
+            for place, sums in moments.items():
+                sums.add(inputs(dense, place), inputs(mine, place))
+        if distance < least:
+            best, least = (model.stored, model.values, model.changed), distance
+        if left:
+            for name, bias, place in weights:
+                model.fit(name, bias, moments[place])
+    model.stored, model.values, model.changed = best
+
+
+def _fit_linear(model: _Model, path: str) -> None:
+    name, bias, moments = f"{path}.weight", f"{path}.bias", _PairMoments()
+    if not model.can_fit(name):
+        return
+    for activations in model.run():
+        for dense, mine in zip(*(one.linears.get(path, []) for one in activations), strict=True):
             moments.add(dense, mine)
-    fitting.fit(name, bias if bias in fitting.now else None, moments)
+    model.fit(name, bias if bias in model.values else None, moments)
 
 
-def _reported(compressed: CompressedModel, fitting: _Fitting) -> CompressedModel:
+def _with_report(compressed: CompressedModel, model: _Model) -> CompressedModel:
     """The fitted model, its errors measured against the source's weights."""
     entries = []
     for entry in compressed.report.weights:
-        if entry.name in fitting.changed:
-            stored = fitting.stored[entry.name]
-            matrix = fitting.dense[entry.name]
-            error, gates = relative_errors(matrix, stored.blocks(), stored.weight)
+        if entry.name in model.changed:
+            stored = model.stored[entry.name]
+            error, gates = relative_errors(model.dense[entry.name], stored.blocks(), stored.weight)
             entry = replace(entry, relative_error=error, gate_errors=gates)
         entries.append(entry)
-    tensors = {
-        name: fitting.now[name] if name in fitting.changed else tensor
-        for name, tensor in compressed.kept.items()
-    }
-    unweighted = {n: why for n, why in fitting.calibration.why.items() if n in fitting.stored}
-    shown = {
-        "positions": fitting.calibration.positions,
-        "refitted": sorted(fitting.changed & fitting.stored.keys()),
-        "biases": sorted(fitting.changed - fitting.stored.keys()),
-        "unweighted": unweighted,
-    }
+    unweighted = {n: why for n, why in model.calibration.why.items() if n in model.stored}
     lines = tuple(f"{name}: not fitted to its inputs, it {why}" for name, why in unweighted.items())
-    notes = (*compressed.report.notes, *lines)
-    report = replace(compressed.report, weights=tuple(entries), notes=notes, calibration=shown)
-    weights = tuple(fitting.stored[one.weight.name] for one in compressed.weights)
-    return replace(compressed, weights=weights, kept=tensors, report=report)
+    report = replace(
+        compressed.report,
+        weights=tuple(entries),
+        notes=(*compressed.report.notes, *lines),
+        calibration={
+            "positions": model.calibration.positions,
+            "refitted": sorted(model.changed & model.stored.keys()),
+            "biases": sorted(model.changed - model.stored.keys()),
+            "unweighted": unweighted,
+        },
+    )
+    return replace(
+        compressed,
+        weights=tuple(model.stored[one.weight.name] for one in compressed.weights),
+        kept={n: model.values[n] if n in model.changed else t for n, t in compressed.kept.items()},
+        report=report,
+    )

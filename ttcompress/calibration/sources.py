@@ -1,7 +1,7 @@
-"""Data and a model's tensors enter; what went into each of its layers leaves, batch by batch.
+"""Runs calibration data through a model and gives what went into each of its layers.
 
-A task runs its whole model, the stacks layer by layer; a file has the inputs of the stacks
-themselves. Nothing is kept: whoever needs the inputs again goes through the data again.
+A `TaskSource` runs the task's whole model, its stacks layer by layer; a `FileSource` has the inputs
+of the stacks themselves. Nothing is kept: whoever needs the inputs again runs the data again.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from ttcompress.calibration.layered import Layered, Ran
+from ttcompress.calibration.layerwise import LayerPass, LayerwiseStack
 from ttcompress.errors import CheckpointError, InputError, RecipeError, unreadable
+from ttcompress.layers.evaluating import evaluating
 from ttcompress.model.weights import RecurrentStack
 from ttcompress.system.files import check_input
 from ttcompress.system.safetensors import open_safetensors
 from ttcompress.tasks.protocol import Batch, Task
-from ttcompress.tasks.recurrent_task import measuring
 
 SEQUENCES = 32
 """Of a file, in one batch."""
@@ -35,15 +35,15 @@ Kwargs = dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
-    """What the layers saw in one batch, in the order of their first call.
+class Activations:
+    """What went into the layers in one batch, in the order of their first call.
 
-    For each call, `stacks` has by prefix the runs of the stack's layers, `linears` by path the
+    For each call, `stacks` has by prefix the passes of the stack's layers, `linears` by path the
     inputs of a linear layer, (positions, features). `embeddings` has by path how often each row was
     looked up.
     """
 
-    stacks: dict[str, list[tuple[Ran, ...]]] = field(default_factory=dict)
+    stacks: dict[str, list[tuple[LayerPass, ...]]] = field(default_factory=dict)
     linears: dict[str, list[Tensor]] = field(default_factory=dict)
     embeddings: dict[str, Tensor] = field(default_factory=dict)
 
@@ -53,8 +53,8 @@ class DataSource(Protocol):
 
     batches: int
 
-    def seen(self, tensors: Mapping[str, Tensor]) -> Iterator[Seen]:
-        """What the layers see where the model has these values; the same batches every time."""
+    def run(self, tensors: Mapping[str, Tensor]) -> Iterator[Activations]:
+        """Run the model with these values on every batch; the same batches every time."""
         ...
 
 
@@ -77,51 +77,51 @@ class TaskSource:
                 "Give it some, or take the calibration out."
             )
 
-    def seen(self, tensors: Mapping[str, Tensor]) -> Iterator[Seen]:
+    def run(self, tensors: Mapping[str, Tensor]) -> Iterator[Activations]:
         """One pass over the batches, the state carried as in training."""
         model, state = self._task.build().cpu(), None
         model.load_state_dict(tensors)
-        watch = _Watch(model, self._stacks, tensors)
+        recorder = _Recorder(model, self._stacks, tensors)
         for batch in self._batches():
-            watch.seen = Seen()
-            with measuring(model):
+            recorder.found = Activations()
+            with evaluating(model):
                 _, state = self._task.outputs(model, batch, state)
-            yield watch.seen
+            yield recorder.found
 
     def _batches(self) -> Iterator[Batch]:
         return islice(self._task.train_batches(0, self._seed), self.batches)
 
 
-class _Watch:
-    """Makes the layers of a model note in `seen` what they see; it stays the same function."""
+class _Recorder:
+    """Makes the layers of a model note in `found` what goes in; it stays the same function."""
 
     def __init__(
         self, model: nn.Module, stacks: Sequence[RecurrentStack], tensors: Mapping[str, Tensor]
     ) -> None:
-        self.seen = Seen()
+        self.found = Activations()
         known = _by_path(stacks)
         for path, module in model.named_modules():
             if path in known and type(module).forward in TORCH_FORWARDS:
                 note = partial(self._stack, known[path].prefix)
-                layered = Layered(known[path], tensors, note, like=module)
-                module.__dict__["forward"] = layered  # the stack keeps all else that it has
+                # Only the call is replaced: the stack keeps all else that it has.
+                module.__dict__["forward"] = LayerwiseStack(known[path], tensors, note, like=module)
             elif isinstance(module, nn.Linear):
                 module.register_forward_pre_hook(partial(self._linear, path), with_kwargs=True)
             elif isinstance(module, nn.Embedding):
                 module.register_forward_pre_hook(partial(self._embedding, path), with_kwargs=True)
 
-    def _stack(self, prefix: str, runs: tuple[Ran, ...]) -> None:
-        self.seen.stacks.setdefault(prefix, []).append(runs)
+    def _stack(self, prefix: str, passes: tuple[LayerPass, ...]) -> None:
+        self.found.stacks.setdefault(prefix, []).append(passes)
 
     def _linear(self, path: str, _: nn.Module, args: Args, kwargs: Kwargs) -> None:
         values = args[0] if args else kwargs["input"]
-        self.seen.linears.setdefault(path, []).append(values.detach().flatten(0, -2))
+        self.found.linears.setdefault(path, []).append(values.detach().flatten(0, -2))
 
     def _embedding(self, path: str, module: nn.Embedding, args: Args, kwargs: Kwargs) -> None:
         indices = (args[0] if args else kwargs["input"]).flatten()
         counts = torch.bincount(indices, minlength=module.num_embeddings)
-        before = self.seen.embeddings.get(path, torch.zeros_like(counts))
-        self.seen.embeddings[path] = before + counts
+        before = self.found.embeddings.get(path, torch.zeros_like(counts))
+        self.found.embeddings[path] = before + counts
 
 
 def _by_path(stacks: Sequence[RecurrentStack]) -> dict[str, RecurrentStack]:
@@ -151,24 +151,25 @@ class FileSource:
             raise InputError(f"{path}: cannot be read as safetensors ({fact}).") from error
         except OSError as error:
             raise unreadable(path, error) from error
-        self._inputs = _checked(path, tensors, _by_path(stacks))
+        self._inputs = _by_stack(path, tensors, _by_path(stacks))
         self.batches = sum(-(-len(values) // SEQUENCES) for _, values in self._inputs)
 
-    def seen(self, tensors: Mapping[str, Tensor]) -> Iterator[Seen]:
+    def run(self, tensors: Mapping[str, Tensor]) -> Iterator[Activations]:
         """Each stack by itself, a few sequences at a time."""
         for stack, values in self._inputs:
-            runs: list[tuple[Ran, ...]] = []
-            layered = Layered(stack, tensors, runs.append)
+            passes: list[tuple[LayerPass, ...]] = []
+            layerwise = LayerwiseStack(stack, tensors, passes.append)
             for few in torch.split(values, SEQUENCES):
-                runs.clear()
+                passes.clear()
                 with torch.no_grad():
-                    layered(few.float())
-                yield Seen({stack.prefix: runs.copy()})
+                    layerwise(few.float())
+                yield Activations({stack.prefix: passes.copy()})
 
 
-def _checked(
+def _by_stack(
     path: str | Path, tensors: dict[str, Tensor], known: Mapping[str, RecurrentStack]
 ) -> list[tuple[RecurrentStack, Tensor]]:
+    """The inputs of each stack, their names and shapes checked."""
     if len(tensors) == len(known) == 1:
         tensors = {next(iter(known)): next(iter(tensors.values()))}
     for name, values in tensors.items():

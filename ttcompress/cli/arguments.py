@@ -21,7 +21,7 @@ from ttcompress.system.launch import is_first
 
 if TYPE_CHECKING:
     from ttcompress.training.finetune import Conditions
-    from ttcompress.training.loop import Moment
+    from ttcompress.training.loop import StepReport
 
 Model = Annotated[
     Path, typer.Argument(metavar="MODEL", help="A trained checkpoint.", show_default=False)
@@ -111,7 +111,7 @@ class TuningOptions:
                 raise RecipeError(f"--{name}: belongs to a fine-tuning. Add --finetune.")
 
     def conditions(
-        self, output: Path, overwrite: bool, watch: Callable[[Moment], None]
+        self, output: Path, overwrite: bool, watch: Callable[[StepReport], None]
     ) -> Conditions:
         """Of a run whose result goes to `output`; it saves itself beside that.
 

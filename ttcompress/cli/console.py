@@ -30,7 +30,7 @@ from ttcompress.system.progress import Progress, silent
 from ttcompress.system.text import clean_for_terminal as _harmless
 
 if TYPE_CHECKING:
-    from ttcompress.training.loop import Moment
+    from ttcompress.training.loop import StepReport
 
 PATIENCE = 1.0
 """Seconds without bars: shorter work needs none."""
@@ -170,17 +170,17 @@ def _bars(console: Console) -> Bars:
     return Bars(*columns, console=console, transient=True)
 
 
-def watching(progress: Progress, talk: Talk) -> Callable[[Moment], None]:
+def watching(progress: Progress, talk: Talk) -> Callable[[StepReport], None]:
     """Tell about training: on the bar, and a line at the end of every epoch where there is none."""
     bars = progress is not silent
 
-    def watch(moment: Moment) -> None:
-        left = (moment.steps - moment.step) / max(moment.steps_per_second, 1e-9)
-        best = "".join(f", {name} {value:.4g}" for name, value in (moment.metrics or {}).items())
-        speed = f"{moment.steps_per_second:.2g} steps/s, {left:.0f} s left"
-        progress("finetune", moment.step, moment.steps, f"loss {moment.loss:.3f}, {speed}")
-        if moment.metrics is not None and not bars and is_first():
-            say(f"step {moment.step} of {moment.steps}: loss {moment.loss:.3f}{best}", talk)
+    def watch(report: StepReport) -> None:
+        left = (report.steps - report.step) / max(report.steps_per_second, 1e-9)
+        best = "".join(f", {name} {value:.4g}" for name, value in (report.metrics or {}).items())
+        speed = f"{report.steps_per_second:.2g} steps/s, {left:.0f} s left"
+        progress("finetune", report.step, report.steps, f"loss {report.loss:.3f}, {speed}")
+        if report.metrics is not None and not bars and is_first():
+            say(f"step {report.step} of {report.steps}: loss {report.loss:.3f}{best}", talk)
 
     return watch
 

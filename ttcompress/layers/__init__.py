@@ -1,15 +1,14 @@
 """Layers that run trains: each takes the place of the `torch.nn` layer of its name.
 
-`replacement` builds the right one from a user's dense layer.
+`replace_layer` builds the right one from a user's dense layer.
 """
 
-from ttcompress.layers.cells import GRUCell, LSTMCell, RNNCell
 from ttcompress.layers.embedding import Embedding
 from ttcompress.layers.linear import Linear
 from ttcompress.layers.matrices import TrainWeight
-from ttcompress.layers.recurrent import GRU, LSTM, RNN
-from ttcompress.layers.replacement import Replacement, replacement
+from ttcompress.layers.recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
 from ttcompress.layers.speed import Run, Way
+from ttcompress.layers.swap import Replacement, replace_layer
 
 __all__ = [
     "GRU",
@@ -24,5 +23,5 @@ __all__ = [
     "Run",
     "TrainWeight",
     "Way",
-    "replacement",
+    "replace_layer",
 ]

@@ -1,4 +1,4 @@
-"""What a recurrent layer is called with: torch's many forms enter, one leaves.
+"""What a recurrent layer is called with, in one form, and its result in the caller's form.
 
 Every rule and every class of exception is `torch.nn.LSTM`'s, because code written for that layer
 catches these.
@@ -7,26 +7,100 @@ catches these.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from ttcompress.layers.steps import State
+from ttcompress.layers.recurrence import State
+
+Input = Tensor | PackedSequence
+Hidden = Tensor | tuple[Tensor, ...]
+"""A state as torch's layers take and give it: (hidden, memory) of an LSTM, otherwise hidden."""
 
 
 @dataclass(frozen=True, eq=False)
-class LayerCall:
-    """A call in one form.
+class Call:
+    """One call of a layer.
 
-    `data` is (time, batch, input), or (values, input) when packed. A packed call has `sizes`, the
-    batch at each step, and the indices that sorted its sequences, if they were not sorted.
+    `data` is (time, batch, input), or (values, input) when packed. Each member of `state` is
+    (layers * directions, batch, size), its sequences in the order of `data`.
     """
 
     data: Tensor
+    state: State
     packed: PackedSequence | None
     batched: bool
     batch_first: bool
+
+    @classmethod
+    def read(
+        cls,
+        input: Input,
+        hx: Hidden | None,
+        *,
+        batch_first: bool,
+        input_size: int,
+        dtype: torch.dtype,
+        state_sizes: tuple[int, ...],
+        layers: int,
+    ) -> Self:
+        """Check the arguments of a layer's `forward` and bring them into one form.
+
+        Args:
+            input: as torch's layers take it.
+            hx: the first state; zeros where it is None.
+            batch_first: whether a padded batch is (batch, time, input).
+            input_size: the layer's.
+            dtype: of its weights.
+            state_sizes: the last side of each member of the state.
+            layers: layers times directions.
+
+        Raises:
+            ValueError: the input has neither two nor three dimensions, or another type than the
+                weights.
+            RuntimeError: its last side is not `input_size`, it has no time step, or a member of
+                the state is not (layers, batch, size), or (layers, size) unbatched.
+        """
+        packed = input if isinstance(input, PackedSequence) else None
+        data = input.data if isinstance(input, PackedSequence) else input
+        batched = packed is not None or data.dim() == 3
+        if packed is None:
+            if data.dim() not in (2, 3):
+                raise ValueError(f"input has {data.dim()} dimensions; give 2 (unbatched) or 3")
+            if not batched:
+                data = data.unsqueeze(1)
+            elif batch_first:
+                data = data.transpose(0, 1)
+        if data.shape[-1] != input_size:
+            raise RuntimeError(
+                f"input.size(-1) is {data.shape[-1]}, but the layer's input_size is {input_size}"
+            )
+        call = cls(data, (), packed, batched, batch_first)
+        if call.steps == 0:
+            raise RuntimeError("input has 0 time steps; a recurrent layer needs at least 1")
+        if data.dtype != dtype and not call.autocast:
+            raise ValueError(
+                f"the input is {data.dtype}, but the layer's weights are {dtype}; "
+                "convert one of them with .to"
+            )
+        return cls(data, call._first_state(hx, state_sizes, layers), packed, batched, batch_first)
+
+    def _first_state(self, hx: Hidden | None, sizes: tuple[int, ...], layers: int) -> State:
+        if hx is None:
+            return tuple(self.data.new_zeros(layers, self.batch, size) for size in sizes)
+        state = tuple(hx) if len(sizes) > 1 else (hx,)
+        for member, size in zip(state, sizes, strict=True):
+            wanted = (layers, self.batch, size) if self.batched else (layers, size)
+            if tuple(member.shape) != wanted:
+                raise RuntimeError(
+                    f"the initial state is {tuple(member.shape)}, but the layer needs {wanted}"
+                )
+        if not self.batched:
+            return tuple(member.unsqueeze(1) for member in state)
+        order = None if self.packed is None else self.packed.sorted_indices
+        return state if order is None else tuple(m.index_select(1, order) for m in state)
 
     @property
     def sizes(self) -> list[int] | None:
@@ -43,71 +117,21 @@ class LayerCall:
         """Length of the longest sequence."""
         return self.data.shape[0] if self.packed is None else len(self.packed.batch_sizes)
 
-    def state_in(self, state: State) -> State:
-        """The caller's state, batched, its sequences in the order of `data`."""
-        if not self.batched:
-            return tuple(member.unsqueeze(1) for member in state)
-        order = None if self.packed is None else self.packed.sorted_indices
-        return state if order is None else tuple(m.index_select(1, order) for m in state)
+    @property
+    def autocast(self) -> bool:
+        """Whether torch chooses the number types of products."""
+        return torch.is_autocast_enabled(self.data.device.type)
 
-    def state_out(self, state: State) -> State:
-        """The inverse of `state_in`."""
-        if not self.batched:
-            return tuple(member.squeeze(1) for member in state)
-        order = None if self.packed is None else self.packed.unsorted_indices
-        return state if order is None else tuple(m.index_select(1, order) for m in state)
-
-    def output(self, data: Tensor) -> Tensor | PackedSequence:
-        """The layer's output in the form of its input."""
+    def result(self, data: Tensor, state: State) -> tuple[Input, Hidden]:
+        """Outputs and last state in the forms of the input and of the state given."""
+        output: Input = data
         if self.packed is not None:
-            return self.packed._replace(data=data)
-        if not self.batched:
-            return data.squeeze(1)
-        return data.transpose(0, 1) if self.batch_first else data
-
-
-def read_call(input: Tensor | PackedSequence, batch_first: bool, input_size: int) -> LayerCall:
-    """Bring the input into one form.
-
-    Raises:
-        ValueError: it has neither two nor three dimensions.
-        RuntimeError: its last side is not `input_size`, or no time step is in it.
-    """
-    if isinstance(input, PackedSequence):
-        call = LayerCall(input.data, input, True, batch_first)
-    elif input.dim() == 3:
-        call = LayerCall(input.transpose(0, 1) if batch_first else input, None, True, batch_first)
-    elif input.dim() == 2:
-        call = LayerCall(input.unsqueeze(1), None, False, batch_first)
-    else:
-        raise ValueError(f"input has {input.dim()} dimensions; give 2 (unbatched) or 3")
-    if call.data.shape[-1] != input_size:
-        raise RuntimeError(
-            f"input.size(-1) is {call.data.shape[-1]}, but the layer's input_size is {input_size}"
-        )
-    if call.steps == 0:
-        raise RuntimeError("input has 0 time steps; a recurrent layer needs at least 1")
-    return call
-
-
-def read_state(call: LayerCall, state: State, sizes: tuple[int, ...], layers: int) -> State:
-    """Check and order the caller's state; `sizes` are its members' last sides.
-
-    Raises:
-        RuntimeError: a member's shape is not (layers, batch, size), or (layers, size) unbatched.
-    """
-    for member, size in zip(state, sizes, strict=True):
-        wanted = (layers, call.batch, size) if call.batched else (layers, size)
-        if tuple(member.shape) != wanted:
-            raise RuntimeError(
-                f"the initial state is {tuple(member.shape)}, but the layer needs {wanted}"
-            )
-    return call.state_in(state)
-
-
-def zero_state(call: LayerCall, sizes: tuple[int, ...], layers: int) -> State:
-    """The state of a caller who gives none."""
-    return tuple(
-        torch.zeros(layers, call.batch, size, dtype=call.data.dtype, device=call.data.device)
-        for size in sizes
-    )
+            output = self.packed._replace(data=data)
+            order = self.packed.unsorted_indices
+            if order is not None:
+                state = tuple(member.index_select(1, order) for member in state)
+        elif not self.batched:
+            output, state = data.squeeze(1), tuple(member.squeeze(1) for member in state)
+        elif self.batch_first:
+            output = data.transpose(0, 1)
+        return output, state if len(state) > 1 else state[0]

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ttcompress.layers.linear import _weight
+from ttcompress.layers.linear import train_like
 from ttcompress.layers.matrices import TrainWeight, choosing_batch
-from ttcompress.layers.speed import Run, Way, checked_run
+from ttcompress.layers.speed import Run, Way, check_run
 from ttcompress.trains.train import Train
 
 
@@ -46,7 +46,7 @@ class Embedding(nn.Module):
         self.max_norm = max_norm
         self.norm_type = norm_type
         self.scale_grad_by_freq = scale_grad_by_freq
-        self.run: Run = checked_run(run)
+        self.run: Run = check_run(run)
         self.weight = TrainWeight(train)
 
     @classmethod
@@ -59,7 +59,7 @@ class Embedding(nn.Module):
             ArtifactError: the weight is no train, or of another shape.
         """
         return cls(
-            _weight(tensors, module.weight),
+            train_like(tensors, module.weight),
             padding_idx=module.padding_idx,
             max_norm=module.max_norm,
             norm_type=module.norm_type,

@@ -1,4 +1,4 @@
-"""Linear and Embedding whose weight may be a train: torch's inputs enter, torch's outputs leave."""
+"""`torch.nn.Linear` with a tensor train for its weight."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from ttcompress.errors import ArtifactError
 from ttcompress.layers.matrices import TrainWeight, choosing_batch, copied
-from ttcompress.layers.speed import Run, Way, checked_run, faster_product
+from ttcompress.layers.speed import Run, Way, check_run, faster_product
 from ttcompress.trains.train import Train
 
 
@@ -28,7 +28,7 @@ class Linear(nn.Module):
     def __init__(self, train: Train, bias: Tensor | None = None, *, run: Run = "auto") -> None:
         super().__init__()
         self.out_features, self.in_features = train.shape
-        self.run: Run = checked_run(run)
+        self.run: Run = check_run(run)
         self.weight = TrainWeight(train)
         self.register_parameter("bias", None if bias is None else nn.Parameter(copied(bias)))
 
@@ -44,7 +44,7 @@ class Linear(nn.Module):
         bias = tensors.get("bias", module.bias)
         if isinstance(bias, Train):
             raise ArtifactError("bias is a train; only matrices can be")
-        return cls(_weight(tensors, module.weight), bias, run=run).train(module.training)
+        return cls(train_like(tensors, module.weight), bias, run=run).train(module.training)
 
     def how(self, batch: int = 1) -> Way:
         """The way that so many input vectors would run."""
@@ -66,7 +66,12 @@ class Linear(nn.Module):
         return f"{self.in_features}, {self.out_features}, bias={bias}, run={self.run!r}"
 
 
-def _weight(tensors: Mapping[str, Train | Tensor], dense: Tensor) -> Train:
+def train_like(tensors: Mapping[str, Train | Tensor], dense: Tensor) -> Train:
+    """The train that takes the place of a dense "weight".
+
+    Raises:
+        ArtifactError: the weight is no train, or of another shape.
+    """
     weight = tensors.get("weight")
     if not isinstance(weight, Train):
         raise ArtifactError("weight is no train; a layer without one needs no replacement")

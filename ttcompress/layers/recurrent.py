@@ -1,4 +1,4 @@
-"""LSTM, GRU and RNN whose matrices may be trains: torch's inputs enter, torch's outputs leave.
+"""LSTM, GRU, RNN and their cells, whose matrices may be trains.
 
 Each takes the place of the `torch.nn` layer of its name: same call, same attributes, same state
 dict but for the cores. `run` says how it computes: "factored" loops over small products,
@@ -7,50 +7,187 @@ dict but for the cores. `run` says how it computes: "factored" loops over small 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Self
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout
 from torch.nn.utils.rnn import PackedSequence
 
-from ttcompress.layers.base import RecurrentHolder
-from ttcompress.layers.calls import LayerCall, read_call, read_state, zero_state
-from ttcompress.layers.matrices import TrainWeight, matrix_of
-from ttcompress.layers.recurrence import (
-    LayerRun,
-    layer_as_scan,
-    layer_in_place,
-    layer_with_gradients,
+from ttcompress.errors import ArtifactError
+from ttcompress.layers.calls import Call, Hidden, Input
+from ttcompress.layers.matrices import (
+    Matrix,
+    TrainWeight,
+    choosing_batch,
+    matrix_of,
+    put_matrix,
 )
-from ttcompress.layers.speed import Run, Way
-from ttcompress.layers.stacks import stack_of
-from ttcompress.layers.steps import Mode, State
-from ttcompress.model.weights import RecurrentStack
+from ttcompress.layers.recurrence import Direction, LayerRun, Mode, State, run_loop, run_scan, step
+from ttcompress.layers.speed import LayerWork, Run, Way, check_run, faster_way
+from ttcompress.layers.stacks import nonlinearity_of, stack_of
+from ttcompress.model.geometry import DirectionNames, direction_names, tensor_shapes
+from ttcompress.model.weights import Kind, RecurrentStack
 from ttcompress.trains.train import Train
 
-_FUSED: dict[Mode, Any] = {
-    "LSTM": torch.lstm,
-    "GRU": torch.gru,
-    "RNN_TANH": torch.rnn_tanh,
-    "RNN_RELU": torch.rnn_relu,
+_MODES: dict[str, Mode] = {
+    "lstm": "LSTM",
+    "gru": "GRU",
+    "rnn of tanh": "RNN_TANH",
+    "rnn of relu": "RNN_RELU",
+}
+
+_FUSED: dict[Mode, tuple[Any, Any]] = {  # torch's kernels: of a whole layer, and of one step
+    "LSTM": (torch.lstm, torch.lstm_cell),
+    "GRU": (torch.gru, torch.gru_cell),
+    "RNN_TANH": (torch.rnn_tanh, torch.rnn_tanh_cell),
+    "RNN_RELU": (torch.rnn_relu, torch.rnn_relu_cell),
 }
 
 
-class Recurrent(RecurrentHolder):
-    """What the three layers share; use one of them.
+class RecurrentBase(nn.Module):
+    """The tensors of a recurrent layer or cell under torch's names; use one of the subclasses.
 
     Args:
         stack: the geometry.
         tensors: a train or a tensor for every name that `torch.nn` gives, "weight_ih_l0", ...
         nonlinearity: "tanh" or "relu", of an RNN.
-        batch_first: the input is (batch, time, input) and not (time, batch, input).
-        dropout: probability, on the output of every layer but the last, while training.
         run: how to compute.
+
+    Raises:
+        ValueError: the geometry is of another kind, or an option is none of its choices.
+        ArtifactError: a tensor is missing, unknown or of another shape; all of them are named.
     """
 
-    trains_rebuilt = True
+    kind: ClassVar[Kind]
+    rebuilt_in_training: ClassVar[bool]  # "auto" rebuilds the dense weights at every training step
+    options: ClassVar[tuple[str, ...]] = ()  # what `from_dense` takes over from torch's layer
+
+    def __init__(
+        self,
+        stack: RecurrentStack,
+        tensors: Mapping[str, Train | Tensor],
+        *,
+        nonlinearity: str = "tanh",
+        run: Run = "auto",
+    ) -> None:
+        super().__init__()
+        if stack.kind != self.kind:
+            raise ValueError(f"the geometry is of kind {stack.kind}, but this is a {self.kind}")
+        equations = f"rnn of {nonlinearity}" if stack.kind == "rnn" else stack.kind
+        if equations not in _MODES:
+            raise ValueError(f"nonlinearity is {nonlinearity!r}; it must be 'tanh' or 'relu'")
+        self.stack = stack
+        self.mode: Mode = _MODES[equations]
+        self.nonlinearity = "relu" if self.mode == "RNN_RELU" else "tanh"
+        self.run: Run = check_run(run)
+        self.input_size = stack.input_size
+        self.hidden_size = stack.hidden_size
+        self.bias = stack.bias
+        self._names = direction_names(stack)
+        self._ways: dict[tuple[int, int, bool], Way] = {}
+        _check_tensors(stack, tensors)
+        for name in tensor_shapes(stack):
+            put_matrix(self, name, tensors[name])
+
+    @classmethod
+    def from_dense(
+        cls,
+        module: nn.RNNBase | nn.RNNCellBase,
+        tensors: Mapping[str, Train | Tensor],
+        *,
+        run: Run = "auto",
+    ) -> Self:
+        """The same layer with some tensors replaced; the others are copied from `module`."""
+        everything = {**dict(module.named_parameters()), **tensors}
+        options = {name: getattr(module, name) for name in cls.options}
+        options["nonlinearity"] = nonlinearity_of(module)
+        return cls(stack_of(module), everything, run=run, **options).train(module.training)
+
+    @property
+    def trains(self) -> dict[str, TrainWeight]:
+        """The matrices held as trains."""
+        return {name: m for name, m in self.named_children() if isinstance(m, TrainWeight)}
+
+    def how(self, batch: int = 1, steps: int = 1) -> Way:
+        """The way in which a call of this size would run now: as `run` says, or the cheaper."""
+        if self.run != "auto":
+            return self.run
+        trains = self.trains.values()
+        if not trains:
+            return "rebuilt"
+        tracked = torch.is_grad_enabled() and any(weight.trained for weight in trains)
+        if tracked and self.training and self.rebuilt_in_training:
+            return "rebuilt"
+        key = (batch, steps, tracked)
+        if key not in self._ways:  # if weights were replaced since, it costs time and no more
+            layers = tuple(
+                LayerWork(
+                    self.mode,
+                    self.hidden_size,
+                    ih=self._matrix(names.weight_ih).work,
+                    hh=self._matrix(names.weight_hh).work,
+                    hr=None if names.weight_hr is None else self._matrix(names.weight_hr).work,
+                )
+                for names in self._names
+            )
+            device = getattr(self, self._names[0].weight_ih).device.type
+            self._ways[key] = faster_way(layers, batch, steps, device, tracked=tracked)
+        return self._ways[key]
+
+    def extra_repr(self) -> str:
+        """Geometry and way to run."""
+        return f"{self.input_size}, {self.hidden_size}, run={self.run!r}"
+
+    def _matrix(self, name: str) -> Matrix:
+        return matrix_of(self, name)
+
+    def _direction(self, names: DirectionNames, reverse: bool = False) -> Direction:
+        """One layer in one direction, ready to run without its dense weights."""
+        return Direction(
+            mode=self.mode,
+            ih=self._matrix(names.weight_ih).product(),
+            hh=self._matrix(names.weight_hh).product(),
+            hr=None if names.weight_hr is None else self._matrix(names.weight_hr).product(),
+            bias_ih=None if names.bias_ih is None else getattr(self, names.bias_ih),
+            bias_hh=None if names.bias_hh is None else getattr(self, names.bias_hh),
+            reverse=reverse,
+        )
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        self._ways.clear()  # it may move to another device
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
+
+
+def _check_tensors(stack: RecurrentStack, tensors: Mapping[str, Train | Tensor]) -> None:
+    wanted = tensor_shapes(stack)
+    problems = [f"{name} is missing" for name in wanted if name not in tensors]
+    problems += [f"{name} is no tensor of this layer" for name in tensors if name not in wanted]
+    problems += [
+        f"{name} is {tuple(tensors[name].shape)}, but the layer needs {shape}"
+        for name, shape in wanted.items()
+        if name in tensors and tuple(tensors[name].shape) != shape
+    ]
+    if problems:
+        raise ArtifactError(
+            "; ".join(problems) + ". Use the file with the model that it was made from."
+        )
+
+
+class Recurrent(RecurrentBase):
+    """What the three layers share; use one of them.
+
+    Args:
+        stack, tensors, nonlinearity, run: as for `RecurrentBase`.
+        batch_first: the input is (batch, time, input) and not (time, batch, input).
+        dropout: probability, on the output of every layer but the last, while training.
+    """
+
+    rebuilt_in_training = True
+    options = ("batch_first", "dropout")
 
     def __init__(
         self,
@@ -69,22 +206,6 @@ class Recurrent(RecurrentHolder):
         self.bidirectional = stack.bidirectional
         self.proj_size = stack.proj_size
 
-    @classmethod
-    def from_dense(
-        cls, module: nn.RNNBase, tensors: Mapping[str, Train | Tensor], *, run: Run = "auto"
-    ) -> Self:
-        """The same layer with some tensors replaced; the others are copied from `module`."""
-        everything = {**dict(module.named_parameters()), **tensors}
-        layer = cls(
-            stack_of(module),
-            everything,
-            nonlinearity="relu" if module.mode == "RNN_RELU" else "tanh",
-            batch_first=module.batch_first,
-            dropout=module.dropout,
-            run=run,
-        )
-        return layer.train(module.training)
-
     @property
     def all_weights(self) -> list[list[TrainWeight | Tensor]]:
         """Matrices and biases of each layer and direction."""
@@ -93,10 +214,6 @@ class Recurrent(RecurrentHolder):
     def flatten_parameters(self) -> None:
         """Nothing to do; here because code written for `torch.nn` calls it."""
 
-    def how(self, batch: int = 1, steps: int = 1) -> Way:
-        """The way that a call of this size would run now."""
-        return self._way(batch, steps)
-
     def extra_repr(self) -> str:
         """Geometry and way to run."""
         return (
@@ -104,87 +221,65 @@ class Recurrent(RecurrentHolder):
             f"bidirectional={self.bidirectional}, proj_size={self.proj_size}, run={self.run!r}"
         )
 
-    @property
-    def _state_sizes(self) -> tuple[int, ...]:
-        hidden = self.proj_size or self.hidden_size
-        return (hidden, self.hidden_size) if self.mode == "LSTM" else (hidden,)
-
-    def _call(
-        self, input: Tensor | PackedSequence, state: State | None
-    ) -> tuple[Tensor | PackedSequence, State]:
+    def forward(self, input: Input, hx: Hidden | None = None) -> tuple[Input, Hidden]:
+        """As the `forward` of torch's layer of this name."""
         if not torch.compiler.is_exporting():
-            result: tuple[Tensor | PackedSequence, State] = self._eagerly(input, state)
+            result: tuple[Input, Hidden] = self._eagerly(input, hx)
             return result
         if isinstance(input, PackedSequence):
             raise ValueError("a packed sequence cannot be exported; pass a padded tensor")
-        call, first = self._read(input, state)
-        data, last = self._layers(call, first, layer_as_scan)
-        return call.output(data), call.state_out(last)
+        call = self._read(input, hx)
+        return call.result(*self._by_layer(call, run_scan))
 
     # Like torch's own layers, a compiler leaves it out of its graph: the loop is fast as it is.
     @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def _eagerly(
-        self, input: Tensor | PackedSequence, state: State | None
-    ) -> tuple[Tensor | PackedSequence, State]:
-        call, first = self._read(input, state)
-        autocast = _autocast(call.data)
-        way = "rebuilt" if autocast and self.run == "auto" else self._way(call.batch, call.steps)
-        if way == "rebuilt":
-            data, last = self._fused(call, first)
-        elif autocast or self._tracked(call.data, *first):
-            data, last = self._layers(call, first, layer_with_gradients)
-        else:
-            data, last = self._layers(call, first, layer_in_place)
-        return call.output(data), call.state_out(last)
+    def _eagerly(self, input: Input, hx: Hidden | None) -> tuple[Input, Hidden]:
+        call = self._read(input, hx)
+        by_torch = call.autocast and self.run == "auto"
+        if by_torch or self.how(call.batch, call.steps) == "rebuilt":
+            return call.result(*self._fused(call))
+        tensors = (call.data, *call.state, *self.parameters())
+        tracked = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+        loop = partial(run_loop, in_place=not (tracked or call.autocast))
+        return call.result(*self._by_layer(call, loop))
 
-    def _read(self, input: Tensor | PackedSequence, state: State | None) -> tuple[LayerCall, State]:
-        """The checked call and its first state."""
-        call = read_call(input, self.batch_first, self.input_size)
-        dtype = getattr(self, self._names[0].weight_ih).dtype
-        if call.data.dtype != dtype and not _autocast(call.data):
-            raise ValueError(
-                f"the input is {call.data.dtype}, but the layer's weights are {dtype}; "
-                "convert one of them with .to"
-            )
-        sizes, layers = self._state_sizes, len(self._names)
-        if state is None:
-            return call, zero_state(call, sizes, layers)
-        return call, read_state(call, state, sizes, layers)
-
-    def _tracked(self, *tensors: Tensor) -> bool:
-        """Whether autograd records this call."""
-        if not torch.is_grad_enabled():
-            return False
-        return any(t.requires_grad for t in tensors) or any(
-            p.requires_grad for p in self.parameters()
+    def _read(self, input: Input, hx: Hidden | None) -> Call:
+        hidden = self.proj_size or self.hidden_size
+        return Call.read(
+            input,
+            hx,
+            batch_first=self.batch_first,
+            input_size=self.input_size,
+            dtype=getattr(self, self._names[0].weight_ih).dtype,
+            state_sizes=(hidden, self.hidden_size) if self.mode == "LSTM" else (hidden,),
+            layers=len(self._names),
         )
 
-    def _layers(self, call: LayerCall, state: State, run: LayerRun) -> tuple[Tensor, State]:
+    def _by_layer(self, call: Call, run: LayerRun) -> tuple[Tensor, State]:
         """Layer by layer, the directions of each side by side."""
         data, sizes, lasts = call.data, call.sizes, []
-        directions = 2 if self.bidirectional else 1
+        directions = self.stack.directions
         for first in range(0, len(self._names), directions):
             if first and self.dropout:
                 data = dropout(data, self.dropout, self.training)
             places = range(first, first + directions)
             layer = [self._direction(self._names[k], reverse=k > first) for k in places]
-            states = [tuple(member[k] for member in state) for k in places]
+            states = [tuple(member[k] for member in call.state) for k in places]
             data, ends = run(layer, data, states, sizes)
             lasts += ends
         return data, tuple(torch.stack(members) for members in zip(*lasts, strict=True))
 
-    def _fused(self, call: LayerCall, state: State) -> tuple[Tensor, State]:
+    def _fused(self, call: Call) -> tuple[Tensor, State]:
         """The dense weights, and torch's kernel for all layers at once."""
         names = [name for direction in self._names for name in direction.present]
-        flat = [matrix_of(self, name).dense() for name in names]
+        flat = [self._matrix(name).dense() for name in names]
         options = (self.bias, self.num_layers, self.dropout, self.training, self.bidirectional)
-        first = list(state) if self.mode == "LSTM" else state[0]
-        kernel = _FUSED[self.mode]
+        first = list(call.state) if self.mode == "LSTM" else call.state[0]
+        kernel, _ = _FUSED[self.mode]
         if call.packed is None:
             output, *last = kernel(call.data, first, flat, *options, False)
         else:
-            sizes = call.packed.batch_sizes
-            output, *last = kernel(call.data, sizes, first, flat, *options)
+            output, *last = kernel(call.data, call.packed.batch_sizes, first, flat, *options)
         return output, tuple(last)
 
 
@@ -193,25 +288,11 @@ class LSTM(Recurrent):
 
     kind = "lstm"
 
-    def forward(
-        self, input: Tensor | PackedSequence, hx: tuple[Tensor, Tensor] | None = None
-    ) -> tuple[Tensor | PackedSequence, tuple[Tensor, Tensor]]:
-        """As `torch.nn.LSTM.forward`."""
-        output, (hidden, memory) = self._call(input, hx)
-        return output, (hidden, memory)
-
 
 class GRU(Recurrent):
     """`torch.nn.GRU` with trains for matrices."""
 
     kind = "gru"
-
-    def forward(
-        self, input: Tensor | PackedSequence, hx: Tensor | None = None
-    ) -> tuple[Tensor | PackedSequence, Tensor]:
-        """As `torch.nn.GRU.forward`."""
-        output, (hidden,) = self._call(input, None if hx is None else (hx,))
-        return output, hidden
 
 
 class RNN(Recurrent):
@@ -219,13 +300,66 @@ class RNN(Recurrent):
 
     kind = "rnn"
 
-    def forward(
-        self, input: Tensor | PackedSequence, hx: Tensor | None = None
-    ) -> tuple[Tensor | PackedSequence, Tensor]:
-        """As `torch.nn.RNN.forward`."""
-        output, (hidden,) = self._call(input, None if hx is None else (hx,))
-        return output, hidden
+
+class Cell(RecurrentBase):
+    """What the three cells share; use one of them. The arguments are those of its base."""
+
+    rebuilt_in_training = False  # called once a step, it would rebuild as often as there are steps
+
+    def forward(self, input: Tensor, hx: Hidden | None = None) -> Hidden:
+        """As the `forward` of torch's cell of this name."""
+        if input.dim() not in (1, 2):
+            raise ValueError(f"input has {input.dim()} dimensions; give 1 (unbatched) or 2")
+        batched = input.dim() == 2
+        x = input if batched else input.unsqueeze(0)
+        if x.shape[1] != self.input_size:
+            raise RuntimeError(
+                f"input.size(-1) is {x.shape[1]}, but the cell's input_size is {self.input_size}"
+            )
+        state = self._next(x, self._first_state(x, hx, batched))
+        state = state if batched else tuple(member.squeeze(0) for member in state)
+        return state if self.mode == "LSTM" else state[0]
+
+    def _first_state(self, x: Tensor, hx: Hidden | None, batched: bool) -> State:
+        wanted = (x.shape[0], self.hidden_size)
+        if hx is None:
+            zeros = x.new_zeros(wanted)
+            return (zeros, zeros) if self.mode == "LSTM" else (zeros,)
+        state = tuple(hx) if self.mode == "LSTM" else (hx,)
+        state = state if batched else tuple(member.unsqueeze(0) for member in state)
+        for member in state:
+            if tuple(member.shape) != wanted:
+                raise RuntimeError(
+                    f"the state is {tuple(member.shape)}, but this call needs {wanted}"
+                )
+        return state
+
+    def _next(self, x: Tensor, state: State) -> State:
+        (names,) = self._names
+        if self.how(choosing_batch(x.shape[0])) == "factored":
+            layer = self._direction(names)
+            return step(layer, layer.project(x), state)
+        weights = self._matrix(names.weight_ih).dense(), self._matrix(names.weight_hh).dense()
+        biases = (self.bias_ih, self.bias_hh) if self.bias else (None, None)
+        _, kernel = _FUSED[self.mode]
+        if self.mode == "LSTM":
+            return tuple(kernel(x, list(state), *weights, *biases))
+        return (kernel(x, state[0], *weights, *biases),)
 
 
-def _autocast(data: Tensor) -> bool:
-    return torch.is_autocast_enabled(data.device.type)
+class LSTMCell(Cell):
+    """`torch.nn.LSTMCell` with trains for matrices."""
+
+    kind = "lstm"
+
+
+class GRUCell(Cell):
+    """`torch.nn.GRUCell` with trains for matrices."""
+
+    kind = "gru"
+
+
+class RNNCell(Cell):
+    """`torch.nn.RNNCell` with trains for matrices."""
+
+    kind = "rnn"

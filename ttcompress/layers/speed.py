@@ -1,4 +1,4 @@
-"""Which of the two ways to run is faster: sizes enter, "factored" or "rebuilt" leaves.
+"""Chooses the faster of the two ways to run a layer: "factored" or "rebuilt".
 
 A small cost model in microseconds on one core. Only the comparison matters: whatever both ways
 pay is left out. The constants were fitted by choices, not times, to measurements of both ways at 64
@@ -129,7 +129,7 @@ def faster_product(work: MatrixWork, batch: int, *, rebuild: bool) -> Way:
     return "factored" if work.factored_time(batch) < rebuilt else "rebuilt"
 
 
-def checked_run(run: Run) -> Run:
+def check_run(run: Run) -> Run:
     """The argument itself.
 
     Raises:

@@ -1,4 +1,4 @@
-"""From the geometry of a recurrent stack to torch's layers, of all of it or layer by layer."""
+"""torch's own recurrent layers: built from a geometry, read back into one, taken layer by layer."""
 
 from __future__ import annotations
 
@@ -17,6 +17,10 @@ from ttcompress.model.geometry import (
     tensor_shapes,
 )
 from ttcompress.model.weights import GATES, Kind, RecurrentStack
+
+Nonlinearity = Literal["tanh", "relu"]
+
+NONLINEARITIES: tuple[Nonlinearity, ...] = get_args(Nonlinearity)
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class Layer:
 
 def layers_of(stack: RecurrentStack) -> tuple[Layer, ...]:
     """The layers of a stack from the first to the last; a cell is one."""
-    names, count = direction_names(stack), 2 if stack.bidirectional else 1
+    names, count = direction_names(stack), stack.directions
     shapes = tensor_shapes(stack)
     layers = []
     for start in range(0, len(names), count):
@@ -50,12 +54,6 @@ def layers_of(stack: RecurrentStack) -> tuple[Layer, ...]:
         alone = replace(stack, prefix="", num_layers=1, input_size=size, cell=False, raw=False)
         layers.append(Layer(stack, alone, directions))
     return tuple(layers)
-
-
-Nonlinearity = Literal["tanh", "relu"]
-
-
-NONLINEARITIES: tuple[Nonlinearity, ...] = get_args(Nonlinearity)
 
 
 def recurrent_module(stack: RecurrentStack, nonlinearity: Nonlinearity = "tanh") -> nn.RNNBase:
@@ -102,6 +100,7 @@ def dense_layer(
         for own, name in stored_names(stack).items():
             if (values := tensor(name)) is not None:
                 module.get_parameter(own).copy_(values)
+            del values  # before the next is read
     return module.eval()
 
 
@@ -124,3 +123,11 @@ def stack_of(module: nn.RNNBase | nn.RNNCellBase) -> RecurrentStack:
         proj_size=module.proj_size,
         bias=module.bias,
     )
+
+
+def nonlinearity_of(module: nn.Module | None) -> Nonlinearity:
+    """What an RNN or its cell squashes with; "tanh" of any other module, which has no choice."""
+    if getattr(module, "mode", "") == "RNN_RELU":  # an old pickle has no attribute `nonlinearity`
+        return "relu"
+    found: Nonlinearity = getattr(module, "nonlinearity", "tanh")
+    return found

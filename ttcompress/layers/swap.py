@@ -1,19 +1,93 @@
-"""A user's model and an artifact enter; the same model, its layers running trains, leaves."""
+"""Puts trains into a user's modules: `replace_layer` into one layer, `load_into` a whole model."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ttcompress.artifact import CompressedModel, load
 from ttcompress.errors import ArtifactError
-from ttcompress.layers.replacement import replacement
+from ttcompress.layers.embedding import Embedding
+from ttcompress.layers.linear import Linear
+from ttcompress.layers.recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
+from ttcompress.layers.stacks import Nonlinearity, dense_layer
+from ttcompress.model.geometry import stored_names
+from ttcompress.model.weights import RecurrentStack
 from ttcompress.trains.train import Train
 
 Content = Mapping[str, Train | Tensor]
+"""Tensors and trains by name: see `CompressedModel.content`."""
+
+Replacement = LSTM | GRU | RNN | LSTMCell | GRUCell | RNNCell | Linear | Embedding
+
+REPLACEMENTS: dict[type[nn.Module], Any] = {
+    nn.LSTM: LSTM,
+    nn.GRU: GRU,
+    nn.RNN: RNN,
+    nn.LSTMCell: LSTMCell,
+    nn.GRUCell: GRUCell,
+    nn.RNNCell: RNNCell,
+    nn.Linear: Linear,
+    nn.Embedding: Embedding,
+}
+
+
+def replace_layer(module: nn.Module, tensors: Content) -> Replacement:
+    """A layer of the same configuration that holds `tensors`, the rest copied from `module`.
+
+    Args:
+        module: a recurrent layer or cell, Linear or Embedding of `torch.nn`; left as it is.
+        tensors: by the layer's own names: "weight_hh_l0", "weight", "bias".
+
+    Raises:
+        ArtifactError: another kind of layer, or a tensor that does not fit it.
+    """
+    for dense, layer in REPLACEMENTS.items():
+        if isinstance(module, dense):
+            made: Replacement = layer.from_dense(module, tensors)
+            return made
+    raise ArtifactError(f"a {type(module).__name__} cannot hold trains: {', '.join(tensors)}")
+
+
+def recurrent_layer(
+    stack: RecurrentStack,
+    content: Content,
+    nonlinearity: Nonlinearity = "tanh",
+    *,
+    batch_first: bool = True,
+) -> nn.RNNBase | Replacement:
+    """A layer of this geometry that holds a model's tensors, in float32 and for evaluation.
+
+    It is torch's own where all of them are dense; a cell becomes a layer that steps through time.
+
+    Args:
+        stack: the geometry.
+        content: the tensors and trains by their names in the model, others among them.
+        nonlinearity: of an RNN, which a checkpoint does not tell.
+        batch_first: the input is (batch, time, input) and not (time, batch, input).
+    """
+    values = {own: content[name] for own, name in stored_names(stack).items()}
+    trains = {own: value for own, value in values.items() if isinstance(value, Train)}
+
+    def dense(name: str) -> Tensor | None:
+        value = content[name]
+        return value if isinstance(value, Tensor) else None
+
+    layer = dense_layer(stack, dense, nonlinearity, batch_first=batch_first)
+    return replace_layer(layer, trains).eval() if trains else layer
+
+
+def set_module(root: nn.Module, path: str, module: nn.Module) -> nn.Module:
+    """Put a module at a dotted path; the root, or the module itself where the path is empty."""
+    if not path:
+        return module
+    parent, _, child = path.rpartition(".")
+    setattr(root.get_submodule(parent), child, module)
+    return root
 
 
 def load_into(model: nn.Module, source: str | Path | CompressedModel) -> nn.Module:
@@ -37,27 +111,36 @@ def load_into(model: nn.Module, source: str | Path | CompressedModel) -> nn.Modu
     """
     compressed = source if isinstance(source, CompressedModel) else load(source)
     content = compressed.content()
-    _check(model, content)
-    owners = dict.fromkeys(
-        name.rpartition(".")[0] for name, value in content.items() if isinstance(value, Train)
-    )
-    layers = {path: _layer(model, path, content) for path in owners}
-    _copy(model, {name: value for name, value in content.items() if _owner(name) not in layers})
+    _check_names(model, content)
+    owners = {name: name.rpartition(".")[0] for name in content}
+    paths = dict.fromkeys(owners[n] for n, value in content.items() if isinstance(value, Train))
+    layers = {
+        path: _compressed_layer(
+            model, path, {name: v for name, v in content.items() if owners[name] == path}
+        )
+        for path in paths
+    }
+    places: dict[str, Tensor] = {
+        **dict(model.named_parameters(remove_duplicate=False)),
+        **dict(model.named_buffers(remove_duplicate=False)),
+    }
+    with torch.no_grad():
+        for name, value in content.items():
+            if owners[name] not in layers and name in places and isinstance(value, Tensor):
+                places[name].copy_(value)
     for path, layer in layers.items():
         if path == "":
             return layer
-        parent, _, child = path.rpartition(".")
-        setattr(model.get_submodule(parent), child, layer)
+        set_module(model, path, layer)
     for names in compressed.ties.values():
-        _tie(model, tuple(name for name in names if name in content))
+        present = [name.rpartition(".") for name in names if name in content]
+        for owner, _, leaf in present[1:]:  # all names are one parameter (or train): the first's
+            shared = getattr(model.get_submodule(present[0][0]), present[0][2])
+            setattr(model.get_submodule(owner), leaf, shared)
     return model
 
 
-def _owner(name: str) -> str:
-    return name.rpartition(".")[0]
-
-
-def _check(model: nn.Module, content: Content) -> None:
+def _check_names(model: nn.Module, content: Content) -> None:
     """Hold names and shapes against the model's, and list every mismatch."""
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in content.items()}
@@ -76,37 +159,13 @@ def _check(model: nn.Module, content: Content) -> None:
         )
 
 
-def _layer(model: nn.Module, path: str, content: Content) -> nn.Module:
+def _compressed_layer(model: nn.Module, path: str, content: Content) -> nn.Module:
     """What takes the place of the module at `path`, on its device and in its type."""
     module = model.get_submodule(path)
     like = next(module.parameters())
-    inside = f"{path}." if path else ""
-    tensors = {
-        name.removeprefix(inside): value for name, value in content.items() if _owner(name) == path
-    }
+    tensors = {name.rpartition(".")[2]: value for name, value in content.items()}
     try:
-        layer = replacement(module, tensors)
+        layer = replace_layer(module, tensors)
     except ArtifactError as error:
         raise error.at(path or type(module).__name__) from error
     return layer.to(device=like.device, dtype=like.dtype)
-
-
-def _copy(model: nn.Module, content: Content) -> None:
-    """Copy tensors into the parameters and buffers of their names."""
-    places: dict[str, Tensor] = {
-        **dict(model.named_parameters(remove_duplicate=False)),
-        **dict(model.named_buffers(remove_duplicate=False)),
-    }
-    with torch.no_grad():
-        for name, value in content.items():
-            if name in places and isinstance(value, Tensor):
-                places[name].copy_(value)
-
-
-def _tie(model: nn.Module, names: tuple[str, ...]) -> None:
-    """Make all names one parameter (or one train), the one of the first name."""
-    for name in names[1:]:
-        first_owner, _, first_leaf = names[0].rpartition(".")
-        owner, _, leaf = name.rpartition(".")
-        shared = getattr(model.get_submodule(first_owner), first_leaf)
-        setattr(model.get_submodule(owner), leaf, shared)

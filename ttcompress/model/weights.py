@@ -94,3 +94,13 @@ class RecurrentStack:
     bias: bool = True
     cell: bool = False
     raw: bool = False
+
+    @property
+    def directions(self) -> int:
+        """1, or 2 where a second one runs backwards."""
+        return 2 if self.bidirectional else 1
+
+    @property
+    def output_size(self) -> int:
+        """Values in each step's output."""
+        return (self.proj_size or self.hidden_size) * self.directions

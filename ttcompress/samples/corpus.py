@@ -1,4 +1,4 @@
-"""In: the Python that runs this. Out: its own documentation as English text, in three splits.
+"""The documentation inside this Python as English text, in three splits.
 
 The text is what `help()` shows: the topics of `pydoc_data` and the docstrings of the standard
 library, about 2 MB. Nothing is downloaded, and nothing is kept on disk.

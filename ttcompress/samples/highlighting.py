@@ -1,4 +1,4 @@
-"""In: the Python that runs this. Out: the source of its library, a label for each character.
+"""The source of this Python's library, with a label for each character.
 
 The labels are those an editor would colour by, and the truth is `tokenize`: what a token covers has
 the token's label, what lies between tokens is space.

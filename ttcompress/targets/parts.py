@@ -17,17 +17,15 @@ from torch.utils import _pytree as pytree
 
 from ttcompress.artifact import CompressedModel
 from ttcompress.errors import RecipeError
-from ttcompress.layers.replacement import recurrent_layer
+from ttcompress.layers.evaluating import evaluating
+from ttcompress.layers.recurrent_model import Chain
 from ttcompress.layers.stacks import Nonlinearity
-from ttcompress.layers.swap import load_into
+from ttcompress.layers.swap import load_into, recurrent_layer
 from ttcompress.model.geometry import stored_names
 from ttcompress.model.weights import RecurrentStack
 from ttcompress.targets.calls import BATCH, EXAMPLE_SIZES, TIME, Axes, Call, Flat
 from ttcompress.targets.target import Part
-from ttcompress.tasks.chain import read_chain
 from ttcompress.tasks.protocol import Task
-from ttcompress.tasks.recurrent_task import RecurrentTask, measuring
-from ttcompress.tasks.structure import structure_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,8 +104,9 @@ def task_part(compressed: CompressedModel, task: Task) -> Part:
     training batch shows the call; the first two axes of each tensor are batch and time.
     """
     module = load_into(task.build(), compressed).eval()
-    if isinstance(task, RecurrentTask):
-        return _whole(compressed, module, _chain_call(compressed, task))
+    if isinstance(chain := getattr(task, "chain", None), Chain):  # a built-in task's
+        carries_state = getattr(task, "carries_state", False)
+        return _whole(compressed, module, _chain_call(chain, carries_state))
     example = _called_with(task, module)
     axes = tuple({0: BATCH, 1: TIME} if x.dim() > 1 else {0: BATCH} for x in example)
     return own_part(compressed, OwnModule(task.build(), example, axes))
@@ -118,12 +117,11 @@ def _whole(compressed: CompressedModel, module: nn.Module, call: Call) -> Part:
     return Part("", module, call, weights)
 
 
-def _chain_call(compressed: CompressedModel, task: RecurrentTask) -> Call:
+def _chain_call(chain: Chain, carries_state: bool) -> Call:
     """Of a `RecurrentModel`: symbols, and a state for each stack if there is one to carry."""
-    chain = read_chain(structure_of(compressed), task.name)
     sizes = EXAMPLE_SIZES[BATCH], EXAMPLE_SIZES[TIME]
     symbols = torch.randint(chain.symbols, sizes, generator=torch.Generator().manual_seed(0))
-    if not task.carries_state:
+    if not carries_state:
         return Call((symbols,), ({0: BATCH, 1: TIME},), ("input",), ("logits",))
     calls = [stack_call(stack) for stack in chain.stacks]
     paths = [stack.prefix if len(calls) > 1 else "" for stack in chain.stacks]
@@ -141,7 +139,7 @@ def _called_with(task: Task, module: nn.Module) -> tuple[Tensor, ...]:
     seen: list[tuple[Any, ...]] = []
     handle = module.register_forward_pre_hook(lambda _, arguments: seen.append(arguments))
     try:
-        with measuring(module):
+        with evaluating(module):
             task.outputs(module, next(iter(task.train_batches(0, 0))), None)
     finally:
         handle.remove()

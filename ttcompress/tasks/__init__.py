@@ -1,10 +1,9 @@
-"""A model's structure enters a task; its metrics, batches and losses leave it.
+"""Tasks: how good a model is, and how to train it.
 
-what a task is               protocol, structure
-models read from shapes      chain, recurrent_model
-vocabularies and data        tables, sources, labelled
-the built-in tasks           recurrent_task -> language_model, sequence_labels
-the samples and their text   corpus -> charlm; highlighting -> highlighter
-what is measured             metrics
-the door                     finding
+what a task is               protocol
+finding or making one        registry
+a model measured on one      evaluation, metrics
+the built-in ones            recurrent_task -> language_model, sequence_labels
+those of the sample models   charlm, highlighter
+what these read              architecture (of the model), vocabulary, data_files, label_files
 """

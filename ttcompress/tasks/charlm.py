@@ -1,15 +1,13 @@
-"""The task `charlm`: a structure and this Python's documentation enter, a language model leaves."""
+"""The task `charlm`: a language model of the documentation inside this Python."""
 
 from __future__ import annotations
 
-from functools import partial
-
+from ttcompress.layers.structure import Structure
 from ttcompress.samples import corpus
 from ttcompress.samples.corpus import Split
+from ttcompress.tasks.data_files import check_positive
 from ttcompress.tasks.language_model import SymbolTask, read_predicting_chain
-from ttcompress.tasks.sources import require_positive
-from ttcompress.tasks.structure import Structure
-from ttcompress.tasks.vocabulary import Vocabulary, find_vocabulary
+from ttcompress.tasks.vocabulary import find_vocabulary
 
 STREAMS, WINDOW = 16, 64
 """Fewer and shorter than the sample was trained with: 3 epochs are then 5,205 updates in place of
@@ -32,18 +30,19 @@ class CharLM(SymbolTask):
     name = "charlm"
 
     def __init__(self, structure: Structure, *, batch: int = STREAMS, steps: int = WINDOW) -> None:
-        require_positive(self.name, batch=batch, steps=steps)
+        check_positive(self.name, batch=batch, steps=steps)
         chain = read_predicting_chain(structure, self.name)
         known = find_vocabulary(structure.content, chain.symbols, self.name)
+
+        def symbols(split: Split) -> list[int]:
+            place = f"task charlm: Python's documentation, {split}"
+            return known.encode(list(corpus.load(split)), place)
+
         super().__init__(
             chain,
-            train=partial(_symbols, known, "train"),
-            held_out=lambda: _symbols(known, "test")[: corpus.EVALUATED_CHARACTERS + 1],
+            train=lambda: symbols("train"),
+            held_out=lambda: symbols("test")[: corpus.EVALUATED_CHARACTERS + 1],
             of_characters=True,
             batch=batch,
             steps=steps,
         )
-
-
-def _symbols(known: Vocabulary, split: Split) -> list[int]:
-    return known.encode(list(corpus.load(split)), f"task charlm: Python's documentation, {split}")

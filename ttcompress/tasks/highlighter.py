@@ -1,17 +1,17 @@
-"""The task `highlighter`: a structure and this Python's library enter, a tagger leaves."""
+"""The task `highlighter`: a label for each character of the Python library's source."""
 
 from __future__ import annotations
 
 import torch
 
 from ttcompress.errors import RecipeError
+from ttcompress.layers.structure import Structure
 from ttcompress.samples import highlighting
 from ttcompress.samples.highlighting import EVALUATED_WINDOWS, LABELS, WINDOW
-from ttcompress.tasks.chain import read_chain
+from ttcompress.tasks.architecture import read_chain
+from ttcompress.tasks.data_files import check_positive
 from ttcompress.tasks.sequence_labels import Encoded, LabelTask
-from ttcompress.tasks.sources import require_positive
-from ttcompress.tasks.structure import Structure
-from ttcompress.tasks.vocabulary import Vocabulary, find_labels, find_vocabulary
+from ttcompress.tasks.vocabulary import find_labels, find_vocabulary
 
 
 class Highlighter(LabelTask):
@@ -29,16 +29,28 @@ class Highlighter(LabelTask):
     name = "highlighter"
 
     def __init__(self, structure: Structure, *, batch: int = 32) -> None:
-        require_positive(self.name, batch=batch)
+        check_positive(self.name, batch=batch)
         chain = read_chain(structure, self.name)
         known = find_vocabulary(structure.content, chain.symbols, self.name)
         classes = _classes(structure, chain.classes, self.name)
+
+        def windows(text: str, labels: bytes, count: int) -> list[Encoded]:
+            return [
+                Encoded(
+                    torch.tensor(known.encode(window, "task highlighter: Python's library")),
+                    classes[torch.frombuffer(bytearray(tags), dtype=torch.uint8).long()],
+                )
+                for window, tags in highlighting.windows(text, labels, count)
+            ]
+
+        def train() -> list[Encoded]:
+            text, labels = highlighting.load("train")
+            return windows(text, labels, len(text) // WINDOW)
+
         super().__init__(
             chain,
-            train=lambda: _windows(known, classes, *highlighting.load("train")),
-            held_out=lambda: _windows(
-                known, classes, *highlighting.load("test"), count=EVALUATED_WINDOWS
-            ),
+            train=train,
+            held_out=lambda: windows(*highlighting.load("test"), EVALUATED_WINDOWS),
             batch=batch,
         )
 
@@ -59,19 +71,3 @@ def _classes(structure: Structure, classes: int, task: str) -> torch.Tensor:  # 
             f"{', '.join(LABELS)}. Take the task tagger with your own data."
         )
     return torch.tensor([found[label] for label in LABELS])
-
-
-def _windows(
-    known: Vocabulary, classes: torch.Tensor, text: str, labels: bytes, count: int | None = None
-) -> list[Encoded]:
-    """Whole windows of the text, all of them or `count` from all over it."""
-    wanted = len(text) // WINDOW if count is None else count
-    cut = highlighting.windows(text, labels, wanted)
-    place = "task highlighter: Python's library"
-    return [
-        Encoded(
-            torch.tensor(known.encode(window, place)),
-            classes[torch.frombuffer(bytearray(tags), dtype=torch.uint8).long()],
-        )
-        for window, tags in cut
-    ]

@@ -1,24 +1,23 @@
-"""A structure and a text enter; a task that predicts each symbol from those before it leaves."""
+"""The task `language-model`: predicting each symbol of a text from those before it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import cached_property, partial
 
 import torch
 from torch import Tensor
 
 from ttcompress.errors import RecipeError
+from ttcompress.layers.recurrent_model import Chain
 from ttcompress.layers.stacks import NONLINEARITIES, Nonlinearity
+from ttcompress.layers.structure import Structure
 from ttcompress.tasks import metrics
-from ttcompress.tasks.chain import Chain, read_chain
+from ttcompress.tasks.architecture import read_chain
+from ttcompress.tasks.data_files import DataFiles, check_choice, check_positive, read_text
 from ttcompress.tasks.protocol import Metric
 from ttcompress.tasks.recurrent_task import Batch, RecurrentTask, generator_of
-from ttcompress.tasks.sources import Sources, read_text, require_choice, require_positive
-from ttcompress.tasks.structure import Structure
-from ttcompress.tasks.vocabulary import Vocabulary, find_vocabulary
+from ttcompress.tasks.vocabulary import TOKENS, find_vocabulary
 
-TOKENS = ("characters", "words")
 END_OF_LINE = "<eos>"
 
 LEAST_WINDOWS = 8
@@ -60,18 +59,17 @@ class SymbolTask(RecurrentTask):
         steps: int,
         nonlinearity: Nonlinearity = "tanh",
     ) -> None:
-        super().__init__(chain, nonlinearity=nonlinearity)
+        super().__init__(chain, train, held_out, batch, nonlinearity=nonlinearity)
         self.metrics = (BITS_PER_CHARACTER, PERPLEXITY) if of_characters else (PERPLEXITY,)
-        self._read_train, self._read_held_out = train, held_out
-        self._batch, self._steps = batch, steps
+        self._steps = steps
 
-    @cached_property
-    def _train(self) -> Tensor:
-        return self._symbols(self._read_train(), "train on")
-
-    @cached_property
-    def _held_out(self) -> Tensor:
-        return self._symbols(self._read_held_out(), "measure on")
+    def _prepare(self, data: list[int], use: str) -> Tensor:
+        if len(data) < 2:
+            raise RecipeError(
+                f"task {self.name}: {len(data)} symbols to {use}, and 2 are the least. "
+                "Give a longer text."
+            )
+        return torch.tensor(data)
 
     @property
     def batches_per_epoch(self) -> int:
@@ -97,14 +95,6 @@ class SymbolTask(RecurrentTask):
             PERPLEXITY.name: metrics.perplexity(tally, positions),
         }
         return {metric.name: figures[metric.name] for metric in self.metrics}
-
-    def _symbols(self, symbols: list[int], use: str) -> Tensor:
-        if len(symbols) < 2:
-            raise RecipeError(
-                f"task {self.name}: {len(symbols)} symbols to {use}, and 2 are the least. "
-                "Give a longer text."
-            )
-        return torch.tensor(symbols)
 
     def _streams(self, symbols: Tensor, batch: int) -> int:
         most = (len(symbols) - 1) // (LEAST_WINDOWS * self._steps)
@@ -156,18 +146,26 @@ class LanguageModel(SymbolTask):
         steps: int = 64,
         nonlinearity: Nonlinearity = "tanh",
     ) -> None:
-        require_positive(self.name, batch=batch, steps=steps)
-        require_choice(self.name, "nonlinearity", nonlinearity, NONLINEARITIES)
-        require_choice(self.name, "tokens", tokens or "words", TOKENS)
-        sources = Sources(self.name, "text", text, train, valid)
+        check_positive(self.name, batch=batch, steps=steps)
+        check_choice(self.name, "nonlinearity", nonlinearity, NONLINEARITIES)
+        check_choice(self.name, "tokens", tokens or "words", TOKENS)
+        files = DataFiles(self.name, "text", text, train, valid)
         chain = read_predicting_chain(structure, self.name)
         known = find_vocabulary(structure.content, chain.symbols, self.name, vocabulary, unknown)
         of_characters = known.is_of_characters if tokens is None else tokens == "characters"
-        read = partial(_read_symbols, self.name, known, of_characters)
+
+        def read(path: str) -> list[int]:
+            content = read_text(path, self.name)
+            symbols = list(content)
+            if not of_characters:
+                end = [END_OF_LINE] if END_OF_LINE in known.indices else []
+                symbols = [w for line in content.splitlines() for w in [*line.split(), *end]]
+            return known.encode(symbols, f"task {self.name}: {path}")
+
         super().__init__(
             chain,
-            train=lambda: sources.trained(read),
-            held_out=lambda: sources.held_out(read),
+            train=lambda: files.read_train(read),
+            held_out=lambda: files.read_held_out(read),
             of_characters=of_characters,
             batch=batch,
             steps=steps,
@@ -195,14 +193,3 @@ def read_predicting_chain(structure: Structure, task: str) -> Chain:
             "Take the task tagger or classifier, or write one of your own: --task file.py:Name."
         )
     return chain
-
-
-def _read_symbols(task: str, known: Vocabulary, of_characters: bool, path: str) -> list[int]:
-    text = read_text(path, task)
-    tokens = list(text) if of_characters else _words(text, known)
-    return known.encode(tokens, f"task {task}: {path}")
-
-
-def _words(text: str, known: Vocabulary) -> list[str]:
-    end = [END_OF_LINE] if END_OF_LINE in known.indices else []
-    return [word for line in text.splitlines() for word in [*line.split(), *end]]

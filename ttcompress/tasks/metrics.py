@@ -1,4 +1,4 @@
-"""In: logits and what was right. Out: bits per character, perplexity, accuracy, macro F1.
+"""Metrics of logits: bits per character, perplexity, accuracy, macro F1.
 
 Each metric comes in two steps, so that it can be taken over any number of batches: a tensor that
 adds up from batch to batch (`nats`, `confusion`), and a number made of the sum at the end.

@@ -1,7 +1,6 @@
-"""What a task is: a model's structure entered it; metrics and training losses leave it.
+"""What a task is: it knows how good a model is and how to train it.
 
-A task knows how good a model is and how to train it. `evaluate`, fine-tuning and distillation use
-these members and nothing else.
+`evaluate`, fine-tuning and distillation use these members and nothing else.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ class Task(Protocol):
     """How good a model is, and how to train it.
 
     A class of your own needs no base class. It is built as `Name(structure, **options)`, with a
-    `ttcompress.tasks.structure.Structure` and the options of the recipe's `task:` block.
+    `ttcompress.layers.structure.Structure` and the options of the recipe's `task:` block.
 
     Attributes:
         name: what reports call it.

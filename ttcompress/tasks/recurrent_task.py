@@ -1,24 +1,21 @@
-"""A chain and a subclass's data enter; the model, its logits, loss and metrics leave.
-
-The part of a task that all built-in ones share.
-"""
+"""What the built-in tasks share: model, logits, loss and metrics, over a chain of layers."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ttcompress.layers.evaluating import evaluating
+from ttcompress.layers.recurrent_model import Chain, Pooling, RecurrentModel
 from ttcompress.layers.stacks import Nonlinearity
-from ttcompress.tasks.chain import Chain
 from ttcompress.tasks.protocol import Metric, State
-from ttcompress.tasks.recurrent_model import Pooling, RecurrentModel
 
 PADDING = -100
 """The target of a position that is none; torch's cross entropy leaves it out."""
@@ -43,10 +40,19 @@ class Batch:
 
 
 class RecurrentTask(ABC):
-    """A `Task` over a chain of layers; a subclass brings batches and counts what is right.
+    """A `Task` over a chain of layers; a subclass makes batches of data and counts what is right.
 
     Attributes:
+        chain: the model.
         carries_state: whether a batch goes on where the one before ended.
+
+    Args:
+        chain: the model.
+        train: gives the data to train on; called when they are first needed.
+        held_out: gives the data to measure on.
+        batch: sequences side by side in training.
+        pooling: how a sequence becomes one output; None for an output at each step.
+        nonlinearity: of the stacks that are RNNs.
     """
 
     name: str
@@ -54,11 +60,30 @@ class RecurrentTask(ABC):
     carries_state: ClassVar[bool] = False
 
     def __init__(
-        self, chain: Chain, pooling: Pooling | None = None, nonlinearity: Nonlinearity = "tanh"
+        self,
+        chain: Chain,
+        train: Callable[[], Any],
+        held_out: Callable[[], Any],
+        batch: int,
+        pooling: Pooling | None = None,
+        nonlinearity: Nonlinearity = "tanh",
     ) -> None:
-        self._chain = chain
-        self._pooling = pooling
-        self._nonlinearity = nonlinearity
+        self.chain = chain
+        self._read_train, self._read_held_out = train, held_out
+        self._batch = batch
+        self._pooling, self._nonlinearity = pooling, nonlinearity
+
+    @cached_property
+    def _train(self) -> Any:
+        return self._prepare(self._read_train(), "train on")
+
+    @cached_property
+    def _held_out(self) -> Any:
+        return self._prepare(self._read_held_out(), "measure on")
+
+    @abstractmethod
+    def _prepare(self, data: Any, use: str) -> Any:
+        """Data as batches are made of them; too few for their use are refused."""
 
     @property
     @abstractmethod
@@ -83,7 +108,7 @@ class RecurrentTask(ABC):
 
     def build(self) -> nn.Module:
         """A dense model of the chain, with any values."""
-        return RecurrentModel(self._chain, self._pooling, self._nonlinearity)
+        return RecurrentModel(self.chain, self._pooling, self._nonlinearity)
 
     def outputs(self, model: nn.Module, batch: Batch, state: State) -> tuple[Tensor, State]:
         """Logits (positions, classes) of the real positions; the state after them, detached."""
@@ -93,7 +118,7 @@ class RecurrentTask(ABC):
             real = logits.flatten(0, -2)
         else:
             real = logits[(batch.targets != PADDING).to(device)]
-        return real, _detached(after) if self.carries_state else None
+        return real, _detach(after) if self.carries_state else None
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         """The mean cross entropy in nats."""
@@ -102,7 +127,7 @@ class RecurrentTask(ABC):
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Every metric on the held-out data."""
         tally, positions, state = torch.zeros(()), 0, None
-        with measuring(model):
+        with evaluating(model):
             for batch in self.held_out_batches():
                 logits, state = self.outputs(model, batch, state)
                 targets = batch.real_targets.to(logits.device)
@@ -111,25 +136,10 @@ class RecurrentTask(ABC):
         return self._figures(tally, positions)
 
 
-@contextmanager
-def measuring(model: nn.Module) -> Iterator[None]:
-    """Without dropout and without gradients; afterwards the model is in the mode it was in."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module in training:
-            module.training = True
-
-
 def generator_of(epoch: int, seed: int) -> torch.Generator:
     """The random numbers of one epoch of a run."""
     return torch.Generator().manual_seed(seed * 1_000_003 + epoch)
 
 
-def _detached(state: Any) -> Any:
-    if isinstance(state, Tensor):
-        return state.detach()
-    return tuple(_detached(part) for part in state)
+def _detach(state: Any) -> Any:
+    return state.detach() if isinstance(state, Tensor) else tuple(map(_detach, state))

@@ -1,4 +1,4 @@
-"""The name of a task enters, as a user gives it; the task leaves, built for a model."""
+"""Finds a task by the name that a user gives, and builds it for a model."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import importlib.util
 import inspect
 import os
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from difflib import get_close_matches
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -17,12 +16,13 @@ from types import ModuleType
 from typing import Any
 
 from ttcompress.errors import InputError, RecipeError
+from ttcompress.layers.structure import Structure, structure_of
+from ttcompress.model.protocol import Model
 from ttcompress.tasks.charlm import CharLM
 from ttcompress.tasks.highlighter import Highlighter
 from ttcompress.tasks.language_model import LanguageModel
 from ttcompress.tasks.protocol import Task, TaskFactory
 from ttcompress.tasks.sequence_labels import Classifier, Tagger
-from ttcompress.tasks.structure import Structure
 
 ENTRY_POINTS = "ttcompress.tasks"
 
@@ -34,16 +34,8 @@ BUILT_IN: dict[str, TaskFactory] = {
     Highlighter.name: Highlighter,
 }
 
-MEMBERS = (
-    "name",
-    "metrics",
-    "batches_per_epoch",
-    "build",
-    "train_batches",
-    "outputs",
-    "loss",
-    "evaluate",
-)
+_MEMBERS = "name metrics batches_per_epoch build train_batches outputs loss evaluate"
+MEMBERS = tuple(_MEMBERS.split())
 """Of a `Task`."""
 
 
@@ -58,16 +50,30 @@ def find_task(name: str) -> TaskFactory:
         InputError: no such file.
         RecipeError: nothing has the name, or its module cannot be imported.
     """
-    if ":" in name:
-        place, _, attribute = name.rpartition(":")
-        return _member(_imported(place), place, attribute)
     if name in BUILT_IN:
         return BUILT_IN[name]
-    installed = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
-    if name not in installed:
-        raise _unknown(name, [*BUILT_IN, *installed])
-    point = installed[name]
-    return _member(_imported(point.module), point.module, point.attr)
+    if ":" in name:
+        place, _, attribute = name.rpartition(":")
+    else:
+        installed = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+        if name not in installed:
+            known = [*BUILT_IN, *installed]
+            near = get_close_matches(name, known, n=1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            raise RecipeError(
+                f"task {name}: there is none of that name.{hint} Tasks are {', '.join(known)}, or "
+                "one of your own: file.py:Name or package.module:Name."
+            )
+        place, attribute = installed[name].module, installed[name].attr
+    module = _import(place)
+    factory: TaskFactory | None = getattr(module, attribute, None)
+    if not callable(factory):
+        own = [n for n, v in vars(module).items() if inspect.isclass(v) and not n.startswith("_")]
+        raise RecipeError(
+            f"task {place}:{attribute}: {place} has no class or function {attribute!r}. "
+            f"Its classes are {', '.join(own) or 'none'}."
+        )
+    return factory
 
 
 def make_task(name: str, structure: Structure, options: Mapping[str, Any] | None = None) -> Task:
@@ -91,22 +97,29 @@ def make_task(name: str, structure: Structure, options: Mapping[str, Any] | None
     return task
 
 
-def _unknown(name: str, known: list[str]) -> RecipeError:
-    near = get_close_matches(name, known, n=1)
-    hint = f" Did you mean {near[0]}?" if near else ""
-    return RecipeError(
-        f"task {name}: there is none of that name.{hint} Tasks are {', '.join(known)}, or one of "
-        "your own: file.py:Name or package.module:Name."
-    )
+def task_for(model: Model, task: str | Task, options: Mapping[str, Any] | None = None) -> Task:
+    """The task itself, or the one of that name built for a model.
+
+    Raises:
+        InputError, RecipeError: see `make_task`; or options were given beside a task.
+    """
+    if isinstance(task, str):
+        return make_task(task, structure_of(model), options)
+    if options:
+        raise RecipeError(
+            f"task {task.name}: the options {', '.join(options)} came too late, it is built "
+            "already. Build it with them, or give its name."
+        )
+    return task
 
 
-def _imported(place: str) -> ModuleType:
+def _import(place: str) -> ModuleType:
     """A module by its name or its file; whatever goes wrong in a user's file is told with it."""
     is_file = place.endswith(".py")
     if is_file and not os.path.isfile(place):
         raise InputError(f"task {place}: no such file. Give a file; you are in {Path.cwd()}.")
     try:
-        return _from_file(Path(place)) if is_file else importlib.import_module(place)
+        return _import_file(Path(place)) if is_file else importlib.import_module(place)
     except Exception as error:
         raise RecipeError(
             f"task {place}: cannot be imported: {type(error).__name__}: {error}. "
@@ -114,52 +127,34 @@ def _imported(place: str) -> ModuleType:
         ) from error
 
 
-def _from_file(path: Path) -> ModuleType:
-    """Run a file as a module of its own, which may import what lies beside it."""
-    place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()
-    name = f"ttcompress_task_{path.stem}_{place[:12]}"
-    spec = importlib.util.spec_from_file_location(name, path.resolve())
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{path} is no Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses and pickle look their module up there
-    with _importable(path.resolve().parent):
-        spec.loader.exec_module(module)
-    return module
-
-
 _beside: set[str] = set()
 """Modules that lie beside the task file imported last: another task's are others by these names."""
 
 
-@contextmanager
-def _importable(folder: Path) -> Iterator[None]:
-    for name in _beside:
-        sys.modules.pop(name, None)
+def _import_file(path: Path) -> ModuleType:
+    """Run a file as a module of its own, which may import what lies beside it."""
+    path = path.resolve()
+    digest = hashlib.sha256(str(path).encode()).hexdigest()
+    name = f"ttcompress_task_{path.stem}_{digest[:12]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and pickle look their module up there
+    for other in _beside:
+        sys.modules.pop(other, None)
     known = set(sys.modules)
-    sys.path.insert(0, str(folder))
+    sys.path.insert(0, str(path.parent))
     try:
-        yield
+        spec.loader.exec_module(module)
     finally:
-        sys.path.remove(str(folder))
+        sys.path.remove(str(path.parent))
+        files = {n: getattr(sys.modules[n], "__file__", None) for n in sys.modules.keys() - known}
         _beside.clear()
-        _beside.update(n for n in sys.modules.keys() - known if _lies_in(sys.modules[n], folder))
-
-
-def _lies_in(module: ModuleType, folder: Path) -> bool:
-    file = getattr(module, "__file__", None)
-    return file is not None and folder in Path(file).resolve().parents
-
-
-def _member(module: ModuleType, place: str, attribute: str) -> TaskFactory:
-    factory: TaskFactory | None = getattr(module, attribute, None)
-    if not callable(factory):
-        own = [n for n, v in vars(module).items() if inspect.isclass(v) and not n.startswith("_")]
-        raise RecipeError(
-            f"task {place}:{attribute}: {place} has no class or function {attribute!r}. "
-            f"Its classes are {', '.join(own) or 'none'}."
+        _beside.update(
+            n for n, f in files.items() if f and path.parent in Path(f).resolve().parents
         )
-    return factory
+    return module
 
 
 def _check_options(name: str, factory: TaskFactory, options: Mapping[str, Any]) -> None:

@@ -1,10 +1,10 @@
-"""A structure and labelled sequences enter; tasks that label tokens or whole sequences leave."""
+"""The tasks `tagger` and `classifier`: a label for each token, or for each sequence."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,18 +12,16 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from ttcompress.errors import RecipeError
+from ttcompress.layers.recurrent_model import POOLINGS, Chain, Pooling
 from ttcompress.layers.stacks import NONLINEARITIES, Nonlinearity
+from ttcompress.layers.structure import Structure
 from ttcompress.tasks import metrics
-from ttcompress.tasks.chain import Chain, read_chain
-from ttcompress.tasks.labelled import Example, read_classified, read_tagged
+from ttcompress.tasks.architecture import read_chain
+from ttcompress.tasks.data_files import DataFiles, check_choice, check_positive
+from ttcompress.tasks.label_files import Example, read_classified, read_tagged
 from ttcompress.tasks.protocol import Metric
-from ttcompress.tasks.recurrent_model import POOLINGS, Pooling
 from ttcompress.tasks.recurrent_task import PADDING, Batch, RecurrentTask, generator_of
-from ttcompress.tasks.sources import Sources, require_choice, require_positive
-from ttcompress.tasks.structure import Structure
-from ttcompress.tasks.vocabulary import Indices, Vocabulary, find_labels, find_vocabulary
-
-TOKENS = ("characters", "words")
+from ttcompress.tasks.vocabulary import TOKENS, Indices, Vocabulary, find_labels, find_vocabulary
 
 ACCURACY = Metric("accuracy", higher_is_better=True)
 MACRO_F1 = Metric("macro_f1", higher_is_better=True)
@@ -45,27 +43,17 @@ class Coder:
     vocabulary: Vocabulary
     labels: Indices
 
-    def tagged(self, examples: Sequence[Example]) -> list[Encoded]:
-        """A target for each token."""
-        inputs = self._inputs(examples)
-        return [
-            Encoded(tokens, torch.tensor([self._label(label) for label in example.labels]))
-            for tokens, example in zip(inputs, examples, strict=True)
-        ]
-
-    def classified(self, examples: Sequence[Example]) -> list[Encoded]:
-        """One target for each sequence."""
-        inputs = self._inputs(examples)
-        return [
-            Encoded(tokens, torch.tensor(self._label(example.labels[0])))
-            for tokens, example in zip(inputs, examples, strict=True)
-        ]
-
-    def _inputs(self, examples: Sequence[Example]) -> list[Tensor]:
-        """All at once: how much of the data is unknown can be told only of the whole."""
+    def encode(self, examples: Sequence[Example], pooled: bool = False) -> list[Encoded]:
+        """A target for each token, or one for each sequence where the model pools."""
+        # All at once: how much of the data is unknown can be told only of the whole.
         tokens = [token for example in examples for token in example.tokens]
         indices = torch.tensor(self.vocabulary.encode(tokens, f"task {self.task}: the data"))
-        return list(torch.split(indices, [len(example.tokens) for example in examples]))
+        inputs = torch.split(indices, [len(example.tokens) for example in examples])
+        targets = [list(map(self._label, example.labels)) for example in examples]
+        return [
+            Encoded(sequence, torch.tensor(labels[0] if pooled else labels))
+            for sequence, labels in zip(inputs, targets, strict=True)
+        ]
 
     def _label(self, label: str) -> int:
         if label not in self.labels:
@@ -81,37 +69,17 @@ class Coder:
 class LabelTask(RecurrentTask):
     """Right labels for sequences: of each token, or of the whole where the model pools.
 
-    Args:
-        chain: the model.
-        train: gives the sequences to train on; called when they are first needed.
-        held_out: gives the sequences to measure on.
-        batch: sequences side by side.
-        pooling: how a sequence becomes one output; None for an output for each token.
-        nonlinearity: of the stacks that are RNNs.
+    The arguments are those of its base; data are lists of `Encoded`.
     """
 
     metrics: tuple[Metric, ...] = (ACCURACY, MACRO_F1)
 
-    def __init__(
-        self,
-        chain: Chain,
-        train: Callable[[], list[Encoded]],
-        held_out: Callable[[], list[Encoded]],
-        batch: int,
-        pooling: Pooling | None = None,
-        nonlinearity: Nonlinearity = "tanh",
-    ) -> None:
-        super().__init__(chain, pooling, nonlinearity)
-        self._read_train, self._read_held_out = train, held_out
-        self._batch = batch
-
-    @cached_property
-    def _train(self) -> list[Encoded]:
-        return self._present(self._read_train(), "train on")
-
-    @cached_property
-    def _held_out(self) -> list[Encoded]:
-        return self._present(self._read_held_out(), "measure on")
+    def _prepare(self, data: list[Encoded], use: str) -> list[Encoded]:
+        if not data:
+            raise RecipeError(
+                f"task {self.name}: 0 sequences to {use}, and 1 is the least. Give more data."
+            )
+        return data
 
     @property
     def batches_per_epoch(self) -> int:
@@ -127,16 +95,18 @@ class LabelTask(RecurrentTask):
         """The held-out sequences in their order."""
         return self._batches(self._held_out)
 
-    def _present(self, examples: list[Encoded], use: str) -> list[Encoded]:
-        if not examples:
-            raise RecipeError(
-                f"task {self.name}: 0 sequences to {use}, and 1 is the least. Give more data."
-            )
-        return examples
-
     def _batches(self, examples: Sequence[Encoded]) -> Iterator[Batch]:
+        """Batches, padded where lengths differ."""
         for start in range(0, len(examples), self._batch):
-            yield _together(examples[start : start + self._batch])
+            together = examples[start : start + self._batch]
+            inputs = [example.inputs for example in together]
+            targets = [example.targets for example in together]
+            lengths = torch.tensor(list(map(len, inputs)))
+            yield Batch(
+                pad_sequence(inputs, batch_first=True),
+                pad_sequence(targets, True, PADDING) if targets[0].dim() else torch.stack(targets),
+                None if bool((lengths == lengths[0]).all()) else lengths,
+            )
 
     def _tally(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return metrics.confusion(outputs, targets)
@@ -180,18 +150,15 @@ class Tagger(LabelTask):
         batch: int = 32,
         nonlinearity: Nonlinearity = "tanh",
     ) -> None:
-        require_positive(self.name, batch=batch)
-        require_choice(self.name, "nonlinearity", nonlinearity, NONLINEARITIES)
-        sources = Sources(self.name, "data", data, train, valid)
-        chain = read_chain(structure, self.name)
-        content = structure.content
-        known = find_vocabulary(content, chain.symbols, self.name, vocabulary, unknown)
-        coder = Coder(self.name, known, find_labels(content, chain.classes, self.name, labels))
+        check_positive(self.name, batch=batch)
+        check_choice(self.name, "nonlinearity", nonlinearity, NONLINEARITIES)
+        files = DataFiles(self.name, "data", data, train, valid)
+        chain, coder = _read_model(self.name, structure, vocabulary, unknown, labels)
         read = partial(read_tagged, self.name)
         super().__init__(
             chain,
-            train=lambda: coder.tagged(sources.trained(read)),
-            held_out=lambda: coder.tagged(sources.held_out(read)),
+            train=lambda: coder.encode(files.read_train(read)),
+            held_out=lambda: coder.encode(files.read_held_out(read)),
             batch=batch,
             nonlinearity=nonlinearity,
         )
@@ -229,34 +196,29 @@ class Classifier(LabelTask):
         batch: int = 32,
         nonlinearity: Nonlinearity = "tanh",
     ) -> None:
-        require_positive(self.name, batch=batch)
-        require_choice(self.name, "nonlinearity", nonlinearity, NONLINEARITIES)
-        require_choice(self.name, "pooling", pooling, POOLINGS)
-        require_choice(self.name, "tokens", tokens or "words", TOKENS)
-        sources = Sources(self.name, "data", data, train, valid)
-        chain = read_chain(structure, self.name)
-        content = structure.content
-        known = find_vocabulary(content, chain.symbols, self.name, vocabulary, unknown)
-        coder = Coder(self.name, known, find_labels(content, chain.classes, self.name, labels))
-        in_characters = known.is_of_characters if tokens is None else tokens == "characters"
-        read = partial(read_classified, self.name, list if in_characters else str.split)
+        check_positive(self.name, batch=batch)
+        check_choice(self.name, "nonlinearity", nonlinearity, NONLINEARITIES)
+        check_choice(self.name, "pooling", pooling, POOLINGS)
+        check_choice(self.name, "tokens", tokens or "words", TOKENS)
+        files = DataFiles(self.name, "data", data, train, valid)
+        chain, coder = _read_model(self.name, structure, vocabulary, unknown, labels)
+        known = coder.vocabulary
+        of_characters = known.is_of_characters if tokens is None else tokens == "characters"
+        cut: Callable[[str], list[str]] = list if of_characters else str.split
+        read = partial(read_classified, self.name, cut)
         super().__init__(
             chain,
-            train=lambda: coder.classified(sources.trained(read)),
-            held_out=lambda: coder.classified(sources.held_out(read)),
+            train=lambda: coder.encode(files.read_train(read), pooled=True),
+            held_out=lambda: coder.encode(files.read_held_out(read), pooled=True),
             batch=batch,
             pooling=pooling,
             nonlinearity=nonlinearity,
         )
 
 
-def _together(examples: Sequence[Encoded]) -> Batch:
-    """A batch, padded where lengths differ."""
-    lengths = torch.tensor([len(example.inputs) for example in examples])
-    inputs = pad_sequence([example.inputs for example in examples], batch_first=True)
-    targets = [example.targets for example in examples]
-    return Batch(
-        inputs,
-        pad_sequence(targets, True, PADDING) if targets[0].dim() else torch.stack(targets),
-        None if bool((lengths == lengths[0]).all()) else lengths,
-    )
+def _read_model(
+    task: str, structure: Structure, vocabulary: str | None, unknown: str | None, labels: Any
+) -> tuple[Chain, Coder]:
+    chain, content = read_chain(structure, task), structure.content
+    known = find_vocabulary(content, chain.symbols, task, vocabulary, unknown)
+    return chain, Coder(task, known, find_labels(content, chain.classes, task, labels))

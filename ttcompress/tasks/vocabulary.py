@@ -1,4 +1,8 @@
-"""A file's plain content, or a user's file, enters; a table from symbols to indices leaves."""
+"""Finds the vocabulary and the labels of a model, in its checkpoint or in a user's file.
+
+Both are a table from symbols to indices, in one of many layouts: `tables_in` lists all that look
+like one, and `find_vocabulary` and `find_labels` take the one that fits the model.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +15,11 @@ from typing import Any
 from ttcompress.errors import RecipeError
 from ttcompress.samples.corpus import UNKNOWN
 from ttcompress.system.json import read_json
-from ttcompress.tasks.sources import read_text
+from ttcompress.tasks.data_files import read_text
 
 Indices = dict[str, int]
+
+TOKENS = ("characters", "words")
 
 UNKNOWN_NAMES = ("<unk>", "[unk]", "unk", "<unknown>", "unknown", "<oov>", "[oov]", UNKNOWN)
 """What vocabularies call the entry for everything else, in any case of letters."""

@@ -1,5 +1,5 @@
-"""Winning accuracy back: a compressed model and a task enter, the same model trained leaves.
+"""Fine-tuning: wins back the accuracy that compression cost.
 
-Read `training.py` first: the loop. `student.py` is the model it trains, `resume.py` what an
-interruption leaves to go on from.
+Read `loop` first. `student` is the model it trains, `machine` what it runs on, `resume` what an
+interruption leaves to go on from; `finetune` puts them together.
 """

@@ -1,4 +1,4 @@
-"""A compressed model and its task enter; the tuned model, its report brought up to date, leaves."""
+"""Fine-tunes a compressed model on a task, and brings its report up to date."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ import torch
 from ttcompress.artifact import CompressedModel
 from ttcompress.checkpoint import Checkpoint
 from ttcompress.errors import RecipeError
-from ttcompress.model.report import Json, WeightReport
 from ttcompress.recipe import Finetune
-from ttcompress.tasks.evaluation import Metrics, compared, loaded_model
+from ttcompress.tasks.evaluation import compare_metrics, load_model
 from ttcompress.tasks.protocol import Task
-from ttcompress.training.loop import Moment, Training, Tuned
+from ttcompress.training.loop import StepReport, Training, TrainingResult
 from ttcompress.training.machine import make_machine
 from ttcompress.training.resume import resume_progress, save_progress
-from ttcompress.trains.stored import StoredWeight, relative_errors
+from ttcompress.trains.stored import relative_errors
 
 SAVE_EVERY = 60.0
 """Seconds between two saves of a run that can be resumed."""
@@ -39,7 +38,7 @@ class Conditions:
     precision: str = "no"
     resume: Path | None = None
     control: bool = False
-    watch: Callable[[Moment], None] = lambda moment: None
+    watch: Callable[[StepReport], None] = lambda report: None
 
 
 CONDITIONS = Conditions()
@@ -69,25 +68,51 @@ def finetune(
     """
     if conditions.control and original is None:
         raise RecipeError("--control trains the original too. Give it: --original MODEL.")
-    teacher = loaded_model(task, original) if original and settings.distill else None
-    tuned = _run(compressed, task, settings, conditions, teacher)
-    control = None
+    teacher = load_model(task, original) if original and settings.distill else None
+    tuned = _train(compressed, task, settings, conditions, teacher)
+    control, entries = None, tuned.model.report.weights
     if conditions.control and original is not None:
-        alone = replace(conditions, resume=_beside(conditions.resume))
-        trained = _run(_uncompressed(compressed, original), task, settings, alone, None)
-        control = _compared(task, trained.after, tuned.after)
+        path = conditions.resume
+        beside = None if path is None else path.with_name(f"{path.name}.control")
+        alone = replace(conditions, resume=beside)
+        dense = _train(keep_everything(compressed, original), task, settings, alone, None)
+        control = {
+            name: {"control": found["before"], "after": found["after"], "drop": found["drop"]}
+            for name, found in compare_metrics(task, dense.after, tuned.after).items()
+        }
+    if original is not None:
+        errors = {
+            one.weight.name: relative_errors(
+                original.tensor(one.weight.name), one.blocks(), one.weight
+            )
+            for one in tuned.model.weights
+        }
+        entries = tuple(
+            replace(entry, relative_error=errors[entry.name][0], gate_errors=errors[entry.name][1])
+            if entry.name in errors
+            else entry
+            for entry in entries
+        )
     done = {"task": task.name, "steps": tuned.steps, "settings": asdict(settings)}
-    model = replace(tuned.model, report=replace(tuned.model.report, finetune=done))
-    return _reported(model, original, control)
+    report = replace(tuned.model.report, weights=entries, control=control, finetune=done)
+    return replace(tuned.model, report=report)
 
 
-def _run(
+def keep_everything(compressed: CompressedModel, original: Checkpoint) -> CompressedModel:
+    """The original in the form that training takes: every tensor kept."""
+    names = [weight.name for weight in original.weights] + [t.name for t in original.others]
+    report = replace(compressed.report, weights=())
+    kept = {name: original.tensor(name) for name in names}
+    return replace(compressed, weights=(), kept=kept, report=report)
+
+
+def _train(
     start: CompressedModel,
     task: Task,
     settings: Finetune,
     conditions: Conditions,
     teacher: torch.nn.Module | None,
-) -> Tuned:
+) -> TrainingResult:
     """One training, saved about once a minute, at the end of epochs and when interrupted.
 
     Several processes are where the first one is only between epochs: then only that is saved.
@@ -103,13 +128,13 @@ def _run(
         resume_progress(training, path)
     alone, saves = machine.processes == 1, machine.rank == 0
 
-    def watch(moment: Moment) -> None:
+    def watch(report: StepReport) -> None:
         nonlocal last
         is_late = alone and time.monotonic() - last > SAVE_EVERY
-        if saves and (moment.metrics is not None or is_late):
+        if saves and (report.metrics is not None or is_late):
             save_progress(training, path)
             last = time.monotonic()
-        conditions.watch(moment)
+        conditions.watch(report)
 
     try:
         tuned = training.run(watch)
@@ -120,44 +145,3 @@ def _run(
     if saves:
         path.unlink(missing_ok=True)
     return tuned
-
-
-def _beside(path: Path | None) -> Path | None:
-    return None if path is None else path.with_name(f"{path.name}.control")
-
-
-def _uncompressed(compressed: CompressedModel, original: Checkpoint) -> CompressedModel:
-    """The original in the form that training takes: every tensor kept."""
-    names = [weight.name for weight in original.weights] + [t.name for t in original.others]
-    report = replace(compressed.report, weights=())
-    kept = {name: original.tensor(name) for name in names}
-    return replace(compressed, weights=(), kept=kept, report=report)
-
-
-def _compared(task: Task, control: Metrics, tuned: Metrics) -> Json:
-    """The drop against the dense model that was trained equally long."""
-    found = compared(task, control, tuned)
-    return {
-        name: {"control": entry["before"], "after": entry["after"], "drop": entry["drop"]}
-        for name, entry in found.items()
-    }
-
-
-def _reported(
-    model: CompressedModel, original: Checkpoint | None, control: Json | None
-) -> CompressedModel:
-    """The report with the errors of the trained cores."""
-    entries = model.report.weights
-    if original is not None:
-        stored = {one.weight.name: one for one in model.weights}
-        entries = tuple(
-            _measured_anew(entry, stored[entry.name], original) if entry.name in stored else entry
-            for entry in entries
-        )
-    return replace(model, report=replace(model.report, weights=entries, control=control))
-
-
-def _measured_anew(entry: WeightReport, stored: StoredWeight, original: Checkpoint) -> WeightReport:
-    matrix = original.tensor(stored.weight.name)
-    error, gates = relative_errors(matrix, stored.blocks(), stored.weight)
-    return replace(entry, relative_error=error, gate_errors=gates)

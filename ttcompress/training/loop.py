@@ -1,4 +1,4 @@
-"""The loop: a compressed model, a task and settings enter; the best model met on the way leaves.
+"""Trains a compressed model on a task and keeps the best model met on the way.
 
 The dense matrices are rebuilt from the cores once a step and run by torch's fused kernels, so that
 a step costs about what a dense one costs. The first part of the steps is in float; after that the
@@ -22,7 +22,7 @@ from torch.nn.utils import parametrize
 from ttcompress.artifact import CompressedModel
 from ttcompress.errors import RecipeError, TrainingError
 from ttcompress.recipe import Finetune
-from ttcompress.tasks.evaluation import Metrics, measured
+from ttcompress.tasks.evaluation import Metrics, measure_metrics
 from ttcompress.tasks.protocol import Batch, State, Task
 from ttcompress.training.machine import Machine, OneDevice, share, steps_each
 from ttcompress.training.student import make_student, see_the_store, snapshot
@@ -41,7 +41,7 @@ ONE_CPU = OneDevice()
 
 
 @dataclass(frozen=True)
-class Moment:
+class StepReport:
     """Where training is, for whoever watches; `metrics` are set at the end of an epoch."""
 
     step: int
@@ -53,7 +53,7 @@ class Moment:
 
 
 @dataclass(frozen=True, eq=False)
-class Tuned:
+class TrainingResult:
     """The best stored model, its metrics and those at the start.
 
     `steps` are those of the whole run, also where it was resumed; `seconds` are since then.
@@ -113,13 +113,20 @@ class Training:
         self.start = start
         self.student = make_student(start, task.build()).to(machine.device)
         self.teacher = None if teacher is None else teacher.to(machine.device).eval()
-        self.optimizer = machine.prepare(self._make_optimizer())
+        if not settings.kept:
+            for name, parameter in self.student.named_parameters():
+                parameter.requires_grad_(".cores." in f".{name}")
+        self.optimizer = machine.prepare(
+            torch.optim.AdamW(
+                self._trained(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+            )
+        )
         self.step, self.state, self.sees_store = 0, None, False
-        self.before = self.metrics = self._measured(start)
+        self.before = self.metrics = self._measure(start)
         self.best, self.stale, self.judged = start, 0, 0
         torch.manual_seed(seed + machine.rank)
 
-    def run(self, watch: Callable[[Moment], None] = lambda moment: None) -> Tuned:
+    def run(self, watch: Callable[[StepReport], None] = lambda report: None) -> TrainingResult:
         """Train to the end and tell `watch` about every step.
 
         Raises:
@@ -136,9 +143,9 @@ class Training:
                     self._judge()
                     found = self.metrics
                 speed = (self.step - first) / (time.monotonic() - started)
-                watch(Moment(self.step, self.steps, epoch, loss, speed, found))
+                watch(StepReport(self.step, self.steps, epoch, loss, speed, found))
         seconds = time.monotonic() - started
-        return Tuned(self.best, self.before, self.metrics, self.step, seconds)
+        return TrainingResult(self.best, self.before, self.metrics, self.step, seconds)
 
     def _is_due(self) -> bool:
         """Whether an epoch (or all) is over and the model at its end has not been measured."""
@@ -174,7 +181,7 @@ class Training:
     def _one_step(self, batch: Batch) -> float:
         self.student.train()
         for group in self.optimizer.param_groups:
-            group["lr"] = self.settings.learning_rate * self._warmth()
+            group["lr"] = self.settings.learning_rate * self._schedule()
         self.optimizer.zero_grad(set_to_none=True)
         with parametrize.cached():
             with self.machine.autocast():
@@ -200,14 +207,16 @@ class Training:
             return loss, (mine, None)
         with torch.no_grad():
             wanted, theirs = self.task.outputs(self.teacher, batch, theirs)
-        part = self.settings.distill
-        divergence = _divergence(logits, wanted.float(), self.settings.temperature)
+        part, temperature = self.settings.distill, self.settings.temperature
+        own = log_softmax(logits / temperature, dim=-1)
+        teachers = log_softmax(wanted.float() / temperature, dim=-1)
+        divergence = kl_div(own, teachers, log_target=True, reduction="batchmean") * temperature**2
         return (1 - part) * loss + part * divergence, (mine, theirs)
 
     def _judge(self) -> None:
         """Measure the model as it would be stored, and keep it if it is the best so far."""
         candidate = snapshot(self.student, self.start)
-        found = self._measured(candidate)
+        found = self._measure(candidate)
         self.judged = self.step
         counting = self.task.metrics[0]
         sign = 1 if counting.higher_is_better else -1
@@ -216,34 +225,16 @@ class Training:
         else:
             self.stale += self.sees_store
 
-    def _measured(self, model: CompressedModel) -> Metrics:
-        return self.machine.from_first(lambda: measured(self.task, model))
+    def _measure(self, model: CompressedModel) -> Metrics:
+        return self.machine.from_first(lambda: measure_metrics(self.task, model))
 
-    def _warmth(self) -> float:
-        """The schedule: linear warm-up, then a cosine down to `FLOOR`."""
+    def _schedule(self) -> float:
+        """The learning rate as a fraction: linear warm-up, then a cosine down to `FLOOR`."""
         warm = max(1, round(self.settings.warmup * self.steps))
         if self.step < warm:
             return (self.step + 1) / warm
         done = (self.step - warm) / max(1, self.steps - warm)
         return FLOOR + (1 - FLOOR) * (1 + math.cos(math.pi * done)) / 2
 
-    def _make_optimizer(self) -> torch.optim.Optimizer:
-        if not self.settings.kept:
-            for name, parameter in self.student.named_parameters():
-                parameter.requires_grad_(".cores." in f".{name}")
-        return torch.optim.AdamW(
-            self._trained(),
-            lr=self.settings.learning_rate,
-            weight_decay=self.settings.weight_decay,
-        )
-
     def _trained(self) -> list[nn.Parameter]:
         return [p for p in self.student.parameters() if p.requires_grad]
-
-
-def _divergence(logits: Tensor, wanted: Tensor, temperature: float) -> Tensor:
-    """Kullback-Leibler divergence from the teacher, in nats, scaled by the temperature squared."""
-    mine = log_softmax(logits / temperature, dim=-1)
-    theirs = log_softmax(wanted / temperature, dim=-1)
-    loss = kl_div(mine, theirs, log_target=True, reduction="batchmean")
-    return loss * temperature**2

@@ -1,4 +1,4 @@
-"""What survives an interruption: a `Training` is written to a file, and goes on from it.
+"""Saves a `Training` to a file, and lets it go on from there after an interruption.
 
 The file holds tensors and plain values only, and is read as such (`weights_only`).
 """
@@ -64,26 +64,31 @@ def resume_progress(training: Training, path: Path) -> None:
     Raises:
         RecipeError: the file is of another run, or damaged.
     """
-    content = _read(path)
-    if content.get("fingerprint") != fingerprint(training):
+    try:
+        content = torch.load(path, weights_only=True)
+    except Exception as error:  # of a damaged file torch raises whatever it met
+        raise _damaged(path, error) from error
+    if not isinstance(content, dict) or content.get("fingerprint") != fingerprint(training):
         raise RecipeError(
             f"{path}: is of another run: the model, recipe, task, seed or number of steps differ. "
             "Resume with what that run was started with, or delete the file to start anew."
         )
     try:
-        _go_on(training, content)
+        _restore(training, content)
     except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise _damaged(path, error) from error
 
 
-def _go_on(training: Training, content: dict[str, Any]) -> None:
+def _restore(training: Training, content: dict[str, Any]) -> None:
     if content["sees_store"]:
         see_the_store(training.student, training.start)
     training.student.load_state_dict(content["student"])
     training.optimizer.load_state_dict(content["optimizer"])
-    training.step, training.judged, training.stale = (
-        _count(content[name], training.steps) for name in ("step", "judged", "stale")
-    )
+    for name in ("step", "judged", "stale"):
+        value = content[name]
+        if type(value) is not int or not 0 <= value <= training.steps:
+            raise ValueError(f"{value!r} is no number of steps up to {training.steps}")
+        setattr(training, name, value)
     training.sees_store, training.state = content["sees_store"], content["state"]
     training.best = training.start.with_tensors(content["best"])
     names = [metric.name for metric in training.task.metrics]
@@ -92,20 +97,6 @@ def _go_on(training: Training, content: dict[str, Any]) -> None:
         torch.set_rng_state(content["random"])
     else:  # the file is the first process's: the others go on with numbers of their own
         torch.manual_seed(hash((training.seed, training.machine.rank, training.step)))
-
-
-def _count(value: Any, most: int) -> int:
-    if type(value) is not int or not 0 <= value <= most:
-        raise ValueError(f"{value!r} is no number of steps up to {most}")
-    return value
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = torch.load(path, weights_only=True)
-    except Exception as error:  # of a damaged file torch raises whatever it met
-        raise _damaged(path, error) from error
-    return content if isinstance(content, dict) else {}
 
 
 def _damaged(path: Path, error: Exception) -> RecipeError:

@@ -10,8 +10,7 @@ from torch.nn.utils import parametrize
 
 from ttcompress.artifact import CompressedModel
 from ttcompress.layers.matrices import Matrix, TrainWeight, matrix_of
-from ttcompress.layers.replacement import replacement
-from ttcompress.layers.swap import load_into
+from ttcompress.layers.swap import load_into, replace_layer, set_module
 from ttcompress.stores import Encoded, Store
 from ttcompress.trains.stored import StoredWeight
 
@@ -74,8 +73,7 @@ def make_student(compressed: CompressedModel, module: nn.Module) -> nn.Module:
         path = stored.weight.name.rpartition(".")[0]
         layer = student.get_submodule(path)
         if not stored.layout.decomposes and isinstance(layer, nn.RNNBase) and path:
-            parent, _, child = path.rpartition(".")
-            setattr(student.get_submodule(parent), child, replacement(layer, {}))
+            set_module(student, path, replace_layer(layer, {}))
     for module in student.modules():
         if isinstance(module, TrainWeight):
             _balance(module)

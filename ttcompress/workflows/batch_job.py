@@ -96,7 +96,7 @@ class Compression:
             precision=self.mixed_precision,
             # Of the same key: it always fits.
             resume=beside(job.output, f".{queued.key[:16]}.resume"),
-            watch=lambda moment: progress("finetune", moment.step, moment.steps),
+            watch=lambda report: progress("finetune", report.step, report.steps),
         )
         with within_memory(str(job.model)), chdir(job.folder):
             trials = beside(job.output, ".trials.json")

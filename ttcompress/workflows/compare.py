@@ -12,7 +12,7 @@ import torch
 from ttcompress.artifact import CompressedModel
 from ttcompress.checkpoint import Checkpoint
 from ttcompress.errors import PlanError
-from ttcompress.layers.replacement import Content, recurrent_layer
+from ttcompress.layers.swap import Content, recurrent_layer
 from ttcompress.model.weights import RecurrentStack
 from ttcompress.planning.formats import FORMATS
 from ttcompress.recipe import AnyRecipe
@@ -20,7 +20,7 @@ from ttcompress.results.comparison import Cell, Comparison, Row
 from ttcompress.system.progress import Progress, silent
 from ttcompress.system.threads import torch_threads
 from ttcompress.system.timing import clock_for, timings
-from ttcompress.tasks.evaluation import measured
+from ttcompress.tasks.evaluation import measure_metrics
 from ttcompress.tasks.protocol import Task
 from ttcompress.workflows.compress import build
 from ttcompress.workflows.job import Job, prepare
@@ -67,7 +67,7 @@ def compare(
     if task is None:
         return Comparison(dense, tuple(rows), STEPS, MODELS)
     counting = task.metrics[0]
-    dense = replace(dense, metric=measured(task, job.model)[counting.name])
+    dense = replace(dense, metric=measure_metrics(task, job.model)[counting.name])
     named = (counting.name, counting.higher_is_better)
     return Comparison(dense, tuple(rows), STEPS, MODELS, *named)
 
@@ -104,7 +104,7 @@ def _measured(
         method: replace(
             _sizes(method, model, checkpoint),
             milliseconds=times[method],
-            metric=None if task is None else measured(task, model)[task.metrics[0].name],
+            metric=None if task is None else measure_metrics(task, model)[task.metrics[0].name],
         )
         for method, model in models.items()
     }

@@ -18,7 +18,7 @@ from ttcompress.model.report import Asked
 from ttcompress.recipe import Drop, effective
 from ttcompress.system.files import written_whole
 from ttcompress.system.json import read_json
-from ttcompress.tasks.evaluation import measured
+from ttcompress.tasks.evaluation import measure_metrics
 from ttcompress.tasks.protocol import Task
 from ttcompress.workflows.job import Job
 from ttcompress.workflows.keys import result_key
@@ -88,7 +88,7 @@ class _Search:
         self.known = _read(path, self.key)
         self.model: tuple[float, CompressedModel] | None = None
         if "before" not in self.known:
-            self._keep("before", measured(task, job.model)[self.counting.name])
+            self._keep("before", measure_metrics(task, job.model)[self.counting.name])
         self.before = float(self.known["before"] or 0.0)
 
     def is_within(self, factor: float) -> bool:
@@ -108,7 +108,7 @@ class _Search:
             except PlanError:
                 self._keep(name, None)
             else:
-                self._keep(name, measured(self.task, model)[self.counting.name])
+                self._keep(name, measure_metrics(self.task, model)[self.counting.name])
         after = self.known[name]
         if after is None:
             return None

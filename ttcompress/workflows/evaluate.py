@@ -8,8 +8,15 @@ from ttcompress.artifact import is_artifact, load
 from ttcompress.checkpoint import open_checkpoint
 from ttcompress.model.protocol import Model
 from ttcompress.system.progress import Progress, silent
-from ttcompress.tasks.evaluation import Comparison, Metrics, Options, compared, measured, task_for
+from ttcompress.tasks.evaluation import (
+    Comparison,
+    Metrics,
+    Options,
+    compare_metrics,
+    measure_metrics,
+)
 from ttcompress.tasks.protocol import Task
+from ttcompress.tasks.registry import task_for
 
 
 def evaluate(
@@ -40,7 +47,7 @@ def evaluate(
     opened = open_model(model, key) if isinstance(model, str | Path) else model
     chosen = task_for(opened, task, options)
     progress("evaluate", 0, 1, chosen.name)
-    metrics = measured(chosen, opened)
+    metrics = measure_metrics(chosen, opened)
     progress("evaluate", 1, 1)
     return metrics
 
@@ -64,11 +71,11 @@ def metrics_before_after(
     """
     chosen = task_for(original, task, options)
     progress("evaluate", 0, 2, f"{chosen.name}, before")
-    before = measured(chosen, original)
+    before = measure_metrics(chosen, original)
     progress("evaluate", 1, 2, f"{chosen.name}, after")
-    after = measured(chosen, compressed)
+    after = measure_metrics(chosen, compressed)
     progress("evaluate", 2, 2)
-    return compared(chosen, before, after)
+    return compare_metrics(chosen, before, after)
 
 
 def open_model(path: str | Path, key: str | None = None) -> Model:

@@ -27,8 +27,8 @@ from ttcompress.targets.calls import BATCH, TIME, Flat
 from ttcompress.targets.parts import OwnModule, own_part, recurrent_parts, task_part
 from ttcompress.targets.registry import DEFAULT, find_target
 from ttcompress.targets.target import Arrays, Part, Target, Written
-from ttcompress.tasks.evaluation import task_for
 from ttcompress.tasks.protocol import Task
+from ttcompress.tasks.registry import task_for
 
 __all__ = ["Exported", "OwnModule", "export"]
 

@@ -9,7 +9,7 @@ from ttcompress.artifact import CompressedModel, load
 from ttcompress.model.report import BLIND
 from ttcompress.recipe import AnyRecipe, as_recipe, recipe_from
 from ttcompress.system.progress import Progress, silent
-from ttcompress.tasks.evaluation import compared, measured
+from ttcompress.tasks.evaluation import compare_metrics, measure_metrics
 from ttcompress.training.finetune import CONDITIONS, Conditions
 from ttcompress.workflows.compress import measure, tune
 from ttcompress.workflows.job import Job, prepare
@@ -61,7 +61,7 @@ def _measure_alone(job: Job, before: CompressedModel, after: CompressedModel) ->
     task = job.task
     assert task is not None  # `tune` asked for one
     known = {name: found["before"] for name, found in (before.report.metrics or {}).items()}
-    first = measured(task, before) | known
-    metrics = compared(task, first, measured(task, after))
+    first = measure_metrics(task, before) | known
+    metrics = compare_metrics(task, first, measure_metrics(task, after))
     notes = (*after.report.notes, BLIND)
     return replace(after, report=replace(after.report, metrics=metrics, notes=notes))

@@ -10,12 +10,12 @@ from ttcompress.calibration.moments import Calibration, calibrate
 from ttcompress.calibration.sources import FileSource, TaskSource
 from ttcompress.checkpoint import Checkpoint, open_checkpoint
 from ttcompress.errors import RecipeError
+from ttcompress.layers.structure import structure_of
 from ttcompress.model.protocol import Model
 from ttcompress.recipe import AnyRecipe, Recipe, as_recipe, with_options
 from ttcompress.system.progress import Progress, silent
 from ttcompress.tasks.protocol import Task
 from ttcompress.tasks.registry import make_task
-from ttcompress.tasks.structure import structure_of
 from ttcompress.training.finetune import CONDITIONS, Conditions
 from ttcompress.trains.analysis import NO_WEIGHTINGS, Analysis, Weightings
 

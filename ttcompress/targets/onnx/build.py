@@ -10,7 +10,7 @@ from math import prod
 from onnx import TensorProto
 from torch import nn
 
-from ttcompress.layers.replacement import replacement
+from ttcompress.layers.swap import replace_layer
 from ttcompress.targets.onnx.convert import convert, describe
 from ttcompress.targets.onnx.quantize import quantized
 from ttcompress.targets.onnx.views import see_stored
@@ -50,7 +50,7 @@ def _with_scans(model: nn.Module) -> nn.Module:
     for path, layer in list(model.named_modules()):
         if isinstance(layer, nn.RNNBase):
             if not path:
-                return replacement(layer, {})
+                return replace_layer(layer, {})
             parent, _, child = path.rpartition(".")
-            setattr(model.get_submodule(parent), child, replacement(layer, {}))
+            setattr(model.get_submodule(parent), child, replace_layer(layer, {}))
     return model

@@ -1,4 +1,4 @@
-"""A file of labelled sequences enters; tokens with their labels leave.
+"""Reads files of labelled sequences.
 
 Two layouts: lines with columns (the token or text first, the label last), and JSON lines.
 """
@@ -12,7 +12,7 @@ from typing import Any
 
 from ttcompress.errors import RecipeError
 from ttcompress.system.json import read_json
-from ttcompress.tasks.sources import read_text
+from ttcompress.tasks.data_files import read_text
 
 DOCUMENT_START = "-DOCSTART-"
 """CoNLL 2003 separates documents by a line with this token."""
@@ -36,11 +36,21 @@ def read_tagged(task: str, path: str) -> list[Example]:
         InputError: no such file.
         RecipeError: a line is of another layout, or a sequence has more tokens than labels.
     """
-    lines = read_text(path, task).split("\n")
-    place = f"task {task}: {path}"
-    if _is_json(lines):
-        return [_tagged(record, where) for where, record in _records(lines, place)]
-    return list(_sentences(lines, place))
+    lines, place = read_text(path, task).split("\n"), f"task {task}: {path}"
+    if not _is_json(lines):
+        return list(_sentences(lines, place))
+    examples = []
+    for where, record in _records(lines, place):
+        tokens, labels = (_field(record, where, name) for name in ("tokens", "labels"))
+        if not isinstance(tokens, list | str) or not isinstance(labels, list):
+            raise RecipeError(f'{where}: write lists: {{"tokens": ["a"], "labels": ["X"]}}.')
+        if len(tokens) != len(labels) or not tokens:
+            raise RecipeError(
+                f"{where}: {len(tokens)} tokens and {len(labels)} labels. Give a label for each "
+                "token."
+            )
+        examples.append(Example(tuple(map(str, tokens)), tuple(map(str, labels))))
+    return examples
 
 
 def read_classified(task: str, tokens_of: Callable[[str], list[str]], path: str) -> list[Example]:
@@ -53,10 +63,19 @@ def read_classified(task: str, tokens_of: Callable[[str], list[str]], path: str)
         InputError: no such file.
         RecipeError: a line is of another layout, or has no tokens.
     """
-    lines = read_text(path, task).split("\n")
-    place = f"task {task}: {path}"
-    rows = _records(lines, place) if _is_json(lines) else _tab_rows(lines, place)
-    return [_classified(record, where, tokens_of) for where, record in rows]
+    lines, place = read_text(path, task).split("\n"), f"task {task}: {path}"
+    examples = []
+    for where, record in (_records if _is_json(lines) else _tab_rows)(lines, place):
+        given = record["tokens"] if "tokens" in record else _field(record, where, "text")
+        if not isinstance(given, str | list):
+            raise RecipeError(
+                f'{where}: write {{"text": "a b", "label": "X"}}, or a list of tokens.'
+            )
+        tokens = tokens_of(given) if isinstance(given, str) else list(map(str, given))
+        if not tokens:
+            raise RecipeError(f"{where}: 0 tokens, and 1 is the least. Take the line out.")
+        examples.append(Example(tuple(tokens), (str(_field(record, where, "label")),)))
+    return examples
 
 
 def _is_json(lines: Iterable[str]) -> bool:
@@ -76,29 +95,6 @@ def _records(lines: Iterable[str], place: str) -> Iterator[tuple[str, Mapping[st
         if not isinstance(record, dict):
             raise RecipeError(f"{where}: is no JSON object. Write an object on each line.")
         yield where, record
-
-
-def _tagged(record: Mapping[str, Any], where: str) -> Example:
-    tokens, labels = (_field(record, where, name) for name in ("tokens", "labels"))
-    if not isinstance(tokens, list | str) or not isinstance(labels, list):
-        raise RecipeError(f'{where}: write lists: {{"tokens": ["a"], "labels": ["X"]}}.')
-    if len(tokens) != len(labels) or not tokens:
-        raise RecipeError(
-            f"{where}: {len(tokens)} tokens and {len(labels)} labels. Give a label for each token."
-        )
-    return Example(tuple(map(str, tokens)), tuple(map(str, labels)))
-
-
-def _classified(
-    record: Mapping[str, Any], where: str, tokens_of: Callable[[str], list[str]]
-) -> Example:
-    given = record["tokens"] if "tokens" in record else _field(record, where, "text")
-    if not isinstance(given, str | list):
-        raise RecipeError(f'{where}: write {{"text": "a b", "label": "X"}}, or a list of tokens.')
-    tokens = tokens_of(given) if isinstance(given, str) else list(map(str, given))
-    if not tokens:
-        raise RecipeError(f"{where}: 0 tokens, and 1 is the least. Take the line out.")
-    return Example(tuple(tokens), (str(_field(record, where, "label")),))
 
 
 def _field(record: Mapping[str, Any], where: str, name: str) -> Any:
@@ -123,19 +119,17 @@ def _tab_rows(lines: Iterable[str], place: str) -> Iterator[tuple[str, Mapping[s
 
 def _sentences(lines: Iterable[str], place: str) -> Iterator[Example]:
     """Runs of lines that are not blank, cut into columns by tabs if there are any, or by spaces."""
-    numbered = enumerate(lines, 1)
-    for blank, run in groupby(numbered, lambda line: not line[1].strip()):
-        rows = [] if blank else [_columns(line, f"{place}:{number}") for number, line in run]
-        rows = [row for row in rows if row[0] != DOCUMENT_START]
+    for blank, run in groupby(enumerate(lines, 1), lambda line: not line[1].strip()):
+        rows = []
+        for number, line in () if blank else run:
+            columns = line.split("\t") if "\t" in line else line.split()
+            if len(columns) < 2:
+                raise RecipeError(
+                    f"{place}:{number}: has 1 column, and 2 are needed. Write a token first and "
+                    "its label last, with an empty line between sequences."
+                )
+            columns = [column.strip() or column for column in columns]
+            if columns[0] != DOCUMENT_START:
+                rows.append(columns)
         if rows:
             yield Example(tuple(row[0] for row in rows), tuple(row[-1] for row in rows))
-
-
-def _columns(line: str, where: str) -> list[str]:
-    columns = line.split("\t") if "\t" in line else line.split()
-    if len(columns) < 2:
-        raise RecipeError(
-            f"{where}: has 1 column, and 2 are needed. Write a token first and its label last, "
-            "with an empty line between sequences."
-        )
-    return [column.strip() or column for column in columns]

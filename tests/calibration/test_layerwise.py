@@ -3,16 +3,16 @@ import torch
 from torch import nn
 from torch.nn.utils import rnn
 
-from ttcompress.calibration.layered import Layered, Ran
+from ttcompress.calibration.layerwise import LayerPass, LayerwiseStack
 from ttcompress.layers.stacks import stack_of
 
 KINDS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 
 
-def layered(module: nn.RNNBase) -> tuple[Layered, list[tuple[Ran, ...]]]:
+def layered(module: nn.RNNBase) -> tuple[LayerwiseStack, list[tuple[LayerPass, ...]]]:
     """The module layer by layer, and the list that it notes its runs in."""
-    runs: list[tuple[Ran, ...]] = []
-    return Layered(stack_of(module), module.state_dict(), runs.append, like=module), runs
+    runs: list[tuple[LayerPass, ...]] = []
+    return LayerwiseStack(stack_of(module), module.state_dict(), runs.append, like=module), runs
 
 
 @pytest.fixture(autouse=True)

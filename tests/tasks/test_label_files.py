@@ -1,8 +1,8 @@
 import pytest
 
 from ttcompress.errors import InputError, RecipeError
-from ttcompress.tasks.labelled import Example, read_classified, read_tagged
-from ttcompress.tasks.sources import Sources, read_text, require_choice, require_positive
+from ttcompress.tasks.data_files import DataFiles, check_choice, check_positive, read_text
+from ttcompress.tasks.label_files import Example, read_classified, read_tagged
 
 TWO = [Example(("EU", "rejects"), ("ORG", "O")), Example(("Peter",), ("PER",))]
 
@@ -103,29 +103,29 @@ def items(path: str) -> list[str]:
 
 
 def test_one_file_is_cut_in_two_and_two_are_not():
-    one = Sources("tagger", "data", "d", None, None)
-    assert one.trained(items) == items("d")[:9]
-    assert one.held_out(items) == ["d9"]
-    two = Sources("tagger", "data", None, "t", "v")
-    assert (two.trained(items), two.held_out(items)) == (items("t"), items("v"))
+    one = DataFiles("tagger", "data", "d", None, None)
+    assert one.read_train(items) == items("d")[:9]
+    assert one.read_held_out(items) == ["d9"]
+    two = DataFiles("tagger", "data", None, "t", "v")
+    assert (two.read_train(items), two.read_held_out(items)) == (items("t"), items("v"))
 
 
 def test_sources_that_leave_a_question_are_errors():
     with pytest.raises(RecipeError, match="no data to measure on"):
-        Sources("tagger", "data", None, "t", None)
+        DataFiles("tagger", "data", None, "t", None)
     with pytest.raises(RecipeError, match="data is given beside valid"):
-        Sources("tagger", "data", "d", None, "v")
+        DataFiles("tagger", "data", "d", None, "v")
     with pytest.raises(RecipeError, match="no data to train on beside valid"):
-        Sources("tagger", "data", None, None, "v").trained(items)
+        DataFiles("tagger", "data", None, None, "v").read_train(items)
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, "8", True, None])
 def test_counts_are_whole_and_positive(value):
     with pytest.raises(RecipeError, match="task tagger: batch is"):
-        require_positive("tagger", batch=value)
+        check_positive("tagger", batch=value)
 
 
 def test_words_are_of_the_choices():
-    require_choice("tagger", "pooling", "mean", ("last", "mean"))
+    check_choice("tagger", "pooling", "mean", ("last", "mean"))
     with pytest.raises(RecipeError, match="pooling is 'men'"):
-        require_choice("tagger", "pooling", "men", ("last", "mean"))
+        check_choice("tagger", "pooling", "men", ("last", "mean"))

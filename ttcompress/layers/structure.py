@@ -1,4 +1,4 @@
-"""A checkpoint or a compressed model enters; all a task may know of it leaves, without a tensor."""
+"""What a task may know of a model: names, shapes, roles and recurrent layers, without a tensor."""
 
 from __future__ import annotations
 
@@ -39,24 +39,29 @@ class Structure:
     stacks: tuple[RecurrentStack, ...]
     content: Any
 
+    @property
+    def recurrent(self) -> set[str]:
+        """The names of all tensors of the recurrent layers."""
+        return _recurrent_names(self.stacks)
+
 
 def structure_of(model: Model) -> Structure:
     """The structure; a checkpoint and what was compressed from it have the same one."""
     named = {name: (names, shape) for names, shape in model.tied_shapes.items() for name in names}
     shapes = {name: named[name][1] for name in names_inside(model.source_paths)}
     ties = dict.fromkeys(named[name][0] for name in shapes if len(named[name][0]) > 1)
+    recurrent = _recurrent_names(model.stacks)
+    matrices = {name: (s[0], s[1]) for name, s in shapes.items() if len(s) == 2}
+    vectors = {name: s[0] for name, s in shapes.items() if len(s) == 1}
+    roles = Roles(matrices, vectors, model.stacks)
     return Structure(
         shapes=shapes,
-        roles=_roles(shapes, model.stacks),
+        roles={n: "recurrent" if n in recurrent else roles.of([n]) for n in matrices},
         ties=tuple(ties),
         stacks=model.stacks,
         content=rebuild(model.carried, defaultdict(lambda: torch.empty(0))),
     )
 
 
-def _roles(shapes: Mapping[str, Shape], stacks: tuple[RecurrentStack, ...]) -> dict[str, Role]:
-    recurrent = {stack.prefix + name for stack in stacks for name in tensor_shapes(stack)}
-    matrices = {name: (s[0], s[1]) for name, s in shapes.items() if len(s) == 2}
-    vectors = {name: s[0] for name, s in shapes.items() if len(s) == 1}
-    roles = Roles(matrices, vectors, stacks)
-    return {name: "recurrent" if name in recurrent else roles.of([name]) for name in matrices}
+def _recurrent_names(stacks: tuple[RecurrentStack, ...]) -> set[str]:
+    return {stack.prefix + name for stack in stacks for name in tensor_shapes(stack)}

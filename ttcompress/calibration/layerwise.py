@@ -1,4 +1,4 @@
-"""A stack and its inputs enter; what each of its layers saw, and its outputs, leave."""
+"""Runs a recurrent stack layer by layer, and notes what went into and came out of each of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import rnn
 
-from ttcompress.layers.stacks import layers_of
+from ttcompress.layers.stacks import layers_of, nonlinearity_of
 from ttcompress.model.weights import RecurrentStack
 
 Inputs = Tensor | rnn.PackedSequence
@@ -18,7 +18,7 @@ State = Tensor | tuple[Tensor, ...]
 
 
 @dataclass(frozen=True, eq=False)
-class Ran:
+class LayerPass:
     """One batch that went through a layer.
 
     `inputs` is (batch, time, features), `outputs` (batch, time, directions x output), `first` the
@@ -32,7 +32,7 @@ class Ran:
     lengths: Tensor | None = None
 
     def hidden(self, direction: int) -> Tensor:  # (batch, time, output)
-        """The output before every step: what the `weight_hh` of a direction saw."""
+        """The output before every step: the inputs of a direction's `weight_hh`."""
         own = self.outputs.chunk(len(self.first), 2)[direction]
         first = self.first[direction][:, None]
         return torch.cat([own[:, 1:], first] if direction else [first, own[:, :-1]], 1)
@@ -50,67 +50,66 @@ class Ran:
         return values.flatten(0, 1) if self.lengths is None else values[self.real]
 
 
-class Layered:
-    """A stack that runs layer by layer, called as torch's own; the runs of every call are noted.
+class LayerwiseStack:
+    """A stack that runs layer by layer, called as torch's own.
 
-    It is batch first and an RNN's nonlinearity tanh, unless it is to be like a module.
+    Args:
+        stack: the geometry.
+        tensors: the values, by the names in the model's state dict.
+        note: told the passes of all layers at every call.
+        like: the module to behave like: batch first or not, tanh or relu. Without one, it is batch
+            first, and an RNN one of tanh.
     """
 
     def __init__(
         self,
         stack: RecurrentStack,
         tensors: Mapping[str, Tensor],
-        note: Callable[[tuple[Ran, ...]], None],
+        note: Callable[[tuple[LayerPass, ...]], None],
         like: nn.RNNBase | None = None,
     ) -> None:
-        relu = like is not None and like.mode == "RNN_RELU"
-        self._layers = [
-            layer.module(tensors.__getitem__, "relu" if relu else "tanh")
-            for layer in layers_of(stack)
-        ]
+        kind = nonlinearity_of(like)
+        self._layers = [layer.module(tensors.__getitem__, kind) for layer in layers_of(stack)]
         for layer in self._layers:
             layer.batch_first = like is None or like.batch_first
         self._note = note
 
     def __call__(self, input: Inputs, hx: State | None = None) -> tuple[Inputs, State]:
         """As torch's."""
-        runs, lasts = [], []
-        for layer, first in zip(self._layers, self._by_layer(hx), strict=True):
-            output, last = layer(input, first)
-            runs.append(_ran(layer, input, first, output))
+        count = len(self._layers)
+        states: Sequence[State | None] = [None] * count
+        if isinstance(hx, Tensor):
+            states = hx.chunk(count)
+        elif hx is not None:
+            states = list(zip(*(member.chunk(count) for member in hx), strict=True))
+        passes, lasts = [], []
+        for layer, state in zip(self._layers, states, strict=True):
+            output, last = layer(input, state)
+            passes.append(_layer_pass(layer, input, state, output))
             lasts.append(last)
             input = output
-        self._note(tuple(runs))
+        self._note(tuple(passes))
         if isinstance(lasts[0], Tensor):
             return input, torch.cat(lasts)
         return input, tuple(map(torch.cat, zip(*lasts, strict=True)))
 
-    def _by_layer(self, hx: State | None) -> Sequence[State | None]:
-        count = len(self._layers)
-        if hx is None:
-            return [None] * count
-        if isinstance(hx, Tensor):
-            return hx.chunk(count)
-        return list(zip(*(member.chunk(count) for member in hx), strict=True))
 
+def _layer_pass(
+    layer: nn.RNNBase, inputs: Inputs, state: State | None, outputs: Inputs
+) -> LayerPass:
+    def batch_first(values: Inputs) -> tuple[Tensor, Tensor | None]:
+        if isinstance(values, rnn.PackedSequence):
+            padded, lengths = rnn.pad_packed_sequence(values, batch_first=True)
+            return padded, lengths
+        if values.dim() == 2:
+            return values[None], None
+        return values if layer.batch_first else values.transpose(0, 1), None
 
-def _ran(layer: nn.RNNBase, inputs: Inputs, state: State | None, outputs: Inputs) -> Ran:
-    values, lengths = _batch_first(inputs, layer.batch_first)
-    after, _ = _batch_first(outputs, layer.batch_first)
-    directions = 2 if layer.bidirectional else 1
+    (values, lengths), (after, _) = batch_first(inputs), batch_first(outputs)
     if state is None:
+        directions = 2 if layer.bidirectional else 1
         first = after.new_zeros(directions, len(after), after.shape[2] // directions)
     else:
         first = state if isinstance(state, Tensor) else state[0]
         first = first if first.dim() == 3 else first[:, None]
-    return Ran(values.detach(), after, first, lengths)
-
-
-def _batch_first(values: Inputs, already: bool) -> tuple[Tensor, Tensor | None]:
-    """(batch, time, features), and the lengths of packed sequences."""
-    if isinstance(values, rnn.PackedSequence):
-        padded, lengths = rnn.pad_packed_sequence(values, batch_first=True)
-        return padded, lengths
-    if values.dim() == 2:
-        return values[None], None
-    return values if already else values.transpose(0, 1), None
+    return LayerPass(values.detach(), after, first, lengths)

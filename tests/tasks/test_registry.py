@@ -7,7 +7,7 @@ import pytest
 from torch import nn
 
 from ttcompress.errors import InputError, RecipeError
-from ttcompress.tasks import registry as finding
+from ttcompress.tasks import registry
 from ttcompress.tasks.language_model import LanguageModel
 from ttcompress.tasks.registry import BUILT_IN, find_task, make_task
 
@@ -104,7 +104,7 @@ def test_and_in_an_installed_package(monkeypatch):
     point = EntryPoint(
         "theirs", "ttcompress.tasks.language_model:LanguageModel", "ttcompress.tasks"
     )
-    monkeypatch.setattr(finding, "entry_points", lambda group: [point])
+    monkeypatch.setattr(registry, "entry_points", lambda group: [point])
     assert find_task("theirs") is LanguageModel
 
 

@@ -1,4 +1,4 @@
-"""A user's options enter, checked; the data of the files they name leaves, in two parts."""
+"""The files that a user gives a task: what is trained on, what is measured on, and their text."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
-class Sources:
+class DataFiles:
     """Where a task's data is: one file that is cut in two, or a file for each part.
 
     Attributes:
@@ -46,7 +46,7 @@ class Sources:
                 "valid."
             )
 
-    def trained(self, read: Callable[[str], list[Item]]) -> list[Item]:
+    def read_train(self, read: Callable[[str], list[Item]]) -> list[Item]:
         """The items to train on.
 
         Raises:
@@ -60,7 +60,7 @@ class Sources:
         items = read(path)
         return items[: _cut(items)] if self.whole else items
 
-    def held_out(self, read: Callable[[str], list[Item]]) -> list[Item]:
+    def read_held_out(self, read: Callable[[str], list[Item]]) -> list[Item]:
         """The items to measure on."""
         if self.whole is None:
             return read(str(self.valid))
@@ -93,7 +93,7 @@ def read_text(path: str | Path, task: str) -> str:
     return text
 
 
-def require_positive(task: str, **options: object) -> None:
+def check_positive(task: str, **options: object) -> None:
     """Check counts that a user gave.
 
     Raises:
@@ -106,7 +106,7 @@ def require_positive(task: str, **options: object) -> None:
             )
 
 
-def require_choice(task: str, name: str, value: object, choices: tuple[str, ...]) -> None:
+def check_choice(task: str, name: str, value: object, choices: tuple[str, ...]) -> None:
     """Check a word that a user gave.
 
     Raises:

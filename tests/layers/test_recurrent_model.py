@@ -2,9 +2,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from ttcompress.layers.recurrent_model import POOLINGS, Chain, RecurrentModel
 from ttcompress.model.weights import RecurrentStack
-from ttcompress.tasks.chain import Chain
-from ttcompress.tasks.recurrent_model import POOLINGS, RecurrentModel
 
 
 def chain(bidirectional: bool = False) -> Chain:

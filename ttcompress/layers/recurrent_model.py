@@ -1,7 +1,11 @@
-"""A chain enters; a torch module that computes it, with the same state dict keys, leaves."""
+"""The common recurrent model as a module: embedding, recurrent layers, linear layer.
+
+`Chain` says where each of them is in a checkpoint and how large; `RecurrentModel` computes it.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import torch
@@ -10,7 +14,7 @@ from torch.nn import functional
 from torch.nn.utils import rnn
 
 from ttcompress.layers.stacks import Nonlinearity, recurrent_module
-from ttcompress.tasks.chain import Chain, output_size
+from ttcompress.model.weights import RecurrentStack
 
 Pooling = Literal["last", "mean", "max"]
 
@@ -18,6 +22,29 @@ POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 
 State = tuple[Any, ...]
 """One state for each stack: (hidden, cell) of an LSTM, otherwise hidden."""
+
+
+@dataclass(frozen=True)
+class Chain:
+    """What a common recurrent model consists of, as paths of modules and their sizes.
+
+    Attributes:
+        embedding: the embedding's path; None where inputs are one-hot.
+        symbols: how many different inputs there are.
+        stacks: the recurrent layers, each of which takes what the one before gives.
+        linear: the path of the last layer.
+        classes: how many outputs the last layer has.
+        bias: whether the last layer has a bias.
+        tied: whether the last layer's weight is the embedding's.
+    """
+
+    embedding: str | None
+    symbols: int
+    stacks: tuple[RecurrentStack, ...]
+    linear: str
+    classes: int
+    bias: bool
+    tied: bool
 
 
 class RecurrentModel(nn.Module):
@@ -40,7 +67,7 @@ class RecurrentModel(nn.Module):
         self._pooling = pooling
         for stack in chain.stacks:
             _place(self, stack.prefix.removesuffix("."), recurrent_module(stack, nonlinearity))
-        linear = nn.Linear(output_size(chain.stacks[-1]), chain.classes, bias=chain.bias)
+        linear = nn.Linear(chain.stacks[-1].output_size, chain.classes, bias=chain.bias)
         _place(self, chain.linear, linear)
         if chain.embedding is not None:
             embedding = nn.Embedding(chain.symbols, chain.stacks[0].input_size)
@@ -55,35 +82,34 @@ class RecurrentModel(nn.Module):
         lengths: Tensor | None = None,  # (batch,), on the CPU; None: all sequences are full
     ) -> tuple[Tensor, State]:  # (batch, time, classes), or (batch, classes) where pooled
         """Logits, and the state of every stack at the end."""
-        values: Any = self._embedded(inputs)
+        chain = self._chain
+        values: Any
+        if chain.embedding is None:
+            dtype = next(self.parameters()).dtype
+            values = functional.one_hot(inputs, chain.symbols).to(dtype)
+        else:
+            values = self.get_submodule(chain.embedding)(inputs)  # (batch, time, values)
         if lengths is not None:
             values = rnn.pack_padded_sequence(values, lengths, True, enforce_sorted=False)
         states = []
-        for k, stack in enumerate(self._chain.stacks):
+        for k, stack in enumerate(chain.stacks):
             layer = self.get_submodule(stack.prefix.removesuffix("."))
             values, after = layer(values, None if state is None else state[k])
             states.append(after)
         if lengths is not None:
             values, _ = rnn.pad_packed_sequence(values, True, total_length=inputs.shape[1])
         if self._pooling is not None:
-            values = self._pooled(self._pooling, values, lengths)
-        logits: Tensor = self.get_submodule(self._chain.linear)(values)
+            values = self._pool(self._pooling, values, lengths)
+        logits: Tensor = self.get_submodule(chain.linear)(values)
         return logits, tuple(states)
 
-    def _embedded(self, inputs: Tensor) -> Tensor:  # (batch, time, values)
-        if self._chain.embedding is None:
-            reference = next(self.parameters())
-            return functional.one_hot(inputs, self._chain.symbols).to(reference.dtype)
-        embedded: Tensor = self.get_submodule(self._chain.embedding)(inputs)
-        return embedded
-
-    def _pooled(
+    def _pool(
         self,
         pooling: Pooling,
         values: Tensor,  # (batch, time, features), zeros beyond the lengths
         lengths: Tensor | None,
     ) -> Tensor:  # (batch, features)
-        batch, time, _ = values.shape
+        batch, time, features = values.shape
         if lengths is None:
             lengths = torch.full((batch,), time)
         lengths = lengths.to(values.device)
@@ -97,7 +123,7 @@ class RecurrentModel(nn.Module):
                 last = values[torch.arange(batch, device=values.device), lengths - 1]
                 if not self._chain.stacks[-1].bidirectional:
                     return last
-                half = values.shape[2] // 2  # the reverse direction ends at the first step
+                half = features // 2  # the reverse direction ends at the first step
                 return torch.cat([last[:, :half], values[:, 0, half:]], 1)
 
 
