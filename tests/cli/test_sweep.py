@@ -8,18 +8,18 @@ import pytest
 
 
 def test_a_factor_out_of_reach_is_shown_with_the_reason(case, run) -> None:
-    given = ("sweep", case.path, "--formats", "mps", "-j", "1", "--folder", "f")
+    given = ("sweep", case.path, "--formats", "mps", "-j", "2", "--folder", "f")
     found = run(*given, "--factors", "3,4000")
     assert found.code == 0, found.err
     assert re.search(r"model under mps@4000: .*4000 asked, at most", found.out)
     assert "accuracy not measured: add --task" in found.out
-    alone = run(*given, "--factors", "4000")
+    alone = run(*given, "--factors", "4000,5000")
     assert alone.code == 2
     assert "4000 asked, at most" in alone.err
 
 
 def test_the_command_writes_table_picture_artifact_and_recipe(tiny_checkpoint, run, folder) -> None:
-    options = ("--factors", "2", "--formats", "mps,auto", "-j", "1")
+    options = ("--factors", "2", "--formats", "mps,auto", "-j", "2")
     wanted = ("--pick", "mps@2", "--picture", "front.svg")
     found = run("sweep", tiny_checkpoint, *options, *wanted)
     assert found.code == 0, found.err
@@ -49,7 +49,7 @@ def test_the_command_writes_table_picture_artifact_and_recipe(tiny_checkpoint, r
 )
 def test_what_does_not_fit_is_refused(options, said, tiny_checkpoint, run, folder) -> None:
     (folder / "taken").write_text("")
-    found = run("sweep", tiny_checkpoint, "-j", "1", *options)
+    found = run("sweep", tiny_checkpoint, "-j", "2", *options)
     assert found.code == 2, found.out
     assert re.search(said, " ".join(found.err.split()))
     assert not list(folder.rglob("*.safetensors"))

@@ -135,13 +135,14 @@ jobs:
     assert result.exit_code == 5
 
 
-@pytest.mark.parametrize("at_once", [1, 2])
+@pytest.mark.parametrize("at_once", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_jobs_share_the_threads_of_the_cores(at_once, run, folder, own_task) -> None:
     text = f"version: 1\njobs: [{{path: models/*.pt, recipe: half.yaml, task: '{own_task}'}}]"
     assert run(text, engine=Engine(jobs=at_once)).exit_code == 0
     assert (folder / "mark.threads").read_text() == str(max(1, cpu_count() // at_once))
 
 
+@pytest.mark.slow
 def test_an_interrupted_batch_goes_on_where_it_stopped(run) -> None:
     def interrupt(outcome) -> None:
         raise KeyboardInterrupt

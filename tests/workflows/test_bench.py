@@ -101,6 +101,7 @@ def benchmark(dense: float, small: float, fewer: float = 8.0) -> Benchmark:
     return Benchmark(35, 1, "wall", (BenchLayer("lstm", 64, fewer),), rows)
 
 
+@pytest.mark.slow
 def test_what_int8_would_ruin_is_left_out_with_the_reason(tiny_artifact, monkeypatch) -> None:
     monkeypatch.setattr(sys.modules["ttcompress.workflows.export"], "ROUNDED_LIMIT", 0.0)
     found = ttcompress.bench(tiny_artifact, batches=(1,), steps=5, seconds=0.01)

@@ -20,7 +20,8 @@ from ttcompress.recipe import effective, load_recipe, recipe_from
 from ttcompress.reporting.front import front_picture
 from ttcompress.workflows.pick import recipe_beside, recipe_text
 
-ONE = ttcompress.Engine(jobs=1)
+TWO = ttcompress.Engine(jobs=2)
+"""Every sweep here has two points or more to make, so that joblib keeps its pool of workers."""
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,7 @@ def swept(case, tmp_path_factory):
 def sweep_again(case, folder: Path, recipe, factors=(3, 6)) -> ttcompress.Sweep:
     formats = ("mps", "mpo")
     return ttcompress.sweep(
-        case.path, recipe, factors=factors, formats=formats, folder=folder, engine=ONE
+        case.path, recipe, factors=factors, formats=formats, folder=folder, engine=TWO
     )
 
 
@@ -107,7 +108,7 @@ def test_what_one_would_do_by_hand_stands_beside(case, tmp_path) -> None:
         factors=[3],
         formats=["svd", "quantised"],
         folder=tmp_path,
-        engine=ONE,
+        engine=TWO,
     )
     by_hand = {point.name: ttcompress.load(point.path).report for point in found.points}
     ranks = [len(weight.ranks) for weight in by_hand["svd@3"].weights if weight.ranks]
@@ -121,9 +122,9 @@ def test_what_one_would_do_by_hand_stands_beside(case, tmp_path) -> None:
 
 def test_a_sweep_trains_in_the_precision_of_its_engine(case, swept, tmp_path) -> None:
     _, recipe, found = swept
-    engine = ttcompress.Engine(jobs=1, mixed_precision="bf16")
+    engine = ttcompress.Engine(jobs=2, mixed_precision="bf16")
     rough = ttcompress.sweep(
-        case.path, recipe, factors=[3], formats=["mps"], folder=tmp_path, engine=engine
+        case.path, recipe, factors=[3, 6], formats=["mps"], folder=tmp_path, engine=engine
     )
     assert rough.exit_code == 0
     assert rough.points[0].path.read_bytes() != found.points[0].path.read_bytes()
@@ -131,7 +132,9 @@ def test_a_sweep_trains_in_the_precision_of_its_engine(case, swept, tmp_path) ->
 
 def test_where_no_point_is_made_the_error_is_the_first_ones(case, tmp_path) -> None:
     with pytest.raises(PlanError, match="4000 asked"):
-        ttcompress.sweep(case.path, factors=[4000], formats=["mps"], folder=tmp_path, engine=ONE)
+        ttcompress.sweep(
+            case.path, factors=[4000, 5000], formats=["mps"], folder=tmp_path, engine=TWO
+        )
     with pytest.raises(InputError, match="there is no such file"):
         ttcompress.sweep("absent.pt", folder=tmp_path)
 
@@ -163,7 +166,7 @@ def test_another_model_is_another_point(tiny_state_dict, tmp_path, monkeypatch) 
     for sign in (1, 1, -1):
         torch.save({name: sign * tensor for name, tensor in tiny_state_dict.items()}, model)
         found = ttcompress.sweep(
-            model, factors=[2], formats=["mps"], folder=tmp_path / "f", engine=ONE
+            model, factors=[2, 3], formats=["mps"], folder=tmp_path / "f", engine=TWO
         )
         cached.append(found.points[0].outcome.cached)
     assert cached == [False, True, False]
