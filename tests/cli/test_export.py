@@ -18,6 +18,7 @@ def test_export_prints_a_table_and_writes_the_file(run, folder, tiny_artifact) -
     assert (folder / "tiny.onnx").stat().st_size > 0
 
 
+@pytest.mark.slow
 def test_export_in_json_is_one_document(run, folder, tiny_artifact) -> None:
     given = ("--as", "onnx", "-o", "tiny.onnx", "--quantize", "int8")
     result = run("export", tiny_artifact, *given, "--json", "-q")

@@ -273,6 +273,7 @@ def test_a_registered_store_is_calibrated_and_trained_through(toy: Store, case) 
     assert after < plain.report.metrics["perplexity"]["after"]
 
 
+@pytest.mark.slow
 def test_a_registered_store_is_exported(toy: Store, tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
     torch.manual_seed(0)

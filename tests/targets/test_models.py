@@ -103,6 +103,7 @@ def test_a_model_that_differs_from_torch_is_not_kept(compressed, tmp_path, monke
     assert not (tmp_path / "m.onnx").exists()
 
 
+@pytest.mark.slow
 def test_a_wrong_graph_is_found(compressed, tmp_path, monkeypatch) -> None:
     """The comparison itself can fail: a graph of other weights."""
     own = ttcompress.OwnModule(Model(), WORDS, AXES)

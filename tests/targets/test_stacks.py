@@ -147,10 +147,10 @@ def wide(store: str, format: str = "mps") -> dict[str, Any]:
     [
         pytest.param("int2", TensorProto.UINT4, marks=pytest.mark.slow),
         ("int4", TensorProto.UINT4),
-        ("int5", TensorProto.UINT8),
+        pytest.param("int5", TensorProto.UINT8, marks=pytest.mark.slow),
         pytest.param("int8", TensorProto.UINT8, marks=pytest.mark.slow),
         pytest.param("float16", TensorProto.FLOAT16, marks=pytest.mark.slow),
-        ("bfloat16", TensorProto.BFLOAT16),
+        pytest.param("bfloat16", TensorProto.BFLOAT16, marks=pytest.mark.slow),
     ],
 )
 def test_the_file_holds_what_the_store_holds_in_the_next_of_onnxs_types(
@@ -165,7 +165,8 @@ def test_the_file_holds_what_the_store_holds_in_the_next_of_onnxs_types(
     assert made.largest_difference < 1e-4
 
 
-@pytest.mark.parametrize("format", ["mps", pytest.param("mpo", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("format", ["mps", "mpo"])
 def test_no_dense_copy_is_in_the_file(compressed, tmp_path, format) -> None:
     model = compressed(Holder(lstm=nn.LSTM(64, 64)), **wide("float32", format))
     (made,) = ttcompress.export(model, tmp_path / "m.onnx")
