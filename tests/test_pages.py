@@ -148,7 +148,11 @@ def first_command() -> str:
     return re.search(r"\.venv/bin/ttcompress (.*)$", blocks(README, "sh")[0].text, re.M)[1]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=pytest.mark.slow if page == DEPLOY else ()) for page in PAGES],
+    ids=lambda page: str(page.relative_to(ROOT)),
+)
 def test_the_blocks_of_a_page_run(page: Path, run_page: Any) -> None:
     run_page(page)
 
@@ -167,6 +171,7 @@ def test_numpy_alone_reads_the_weight(run_page: Any) -> None:
     np.testing.assert_allclose(scope["matrix"], ours, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_exported_file_streams(run_page: Any) -> None:
     _, scope = run_page(DEPLOY)
     assert len(scope["streamed"]) == 40
