@@ -66,7 +66,7 @@ def test_without_accelerate_one_device_remains(monkeypatch):
 def test_an_unknown_device_or_precision_is_refused():
     with pytest.raises(RecipeError, match="'nowhere'"):
         make_machine("nowhere")
-    with pytest.raises(RecipeError, match="none of no, bf16, fp16"):
+    with pytest.raises(RecipeError, match="expected one of no, bf16, fp16, got"):
         make_machine("cpu", "int3")
 
 
