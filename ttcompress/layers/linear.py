@@ -1,4 +1,4 @@
-"""`torch.nn.Linear` with a tensor train for its weight."""
+"""`torch.nn.Linear` with a tensor train as its weight."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ttcompress.trains.train import Train
 
 
 class Linear(nn.Module):
-    """`torch.nn.Linear` with a train (rows = out_features, columns = in_features) for its weight.
+    """`torch.nn.Linear` with a train (rows = out_features, columns = in_features) as its weight.
 
     Args:
         train: the weight.
         bias: (out_features,) or None; copied.
-        run: "factored" multiplies by the train, "rebuilt" by the dense matrix, "auto" as is faster.
+        run: "factored" multiplies by the train, "rebuilt" by the dense matrix, "auto" the faster.
     """
 
     bias: Tensor | None
@@ -39,15 +39,15 @@ class Linear(nn.Module):
         """The same layer with "weight", and "bias" if it is given, replaced.
 
         Raises:
-            ArtifactError: the weight is no train, or of another shape.
+            ArtifactError: the weight is not a train, or has another shape.
         """
         bias = tensors.get("bias", module.bias)
         if isinstance(bias, Train):
-            raise ArtifactError("bias is a train; only matrices can be")
+            raise ArtifactError("bias is a train, but only matrices can be. Give a tensor.")
         return cls(train_like(tensors, module.weight), bias, run=run).train(module.training)
 
     def how(self, batch: int = 1) -> Way:
-        """The way that so many input vectors would run."""
+        """The way in which a call with `batch` input vectors would run."""
         if self.run != "auto":
             return self.run
         return faster_product(self.weight.work, batch, rebuild=self.weight.trained)
@@ -67,14 +67,14 @@ class Linear(nn.Module):
 
 
 def train_like(tensors: Mapping[str, Train | Tensor], dense: Tensor) -> Train:
-    """The train that takes the place of a dense "weight".
+    """The train that replaces a dense "weight".
 
     Raises:
-        ArtifactError: the weight is no train, or of another shape.
+        ArtifactError: the weight is not a train, or has another shape.
     """
     weight = tensors.get("weight")
     if not isinstance(weight, Train):
-        raise ArtifactError("weight is no train; a layer without one needs no replacement")
+        raise ArtifactError("weight is not a train, so the layer needs no replacement")
     if weight.shape != tuple(dense.shape):
         raise ArtifactError(
             f"weight is {weight.shape}, but the layer needs {tuple(dense.shape)}. "
