@@ -17,7 +17,7 @@ Rows = tuple[Tensor, Tensor]
 """For the rows of weight_ih and of weight_hh, (batch, time, gates x hidden) each."""
 
 
-def influence(
+def measure_influence(
     kind: Kind,
     from_inputs: Tensor,  # (batch, time, gates x hidden): W_ih x + b_ih
     from_hidden: Tensor,  # the same: W_hh h + b_hh

@@ -1,7 +1,7 @@
 """Measures how much errors in each weight matter on a user's data, in one pass of the dense model.
 
 `calibrate` gives every weight a `Weighting`: the second moment of its inputs, and for the rows of
-recurrent weights how much each gate affects the outputs (see `influence`).
+recurrent weights how much each gate affects the outputs (see `measure_influence`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from ttcompress.calibration.influence import influence
+from ttcompress.calibration.influence import measure_influence
 from ttcompress.calibration.layerwise import LayerPass
 from ttcompress.calibration.sources import Activations, DataSource
 from ttcompress.checkpoint import Checkpoint
@@ -129,7 +129,7 @@ class _Collector:
                 if names.bias_ih is not None and names.bias_hh is not None:
                     from_inputs = from_inputs + self.dense[stack.prefix + names.bias_ih].float()
                     from_hidden = from_hidden + self.dense[stack.prefix + names.bias_hh].float()
-                counts = influence(
+                counts = measure_influence(
                     stack.kind, from_inputs, from_hidden, hidden, one.real, direction == 1
                 )
                 for name, rows, values in zip((ih, hh), counts, (one.inputs, hidden), strict=True):

@@ -10,7 +10,7 @@ from ttcompress.checkpoint.carried import Carrier, Json, NotCarried
 from ttcompress.checkpoint.choice import choose, is_apart
 from ttcompress.checkpoint.containers import Source
 from ttcompress.checkpoint.names import canonical_names, unused_name
-from ttcompress.checkpoint.pickle.builders import Unreadable
+from ttcompress.checkpoint.pickle.builders import UnreadableTensor
 from ttcompress.checkpoint.pickle.objects import PickledObject
 from ttcompress.checkpoint.recurrent import recognise
 from ttcompress.checkpoint.roles import Roles
@@ -118,7 +118,7 @@ def _check_tensors(named: Mapping[str, Leaf], source: Source) -> dict[str, Store
     """Refuse tensors that cannot be read or written, or would fill any memory."""
     stored: dict[str, StoredTensor] = {}
     for name, leaf in named.items():
-        if isinstance(leaf, Unreadable):
+        if isinstance(leaf, UnreadableTensor):
             raise CheckpointError(f"{name}: is {leaf.why}.")
         try:
             check_tensor(leaf, source.storages[leaf.storage])

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from ttcompress.checkpoint.pickle.arrays import PickledArray
-from ttcompress.checkpoint.pickle.builders import Unreadable
+from ttcompress.checkpoint.pickle.builders import UnreadableTensor
 from ttcompress.checkpoint.pickle.objects import PickledObject
 from ttcompress.checkpoint.tensors import StoredTensor
 from ttcompress.errors import CheckpointError
@@ -21,13 +21,13 @@ from ttcompress.errors import CheckpointError
 Place = tuple[str, ...]
 """The keys from the root to a value, as text."""
 
-Leaf = StoredTensor | Unreadable
+Leaf = StoredTensor | UnreadableTensor
 
 MAX_DEPTH = 100
 MAX_STEPS = 10_000_000
 """Values visited in all walks over one file; shared lists make a small pickle look endless."""
 
-_WALKED = (dict, list, tuple, PickledObject, StoredTensor, PickledArray, Unreadable)
+_WALKED = (dict, list, tuple, PickledObject, StoredTensor, PickledArray, UnreadableTensor)
 """What is a tensor or may contain one; the words of a vocabulary need no visit."""
 
 _OPTIMIZER_KEY = re.compile(r"(.*_)?optim(izer)?s?(_.*)?", re.IGNORECASE | re.DOTALL)
@@ -173,7 +173,7 @@ def as_leaf(value: Any) -> Leaf | None:
     """The value as a tensor, if it is one; numpy arrays of numbers count."""
     if isinstance(value, PickledArray):
         return value.tensor
-    return value if isinstance(value, StoredTensor | Unreadable) else None
+    return value if isinstance(value, StoredTensor | UnreadableTensor) else None
 
 
 def is_module(value: Any) -> bool:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ttcompress.layers.linear import train_like
-from ttcompress.layers.matrices import TrainWeight, choosing_batch
+from ttcompress.layers.matrices import TrainWeight, batch_for_choice
 from ttcompress.layers.speed import Run, Way, check_run
 from ttcompress.trains.train import Train
 
@@ -80,7 +80,7 @@ class Embedding(nn.Module):
     def forward(self, input: Tensor) -> Tensor:
         """(...) of indices -> (..., embedding_dim)."""
         indices = input.reshape(-1)
-        if self.how(choosing_batch(indices.shape[0])) == "rebuilt":
+        if self.how(batch_for_choice(indices.shape[0])) == "rebuilt":
             rows = functional.embedding(
                 indices,
                 self.weight.dense(),
@@ -92,9 +92,9 @@ class Embedding(nn.Module):
             if self.padding_idx is not None:
                 padding = (indices == self.padding_idx).unsqueeze(1)
                 rows = torch.where(padding, rows.detach(), rows)
-        return self._capped(rows).reshape(*input.shape, self.embedding_dim)
+        return self._cap_norms(rows).reshape(*input.shape, self.embedding_dim)
 
-    def _capped(self, rows: Tensor) -> Tensor:  # (count, embedding_dim)
+    def _cap_norms(self, rows: Tensor) -> Tensor:  # (count, embedding_dim)
         """Scale rows down to `max_norm`; like torch's, no gradient goes through the scale."""
         if self.max_norm is None:
             return rows

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ttcompress.errors import ArtifactError
-from ttcompress.layers.matrices import TrainWeight, choosing_batch, copied
+from ttcompress.layers.matrices import TrainWeight, batch_for_choice, copy_values
 from ttcompress.layers.speed import Run, Way, check_run, faster_product
 from ttcompress.trains.train import Train
 
@@ -30,7 +30,7 @@ class Linear(nn.Module):
         self.out_features, self.in_features = train.shape
         self.run: Run = check_run(run)
         self.weight = TrainWeight(train)
-        self.register_parameter("bias", None if bias is None else nn.Parameter(copied(bias)))
+        self.register_parameter("bias", None if bias is None else nn.Parameter(copy_values(bias)))
 
     @classmethod
     def from_dense(
@@ -55,7 +55,7 @@ class Linear(nn.Module):
     def forward(self, input: Tensor) -> Tensor:
         """(..., in_features) -> (..., out_features)."""
         vectors = input.reshape(-1, self.in_features)
-        if self.how(choosing_batch(vectors.shape[0])) == "rebuilt":
+        if self.how(batch_for_choice(vectors.shape[0])) == "rebuilt":
             return functional.linear(input, self.weight.dense(), self.bias)
         output = self.weight.product()(vectors, self.bias)
         return output.reshape(*input.shape[:-1], self.out_features)

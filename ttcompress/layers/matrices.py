@@ -24,22 +24,22 @@ from ttcompress.trains.train import Train
 Place = tuple[nn.Module, str]
 """A parameter, as its owner and its name there."""
 
-Made = TypeVar("Made")
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, eq=False)
-class _Kept(Generic[Made]):
+class _Cached(Generic[Value]):
     """A value computed from cores, with a record of the cores it was computed from.
 
     `aliases` keep the cores' memory alive, so that an equal address means the same memory.
     """
 
-    value: Made
+    value: Value
     aliases: tuple[Tensor, ...]
     seen: list[tuple[int, int]]
 
-    def still_holds(self, cores: tuple[Tensor, ...]) -> bool:
-        return self.seen == _seen(cores)
+    def is_current(self, cores: tuple[Tensor, ...]) -> bool:
+        return self.seen == _versions(cores)
 
 
 class TrainWeight(nn.Module):
@@ -54,12 +54,12 @@ class TrainWeight(nn.Module):
         self.layout = train.layout
         self.ranks = train.ranks
         self.work = _work(train.layout, train.ranks)
-        self.cores = nn.ParameterList(nn.Parameter(copied(core)) for core in train.cores)
+        self.cores = nn.ParameterList(nn.Parameter(copy_values(core)) for core in train.cores)
         self.views = nn.ModuleList()
-        self._product: _Kept[Product] | None = None
-        self._dense: _Kept[Tensor] | None = None
+        self._product: _Cached[Product] | None = None
+        self._dense: _Cached[Tensor] | None = None
 
-    def see_through(self, views: Sequence[nn.Module]) -> None:
+    def set_views(self, views: Sequence[nn.Module]) -> None:
         """Compute from now on with each core as its view shows it, one view for each core.
 
         Training uses it to compute with the rounded values that a store will keep, while the
@@ -77,16 +77,16 @@ class TrainWeight(nn.Module):
 
     def dense(self) -> Tensor:  # (rows, columns)
         """The matrix, rebuilt."""
-        if not self._may_keep():
+        if not self._may_cache():
             return self.as_train().to_dense()
-        self._dense = self._renewed(self._dense, lambda: self.as_train().to_dense())
+        self._dense = self._refresh(self._dense, lambda: self.as_train().to_dense())
         return self._dense.value
 
     def product(self) -> Product:
         """How to multiply: by two factors if there are any, else core by core if cheaper."""
-        if not self._may_keep():
+        if not self._may_cache():
             return self._make_product()
-        self._product = self._renewed(self._product, self._make_product)
+        self._product = self._refresh(self._product, self._make_product)
         return self._product.value
 
     @property
@@ -109,16 +109,16 @@ class TrainWeight(nn.Module):
         # In an exported graph the dense matrix is folded once; a chain would be many small nodes.
         return DenseProduct(train.to_dense())
 
-    def _may_keep(self) -> bool:
+    def _may_cache(self) -> bool:
         """Whether results may be cached: not while cores may be trained, nor while compiling."""
         return not (self.training or self.trained or torch.compiler.is_compiling())
 
-    def _renewed(self, kept: _Kept[Made] | None, make: Callable[[], Made]) -> _Kept[Made]:
+    def _refresh(self, cached: _Cached[Value] | None, make: Callable[[], Value]) -> _Cached[Value]:
         cores = self._cores
-        if kept is not None and kept.still_holds(cores):
-            return kept
+        if cached is not None and cached.is_current(cores):
+            return cached
         with torch.inference_mode(False), torch.no_grad():
-            return _Kept(make(), tuple(core.detach() for core in cores), _seen(cores))
+            return _Cached(make(), tuple(core.detach() for core in cores), _versions(cores))
 
     def train(self, mode: bool = True) -> TrainWeight:
         """As `nn.Module.train`; clears the cache, because training may write through `.data`."""
@@ -199,7 +199,7 @@ class DenseMatrix:
         """Where it is."""
         return ((self.owner, self.name),)
 
-    def see_through(self, views: Sequence[nn.Module]) -> None:
+    def set_views(self, views: Sequence[nn.Module]) -> None:
         """As in `TrainWeight`: compute from now on with the parameter as its one view shows it."""
         (view,) = views
         parametrize.register_parametrization(self.owner, self.name, view)
@@ -211,7 +211,7 @@ Matrix = TrainWeight | DenseMatrix
 
 def put_matrix(owner: nn.Module, name: str, value: Train | Tensor) -> None:
     """Store a copy of a matrix in a layer under a name; a train becomes a `TrainWeight`."""
-    held = TrainWeight(value) if isinstance(value, Train) else nn.Parameter(copied(value))
+    held = TrainWeight(value) if isinstance(value, Train) else nn.Parameter(copy_values(value))
     setattr(owner, name, held)
 
 
@@ -221,7 +221,7 @@ def matrix_of(owner: nn.Module, name: str) -> Matrix:
     return child if isinstance(child, TrainWeight) else DenseMatrix(owner, name)
 
 
-def copied(tensor: Tensor) -> Tensor:
+def copy_values(tensor: Tensor) -> Tensor:
     """Copy the values into new memory.
 
     Never an inference tensor, even under inference_mode: those do not record that they changed.
@@ -242,11 +242,11 @@ def _work(layout: Layout, ranks: tuple[int, ...]) -> MatrixWork:
     return MatrixWork(whole, whole, 1, rebuild)
 
 
-def choosing_batch(batch: int) -> int:
+def batch_for_choice(batch: int) -> int:
     """The batch size to choose a way for: 1 while compiling, or the graph would fix the size."""
     return 1 if torch.compiler.is_compiling() else batch
 
 
-def _seen(cores: tuple[Tensor, ...]) -> list[tuple[int, int]]:
+def _versions(cores: tuple[Tensor, ...]) -> list[tuple[int, int]]:
     """Where each core is and how often it was written; cheap, because every call needs it."""
     return [(core.data_ptr(), core._version) for core in cores]

@@ -125,7 +125,7 @@ def _walk(
     for time in reversed(times) if layer.reverse else times:
         if inputs[time].shape[0] != batch:
             batch = inputs[time].shape[0]
-            whole = _updated(whole, state)
+            whole = _replace_rows(whole, state)
             state = tuple(member[:batch] for member in whole)
             step_in_place = None if places is None else _IN_PLACE[layer.mode](layer, inputs[time])
         if places is None or step_in_place is None:
@@ -133,10 +133,10 @@ def _walk(
         else:
             state = step_in_place(inputs[time], state, places[time])
         hidden[time] = state[0]
-    return hidden, _updated(whole, state)
+    return hidden, _replace_rows(whole, state)
 
 
-def _updated(whole: State, running: State) -> State:
+def _replace_rows(whole: State, running: State) -> State:
     """The whole state with its first rows replaced."""
     return tuple(
         new if len(new) == len(old) else torch.cat([new, old[len(new) :]])

@@ -21,7 +21,7 @@ from ttcompress.layers.calls import Call, Hidden, Input
 from ttcompress.layers.matrices import (
     Matrix,
     TrainWeight,
-    choosing_batch,
+    batch_for_choice,
     matrix_of,
     put_matrix,
 )
@@ -224,24 +224,24 @@ class Recurrent(RecurrentBase):
     def forward(self, input: Input, hx: Hidden | None = None) -> tuple[Input, Hidden]:
         """As the `forward` of torch's layer of this name."""
         if not torch.compiler.is_exporting():
-            result: tuple[Input, Hidden] = self._eagerly(input, hx)
+            result: tuple[Input, Hidden] = self._run_eagerly(input, hx)
             return result
         if isinstance(input, PackedSequence):
             raise ValueError("a packed sequence cannot be exported; pass a padded tensor")
         call = self._read(input, hx)
-        return call.result(*self._by_layer(call, run_scan))
+        return call.result(*self._run_by_layer(call, run_scan))
 
     # As with torch's own layers, compilers leave it out of their graph: the loop is fast already.
     @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def _eagerly(self, input: Input, hx: Hidden | None) -> tuple[Input, Hidden]:
+    def _run_eagerly(self, input: Input, hx: Hidden | None) -> tuple[Input, Hidden]:
         call = self._read(input, hx)
         by_torch = call.autocast and self.run == "auto"
         if by_torch or self.how(call.batch, call.steps) == "rebuilt":
-            return call.result(*self._fused(call))
+            return call.result(*self._run_fused(call))
         tensors = (call.data, *call.state, *self.parameters())
         tracked = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
         loop = partial(run_loop, in_place=not (tracked or call.autocast))
-        return call.result(*self._by_layer(call, loop))
+        return call.result(*self._run_by_layer(call, loop))
 
     def _read(self, input: Input, hx: Hidden | None) -> Call:
         hidden = self.proj_size or self.hidden_size
@@ -255,7 +255,7 @@ class Recurrent(RecurrentBase):
             layers=len(self._names),
         )
 
-    def _by_layer(self, call: Call, run: LayerRun) -> tuple[Tensor, State]:
+    def _run_by_layer(self, call: Call, run: LayerRun) -> tuple[Tensor, State]:
         """Run layer by layer, each in all its directions."""
         data, sizes, lasts = call.data, call.sizes, []
         directions = self.stack.directions
@@ -269,7 +269,7 @@ class Recurrent(RecurrentBase):
             lasts += ends
         return data, tuple(torch.stack(members) for members in zip(*lasts, strict=True))
 
-    def _fused(self, call: Call) -> tuple[Tensor, State]:
+    def _run_fused(self, call: Call) -> tuple[Tensor, State]:
         """Rebuild the dense weights and run torch's kernel for all layers at once."""
         names = [name for direction in self._names for name in direction.present]
         flat = [self._matrix(name).dense() for name in names]
@@ -316,7 +316,7 @@ class Cell(RecurrentBase):
             raise RuntimeError(
                 f"input.size(-1) is {x.shape[1]}, but the cell's input_size is {self.input_size}"
             )
-        state = self._next(x, self._first_state(x, hx, batched))
+        state = self._step(x, self._first_state(x, hx, batched))
         state = state if batched else tuple(member.squeeze(0) for member in state)
         return state if self.mode == "LSTM" else state[0]
 
@@ -334,9 +334,9 @@ class Cell(RecurrentBase):
                 )
         return state
 
-    def _next(self, x: Tensor, state: State) -> State:
+    def _step(self, x: Tensor, state: State) -> State:
         (names,) = self._names
-        if self.how(choosing_batch(x.shape[0])) == "factored":
+        if self.how(batch_for_choice(x.shape[0])) == "factored":
             layer = self._direction(names)
             return step(layer, layer.project(x), state)
         weights = self._matrix(names.weight_ih).dense(), self._matrix(names.weight_hh).dense()

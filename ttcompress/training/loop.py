@@ -24,8 +24,8 @@ from ttcompress.errors import RecipeError, TrainingError
 from ttcompress.recipe import Finetune
 from ttcompress.tasks.evaluation import Metrics, measure_metrics
 from ttcompress.tasks.protocol import Batch, State, Task
-from ttcompress.training.machine import Machine, OneDevice, share, steps_each
-from ttcompress.training.student import make_student, see_the_store, snapshot
+from ttcompress.training.machine import Machine, OneDevice, share, steps_per_process
+from ttcompress.training.student import apply_rounding, make_student, snapshot
 
 FLOAT_PART = 1 / 3
 """Fraction of the steps before the forward pass uses rounded values."""
@@ -77,7 +77,7 @@ def steps_in(task: Task, settings: Finetune, machine: Machine) -> int:
             f"task {task.name}: an epoch has {task.batches_per_epoch} batches, but at least 1 is "
             "needed. Give it training data, or remove the finetune block."
         )
-    steps = settings.epochs * steps_each(task.batches_per_epoch, machine)
+    steps = settings.epochs * steps_per_process(task.batches_per_epoch, machine)
     return steps if settings.max_steps is None else min(steps, settings.max_steps)
 
 
@@ -109,7 +109,7 @@ class Training:
     ) -> None:
         self.task, self.settings, self.seed, self.machine = task, settings, seed, machine
         self.steps = steps_in(task, settings, machine)
-        self.steps_per_epoch = steps_each(task.batches_per_epoch, machine)
+        self.steps_per_epoch = steps_per_process(task.batches_per_epoch, machine)
         self.start = start
         self.student = make_student(start, task.build()).to(machine.device)
         self.teacher = None if teacher is None else teacher.to(machine.device).eval()
@@ -165,7 +165,7 @@ class Training:
         mine = share(whole, self.task.batches_per_epoch, self.machine)
         for batch in islice(mine, done, None):
             if not self.sees_store and self.step >= FLOAT_PART * self.steps:
-                see_the_store(self.student, self.start)
+                apply_rounding(self.student, self.start)
                 self.sees_store = True
             loss = self._one_step(batch)
             self.step, done = self.step + 1, done + 1

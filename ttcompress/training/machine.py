@@ -157,7 +157,7 @@ def make_machine(device: str | None = None, precision: str = "no") -> Machine:
         )
     together = launched() > 1 or precision != "no"
     if not together and device is not None:
-        return OneDevice(_present(device))
+        return OneDevice(_check_device(device))
     try:
         return Accelerated(device, precision)
     except ImportError as error:
@@ -169,7 +169,7 @@ def make_machine(device: str | None = None, precision: str = "no") -> Machine:
         return OneDevice()
 
 
-def steps_each(batches: int, machine: Machine) -> int:
+def steps_per_process(batches: int, machine: Machine) -> int:
     """Steps in an epoch of that many batches: the same number on every process."""
     return -(-batches // machine.processes)
 
@@ -180,10 +180,10 @@ def share(batches: Iterator[Batch], count: int, machine: Machine) -> Iterator[Ba
     Every batch goes to a process; if they do not divide evenly, a few go to two.
     """
     start = machine.rank * count // machine.processes
-    return islice(batches, start, start + steps_each(count, machine))
+    return islice(batches, start, start + steps_per_process(count, machine))
 
 
-def _present(device: str) -> str:
+def _check_device(device: str) -> str:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:

@@ -16,7 +16,7 @@ import torch
 from ttcompress.errors import RecipeError
 from ttcompress.system.files import written_whole
 from ttcompress.training.loop import Training
-from ttcompress.training.student import see_the_store
+from ttcompress.training.student import apply_rounding
 
 
 def fingerprint(training: Training) -> str:
@@ -81,7 +81,7 @@ def resume_progress(training: Training, path: Path) -> None:
 
 def _restore(training: Training, content: dict[str, Any]) -> None:
     if content["sees_store"]:
-        see_the_store(training.student, training.start)
+        apply_rounding(training.student, training.start)
     training.student.load_state_dict(content["student"])
     training.optimizer.load_state_dict(content["optimizer"])
     for name in ("step", "judged", "stale"):

@@ -82,16 +82,16 @@ def make_student(compressed: CompressedModel, module: nn.Module) -> nn.Module:
 
 def parts_of(student: nn.Module, stored: StoredWeight) -> tuple[StudentTensor, ...]:
     """Where the student holds each part of a stored weight."""
-    places = _held(student, stored).places
+    places = _find_matrix(student, stored).places
     return tuple(StudentTensor(*place, stored.parts[0].store) for place in places)
 
 
-def _held(student: nn.Module, stored: StoredWeight) -> Matrix:
+def _find_matrix(student: nn.Module, stored: StoredWeight) -> Matrix:
     owner, _, leaf = stored.weight.name.rpartition(".")
     return matrix_of(student.get_submodule(owner), leaf)
 
 
-def see_the_store(student: nn.Module, compressed: CompressedModel) -> None:
+def apply_rounding(student: nn.Module, compressed: CompressedModel) -> None:
     """Make the forward pass use the rounded values of every coarse store from now on.
 
     For other stores the values are trained unrounded and rounded at the end, which loses nothing.
@@ -101,14 +101,14 @@ def see_the_store(student: nn.Module, compressed: CompressedModel) -> None:
         if not store.coarse:
             continue
         views = [StraightThrough(store, part.values) for part in parts_of(student, stored)]
-        _held(student, stored).see_through(views)
+        _find_matrix(student, stored).set_views(views)
 
 
 def snapshot(student: nn.Module, compressed: CompressedModel) -> CompressedModel:
     """The trained model as it would be stored; the report is still that of `compressed`."""
     with torch.no_grad():
         weights = tuple(
-            replace(stored, parts=tuple(map(_encoded, parts_of(student, stored))))
+            replace(stored, parts=tuple(map(_encode, parts_of(student, stored))))
             for stored in compressed.weights
         )
         places = dict(student.state_dict())
@@ -119,7 +119,7 @@ def snapshot(student: nn.Module, compressed: CompressedModel) -> CompressedModel
     return replace(compressed, weights=weights, kept=kept)
 
 
-def _encoded(part: StudentTensor) -> Encoded:
+def _encode(part: StudentTensor) -> Encoded:
     return part.store.encode(part.values.detach().cpu().float())
 
 

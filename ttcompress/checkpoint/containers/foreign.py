@@ -57,7 +57,7 @@ BIG_ENDIAN = "was saved on a big-endian machine. Load it with torch.load and sav
 _ACCEPTED = "Give a file written by torch.save, torch.jit.save or safetensors."
 
 
-def foreign_file(head: bytes, tail: bytes) -> CheckpointError:
+def explain_foreign_file(head: bytes, tail: bytes) -> CheckpointError:
     """The error for a file that holds no PyTorch weights, by its first and last bytes."""
     for offset, magic, message in _MAGIC:
         if head[offset : offset + len(magic)] == magic:
@@ -76,7 +76,7 @@ def foreign_file(head: bytes, tail: bytes) -> CheckpointError:
     )
 
 
-def foreign_zip(names: Iterable[str]) -> CheckpointError:
+def explain_foreign_zip(names: Iterable[str]) -> CheckpointError:
     """The error for a zip archive without a `data.pkl`."""
     base = {Path(name).name for name in names}
     if "model.weights.h5" in base:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ttcompress.checkpoint.containers import safetensors, torch_legacy, torch_zip
-from ttcompress.checkpoint.containers.foreign import foreign_file
+from ttcompress.checkpoint.containers.foreign import explain_foreign_file
 from ttcompress.checkpoint.containers.source import Container, Source
 from ttcompress.errors import CheckpointError
 from ttcompress.system.stamps import Stamp
@@ -45,4 +45,4 @@ def read_file(path: Path, *others: Container) -> Source:
         if container.owns(head):
             source = container.read(path)
             return replace(source, stamps={path: stamp, **source.stamps})
-    raise foreign_file(head, tail)
+    raise explain_foreign_file(head, tail)

@@ -20,7 +20,7 @@ from ttcompress.checkpoint.containers.foreign import BIG_ENDIAN
 from ttcompress.checkpoint.containers.source import Source
 from ttcompress.checkpoint.pickle.arrays import numpy_builders
 from ttcompress.checkpoint.pickle.builders import BUILDERS, storage_dtype
-from ttcompress.checkpoint.pickle.machine import PickleReader, Spent
+from ttcompress.checkpoint.pickle.machine import InstructionCount, PickleReader
 from ttcompress.checkpoint.pickle.objects import as_text
 from ttcompress.checkpoint.tensors import Bytes, MemoryBytes, StoredStorage
 from ttcompress.errors import CheckpointError
@@ -43,7 +43,7 @@ def read(path: Path) -> Source:
         CheckpointError: damaged, truncated, or hostile.
     """
     storages: dict[str, Bytes] = {}
-    spent = Spent()
+    spent = InstructionCount()
     load = {"torch.storage._load_from_bytes": partial(_load_from_bytes, storages, spent)}
     with path.open("rb") as file:
         builders = BUILDERS | numpy_builders(storages) | load
@@ -56,7 +56,7 @@ def read(path: Path) -> Source:
         return Source("torch legacy", root, storages, unloaded)
 
 
-def _load_from_bytes(storages: dict[str, Bytes], spent: Spent, data: bytes) -> Any:
+def _load_from_bytes(storages: dict[str, Bytes], spent: InstructionCount, data: bytes) -> Any:
     """Read a storage in a plain pickle, where each is a whole file of the old format."""
     stream, view = io.BytesIO(data), memoryview(data)
     if PickleReader({}, _refuse_storage, spent).read(stream) != MAGIC:
@@ -84,7 +84,7 @@ class _Frame:
     stream: BinaryIO
     total: int
     storages: dict[str, Bytes]
-    spent: Spent
+    spent: InstructionCount
     locate: Callable[[int, int], Bytes]
     prefix: str = ""
     dtypes: dict[str, torch.dtype] = field(default_factory=dict)

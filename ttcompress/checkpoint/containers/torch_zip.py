@@ -16,11 +16,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ttcompress.checkpoint.containers.foreign import BIG_ENDIAN, foreign_zip
+from ttcompress.checkpoint.containers.foreign import BIG_ENDIAN, explain_foreign_zip
 from ttcompress.checkpoint.containers.source import Source
 from ttcompress.checkpoint.pickle.arrays import numpy_builders
 from ttcompress.checkpoint.pickle.builders import BUILDERS, storage_dtype
-from ttcompress.checkpoint.pickle.machine import PickleReader, Spent
+from ttcompress.checkpoint.pickle.machine import InstructionCount, PickleReader
 from ttcompress.checkpoint.pickle.objects import as_text
 from ttcompress.checkpoint.tensors import SLAB, Bytes, StoredStorage
 from ttcompress.errors import CheckpointError
@@ -53,14 +53,14 @@ def read(path: Path) -> Source:
         default=None,
     )
     if pickle is None:
-        raise foreign_zip(entries)
+        raise explain_foreign_zip(entries)
     folder = pickle.removesuffix("data.pkl")
     order = entries.get(f"{folder}byteorder")
     if order is not None and locate(path, order).read(0, min(order.file_size, 16)) == b"big":
         raise CheckpointError(BIG_ENDIAN)
     storages: dict[str, Bytes] = {}
     find = partial(_find_storage, path, f"{folder}data/", entries, storages)
-    reader = PickleReader(BUILDERS | numpy_builders(storages), find, Spent())
+    reader = PickleReader(BUILDERS | numpy_builders(storages), find, InstructionCount())
     content = locate(path, entries[pickle]).read(0, entries[pickle].file_size)
     root = reader.read(io.BytesIO(content))
     kind = "torchscript" if f"{folder}constants.pkl" in entries else "torch zip"

@@ -21,7 +21,7 @@ MAX_PATH = 65_536  # characters; more than any system accepts
 
 
 @dataclass(frozen=True)
-class Unreadable:
+class UnreadableTensor:
     """A tensor of an unsupported kind: an error if it is needed. `why` has the cure."""
 
     why: str
@@ -56,9 +56,9 @@ def storage_dtype(kind: Any) -> torch.dtype:
 
 def _tensor(
     storage: Any, offset: Any, shape: Any, stride: Any, dtype: torch.dtype | None = None
-) -> StoredTensor | Unreadable:
+) -> StoredTensor | UnreadableTensor:
     """A window on a storage, in the storage's number type unless another is given."""
-    if isinstance(storage, Unreadable):
+    if isinstance(storage, UnreadableTensor):
         return storage
     if not isinstance(storage, StoredStorage):
         raise TypeError("a tensor without a storage")
@@ -87,7 +87,11 @@ def _tensor_v3(
 def _subclass(rebuild: Any, kind: Any, args: Any, *_: Any) -> Any:
     """A tensor subclass is read as the tensor it is made from."""
     builder = TENSOR_BUILDERS.get(as_text(rebuild))
-    return Unreadable(f"a tensor of class {as_text(kind)}") if builder is None else builder(*args)
+    return (
+        UnreadableTensor(f"a tensor of class {as_text(kind)}")
+        if builder is None
+        else builder(*args)
+    )
 
 
 def _first(value: Any, *_: Any) -> Any:
@@ -96,7 +100,7 @@ def _first(value: Any, *_: Any) -> Any:
 
 
 def _unreadable(why: str) -> Builder:
-    return lambda *_: Unreadable(why)
+    return lambda *_: UnreadableTensor(why)
 
 
 _QUANTISED = _unreadable("a quantised tensor. Save the model before quantising it")

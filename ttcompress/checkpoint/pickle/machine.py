@@ -31,7 +31,7 @@ _COPY_COST = 4
 
 
 @dataclass
-class Spent:
+class InstructionCount:
     """Instructions so far, over all pickles that share it: one can hold others, again and again."""
 
     instructions: int = 0
@@ -47,7 +47,7 @@ class PickleReader:
 
     builders: Mapping[str, Builder]
     persistent: Callable[[Any], Any]
-    spent: Spent
+    spent: InstructionCount
     stack: list[Any] = field(default_factory=list)
     marked: list[list[Any]] = field(default_factory=list)
     memo: dict[int, Any] = field(default_factory=dict)
