@@ -112,6 +112,7 @@ class _Model:
         mean, dense_mean, own, cross = moments.means(centred=bias is not None)
         ridge = RIDGE * own.diagonal().mean() * torch.eye(len(own)).double()
         own, matrix = own + ridge, self.dense[name].double()
+        # V = W (E xy' + ridge) (E yy' + ridge)^-1; `own` is symmetric, so solve the transpose
         target = matrix @ torch.linalg.solve(own, (cross + ridge).mT).mT
         weighting = Weighting(self.calibration.weightings[name].rows, own)
         fitted = store_alike(target, self.stored[name], weighting)

@@ -82,7 +82,7 @@ class Carrier:
                 return value
             return {"surrogates": base64.b64encode(raw).decode("ascii")}  # no JSON can hold it
         if isinstance(value, int) and value.bit_length() > MAX_INTEGER_BITS:
-            raise NotCarried("an integer of thousands of digits")
+            raise NotCarried("an integer in it has thousands of digits")
         if isinstance(value, float) and not math.isfinite(value):
             return {"float": str(value)}
         self._spend(10)
@@ -162,10 +162,10 @@ def _is_key(value: Any) -> bool:
 
 
 def rebuild(carried: Json, tensors: Mapping[str, torch.Tensor]) -> Any:
-    """The value that typed JSON stands for, with the tensors put back.
+    """Decode typed JSON, with the tensors put back.
 
     An object of a class that was not loaded comes back as a dictionary of its attributes. A tensor
-    that stands in several places is the same object in all of them.
+    that is in several places is the same object in all of them.
 
     Raises:
         ArtifactError: not typed JSON, or a tensor that is not among `tensors`.

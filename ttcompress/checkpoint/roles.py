@@ -41,7 +41,7 @@ class Roles:
         return "embedding" if any(map(self._is_embedding, names)) else "linear"
 
     def _is_embedding(self, name: str) -> bool:
-        """By name, or by use: it has no bias, and a later recurrent layer takes its columns."""
+        """Judge by name, or by use: no bias, and a later recurrent layer takes its columns."""
         path = name.split(".")
         rows, columns = self._matrices[name]
         bias = ".".join([*path[:-1], path[-1].replace("weight", "bias")])
@@ -58,7 +58,7 @@ class Roles:
 def _last_starts(
     matrices: Mapping[str, tuple[int, int]], stacks: Collection[RecurrentStack]
 ) -> dict[int, int]:
-    """By input size, where the last recurrent layer that takes it begins in the file's order."""
+    """For each input size, where in the file the last recurrent layer that takes it begins."""
     begins: dict[str, int] = {}
     for place, name in enumerate(matrices):
         prefix, weight, _ = name.rpartition("weight_")

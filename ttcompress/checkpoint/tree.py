@@ -61,7 +61,7 @@ class Branch:
 
 @dataclass(frozen=True)
 class Survey:
-    """Where the weights of a tree can be, and its optimizer state."""
+    """The state dicts and the optimizer state found in a tree."""
 
     state_dicts: tuple[Branch, ...]
     optimizers: tuple[Branch, ...]

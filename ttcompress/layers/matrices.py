@@ -121,7 +121,7 @@ class TrainWeight(nn.Module):
             return _Cached(make(), tuple(core.detach() for core in cores), _versions(cores))
 
     def train(self, mode: bool = True) -> TrainWeight:
-        """As `nn.Module.train`; clears the cache, because training may write through `.data`."""
+        """Like `nn.Module.train`, but clears the cache: training may write through `.data`."""
         self._product = self._dense = None
         return super().train(mode)
 
@@ -145,12 +145,12 @@ class TrainWeight(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the cores."""
+        """The cores' number type."""
         return self._cores[0].dtype
 
     @property
     def device(self) -> torch.device:
-        """Of the cores."""
+        """The cores' device."""
         return self._cores[0].device
 
     def size(self, dim: int | None = None) -> torch.Size | int:
@@ -200,7 +200,7 @@ class DenseMatrix:
         return ((self.owner, self.name),)
 
     def set_views(self, views: Sequence[nn.Module]) -> None:
-        """As in `TrainWeight`: compute from now on with the parameter as its one view shows it."""
+        """Compute from now on with the parameter as its one view shows it."""
         (view,) = views
         parametrize.register_parametrization(self.owner, self.name, view)
 

@@ -149,6 +149,7 @@ def step(layer: Direction, inputs: Tensor, state: State) -> State:
     if layer.mode == "LSTM":
         hidden, memory = state
         entry, forget, candidate, exit_ = layer.hh(hidden, inputs).chunk(4, dim=-1)
+        # c' = f c + i g and h' = o tanh(c'), with i, f, g, o torch's order of the gates
         memory = forget.sigmoid() * memory + entry.sigmoid() * candidate.tanh()
         hidden = exit_.sigmoid() * memory.tanh()
         return (hidden if layer.hr is None else layer.hr(hidden)), memory
@@ -156,6 +157,7 @@ def step(layer: Direction, inputs: Tensor, state: State) -> State:
         (hidden,) = state
         input_reset, input_update, input_new = inputs.chunk(3, dim=-1)
         reset, update, new = layer.hh(hidden, layer.bias_hh).chunk(3, dim=-1)
+        # n = tanh(n_x + r n_h) and h' = (1 - z) n + z h, written with one product less
         new = (input_new + (input_reset + reset).sigmoid() * new).tanh()
         return (new + (input_update + update).sigmoid() * (hidden - new),)
     total = layer.hh(state[0], inputs)
@@ -180,7 +182,7 @@ def _lstm_in_place(layer: Direction, inputs: Tensor) -> InPlaceStep:
         entry_forget.sigmoid_()
         candidate.tanh_()
         exit_.sigmoid_()
-        memory.mul_(forget).addcmul_(entry, candidate)
+        memory.mul_(forget).addcmul_(entry, candidate)  # f c + i g
         torch.tanh(memory, out=squashed)
         if hr is None:
             torch.mul(exit_, squashed, out=out)
@@ -202,6 +204,7 @@ def _gru_in_place(layer: Direction, inputs: Tensor) -> InPlaceStep:
     def run(inputs: Tensor, state: State, out: Tensor) -> State:
         hh.into(gates, state[0], bias, scratch)
         reset_update.add_(inputs[:, : 2 * width]).sigmoid_()
+        # n = tanh(n_x + r n_h); lerp gives (1 - z) n + z h
         torch.addcmul(inputs[:, 2 * width :], reset, new, out=new).tanh_()
         return (torch.lerp(new, state[0], update, out=out),)
 

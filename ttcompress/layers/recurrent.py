@@ -222,7 +222,7 @@ class Recurrent(RecurrentBase):
         )
 
     def forward(self, input: Input, hx: Hidden | None = None) -> tuple[Input, Hidden]:
-        """As the `forward` of torch's layer of this name."""
+        """Like the `forward` of torch's layer of this name."""
         if not torch.compiler.is_exporting():
             result: tuple[Input, Hidden] = self._run_eagerly(input, hx)
             return result
@@ -307,7 +307,7 @@ class Cell(RecurrentBase):
     rebuilt_in_training = False  # called at every step, it would rebuild at every step
 
     def forward(self, input: Tensor, hx: Hidden | None = None) -> Hidden:
-        """As the `forward` of torch's cell of this name."""
+        """Like the `forward` of torch's cell of this name."""
         if input.dim() not in (1, 2):
             raise ValueError(f"input has {input.dim()} dimensions; give 1 (unbatched) or 2")
         batched = input.dim() == 2

@@ -17,7 +17,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class DataFiles:
-    """Where a task's data is: one file that is split in two, or one file for each part.
+    """A task's data: one file that is split in two, or one file for each part.
 
     Attributes:
         task: for messages.

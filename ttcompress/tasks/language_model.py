@@ -21,7 +21,7 @@ from ttcompress.tasks.vocabulary import TOKENS, find_vocabulary
 END_OF_LINE = "<eos>"
 
 LEAST_WINDOWS = 8
-"""In a stream: each begins with an empty state, from which a model predicts worse."""
+"""The fewest in a stream: each stream begins with an empty state, which makes predictions worse."""
 
 HELD_OUT_STREAMS = 32
 """Parallel streams when measuring: fixed, so that the batch of a training changes no metric."""

@@ -210,6 +210,7 @@ class Training:
         part, temperature = self.settings.distill, self.settings.temperature
         own = log_softmax(logits / temperature, dim=-1)
         teachers = log_softmax(wanted.float() / temperature, dim=-1)
+        # temperature^2 restores the size of the gradients, which fall with its square
         divergence = kl_div(own, teachers, log_target=True, reduction="batchmean") * temperature**2
         return (1 - part) * loss + part * divergence, (mine, theirs)
 

@@ -67,7 +67,7 @@ class OneDevice:
         self.device = torch.device(device)
 
     def prepare(self, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-        """As it is."""
+        """Return it unchanged."""
         return optimizer
 
     def autocast(self) -> AbstractContextManager[Any]:
@@ -105,7 +105,7 @@ class Accelerated:
             atexit.register(_leave)
 
     def prepare(self, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-        """With the gradient scaler of fp16."""
+        """Add the gradient scaler of fp16."""
         prepared: torch.optim.Optimizer = self._accelerator.prepare_optimizer(optimizer)
         return prepared
 

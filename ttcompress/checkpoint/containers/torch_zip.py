@@ -88,7 +88,7 @@ def _read_directory(path: Path) -> Entries:
 def _find_storage(
     path: Path, folder: str, entries: Entries, found: dict[str, Bytes], identity: Any
 ) -> StoredStorage:
-    """The storage behind ("storage", class, key, location, elements), wherever it lived."""
+    """The storage behind ("storage", class, key, location, elements), on whatever device it was."""
     tag, kind, key, _, numel = identity
     if tag != "storage" or not isinstance(key, str) or type(numel) is not int:
         raise ValueError(f"unknown persistent id {as_text(tag)[:40]!r}")

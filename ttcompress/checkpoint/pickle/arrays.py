@@ -18,7 +18,7 @@ from ttcompress.checkpoint.tensors import (
 
 _CODES = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1", "c8", "c16")
 NUMBERS = {code: torch.from_numpy(np.empty(0, code)).dtype for code in _CODES}
-"""By numpy's code, the number types that a tensor can have; arrays of other types are not read."""
+"""The number types that a tensor can have, by numpy's code; arrays of other types are not read."""
 
 
 class PickledDtype:

@@ -88,14 +88,14 @@ def _subclass(rebuild: Any, kind: Any, args: Any, *_: Any) -> Any:
     """A tensor subclass is read as the tensor it is made from."""
     builder = TENSOR_BUILDERS.get(as_text(rebuild))
     return (
-        UnreadableTensor(f"a tensor of class {as_text(kind)}")
+        UnreadableTensor(f"a tensor of class {as_text(kind)}. Save it as a plain torch.Tensor")
         if builder is None
         else builder(*args)
     )
 
 
 def _first(value: Any, *_: Any) -> Any:
-    """For classes that only wrap a value, such as parameters."""
+    """The value that a class such as Parameter only wraps."""
     return value
 
 

@@ -13,8 +13,7 @@ MAX_KEY_PARTS = 64
 """Values in a tuple used as a key: every use of the key hashes all of them, recursing in C."""
 
 MAX_INTEGER_BITS = 10_000
-"""In an integer: hashing takes time in proportion, and Python refuses to print beyond some 14,000.
-"""
+"""Of an integer; hashing takes time in proportion, and Python prints no more than some 14,000."""
 
 DAMAGE = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RecursionError)
 """What code that trusts its input raises on damaged content."""
