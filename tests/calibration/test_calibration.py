@@ -95,12 +95,12 @@ def test_too_few_data_leave_a_weight_unweighted_and_say_so(case):
     task = replace_steps(case, 2)
     shown = calibrate(case.checkpoint, TaskSource(task, case.checkpoint.stacks, 1, seed=0))
     assert "lstm.weight_hh_l0" not in shown.weightings
-    assert "saw 16 inputs, and 48 are the least" in shown.why["lstm.weight_hh_l0"]
+    assert "the data gave 16 inputs, but at least 48 are needed" in shown.why["lstm.weight_hh_l0"]
     recipe = recipe_from({**RECIPE, "calibration": {"batches": 1}})
     made = decompose(case.checkpoint, recipe, shown)
     report = refit(case.checkpoint, made, shown).report
     assert "lstm.weight_hh_l0" in report.calibration["unweighted"]
-    assert any("lstm.weight_hh_l0" in note and "saw 16" in note for note in report.notes)
+    assert any("lstm.weight_hh_l0" in note and "gave 16 inputs" in note for note in report.notes)
 
 
 def replace_steps(case, steps: int):
@@ -142,10 +142,14 @@ def test_inputs_that_do_not_fit_are_refused(gru, tmp_path):
     with pytest.raises(InputError, match="cannot be read"):
         FileSource(path, stacks)
     save_file({"a": inputs, "b": inputs.clone()}, data)
-    with pytest.raises(RecipeError, match="a is no recurrent layer of the model; these are 'rnn'"):
+    with pytest.raises(
+        RecipeError, match="a is not a recurrent layer of the model; those are 'rnn'"
+    ):
         FileSource(data, stacks)
     save_file({"rnn": inputs[..., :5].contiguous()}, data)
-    with pytest.raises(RecipeError, match=r"rnn is \(12, 9, 5\).*\(batch, time, 6\)"):
+    with pytest.raises(
+        RecipeError, match=r"rnn: expected floats of shape \(batch, time, 6\), got \(12, 9, 5\)"
+    ):
         FileSource(data, stacks)
 
 
@@ -154,7 +158,9 @@ def test_a_layer_with_dropped_weights_is_not_run_by_itself(gru, tmp_path):
     tensors = {f"rnn.{name}": tensor for name, tensor in module.state_dict().items()}
     raw = {f"{n}_raw" if "weight_hh" in n else n: tensor for n, tensor in tensors.items()}
     torch.save(raw, path)
-    with pytest.raises(RecipeError, match="rnn is no recurrent layer of the model; these are none"):
+    with pytest.raises(
+        RecipeError, match="rnn is not a recurrent layer of the model; those are none"
+    ):
         FileSource(data, open_checkpoint(path).stacks)
 
 

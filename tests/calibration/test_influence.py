@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from ttcompress.calibration.influence import influence
+from ttcompress.calibration.influence import measure_influence
 
 HIDDEN = 3
 GATES = {"lstm": 4, "gru": 3, "rnn": 1}
@@ -47,7 +47,7 @@ def test_it_is_the_squared_derivative_of_the_outputs(kind):
     parts = [torch.randn(5, size, generator=generator).double() for _ in range(2)]
     hidden = torch.randn(5, HIDDEN, generator=generator).double()
     real = torch.ones(1, 5, dtype=torch.bool)
-    found = influence(kind, parts[0][None], parts[1][None], hidden[None], real, False)
+    found = measure_influence(kind, parts[0][None], parts[1][None], hidden[None], real, False)
     for mine, wanted in zip(found, expected(kind, parts, hidden), strict=True):
         torch.testing.assert_close(mine[0], wanted)
 
@@ -58,8 +58,8 @@ def test_padding_of_an_lstm_counts_nothing_in_either_direction():
     hidden, nothing = torch.zeros(1, 6, HIDDEN), torch.zeros_like(gates)
     real = torch.arange(6)[None] < 4
     for reverse in (False, True):
-        padded, _ = influence("lstm", gates, nothing, hidden, real, reverse)
-        short, _ = influence(
+        padded, _ = measure_influence("lstm", gates, nothing, hidden, real, reverse)
+        short, _ = measure_influence(
             "lstm", gates[:, :4], nothing[:, :4], hidden[:, :4], real[:, :4], reverse
         )
         torch.testing.assert_close(padded[:, :4], short)

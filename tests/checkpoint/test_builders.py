@@ -82,7 +82,7 @@ def test_a_storage_by_itself_is_left_out(opened: Opened) -> None:
         warnings.simplefilter("ignore")
         storage = torch.ones(3).storage()
         checkpoint = opened({"model": {"w": torch.ones(2, 2)}, "raw": storage})
-    assert any("`raw` is not carried" in note for note in checkpoint.notes)
+    assert any("`raw` is not carried over" in note for note in checkpoint.notes)
 
 
 def test_content_that_cannot_even_be_outlined_leaves_the_state_dict(opened: Opened) -> None:

@@ -50,12 +50,12 @@ def claim(**changes: Any) -> bytes:
 
 BAD = {
     "empty": (b"", "is empty"),
-    "one byte": (b"\x08", "no known kind"),
+    "one byte": (b"\x08", "is not a known kind of file"),
     "text": (b"hello, this is a note\n" * 400, "is a text file"),
     "text, cut in a letter": ("é".encode() * 3000, "is a text file"),
-    "other JSON": (b'{"a": 1}', "no index of a sharded model"),
-    "no JSON": (b"{ not json", "no JSON"),
-    "random": (bytes(range(200, 256)), "no known kind"),
+    "other JSON": (b'{"a": 1}', "not the index of a sharded model"),
+    "no JSON": (b"{ not json", "but not JSON"),
+    "random": (bytes(range(200, 256)), "is not a known kind of file"),
     "web page": (b"\n<!DOCTYPE html><html></html>", "web page"),
     "git-LFS": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
     "HDF5": (b"\x89HDF\r\n\x1a\n" + bytes(100), "Keras"),
@@ -68,7 +68,7 @@ BAD = {
     "npz": (npz(), "numpy.load"),
     "npy": (b"\x93NUMPY\x01\x00", "numpy"),
     "gzip": (b"\x1f\x8b\x08\x00" + bytes(20), "gzip"),
-    "zip around a model": (zipped("readme", "m/model.pt"), "around model.pt"),
+    "zip around a model": (zipped("readme", "m/model.pt"), "contains model.pt"),
     "other zip": (zipped("a.txt"), "without a data.pkl"),
     "empty zip": (b"PK\x05\x06" + bytes(18), "without a data.pkl"),
     "zip bomb": (bomb(), "zip bomb"),
@@ -83,7 +83,7 @@ BAD = {
     "unknown type": (claim(dtype="F4"), "F4"),
     "no offsets": (header({"w": {"dtype": "F32"}}), "not a tensor"),
     "no tensor": (header({"w": 3}), "not a tensor"),
-    "no tensors": (header({}), "no 2-D weight"),
+    "no tensors": (header({}), "no named 2-D tensor"),
     "100 dimensions": (claim(shape=[1] * 100, data_offsets=[0, 4]), "not a tensor"),
 }
 
@@ -114,7 +114,7 @@ def test_a_folder_names_a_file_in_it(tmp_path: Path) -> None:
 
 def test_a_pipe_is_not_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(InputError, match="no ordinary file"):
+    with pytest.raises(InputError, match="is not a regular file"):
         open_checkpoint(tmp_path / "pipe")
 
 
@@ -161,7 +161,7 @@ def test_a_storage_smaller_than_claimed_is_refused(legacy: bool, tmp_path: Path)
         ({"w": "missing.bin"}, "missing.bin is missing"),
         ({"v": "part.bin"}, "not in part.bin"),
         ({"w": "m.index.json"}, "m.index.json"),
-        ({}, "no index"),
+        ({}, "not the index"),
     ],
 )
 def test_a_bad_index_is_refused(weight_map: Any, fact: str, tmp_path: Path) -> None:
@@ -229,7 +229,7 @@ def test_safetensors_come_in_the_order_of_their_bytes(tmp_path: Path) -> None:
 
 def test_foreign_metadata_is_named(tmp_path: Path) -> None:
     save_file({"w": torch.ones(2, 2)}, tmp_path / "m", {"format": "pt", "author": "someone"})
-    assert open_checkpoint(tmp_path / "m").notes == ("metadata not carried: author",)
+    assert open_checkpoint(tmp_path / "m").notes == ("metadata not carried over: author",)
 
 
 def test_a_folder_without_checkpoints(tmp_path: Path) -> None:

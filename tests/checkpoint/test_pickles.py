@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from ttcompress.checkpoint import open_checkpoint
 from ttcompress.checkpoint.pickle.arrays import numpy_builders
 from ttcompress.checkpoint.pickle.builders import BUILDERS
-from ttcompress.checkpoint.pickle.machine import PickleReader, Spent
+from ttcompress.checkpoint.pickle.machine import InstructionCount, PickleReader
 from ttcompress.checkpoint.pickle.objects import PickledObject
 from ttcompress.errors import CheckpointError
 
@@ -54,7 +54,7 @@ def no_storages(identity: Any) -> Any:
 
 
 def read(data: bytes) -> Any:
-    return PickleReader(BUILDERS, no_storages, Spent()).read(io.BytesIO(data))
+    return PickleReader(BUILDERS, no_storages, InstructionCount()).read(io.BytesIO(data))
 
 
 @given(PLAIN, st.integers(0, pickle.HIGHEST_PROTOCOL))
@@ -262,7 +262,7 @@ def test_misused_instructions_are_damage(data: bytes) -> None:
 
 def read_any(data: bytes) -> Any:
     builders = {**BUILDERS, **numpy_builders({})}
-    return PickleReader(builders, no_storages, Spent()).read(io.BytesIO(data))
+    return PickleReader(builders, no_storages, InstructionCount()).read(io.BytesIO(data))
 
 
 def test_what_an_unknown_call_returns_is_unknown_when_called() -> None:

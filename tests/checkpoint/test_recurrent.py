@@ -114,11 +114,11 @@ def test_shapes_that_do_not_fit_are_both_named(
             ("bias_ih_l0",),
             "biases are missing",
         ),
-        ({"weight_ih_l1": (16, 3), "weight_hh_l1": (16, 4)}, (), "a layer between is missing"),
+        ({"weight_ih_l1": (16, 3), "weight_hh_l1": (16, 4)}, (), "layer 0 is missing"),
         (
             {"weight_ih_l0": (16, 3), "weight_hh_l0": (16, 4)},
             ("bias_ih_l0", "bias_hh_l0"),
-            "bias_ih_l0 is no vector of 16 floats",
+            "bias_ih_l0 is not a vector of 16 floats",
         ),
     ],
 )

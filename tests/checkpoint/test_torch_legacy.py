@@ -83,7 +83,7 @@ GOOD = {"w": Call(storage(None), 0, (2, 5))}
 @pytest.mark.parametrize(
     "options, fact",
     [
-        ({"version": 1000}, "version 1000"),
+        ({"version": 1000}, "expected version 1001, got 1000"),
         ({"machine": {"little_endian": False}}, "big-endian"),
         ({"machine": []}, "version"),
         ({"keys": ()}, "not in the file"),

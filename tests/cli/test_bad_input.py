@@ -117,15 +117,15 @@ TABLE = (
         lambda: ["decompose", written("noise.pt", bytes(range(7, 207)) * 9)],
         3,
         "noise.pt",
-        "is of no known kind",
+        "is not a known kind of file",
         "Give a file written by torch.save",
     ),
     Bad(
-        "no 2-D weights",
+        "no named 2-D tensors",
         lambda: ["decompose", saved("flat.pt", {"bias": torch.ones(4)})],
         3,
         "flat.pt",
-        "no 2-D weight",
+        "no named 2-D tensor",
         "Give the file",
     ),
     Bad(

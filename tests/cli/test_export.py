@@ -37,7 +37,7 @@ def test_export_in_json_is_one_document(run, folder, tiny_artifact) -> None:
         (["--as", "tflite"], 2, "target: expected onnx, got 'tflite'"),
         (["--quantize", "int4"], 2, "'int4' is not int8"),
         (["--nonlinearity", "sigmoid"], 2, "'sigmoid' is none of tanh, relu"),
-        (["--task", "nosuch"], 2, "there is none of that name"),
+        (["--task", "nosuch"], 2, "no such task"),
         (["-o", "nowhere/tiny.onnx"], 2, "does not exist"),
     ],
 )

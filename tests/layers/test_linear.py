@@ -156,7 +156,7 @@ def test_a_narrow_linear_multiplies_by_its_factors_and_a_full_one_does_not(
 def test_a_weight_that_does_not_fit_is_refused(random_train: Callable[..., Train]) -> None:
     with pytest.raises(ArtifactError, match=r"weight is \(6, 4\), but the layer needs \(5, 4\)"):
         replace_layer(nn.Linear(4, 5), {"weight": random_train("mps", 6, 4, 2)})
-    with pytest.raises(ArtifactError, match="weight is no train"):
+    with pytest.raises(ArtifactError, match="weight is not a train"):
         replace_layer(nn.Embedding(5, 4), {"weight": torch.zeros(5, 4)})
     with pytest.raises(ArtifactError, match="bias is a train"):
         replace_layer(nn.Linear(4, 6), {"bias": random_train("mps", 6, 4, 2)})

@@ -189,7 +189,7 @@ def test_tensors_that_do_not_fit_are_all_named(with_trains: WithTrains) -> None:
     trains = with_trains(nn.LSTM(6, 8))
     with pytest.raises(ArtifactError) as caught:
         LSTM(RecurrentStack("", "lstm", 6, 10, bias=False), trains | {"weight_hr_l0": trains})
-    for part in ("weight_hr_l0 is no tensor of", "(32, 6), but the layer needs (40, 6)"):
+    for part in ("weight_hr_l0 is not a tensor of", "(32, 6), but the layer needs (40, 6)"):
         assert part in str(caught.value)
     with pytest.raises(ArtifactError, match="bias_ih_l0 is missing"):
         GRU(RecurrentStack("", "gru", 2, 4), {})

@@ -101,5 +101,5 @@ def test_windows_are_spread_over_the_whole_text() -> None:
 
 
 def test_too_few_windows_are_an_error_and_not_a_shorter_list() -> None:
-    with pytest.raises(ValueError, match="1 windows of 512 characters, 2 asked for"):
+    with pytest.raises(ValueError, match="expected at least 2 windows of 512 characters, got 1"):
         highlighting.windows("a" * 1023, bytes(1023), 2)

@@ -23,7 +23,7 @@ from ttcompress.errors import DecompositionError
 from ttcompress.layers.matrices import TrainWeight
 from ttcompress.stores import AUTO, STORES, Encoded, Store, auto_stores
 from ttcompress.stores.store import Parts, Shape
-from ttcompress.training.student import StraightThrough, make_student, see_the_store
+from ttcompress.training.student import StraightThrough, apply_rounding, make_student
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,7 +261,7 @@ def test_a_registered_store_is_calibrated_and_trained_through(toy: Store, case) 
     task = {"name": "language-model", "text": text, "batch": 8, "steps": 20}
     plain = ttcompress.compress(case.path, recipe(toy, task=task))
     student = make_student(plain, case.task.build())
-    see_the_store(student, plain)
+    apply_rounding(student, plain)
     views = [module for module in student.modules() if isinstance(module, StraightThrough)]
     assert len(views) == sum(len(stored.parts) for stored in plain.weights)
     keys = {"calibration": {"batches": 6}, "finetune": {"max_steps": 12, "learning_rate": 1e-2}}

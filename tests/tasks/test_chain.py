@@ -148,7 +148,7 @@ MISFITS = {
     "no recurrent layer": (lambda: nn.Sequential(nn.Embedding(11, 6), nn.Linear(6, 2)), "has no"),
     "a cell": (lambda: nn.ModuleDict({"cell": nn.LSTMCell(6, 8), "fc": nn.Linear(8, 2)}), "cell.*"),
     "a layer alone": (lambda: nn.LSTM(6, 8), "is not part of a larger model"),
-    "layers that do not meet": (apart, "b.* takes 6 values and a.* before it gives 8"),
+    "layers that do not meet": (apart, "b.* takes 6 values, but a.* before it gives 8"),
     "another layer": (with_norm, "norm.weight (8)"),
     "two heads": (with_two_heads, "second.weight (2 x 8, linear)"),
 }
@@ -160,7 +160,7 @@ def test_what_does_not_fit_is_told_with_what_was_found(name, describe):
     with pytest.raises(RecipeError) as caught:
         read_chain(describe(make()), "tagger")
     message = str(caught.value)
-    assert message.startswith("task tagger: the model does not fit: ")
+    assert message.startswith("task tagger: does not fit the model: ")
     assert fact in message
     assert "--task file.py:Name" in message
 

@@ -33,7 +33,9 @@ def test_a_model_with_its_labels_in_another_order_is_right_in_that_order(describ
 
 
 def test_other_labels_are_told(describe):
-    with pytest.raises(RecipeError, match="the model has 3 classes, and there are 7 labels"):
+    with pytest.raises(RecipeError, match="the model has 3 classes, but this task has 7 labels"):
         Highlighter(describe(model(3), vocab=VOCABULARY))
-    with pytest.raises(RecipeError, match="the model's labels are A, B, C, D, E, F, G, and those"):
+    with pytest.raises(
+        RecipeError, match="the model's labels are A, B, C, D, E, F, G, but this task's are"
+    ):
         Highlighter(describe(model(), vocab=VOCABULARY, labels=list("ABCDEFG")))

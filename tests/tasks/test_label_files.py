@@ -46,14 +46,17 @@ def test_all_layouts_of_classified_texts_are_one(layout, tmp_path):
 
 
 BAD_TAGGED = {
-    "one column": ("EU ORG\nrejects\n", "data:2: has 1 column, and 2 are needed"),
-    "no labels": ('{"tokens": ["EU"]}', "data:1: has no `labels`, only tokens"),
-    "too few labels": ('{"tokens": ["a", "b"], "labels": ["X"]}', "2 tokens and 1 labels"),
-    "no list": ('{"tokens": 3, "labels": ["X"]}', "write lists"),
-    "broken json": ('{"tokens": [], "labels": []}\n{"to', "data:1: 0 tokens"),
+    "one column": ("EU ORG\nrejects\n", "data:2: has 1 column, but 2 are needed"),
+    "no labels": ('{"tokens": ["EU"]}', "data:1: has no field `labels`, only tokens"),
+    "too few labels": ('{"tokens": ["a", "b"], "labels": ["X"]}', "got 2 tokens and 1 labels"),
+    "no list": ('{"tokens": 3, "labels": ["X"]}', "expected two lists"),
+    "broken json": (
+        '{"tokens": [], "labels": []}\n{"to',
+        "data:1: expected at least 1 token and a label for each, got 0 tokens",
+    ),
     "not json": ('{"tokens": ["a"], "labels": ["X"]}\nEU ORG', "data:2: is not JSON"),
     "endless lists": ('{"tokens": ["a"], "labels": ["X"]}\n' + "[" * 10**5, "is not JSON: nested"),
-    "no object": ('{"tokens": ["a"], "labels": ["X"]}\n[1]', "data:2: is no JSON object"),
+    "no object": ('{"tokens": ["a"], "labels": ["X"]}\n[1]', "data:2: is not a JSON object"),
 }
 
 
@@ -69,9 +72,9 @@ def test_a_bad_line_is_named(name, tmp_path):
 
 BAD_CLASSIFIED = {
     "one column": ("good film pos\n", "data:1: has 1 column"),
-    "no text": ("\tpos\n", "data:1: 0 tokens"),
-    "no label": ('{"text": "good"}', "data:1: has no `label`, only text"),
-    "no list": ('{"tokens": 3, "label": "X"}', "data:1: write"),
+    "no text": ("\tpos\n", "data:1: has 0 tokens, but at least 1"),
+    "no label": ('{"text": "good"}', "data:1: has no field `label`, only text"),
+    "no list": ('{"tokens": 3, "label": "X"}', 'data:1: expected {"text"'),
 }
 
 
@@ -113,19 +116,21 @@ def test_one_file_is_cut_in_two_and_two_are_not():
 def test_sources_that_leave_a_question_are_errors():
     with pytest.raises(RecipeError, match="no data to measure on"):
         DataFiles("tagger", "data", None, "t", None)
-    with pytest.raises(RecipeError, match="data is given beside valid"):
+    with pytest.raises(RecipeError, match="data and valid are both given"):
         DataFiles("tagger", "data", "d", None, "v")
-    with pytest.raises(RecipeError, match="no data to train on beside valid"):
+    with pytest.raises(RecipeError, match="no data to train on, only valid"):
         DataFiles("tagger", "data", None, None, "v").read_train(items)
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, "8", True, None])
 def test_counts_are_whole_and_positive(value):
-    with pytest.raises(RecipeError, match="task tagger: batch is"):
+    with pytest.raises(
+        RecipeError, match="task tagger: batch: expected a whole number of at least 1, got"
+    ):
         check_positive("tagger", batch=value)
 
 
 def test_words_are_of_the_choices():
     check_choice("tagger", "pooling", "mean", ("last", "mean"))
-    with pytest.raises(RecipeError, match="pooling is 'men'"):
+    with pytest.raises(RecipeError, match="pooling: expected one of last, mean, got 'men'"):
         check_choice("tagger", "pooling", "men", ("last", "mean"))

@@ -129,11 +129,17 @@ def test_only_measuring_needs_no_training_text(describe, text):
 
 BAD_OPTIONS = {
     "no text": ({}, "no data to measure on"),
-    "both": ({"text": "a", "train": "b"}, "text is given beside train"),
-    "batch": ({"text": "a", "batch": 0}, "batch is 0"),
-    "steps": ({"text": "a", "steps": "many"}, "steps is 'many'"),
-    "tokens": ({"text": "a", "tokens": "bytes"}, "Give one of characters, words"),
-    "nonlinearity": ({"text": "a", "nonlinearity": "elu"}, "Give one of tanh, relu"),
+    "both": ({"text": "a", "train": "b"}, "text and train are both given"),
+    "batch": ({"text": "a", "batch": 0}, "batch: expected a whole number of at least 1, got 0"),
+    "steps": (
+        {"text": "a", "steps": "many"},
+        "steps: expected a whole number of at least 1, got 'many'",
+    ),
+    "tokens": ({"text": "a", "tokens": "bytes"}, "tokens: expected one of characters, words, got"),
+    "nonlinearity": (
+        {"text": "a", "nonlinearity": "elu"},
+        "nonlinearity: expected one of tanh, relu, got",
+    ),
 }
 
 
@@ -168,5 +174,5 @@ def test_bad_text_is_told(describe, tmp_path):
 def test_a_model_that_cannot_predict_its_input_is_refused(describe):
     with pytest.raises(RecipeError, match=r"rnn\.\* is bidirectional, so it sees"):
         LanguageModel(describe(model(9, bidirectional=True)), text="text")
-    with pytest.raises(RecipeError, match="takes 9 symbols and decoder gives 4 outputs"):
+    with pytest.raises(RecipeError, match="takes 9 symbols, but decoder gives 4 outputs"):
         LanguageModel(describe(model(9, 4)), text="text")

@@ -109,7 +109,9 @@ def test_and_in_an_installed_package(monkeypatch):
 
 
 def test_a_misspelt_name_gets_the_nearest_one():
-    with pytest.raises(RecipeError, match=r"Did you mean language-model\? Tasks are language-m"):
+    with pytest.raises(
+        RecipeError, match=r"Did you mean language-model\? The tasks are language-m"
+    ):
         find_task("langage-model")
 
 
@@ -135,5 +137,5 @@ def test_options_are_held_to_what_the_task_takes(file, structure):
 
 
 def test_what_is_no_task_is_told_without_reading_its_data(file, structure):
-    with pytest.raises(RecipeError, match="it has no metrics, batches_per_epoch, build, train_bat"):
+    with pytest.raises(RecipeError, match="lacks metrics, batches_per_epoch, build, train_bat"):
         make_task(f"{file}:Half", structure, {"needed": 1})

@@ -92,7 +92,7 @@ def test_a_label_of_the_data_that_the_model_has_not_is_told(structure, tmp_path)
     path = tmp_path / "valid"
     path.write_text("a X\nb Z\n")
     task = Tagger(structure, valid=str(path))
-    with pytest.raises(RecipeError, match=r"label 'Z', which is none of the model's 2 \(X, Y\)"):
+    with pytest.raises(RecipeError, match=r"label 'Z', which is not one of the model's 2 \(X, Y\)"):
         task.evaluate(task.build())
 
 
@@ -115,10 +115,10 @@ def test_too_little_data_to_hold_any_back_is_told(structure, tmp_path):
 @pytest.mark.parametrize(
     ("options", "fact"),
     [
-        ({"pooling": "first"}, "Give one of last, mean, max"),
-        ({"tokens": "bytes"}, "Give one of characters, words"),
-        ({"batch": 0}, "batch is 0"),
-        ({"nonlinearity": "elu"}, "Give one of tanh, relu"),
+        ({"pooling": "first"}, "pooling: expected one of last, mean, max, got"),
+        ({"tokens": "bytes"}, "tokens: expected one of characters, words, got"),
+        ({"batch": 0}, "batch: expected a whole number of at least 1, got 0"),
+        ({"nonlinearity": "elu"}, "nonlinearity: expected one of tanh, relu, got"),
     ],
 )
 def test_a_bad_option_is_told(structure, options, fact):

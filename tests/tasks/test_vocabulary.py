@@ -51,7 +51,7 @@ def test_two_different_vocabularies_are_a_question():
 
 @pytest.mark.parametrize("content", [None, {}, {"vocab": {"a": 0, "b": 1}}, {"losses": [0.5, 0.4]}])
 def test_no_vocabulary_is_told_with_the_cure(content):
-    with pytest.raises(RecipeError, match=r"no vocabulary of 20 entries.*vocabulary: FILE"):
+    with pytest.raises(RecipeError, match=r"the vocabulary must have 20 entries.*vocabulary: FILE"):
         find_vocabulary(content, 20, "charlm")
 
 
@@ -79,7 +79,7 @@ def test_the_entry_for_everything_else_is_known_by_its_name(entry):
 def test_the_entry_for_everything_else_may_be_named():
     vocabulary = find_vocabulary({"vocab": INDICES}, 20, "charlm", unknown="t")
     assert vocabulary.encode("abZ", "text") == [0, 1, 19]
-    with pytest.raises(RecipeError, match="unknown is '<oov>', which is none of the 20"):
+    with pytest.raises(RecipeError, match="unknown: '<oov>' is not among the 20"):
         find_vocabulary({"vocab": INDICES}, 20, "charlm", unknown="<oov>")
 
 
@@ -91,7 +91,9 @@ def test_what_the_vocabulary_lacks_is_an_error_without_such_an_entry():
 def test_data_that_is_mostly_unknown_is_not_the_models():
     vocabulary = Vocabulary(INDICES, 0)
     assert vocabulary.encode("abXY", "text.txt") == [0, 1, 0, 0]
-    with pytest.raises(RecipeError, match=r"3 of 5 symbols.*not what the model reads"):
+    with pytest.raises(
+        RecipeError, match=r"3 of 5 symbols.*not the kind of data that the model reads"
+    ):
         vocabulary.encode("abXYZ", "text.txt")
 
 
@@ -130,5 +132,7 @@ def test_counts_of_classes_are_no_labels():
 
 
 def test_labels_of_another_number_are_an_error():
-    with pytest.raises(RecipeError, match=r"no labels of 2 entries.*with 3.*labels: \[A, B\]"):
+    with pytest.raises(
+        RecipeError, match=r"the labels must have 2 entries.*with 3.*labels: \[A, B\]"
+    ):
         find_labels({}, 2, "tagger", ["a", "b", "c"])

@@ -26,7 +26,7 @@ from ttcompress.tasks.registry import task_for
 from ttcompress.training.finetune import keep_everything
 from ttcompress.training.loop import Training
 from ttcompress.training.machine import make_machine
-from ttcompress.training.student import see_the_store
+from ttcompress.training.student import apply_rounding
 from ttcompress.workflows.compress import build
 from ttcompress.workflows.job import prepare
 
@@ -89,7 +89,7 @@ def steps(options: argparse.Namespace) -> None:
     }
     for name, training in runs.items():
         if "rounded" in name:
-            see_the_store(training.student, small)
+            apply_rounding(training.student, small)
             training.sees_store = True
     turns: dict[str, Iterator[float]] = {n: t._rest_of_epoch(0) for n, t in runs.items()}
     times: dict[str, list[float]] = {name: [] for name in runs}

@@ -12,7 +12,7 @@ from ttcompress.errors import MissingExtraError, RecipeError
 from ttcompress.recipe import Finetune
 from ttcompress.tasks.evaluation import load_model, measure_metrics
 from ttcompress.training.loop import Training
-from ttcompress.training.machine import OneDevice, make_machine, share, steps_each
+from ttcompress.training.machine import OneDevice, make_machine, share, steps_per_process
 
 SHORT = Finetune(epochs=2, learning_rate=1e-2, distill=0.5)
 
@@ -28,7 +28,7 @@ class Member(OneDevice):
 def test_every_batch_has_a_process_and_all_take_as_many_steps(count, processes):
     members = [Member(rank, processes) for rank in range(processes)]
     shares = [list(share(iter(range(count)), count, member)) for member in members]
-    assert {len(part) for part in shares} == {steps_each(count, members[0])}
+    assert {len(part) for part in shares} == {steps_per_process(count, members[0])}
     assert set().union(*shares) == set(range(count))
     assert all(part == list(range(part[0], part[0] + len(part))) for part in shares)
 
@@ -66,7 +66,7 @@ def test_without_accelerate_one_device_remains(monkeypatch):
 def test_an_unknown_device_or_precision_is_refused():
     with pytest.raises(RecipeError, match="'nowhere'"):
         make_machine("nowhere")
-    with pytest.raises(RecipeError, match="none of no, bf16, fp16"):
+    with pytest.raises(RecipeError, match="expected one of no, bf16, fp16, got"):
         make_machine("cpu", "int3")
 
 

@@ -3,7 +3,7 @@ import torch
 from ttcompress.layers.matrices import TrainWeight
 from ttcompress.stores import STORES
 from ttcompress.tasks.evaluation import load_model
-from ttcompress.training.student import StraightThrough, make_student, see_the_store, snapshot
+from ttcompress.training.student import StraightThrough, apply_rounding, make_student, snapshot
 
 
 def trains(student: torch.nn.Module) -> list[TrainWeight]:
@@ -39,7 +39,7 @@ def test_straight_through_rounds_forward_and_not_backward():
 
 def test_a_student_that_sees_the_store_computes_what_its_snapshot_computes(case):
     student = make_student(case.compressed, case.task.build())
-    see_the_store(student, case.compressed)
+    apply_rounding(student, case.compressed)
     stored = load_model(case.task, snapshot(student, case.compressed))
     batch = next(iter(case.task.train_batches(0, seed=0)))
     torch.testing.assert_close(
@@ -50,7 +50,7 @@ def test_a_student_that_sees_the_store_computes_what_its_snapshot_computes(case)
 def test_seeing_the_store_keeps_the_parameters_that_an_optimizer_holds(case):
     student = make_student(case.compressed, case.task.build())
     before = {id(parameter) for parameter in student.parameters()}
-    see_the_store(student, case.compressed)
+    apply_rounding(student, case.compressed)
     assert {id(parameter) for parameter in student.parameters()} == before
     assert any(isinstance(module, StraightThrough) for module in student.modules())
 

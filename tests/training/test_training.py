@@ -88,7 +88,7 @@ def test_a_file_of_another_run_is_refused(case, tmp_path):
     path = tmp_path / "run.resume"
     save_progress(Training(case.compressed, case.task, SHORT, seed=1), path)
     other = Training(case.compressed, case.task, SHORT, seed=2)
-    with pytest.raises(RecipeError, match="of another run"):
+    with pytest.raises(RecipeError, match="belongs to another run"):
         resume_progress(other, path)
     path.write_bytes(b"not a file of torch")
     with pytest.raises(RecipeError, match="cannot be resumed from"):

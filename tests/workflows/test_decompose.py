@@ -115,7 +115,7 @@ def test_a_bias_that_fits_no_layer_leaves_matrices_alone(
     torch.save(lstm(bias_ih_l0=bias), tmp_path / "m")
     model = compress(tmp_path / "m", RANKED)
     assert not model.stacks and not model.report.drift
-    assert any("bias_ih_l0 is no vector of 32 floats" in note for note in model.report.notes)
+    assert any("bias_ih_l0 is not a vector of 32 floats" in note for note in model.report.notes)
     assert [weight.name for weight in model.report.weights] == ["weight_ih_l0", "weight_hh_l0"]
 
 
@@ -128,7 +128,7 @@ def test_a_tensor_whose_name_a_core_would_take(tmp_path: Path) -> None:
 
 def test_the_name_that_safetensors_keeps_for_itself(tmp_path: Path) -> None:
     torch.save(lstm() | {"__metadata__": torch.ones(3)}, tmp_path / "m")
-    with pytest.raises(CheckpointError, match="the name __metadata__, which safetensors keeps"):
+    with pytest.raises(CheckpointError, match="is named __metadata__, which safetensors reserves"):
         compress(tmp_path / "m", RANKED)
 
 

@@ -128,7 +128,7 @@ def test_a_task_whose_model_has_other_tensors_is_told(trained):
     with pytest.raises(RecipeError) as caught:
         load_model(Other(), open_checkpoint(trained))
     assert (
-        "e.weight is 10 x 8 in the file and 9 x 8 in the task's model; "
+        "e.weight is 10 x 8 in the file but 9 x 8 in the task's model; "
         "d.weight is only in the file; d.bias is only in the file; "
         "s.weight is only in the task's model."
     ) in str(caught.value)
@@ -136,7 +136,7 @@ def test_a_task_whose_model_has_other_tensors_is_told(trained):
 
 @pytest.mark.parametrize("found", [{}, {"score": 1.0}, {"score": 1.0, "loss": 1.0, "other": 1.0}])
 def test_a_task_keeps_to_the_metrics_it_named(found):
-    with pytest.raises(RecipeError, match="its metrics are score, loss"):
+    with pytest.raises(RecipeError, match="but the task's metrics are score, loss"):
         measure_module(Fixed(found), nn.Linear(1, 1))
 
 
@@ -165,7 +165,7 @@ def test_the_users_model_is_measured_without_dropout_and_left_as_it_was():
 
 
 def test_options_beside_a_task_that_is_built_are_an_error(trained):
-    with pytest.raises(RecipeError, match="the options batch came too late"):
+    with pytest.raises(RecipeError, match="is already built and cannot take the options batch"):
         task_for(open_checkpoint(trained), Fixed(), {"batch": 3})
 
 

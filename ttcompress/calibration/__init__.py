@@ -1,1 +1,1 @@
-"""Data-aware compression: collects what goes into the weights, and fits them to it."""
+"""Data-aware compression: collects the inputs of weights (`moments`), fits to them (`refit`)."""

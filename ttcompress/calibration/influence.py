@@ -1,9 +1,9 @@
-"""How much an error of each gate counts in a layer's outputs.
+"""Estimates how much an error in each gate affects a layer's outputs.
 
-A gate that is saturated may be wrong; one that opens a cell whose content lasts may not. For each
-row of the matrices: the mean over all steps of the squared derivative of the outputs by the gate's
-pre-activation, through the cell alone (not through the recurrence), by the layer's own equations.
-No loss and no back-propagation take part.
+An error hardly matters in a saturated gate, but does in one that opens a cell whose content lasts.
+For each row of the matrices: the mean over all steps of the squared derivative of the outputs by
+the gate's pre-activation, through the cell alone (not through the recurrence), by the layer's own
+equations. Neither a loss nor back-propagation is needed.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ Rows = tuple[Tensor, Tensor]
 """For the rows of weight_ih and of weight_hh, (batch, time, gates x hidden) each."""
 
 
-def influence(
+def measure_influence(
     kind: Kind,
     from_inputs: Tensor,  # (batch, time, gates x hidden): W_ih x + b_ih
     from_hidden: Tensor,  # the same: W_hh h + b_hh
     hidden: Tensor,  # (batch, time, hidden): before each step
-    real: Tensor,  # (batch, time): which positions are no padding
+    real: Tensor,  # (batch, time): which positions are not padding
     reverse: bool,
 ) -> Rows:
-    """The squared derivatives at every step, each sequence taken to start from an empty cell."""
+    """The squared derivatives at every step, as if each sequence started from an empty cell."""
     match kind:
         case "lstm":
             rows = _lstm(from_inputs + from_hidden, real[..., None], reverse)
@@ -38,14 +38,14 @@ def influence(
 
 
 def _lstm(gates: Tensor, real: Tensor, reverse: bool) -> Tensor:
-    """o tanh(c) by i, f, g, o; what enters the cell is read at all later steps, as f lets it."""
+    """d(o tanh(c)) by i, f, g, o; what enters the cell is read at all later steps, times f."""
     if reverse:
         return _lstm(gates.flip(1), real.flip(1), False).flip(1)
     i, f, g, o = gates.chunk(4, 2)
     i, f, g, o = i.sigmoid() * real, f.sigmoid(), g.tanh(), o.sigmoid() * real
     times = range(gates.shape[1])
     cell = torch.zeros_like(i[:, 0])
-    cells = [cell]  # before each step, from an empty one, and after the last
+    cells = [cell]  # before each step, the first empty, and after the last
     for t in times:
         cell = f[:, t] * cell + i[:, t] * g[:, t]
         cells.append(cell)
@@ -66,7 +66,7 @@ def _lstm(gates: Tensor, real: Tensor, reverse: bool) -> Tensor:
 
 
 def _gru(from_inputs: Tensor, from_hidden: Tensor, hidden: Tensor) -> Rows:
-    """(1 - z) n + z h by r, z, n; r gates what weight_hh gives to n."""
+    """d((1 - z) n + z h) by r, z, n; r gates what weight_hh adds to n."""
     (r_in, z_in, n_in), (r_h, z_h, n_h) = from_inputs.chunk(3, 2), from_hidden.chunk(3, 2)
     r, z = (r_in + r_h).sigmoid(), (z_in + z_h).sigmoid()
     n = (n_in + r * n_h).tanh()

@@ -1,4 +1,4 @@
-"""Runs a recurrent stack layer by layer, and notes what went into and came out of each of them."""
+"""Runs a recurrent stack layer by layer, and records the inputs and outputs of each layer."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ State = Tensor | tuple[Tensor, ...]
 
 @dataclass(frozen=True, eq=False)
 class LayerPass:
-    """One batch that went through a layer.
+    """One batch's pass through a layer.
 
     `inputs` is (batch, time, features), `outputs` (batch, time, directions x output), `first` the
-    hidden state before it, (directions, batch, output); `lengths` (batch,) on the CPU, None where
+    hidden state before it, (directions, batch, output); `lengths` is (batch,) on the CPU, None if
     all sequences are full.
     """
 
@@ -39,26 +39,26 @@ class LayerPass:
 
     @property
     def real(self) -> Tensor:  # (batch, time), bool
-        """Which positions are no padding."""
+        """Which positions are not padding."""
         count, time = self.inputs.shape[:2]
         if self.lengths is None:
             return torch.ones(count, time, dtype=torch.bool)
         return torch.arange(time) < self.lengths[:, None]
 
     def flat(self, values: Tensor) -> Tensor:  # (batch, time, n) -> (positions, n)
-        """The real positions of something that stands beside the inputs."""
+        """The real positions of values aligned with the inputs."""
         return values.flatten(0, 1) if self.lengths is None else values[self.real]
 
 
 class LayerwiseStack:
-    """A stack that runs layer by layer, called as torch's own.
+    """A stack that runs layer by layer, with the call of torch's own.
 
     Args:
         stack: the geometry.
         tensors: the values, by the names in the model's state dict.
-        note: told the passes of all layers at every call.
-        like: the module to behave like: batch first or not, tanh or relu. Without one, it is batch
-            first, and an RNN one of tanh.
+        note: called with the passes of all layers at every call.
+        like: the module to behave like: batch first or not, tanh or relu. Without one, batch first
+            and tanh.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class LayerwiseStack:
         self._note = note
 
     def __call__(self, input: Inputs, hx: State | None = None) -> tuple[Inputs, State]:
-        """As torch's."""
+        """Run as torch's layer would."""
         count = len(self._layers)
         states: Sequence[State | None] = [None] * count
         if isinstance(hx, Tensor):

@@ -1,7 +1,7 @@
-"""Collects how errors of each weight count on a user's data, in one pass of the dense model.
+"""Measures how much errors in each weight matter on a user's data, in one pass of the dense model.
 
 `calibrate` gives every weight a `Weighting`: the second moment of its inputs, and for the rows of
-recurrent weights how much each gate counts in the outputs (see `influence`).
+recurrent weights how much each gate affects the outputs (see `measure_influence`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from ttcompress.calibration.influence import influence
+from ttcompress.calibration.influence import measure_influence
 from ttcompress.calibration.layerwise import LayerPass
 from ttcompress.calibration.sources import Activations, DataSource
 from ttcompress.checkpoint import Checkpoint
@@ -24,16 +24,16 @@ from ttcompress.system.progress import Progress, silent
 from ttcompress.trains.weighting import Weighting
 
 LEAST_POSITIONS = 2
-"""Of inputs for each column of a weight: with fewer their second moment says more of chance."""
+"""Inputs needed for each column of a weight: with fewer their second moment is mostly chance."""
 
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
     """What the data showed.
 
-    `weightings` are by weight; `why` says of the others why they have none. `stacks` (prefixes) and
-    `linears` (paths) were called, in that order; `positions` are the time steps of the stack that
-    saw most. `source` shows the data again, to any values of the model's tensors.
+    `weightings` are by weight; `why` says why the others have none. `stacks` (prefixes) and
+    `linears` (paths) list what was called, in order; `positions` counts the time steps of the stack
+    that had most. `source` runs the data again, with any values of the model's tensors.
     """
 
     weightings: Mapping[str, Weighting]
@@ -47,7 +47,7 @@ class Calibration:
 def calibrate(
     checkpoint: Checkpoint, source: DataSource, progress: Progress = silent
 ) -> Calibration:
-    """Collect the weighting of every weight whose inputs the data show, in one pass over them."""
+    """Collect the weighting of every weight that the data reach, in one pass over them."""
     collector = _Collector(checkpoint)
     for done, activations in enumerate(source.run(collector.dense)):
         progress("calibrate", done, source.batches)
@@ -57,9 +57,11 @@ def calibrate(
     for weight in checkpoint.weights:
         if (found := collector.sums.get(weight.name)) is None:
             tied = len(weight.names) > 1
-            why[weight.name] = "is tied" if tied else "has inputs that the data do not show"
+            why[weight.name] = "it is tied" if tied else "the data do not reach it"
         elif found.positions < (least := LEAST_POSITIONS * weight.shape[1]):
-            why[weight.name] = f"saw {found.positions:,} inputs, and {least:,} are the least"
+            why[weight.name] = (
+                f"the data gave {found.positions:,} inputs, but at least {least:,} are needed"
+            )
         else:
             rows, moment = found.rows / found.positions, found.moment / found.positions
             weightings[weight.name] = Weighting.damped(rows, moment)
@@ -70,7 +72,7 @@ def calibrate(
 
 @dataclass
 class _Sum:
-    """Of one weight, over the batches so far: how many inputs, what its rows count, x x'."""
+    """Sums for one weight over the batches so far: inputs, importance of its rows, x x'."""
 
     positions: int = 0
     rows: Tensor = field(default_factory=lambda: torch.zeros(()))
@@ -86,9 +88,9 @@ class _Sum:
 
 
 class _Collector:
-    """What is kept of the batches: sums by weight, time steps by stack, the linear layers called.
+    """Accumulates over batches: sums by weight, time steps by stack, the linear layers called.
 
-    A tied weight has no sum: it has inputs of two kinds.
+    A tied weight has no sum, because it has inputs of two kinds.
     """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
@@ -111,7 +113,7 @@ class _Collector:
                     self.sums[name].add(values, torch.full(shape[:1], float(len(values))))
         for path, counts in activations.embeddings.items():
             if (shape := self._shapes.get(name := f"{path}.weight")) is not None:
-                # A row counts as often as it is looked up; the values in it count alike.
+                # A row counts as often as it is looked up; all values in it count alike.
                 total = int(counts.sum())
                 eye = torch.eye(shape[1], dtype=torch.float64)
                 self.sums[name].add_moment(total, counts, total * eye)
@@ -127,7 +129,7 @@ class _Collector:
                 if names.bias_ih is not None and names.bias_hh is not None:
                     from_inputs = from_inputs + self.dense[stack.prefix + names.bias_ih].float()
                     from_hidden = from_hidden + self.dense[stack.prefix + names.bias_hh].float()
-                counts = influence(
+                counts = measure_influence(
                     stack.kind, from_inputs, from_hidden, hidden, one.real, direction == 1
                 )
                 for name, rows, values in zip((ih, hh), counts, (one.inputs, hidden), strict=True):

@@ -1,14 +1,14 @@
-"""Fits the stored weights anew, layer by layer, to what the layers before them really produce.
+"""Refits the stored weights, layer by layer, to what the layers before them really produce.
 
-From the first layer to the last, each stored weight is fitted by linear regression: to give, on the
-inputs that the already compressed layers really produce (y), what the dense weight W gives on the
-inputs of the dense model (x); the bias takes up the mean:
+From the first layer to the last, linear regression fits each stored weight V to give, on the inputs
+that the layers already compressed really produce (y), what the dense weight W gives on the inputs
+of the dense model (x); the bias absorbs the mean:
 
     min over V of E |W x - V y|^2 + ridge |W - V|^2   =>   V = W (E xy' + ridge) (E yy' + ridge)^-1
 
-A recurrent layer feeds on itself, so it is run and fitted in turn, and what came nearest to the
-dense outputs is kept. Regression needs moments only, so both models go through the data again for
-each layer, and no inputs are kept.
+A recurrent layer feeds back into itself, so it is run and fitted in turn, and the version nearest
+to the dense outputs is kept. Regression needs only moments, so both models run over the data again
+for each layer, and no inputs are stored.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from ttcompress.trains.stored import StoredWeight, relative_errors, store_alike
 from ttcompress.trains.weighting import Weighting
 
 ROUNDS = 2
-"""Of running a recurrent layer and fitting it to what it then saw; more gave nothing."""
+"""Times a recurrent layer is run and fitted to the inputs it then had; more gained nothing."""
 
 RIDGE = 0.1
 """Pulls the regression towards the dense weight, as a fraction of the inputs' mean variance."""
@@ -44,10 +44,10 @@ def refit(
     calibration: Calibration,
     progress: Progress = silent,
 ) -> CompressedModel:
-    """Fit every stored weight that the data show to the layers before it; biases too.
+    """Fit every stored weight that the data reach, and its bias, to the layers before it.
 
-    Layouts, ranks and stores stay, so bytes do. On the calibration data no layer's outputs get
-    further from the dense ones. The report has the errors of what is then stored.
+    Layouts, ranks and stores stay, so the size does too. On the calibration data no layer's outputs
+    move further from the dense ones. The report has the errors of what is stored afterwards.
     """
     model = _Model(
         calibration,
@@ -92,9 +92,9 @@ class _PairMoments:
 
 @dataclass(eq=False)
 class _Model:
-    """The compressed model as it stands, some of its tensors (`changed`) fitted already.
+    """The compressed model in its present state; `changed` names the tensors fitted so far.
 
-    A fit replaces the mappings and leaves the old ones as they were.
+    A fit replaces the mappings and never changes the old ones.
     """
 
     calibration: Calibration
@@ -104,7 +104,7 @@ class _Model:
     changed: frozenset[str] = frozenset()
 
     def can_fit(self, name: str) -> bool:
-        """Whether a weight is stored and the data show its inputs; others stay as they are."""
+        """Whether a weight is stored and the data reach it; others stay as they are."""
         return name in self.stored and name in self.calibration.weightings
 
     def fit(self, name: str, bias: str | None, moments: _PairMoments) -> None:
@@ -112,6 +112,7 @@ class _Model:
         mean, dense_mean, own, cross = moments.means(centred=bias is not None)
         ridge = RIDGE * own.diagonal().mean() * torch.eye(len(own)).double()
         own, matrix = own + ridge, self.dense[name].double()
+        # V = W (E xy' + ridge) (E yy' + ridge)^-1; `own` is symmetric, so solve the transpose
         target = matrix @ torch.linalg.solve(own, (cross + ridge).mT).mT
         weighting = Weighting(self.calibration.weightings[name].rows, own)
         fitted = store_alike(target, self.stored[name], weighting)
@@ -130,14 +131,14 @@ class _Model:
         return zip(source.run(self.dense), source.run(self.values), strict=True)
 
     def passes(self, stack: RecurrentStack, index: int) -> Iterator[tuple[LayerPass, LayerPass]]:
-        """The same of one layer of a stack."""
+        """The same for one layer of a stack."""
         for activations in self.run():
             calls = (one.stacks.get(stack.prefix, []) for one in activations)
             yield from ((dense[index], mine[index]) for dense, mine in zip(*calls, strict=True))
 
 
 def _fit_layer(model: _Model, layer: Layer, index: int) -> None:
-    """Run and fit the layer of that index in its stack in turn; it is left as it came nearest."""
+    """Run and fit one layer of a stack in turn; keep the version nearest to the dense outputs."""
     prefix = layer.stack.prefix
     weights: list[tuple[str, str | None, int | None]] = []  # name, bias, direction or layer's input
     for direction, names in enumerate(layer.directions):
@@ -178,7 +179,7 @@ def _fit_linear(model: _Model, path: str) -> None:
 
 
 def _with_report(compressed: CompressedModel, model: _Model) -> CompressedModel:
-    """The fitted model, its errors measured against the source's weights."""
+    """The fitted model, with its errors measured against the source's weights."""
     entries = []
     for entry in compressed.report.weights:
         if entry.name in model.changed:
@@ -187,7 +188,7 @@ def _with_report(compressed: CompressedModel, model: _Model) -> CompressedModel:
             entry = replace(entry, relative_error=error, gate_errors=gates)
         entries.append(entry)
     unweighted = {n: why for n, why in model.calibration.why.items() if n in model.stored}
-    lines = tuple(f"{name}: not fitted to its inputs, it {why}" for name, why in unweighted.items())
+    lines = tuple(f"{name}: not calibrated: {why}" for name, why in unweighted.items())
     report = replace(
         compressed.report,
         weights=tuple(entries),

@@ -1,7 +1,7 @@
-"""Runs calibration data through a model and gives what went into each of its layers.
+"""Runs calibration data through a model and yields the inputs of each of its layers.
 
-A `TaskSource` runs the task's whole model, its stacks layer by layer; a `FileSource` has the inputs
-of the stacks themselves. Nothing is kept: whoever needs the inputs again runs the data again.
+A `TaskSource` runs the task's whole model, its stacks layer by layer; a `FileSource` reads the
+inputs of the stacks from a file. Nothing is kept: to use the inputs again, run the data again.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from ttcompress.system.safetensors import open_safetensors
 from ttcompress.tasks.protocol import Batch, Task
 
 SEQUENCES = 32
-"""Of a file, in one batch."""
+"""Sequences of a file in one batch."""
 
 TORCH_FORWARDS = (nn.LSTM.forward, nn.GRU.forward, nn.RNN.forward)
-"""A stack that computes anything else is not run layer by layer: what its layers see is unknown."""
+"""A stack with another forward is not run layer by layer: the inputs of its layers are unknown."""
 
 Args = tuple[Any, ...]
 Kwargs = dict[str, Any]
@@ -36,10 +36,10 @@ Kwargs = dict[str, Any]
 
 @dataclass(frozen=True, eq=False)
 class Activations:
-    """What went into the layers in one batch, in the order of their first call.
+    """The inputs of the layers in one batch, in the order of their first call.
 
-    For each call, `stacks` has by prefix the passes of the stack's layers, `linears` by path the
-    inputs of a linear layer, (positions, features). `embeddings` has by path how often each row was
+    For each call, `stacks` has the passes of a stack's layers by prefix, `linears` the inputs of a
+    linear layer by path, (positions, features). `embeddings` counts by path how often each row was
     looked up.
     """
 
@@ -64,8 +64,8 @@ class TaskSource:
     Args:
         task: builds the model and runs it.
         stacks: the recurrent layers of the checkpoint.
-        batches: how many.
-        seed: of the task's order.
+        batches: how many to use.
+        seed: for the order of the task's data.
     """
 
     def __init__(self, task: Task, stacks: Sequence[RecurrentStack], batches: int, seed: int):
@@ -74,11 +74,11 @@ class TaskSource:
         if next(self._batches(), None) is None:
             raise RecipeError(
                 f"calibration: task {task.name} has no training data. "
-                "Give it some, or take the calibration out."
+                "Give it some, or omit the calibration."
             )
 
     def run(self, tensors: Mapping[str, Tensor]) -> Iterator[Activations]:
-        """One pass over the batches, the state carried as in training."""
+        """Run once over the batches, carrying the state as in training."""
         model, state = self._task.build().cpu(), None
         model.load_state_dict(tensors)
         recorder = _Recorder(model, self._stacks, tensors)
@@ -93,7 +93,7 @@ class TaskSource:
 
 
 class _Recorder:
-    """Makes the layers of a model note in `found` what goes in; it stays the same function."""
+    """Makes the layers of a model record their inputs in `found`, without changing its outputs."""
 
     def __init__(
         self, model: nn.Module, stacks: Sequence[RecurrentStack], tensors: Mapping[str, Tensor]
@@ -125,7 +125,7 @@ class _Recorder:
 
 
 def _by_path(stacks: Sequence[RecurrentStack]) -> dict[str, RecurrentStack]:
-    """The stacks that can be run by themselves."""
+    """The stacks that can be run by themselves, by path."""
     return {s.prefix.removesuffix("."): s for s in stacks if not (s.cell or s.raw)}
 
 
@@ -133,12 +133,12 @@ class FileSource:
     """Inputs of the recurrent layers, (batch, time, input), from a safetensors file.
 
     Args:
-        path: has one tensor for each layer under its path, or one alone for a model with one.
+        path: a file with one tensor for each layer, named by its path (by any name if single).
         stacks: the recurrent layers of the checkpoint.
 
     Raises:
-        InputError: no such file, or none that safetensors can read.
-        RecipeError: a tensor is of no layer, or of another shape.
+        InputError: there is no such file, or safetensors cannot read it.
+        RecipeError: a tensor matches no layer, or has another shape.
     """
 
     def __init__(self, path: str | Path, stacks: Sequence[RecurrentStack]) -> None:
@@ -176,13 +176,13 @@ def _by_stack(
         if name not in known:
             layers = ", ".join(map(repr, known)) or "none"
             raise RecipeError(
-                f"{path}: {name} is no recurrent layer of the model; these are {layers}. "
+                f"{path}: {name} is not a recurrent layer of the model; those are {layers}. "
                 "Name each tensor after the layer whose inputs it holds."
             )
         size = known[name].input_size
         if values.dim() != 3 or values.shape[2] != size or not values.is_floating_point():
             raise RecipeError(
-                f"{path}: {name} is {tuple(values.shape)} of {values.dtype}, and floats of "
-                f"(batch, time, {size}) are needed."
+                f"{path}: {name}: expected floats of shape (batch, time, {size}), got "
+                f"{tuple(values.shape)} of {values.dtype}."
             )
     return [(known[name], values) for name, values in tensors.items()]

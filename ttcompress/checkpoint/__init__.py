@@ -1,14 +1,14 @@
-"""Opens a trained model's file and reads its weights, layers and other content; runs nothing in it.
+"""Opens a trained model's file and reads its weights, layers and other content; runs no code in it.
 
 `open_checkpoint` is the entry. The parts, from the bytes up:
 
-containers/            one reader for each kind of file; `registry` has the list
+containers/            one reader for each kind of file; `registry` lists them
 pickle/                pickles read as data: the machine, and the allow-list of what it may build
-tensors                tensors described where they lie, and read one at a time
+tensors                describes tensors where they lie, and reads them one at a time
 tree, choice           the walk over a file's values, and which state dict in them to take
 names, recurrent, roles   what the tensors are called, and what they are for
-carried                what the file holds beside its tensors
-assembly               all of that, for one file
+carried                what the file holds besides its tensors
+assembly               puts all of that together for one file
 """
 
 from ttcompress.checkpoint.carried import rebuild

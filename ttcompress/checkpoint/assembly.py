@@ -1,4 +1,4 @@
-"""Turns the tree of values in a container into a model: named weights, the rest, and notes."""
+"""Describes the model in a file: its named weights, its other content, and notes for the user."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ttcompress.checkpoint.carried import Carrier, Json, NotCarried
 from ttcompress.checkpoint.choice import choose, is_apart
 from ttcompress.checkpoint.containers import Source
 from ttcompress.checkpoint.names import canonical_names, unused_name
-from ttcompress.checkpoint.pickle.builders import Unreadable
+from ttcompress.checkpoint.pickle.builders import UnreadableTensor
 from ttcompress.checkpoint.pickle.objects import PickledObject
 from ttcompress.checkpoint.recurrent import recognise
 from ttcompress.checkpoint.roles import Roles
@@ -24,8 +24,8 @@ from ttcompress.system.text import clip, find_half_surrogate
 MAX_NAMED_CLASSES = 8
 
 MAX_REPEATS = 8
-"""How many times over the tensors may show the bytes of their storages; a flat storage is shown
-once, or twice where the whole of it is a tensor too.
+"""How many times the bytes of their storages the tensors may take: a flat storage is used once, or
+twice where all of it is a tensor too.
 """
 
 
@@ -99,26 +99,26 @@ def _name_loose(tree: Tree, chosen: Branch, inside: Mapping[str, Leaf]) -> dict[
 
 
 def _check_names(names: Iterable[str]) -> None:
-    """Refuse what no file can hold: a pickle's text may have half of a surrogate pair."""
+    """Refuse names that no file can hold: a pickle's text may have half of a surrogate pair."""
     for name in names:
         if name == RESERVED:
             raise CheckpointError(
-                f"a tensor has the name {RESERVED}, which safetensors keeps for itself. "
-                "Rename the tensor, and save the model again."
+                f"a tensor is named {RESERVED}, which safetensors reserves. "
+                "Rename the tensor and save the model again."
             )
         half = find_half_surrogate(name)
         if half is not None:
             raise CheckpointError(
-                f"the name {clip(name)!r} is no text (half of a character at {half}). "
-                "Rename the tensor, and save the model again."
+                f"the name {clip(name)!r} is not valid text (half a character at {half}). "
+                "Rename the tensor and save the model again."
             )
 
 
 def _check_tensors(named: Mapping[str, Leaf], source: Source) -> dict[str, StoredTensor]:
-    """Refuse what cannot be read, or written again, and what would fill any memory."""
+    """Refuse tensors that cannot be read or written, or would fill any memory."""
     stored: dict[str, StoredTensor] = {}
     for name, leaf in named.items():
-        if isinstance(leaf, Unreadable):
+        if isinstance(leaf, UnreadableTensor):
             raise CheckpointError(f"{name}: is {leaf.why}.")
         try:
             check_tensor(leaf, source.storages[leaf.storage])
@@ -126,17 +126,17 @@ def _check_tensors(named: Mapping[str, Leaf], source: Source) -> dict[str, Store
             raise error.at(name) from error
         if leaf.dtype not in DTYPES.values():
             raise CheckpointError(
-                f"{name}: is of type {leaf.dtype_name}, and safetensors, which artifacts are, has "
-                "no such type. Save the model without it, or in another type."
+                f"{name}: has type {leaf.dtype_name}, which safetensors cannot store. "
+                "Save the model without it, or in another type."
             )
         stored[name] = leaf
-    # Many windows on one storage would stand for any amount of memory.
+    # Many windows on one storage could claim any amount of memory.
     claimed = sum(tensor.bytes for tensor in set(stored.values()))
     held = sum(source.storages[key].size for key in {t.storage for t in stored.values()})
     if claimed > MAX_REPEATS * held + EXPANSION_ALLOWANCE:
         raise CheckpointError(
-            f"its tensors would take {claimed:,} bytes together, over {MAX_REPEATS} times the "
-            f"{held:,} that they share. Save them with .clone() if they really are that large."
+            f"its tensors claim {claimed:,} bytes, over {MAX_REPEATS} times the {held:,} that are "
+            "stored. If they really are that large, save them with .clone()."
         )
     return stored
 
@@ -169,7 +169,7 @@ def _weights(
 def _carry(
     tree: Tree, chosen: Branch, names: Mapping[StoredTensor, str]
 ) -> tuple[Json, tuple[str, ...]]:
-    """The content as typed JSON, and what of it could not be carried along."""
+    """The content as typed JSON, and notes on what could not be carried over."""
     spine = set[int]()  # the values from the root down to the state dict
     for value in tree.path(chosen.place):
         spine.add(id(value))
@@ -184,7 +184,7 @@ def _carry(
             for place, leaf in tree.tensors(chosen.value)
             if isinstance(leaf, StoredTensor)
         ]
-        return {"dict": flat}, (f"only the state dict is carried along: {reason}",)
+        return {"dict": flat}, (f"only the state dict is carried over: {reason}",)
 
 
 def _describe(source: Source, chosen: Branch, stored: Mapping[str, StoredTensor]) -> Iterator[str]:
@@ -199,16 +199,16 @@ def _describe(source: Source, chosen: Branch, stored: Mapping[str, StoredTensor]
     if names := [clip(name) for name in source.unloaded if not name.startswith("__torch__.")]:
         more = len(names) - MAX_NAMED_CLASSES
         yield (
-            f"classes read as data and not loaded: {', '.join(names[:MAX_NAMED_CLASSES])}"
+            f"classes read as data, not loaded: {', '.join(names[:MAX_NAMED_CLASSES])}"
             + (f", and {more} more" if more > 0 else "")
         )
     windows = Counter(tensor.storage for tensor in set(stored.values()))
     if shared := sum(count for count in windows.values() if count > 1):
-        yield f"{shared} tensors are views of larger storages; each is kept on its own"
+        yield f"{shared} tensors are views of larger storages; each is kept separately"
 
 
 def _describe_omitted(optimizers: Iterable[Branch], apart: Iterable[Branch]) -> Iterator[str]:
-    """What is in the file and will not be in the result."""
+    """What is in the file but will not be in the result."""
     for one in optimizers:
         yield f"optimizer state is left out: `{clip(one.key)}` ({one.bytes / 1e6:.1f} MB)"
     for one in apart:

@@ -1,7 +1,7 @@
-"""What a file holds beside its tensors: `Carrier` makes typed JSON of it, `rebuild` undoes it.
+"""Keeps a file's content other than tensors: `Carrier` writes it as JSON, `rebuild` reads it back.
 
-The JSON keeps what JSON alone would lose: int keys, tuples, sets, bytes, infinities. Whatever is no
-JSON scalar or list is an object with one key, its type. A tensor is a reference to its name.
+Plain JSON would lose int keys, tuples, sets, bytes and infinities. So any value but a JSON scalar
+or list is written as an object with one key, its type; a tensor is written as its name.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from ttcompress.system.text import clip, find_half_surrogate
 Json = Any
 
 MAX_CARRIED = 16_000_000
-"""Bytes of JSON that may be carried along, beside the tensors."""
+"""Bytes of JSON that may be carried over besides the tensors."""
 
 
 class NotCarried(Exception):
-    """Why a value cannot be carried; caught where it can be left out and named."""
+    """Why a value cannot be carried over; caught where the value can be left out by name."""
 
 
 class Carrier:
@@ -54,12 +54,12 @@ class Carrier:
         """The typed JSON of a value.
 
         Raises:
-            NotCarried: too large, too deep, within itself, or of a kind that JSON cannot hold.
+            NotCarried: too large, too deep, recursive, or of a kind that JSON cannot hold.
         """
         if value is None or isinstance(value, bool | int | float | str):
             return self._scalar(value)
         if id(value) in self._inside or len(self._inside) > MAX_DEPTH:
-            raise NotCarried("it is nested too deep, or within itself")
+            raise NotCarried("it is nested too deeply, or contains itself")
         self._inside.add(id(value))
         try:
             self._spend(8)
@@ -70,7 +70,9 @@ class Carrier:
     def _spend(self, size: int) -> None:
         self._left -= size
         if self._left < 0:
-            raise NotCarried(f"over {MAX_CARRIED // 10**6} MB of content beside the tensors")
+            raise NotCarried(
+                f"there are over {MAX_CARRIED // 10**6} MB of content besides the tensors"
+            )
 
     def _scalar(self, value: bool | int | float | str | None) -> Json:
         if isinstance(value, str):
@@ -80,7 +82,7 @@ class Carrier:
                 return value
             return {"surrogates": base64.b64encode(raw).decode("ascii")}  # no JSON can hold it
         if isinstance(value, int) and value.bit_length() > MAX_INTEGER_BITS:
-            raise NotCarried("an integer of thousands of digits")
+            raise NotCarried("an integer in it has thousands of digits")
         if isinstance(value, float) and not math.isfinite(value):
             return {"float": str(value)}
         self._spend(10)
@@ -117,17 +119,17 @@ class Carrier:
                 return {"ndarray": self._tensor(tensor)["tensor"]}
             case Global():
                 return {"dtype": value.name} if str(value) in DTYPES else {"name": str(value)}
-        raise NotCarried("a value that is neither plain data nor a tensor")
+        raise NotCarried("a value in it is neither plain data nor a tensor")
 
     def _tensor(self, leaf: Leaf) -> dict[str, str]:
         """Every tensor below a dictionary, list or object has a name; one inside a set has none."""
         name = self.names.get(leaf) if isinstance(leaf, StoredTensor) else None
         if name is None:
-            raise NotCarried("a tensor where none can be named")
+            raise NotCarried("a tensor in it has no name")
         return {"tensor": name}
 
     def _sequence(self, value: Sequence[Any]) -> list[Json]:
-        """What is left out leaves None, so that the others keep their places."""
+        """None in place of what is left out, so that the others keep their places."""
         left_out = self.tree.left_out
         return [None if id(item) in left_out else self.encode(item) for item in value]
 
@@ -143,13 +145,13 @@ class Carrier:
                 if id(value) not in self.spine:
                     raise
                 self._left = left
-                self.notes.append(f"`{clip(str(key))}` is not carried along: {reason}")
+                self.notes.append(f"`{clip(str(key))}` is not carried over: {reason}")
         return pairs
 
     def _key(self, value: Any) -> Json:
-        """A dictionary key or set element; an object comes back as a dictionary, and is neither."""
+        """A dictionary key or set element; no object, for those are restored as dictionaries."""
         if not _is_key(value):
-            raise NotCarried("a key or set element that is an object")
+            raise NotCarried("a key or set element in it is an object")
         return self.encode(value)
 
 
@@ -160,10 +162,10 @@ def _is_key(value: Any) -> bool:
 
 
 def rebuild(carried: Json, tensors: Mapping[str, torch.Tensor]) -> Any:
-    """The value that typed JSON stands for, with the tensors put back.
+    """Decode typed JSON, with the tensors put back.
 
     An object of a class that was not loaded comes back as a dictionary of its attributes. A tensor
-    that stands in several places is the same object in all of them.
+    that is in several places is the same object in all of them.
 
     Raises:
         ArtifactError: not typed JSON, or a tensor that is not among `tensors`.

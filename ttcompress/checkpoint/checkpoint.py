@@ -1,4 +1,4 @@
-"""A model's file: `open_checkpoint` understands it, a `Checkpoint` reads its tensors one by one."""
+"""Opens a model file (`open_checkpoint`); the `Checkpoint` reads its tensors one at a time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ttcompress.system.stamps import Stamp, check_unchanged
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A trained model's file, understood, with its tensors still in it.
+    """A trained model's file, described, with its tensors not yet read.
 
     Attributes:
         container: what the file is, e.g. "torch zip".
@@ -31,10 +31,10 @@ class Checkpoint:
         bytes: size of the file or files.
         weights: every 2-D floating-point tensor of the state dict, in the file's order, under the
             model's own names.
-        others: every other tensor, those outside the state dict too; kept as they are.
+        others: every other tensor, in the state dict or outside; kept as it is.
         stacks: the recurrent layers.
         source_paths: each name's place in the source, e.g. "state_dict.module.lstm.weight_ih_l0".
-        carried: typed JSON of the whole content; `rebuild` turns it back.
+        carried: typed JSON of the whole content; `rebuild` decodes it.
         notes: what the user should know.
     """
 
@@ -59,23 +59,22 @@ class Checkpoint:
         return weights | {other.names: other.shape for other in self.others}
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """Every tensor of the state dict under all of its names; nothing from beside it."""
+        """Every tensor of the state dict under all of its names, and none from outside it."""
         return {name: self.tensor(name) for name in names_inside(self.source_paths)}
 
     def tensor(self, name: str) -> torch.Tensor:
-        """Read one tensor, by any of its names, into CPU memory of its own in the source's type.
+        """Read one tensor, by any of its names, into new CPU memory in the source's number type.
 
         Raises:
             CheckpointError: no tensor has the name, or its bytes are damaged.
-            OutOfMemoryError: it is too large for this machine.
-            TTCompressError: the file is gone, cannot be read any more, or was changed since its
-                hash was taken.
+            OutOfMemoryError: it does not fit into memory.
+            TTCompressError: the file is gone, unreadable, or has changed since it was hashed.
         """
         stored = self._stored.get(name)
         if stored is None:
             near = get_close_matches(name, self._stored, n=1)
-            cure = f"Did you mean {near[0]}?" if near else "See `ttcompress inspect`."
-            raise CheckpointError(f"{self.path}: holds no tensor {name}. {cure}")
+            cure = f"Did you mean {near[0]}?" if near else "`ttcompress inspect` lists them."
+            raise CheckpointError(f"{self.path}: has no tensor named {name}. {cure}")
         place = f"{self.path}: {name}"
         try:
             with within_memory(f"{place} ({stored.bytes:,} bytes)"):
@@ -90,16 +89,16 @@ class Checkpoint:
 
 
 def open_checkpoint(path: str | Path, key: str | None = None) -> Checkpoint:
-    """Understand a model file without reading its tensors and without running anything in it.
+    """Describe a model file without reading its tensors or running anything in it.
 
     Args:
-        path: a file of torch (any version's), TorchScript or safetensors, a pickle, or the
-            `.index.json` of a sharded model. Content decides, not the name.
-        key: which state dict to take where there are several, as "generator".
+        path: a file of torch (any version), TorchScript or safetensors, a pickle, or the
+            `.index.json` of a sharded model. Its content decides, not its name.
+        key: which state dict to take where there are several, such as "generator".
 
     Raises:
-        InputError: no file there.
-        CheckpointError: not understood, damaged, unsafe, ambiguous, or without weights.
+        InputError: there is no such file.
+        CheckpointError: the file is unknown, damaged, unsafe, ambiguous, or without weights.
         TTCompressError: the file cannot be read.
     """
     path = Path(path)
@@ -135,13 +134,13 @@ def _check_path(path: Path) -> None:
         cure = "Give a checkpoint file."
         for ending in (".index.json", ".safetensors", ".pt", ".pth", ".ckpt", ".bin"):
             if found := sorted(p.name for p in path.iterdir() if p.name.endswith(ending)):
-                cure = f"Give a file in it, as {path / found[0]}."
+                cure = f"Give a file in it, such as {path / found[0]}."
                 break
         raise InputError(f"{path}: is a folder. {cure}")
     if not path.exists():
         raise InputError(f"{path}: no such file. Check the path; you are in {Path.cwd()}.")
     if not path.is_file():
-        raise InputError(f"{path}: is no ordinary file. Give a checkpoint file.")
+        raise InputError(f"{path}: is not a regular file. Give a checkpoint file.")
 
 
 def _hash(files: Iterable[Path]) -> str:

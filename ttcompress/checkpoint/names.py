@@ -1,4 +1,4 @@
-"""Names of tensors: the model's own, without what wrappers added, and no two alike."""
+"""Gives tensors the model's own names, without what wrappers added, and no name twice."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ COMPILED = "_orig_mod."  # torch.compile, around any module
 PARALLEL = "module."  # DataParallel and its kin, around the whole model
 
 MAX_NAME, MAX_NAMESAKES = 1_000, 100
-"""Characters in a tensor's name, and tensors of one name: what is far beyond any model's."""
+"""Characters in a tensor's name, and tensors of one name: far more than any model has."""
 
 
 def canonical_names(keys: Sequence[str]) -> tuple[str, ...]:
@@ -33,7 +33,7 @@ def canonical_names(keys: Sequence[str]) -> tuple[str, ...]:
 def names_inside(source_paths: Mapping[str, str]) -> tuple[str, ...]:
     """The names of the tensors in the state dict, in the file's order.
 
-    What lies beside the state dict is named by its place in the file, and what lies inside is not.
+    A tensor outside the state dict is named by its place in the file; one inside is not.
 
     Example:
         >>> names_inside({"head.weight": "model.head.weight", "loss_history": "loss_history"})
@@ -48,15 +48,15 @@ def names_inside(source_paths: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def unused_name(wanted: str, taken: Container[str]) -> str:
-    """`wanted`, with underscores behind it as long as the name is taken.
+    """`wanted`, with underscores appended until the name is free.
 
     Raises:
-        CheckpointError: no model has so many tensors of one name, or so long a name.
+        CheckpointError: the name is too long, or too many tensors share it.
     """
     if len(wanted) > MAX_NAME:
         raise CheckpointError(
-            f"a tensor's name has {len(wanted):,} characters ({clip(wanted, 40)}...), and "
-            f"{MAX_NAME:,} are read. Rename it, and save the model again."
+            f"a tensor's name has {len(wanted):,} characters ({clip(wanted, 40)}...), but "
+            f"at most {MAX_NAME:,} are allowed. Rename it and save the model again."
         )
     name = wanted
     for _ in range(MAX_NAMESAKES):
@@ -64,6 +64,6 @@ def unused_name(wanted: str, taken: Container[str]) -> str:
             return name
         name += "_"
     raise CheckpointError(
-        f"over {MAX_NAMESAKES} tensors have the name {clip(wanted)}. "
-        "Rename them, and save the model again."
+        f"over {MAX_NAMESAKES} tensors share the name {clip(wanted)}. "
+        "Rename them and save the model again."
     )

@@ -26,7 +26,7 @@ _KEY = re.compile(
 
 @dataclass(frozen=True)
 class RecurrentLayers:
-    """What was recognised: whole layers, the gates of each recurrent matrix, and remarks."""
+    """The layers recognised, the gates of each recurrent matrix, and notes for the user."""
 
     stacks: tuple[RecurrentStack, ...]
     gates: Mapping[str, int]
@@ -44,7 +44,7 @@ class _Group:
     shapes: dict[tuple[str, Slot], Shape] = field(default_factory=dict)
 
     def add(self, part: str, slot: Slot, name: str, shape: Shape, raw: bool) -> None:
-        """Of `weight_hh_l0` and `weight_hh_l0_raw` side by side, the raw one gives the shape."""
+        """Add a matrix; of `weight_hh_l0` and `weight_hh_l0_raw` the raw one gives the shape."""
         self.names.setdefault((part, slot), []).append(name)
         if raw or (part, slot) not in self.shapes:
             self.shapes[part, slot] = shape
@@ -81,8 +81,8 @@ def recognise(
 
     Args:
         matrices: the shape of every matrix.
-        vectors: the length of every vector, among which biases are.
-        keys: the names of all tensors: what is named as a bias, and is none, makes no layer.
+        vectors: the length of every vector, biases included.
+        keys: the names of all tensors: one named as a bias but not a vector rules a layer out.
 
     Raises:
         CheckpointError: two matrices of a layer do not fit each other.
@@ -99,8 +99,8 @@ def recognise(
     for group in groups.values():
         if why := _unlike_torch(group, vectors, keys):
             notes.append(
-                f"`{group.prefix}weight_*` is named like a recurrent layer and is none of torch's "
-                f"({why}); its matrices are compressed one by one"
+                f"`{group.prefix}weight_*` looks like a recurrent layer but does not match "
+                f"torch.nn ({why}); its matrices are compressed individually"
             )
         else:
             stacks.append(_stack(group, keys))
@@ -111,19 +111,20 @@ def recognise(
 
 
 def _unlike_torch(group: _Group, vectors: Mapping[str, int], keys: Collection[str]) -> str:
-    """Why a group cannot be a layer of torch's at all; empty if it can."""
+    """Why a group cannot be a torch.nn layer; empty if it can."""
     slots = group.slots()
     for slot in slots:
         for part in ("ih", "hh"):
             if (part, slot) not in group.names:
                 return f"{group.key(f'weight_{part}', slot)} is missing"
     layers = 1 + slots[-1][0]
-    if not {(layer, False) for layer in range(layers)} <= set(slots):
-        return "a layer between is missing"
+    for layer in range(layers):
+        if (layer, False) not in slots:
+            return f"layer {layer} is missing"
     if len(slots) not in (layers, 2 * layers):
-        return "some layers have a reverse direction and some have none"
+        return "some layers have a reverse direction but others do not"
     if len(group.slots("hr")) not in (0, len(slots)):
-        return "some layers have a projection and some have none"
+        return "some layers have a projection but others do not"
     if group.cell and group.kind((0, False)) is None:
         return "its rows are not 4, 3 or 1 times its columns"
     biases = {name: slot for name, slot in group.biases().items() if name in keys}
@@ -132,7 +133,7 @@ def _unlike_torch(group: _Group, vectors: Mapping[str, int], keys: Collection[st
     for name, slot in biases.items():
         rows = group.shapes["hh", slot][0]
         if vectors.get(name) != rows:
-            return f"{name.removeprefix(group.prefix)} is no vector of {rows} floats"
+            return f"{name.removeprefix(group.prefix)} is not a vector of {rows} floats"
     return ""
 
 
@@ -154,7 +155,7 @@ def _stack(group: _Group, keys: Collection[str]) -> RecurrentStack:
             "hr": (projection, hidden),
         }[part]
         if shape != expected:
-            raise _unequal(group, slot, part, f"{expected[0]} x {expected[1]} is needed")
+            raise _unequal(group, slot, part, f"expected {expected[0]} x {expected[1]}")
     return RecurrentStack(
         prefix=group.prefix,
         kind=kind,
@@ -170,11 +171,11 @@ def _stack(group: _Group, keys: Collection[str]) -> RecurrentStack:
 
 
 def _unequal(group: _Group, slot: Slot, part: str, why: str) -> CheckpointError:
-    """The error that sets a matrix beside the one it must fit."""
+    """The error that names a matrix and the one it must fit."""
     other = ("ih", slot) if part == "hh" else ("hh", (0, False))
     (rows, columns), (beside_rows, beside_columns) = group.shapes[part, slot], group.shapes[other]
     return CheckpointError(
-        f"{group.names[part, slot][0]} is {rows} x {columns} and {group.names[other][0]} is "
-        f"{beside_rows} x {beside_columns}: they make no recurrent layer ({why}). "
-        "Rename the keys if this is no layer of torch.nn, or save the right tensors."
+        f"{group.names[part, slot][0]} is {rows} x {columns} but {group.names[other][0]} is "
+        f"{beside_rows} x {beside_columns}, so they do not form a recurrent layer ({why}). "
+        "Rename the keys if this is not a torch.nn layer; otherwise save the matching tensors."
     )

@@ -1,4 +1,4 @@
-"""Tells embeddings from linear layers: the roles of matrices that are not recurrent."""
+"""Distinguishes embeddings from linear layers among the matrices that are not recurrent."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LINEAR = re.compile(
 
 
 class Roles:
-    """Tells the roles of a model's matrices.
+    """Finds the role of each of a model's matrices that is not recurrent.
 
     Args:
         matrices: every matrix's shape, in the file's order.
@@ -37,11 +37,11 @@ class Roles:
         self._last_starts = _last_starts(matrices, stacks)
 
     def of(self, names: Sequence[str]) -> Role:
-        """By all names of a matrix; an embedding tied to a linear layer is an embedding."""
+        """The role by all names; an embedding tied to a linear layer is an embedding."""
         return "embedding" if any(map(self._is_embedding, names)) else "linear"
 
     def _is_embedding(self, name: str) -> bool:
-        """By name; or by use: no bias, and a recurrent layer behind it takes its columns."""
+        """Judge by name, or by use: no bias, and a later recurrent layer takes its columns."""
         path = name.split(".")
         rows, columns = self._matrices[name]
         bias = ".".join([*path[:-1], path[-1].replace("weight", "bias")])
@@ -58,7 +58,7 @@ class Roles:
 def _last_starts(
     matrices: Mapping[str, tuple[int, int]], stacks: Collection[RecurrentStack]
 ) -> dict[int, int]:
-    """By input size, where the last recurrent layer that takes it begins in the file's order."""
+    """For each input size, where in the file the last recurrent layer that takes it begins."""
     begins: dict[str, int] = {}
     for place, name in enumerate(matrices):
         prefix, weight, _ = name.rpartition("weight_")

@@ -1,7 +1,7 @@
 """Describes tensors where they lie in a file, and reads them one at a time.
 
-Every container is brought to the same two things: byte ranges by storage key (`Bytes`), and tensors
-that are strided windows on them (`StoredTensor`). Nothing here knows a container.
+Every container gives the same two things: byte ranges by storage key (`Bytes`), and tensors that
+are strided windows on them (`StoredTensor`). Nothing here depends on the kind of container.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ class Bytes(Protocol):
         """Length in bytes."""
 
     def read(self, start: int, stop: int) -> bytearray:
-        """The bytes from `start` up to `stop`, as a buffer of their own."""
+        """The bytes from `start` up to `stop`, in a new buffer."""
 
 
 @dataclass(frozen=True)
 class MemoryBytes:
-    """Bytes that stood inside the pickle itself, as numpy arrays do."""
+    """Bytes inside the pickle itself, such as a numpy array's."""
 
     data: memoryview
 
@@ -83,7 +83,7 @@ class StoredTensor:
 
     @property
     def bytes(self) -> int:
-        """What the values take, each counted once for every place it appears."""
+        """Size of the values, each counted once for every place it appears."""
         return prod(self.shape) * self.dtype.itemsize
 
     @property
@@ -103,7 +103,7 @@ class StoredTensor:
 
 
 def span_of(shape: tuple[int, ...], stride: tuple[int, ...]) -> int:
-    """Elements a window reaches over.
+    """How many elements a window spans.
 
     Example:
         >>> span_of((2, 3), (3, 1)), span_of((3, 2), (1, 3)), span_of((0, 3), (3, 1))
@@ -125,25 +125,25 @@ def contiguous_stride(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def check_sizes(values: Any) -> tuple[int, ...]:
-    """Sizes, strides or offsets as a file gives them, once they are numbers that torch can hold.
+    """Check that sizes, strides or offsets from a file are numbers that torch can hold.
 
     Raises:
-        TypeError: not several values.
-        ValueError: not whole numbers, too large, or more than a tensor can have dimensions.
+        TypeError: not a sequence.
+        ValueError: not whole numbers, too large, or more of them than a tensor has dimensions.
     """
     numbers = tuple(values)
     if not all(type(number) is int and 0 <= number < 2**62 for number in numbers):
-        raise ValueError("a size or stride that is no whole number")
+        raise ValueError("a size or stride that is not a whole number")
     if len(numbers) > MAX_DIMENSIONS:
         raise ValueError(f"a tensor of {len(numbers)} dimensions")
     return numbers
 
 
 def check_tensor(stored: StoredTensor, source: Bytes) -> None:
-    """Hold a tensor's claims against the bytes that are really there, before anything is allocated.
+    """Compare a tensor's claims with the bytes that are really there, before anything is allocated.
 
     Raises:
-        CheckpointError: the window leaves its storage, or repeats elements into a huge tensor.
+        CheckpointError: the window goes beyond its storage, or repeats elements into a huge tensor.
     """
     end = (stored.offset + stored.span) * stored.dtype.itemsize
     if end > source.size:
@@ -151,17 +151,17 @@ def check_tensor(stored: StoredTensor, source: Bytes) -> None:
             f"a tensor of shape {stored.shape} needs {end} bytes of storage {stored.storage!r}, "
             f"which has {source.size}. The file is damaged; copy or download it again."
         )
-    # An empty side hides the others from the product, and torch multiplies them all the same.
+    # torch multiplies the other sides even where one is empty and the product 0.
     claimed = prod(max(size, 1) for size in stored.shape) * stored.dtype.itemsize
     if claimed > source.size + EXPANSION_ALLOWANCE:
         raise CheckpointError(
             f"a tensor of shape {stored.shape} would take {claimed} bytes, but its storage "
-            f"has {source.size}. Save it with .contiguous() if it really is that large."
+            f"has {source.size}. If it really is that large, save it with .contiguous()."
         )
 
 
 def read_tensor(stored: StoredTensor, storages: Mapping[str, Bytes]) -> torch.Tensor:
-    """Read one tensor into contiguous memory of its own, on the CPU, in its stored number type.
+    """Read one tensor into new contiguous CPU memory, in its stored number type.
 
     Raises:
         CheckpointError: the bytes are not there.

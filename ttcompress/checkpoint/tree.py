@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from ttcompress.checkpoint.pickle.arrays import PickledArray
-from ttcompress.checkpoint.pickle.builders import Unreadable
+from ttcompress.checkpoint.pickle.builders import UnreadableTensor
 from ttcompress.checkpoint.pickle.objects import PickledObject
 from ttcompress.checkpoint.tensors import StoredTensor
 from ttcompress.errors import CheckpointError
@@ -21,14 +21,14 @@ from ttcompress.errors import CheckpointError
 Place = tuple[str, ...]
 """The keys from the root to a value, as text."""
 
-Leaf = StoredTensor | Unreadable
+Leaf = StoredTensor | UnreadableTensor
 
 MAX_DEPTH = 100
 MAX_STEPS = 10_000_000
-"""Values looked at in all walks over one file; shared lists make a small pickle look endless."""
+"""Values visited in all walks over one file; shared lists make a small pickle look endless."""
 
-_WALKED = (dict, list, tuple, PickledObject, StoredTensor, PickledArray, Unreadable)
-"""What a tensor is or can be below of; a vocabulary's words need no look."""
+_WALKED = (dict, list, tuple, PickledObject, StoredTensor, PickledArray, UnreadableTensor)
+"""What is a tensor or may contain one; the words of a vocabulary need no visit."""
 
 _OPTIMIZER_KEY = re.compile(r"(.*_)?optim(izer)?s?(_.*)?", re.IGNORECASE | re.DOTALL)
 
@@ -55,13 +55,13 @@ class Branch:
         return ".".join(self.place) or "."
 
     def is_above(self, other: Branch) -> bool:
-        """Whether the other one stands inside this one, or in its very place."""
+        """Whether the other one is inside this one, or in the same place."""
         return other.place[: len(self.place)] == self.place
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What a tree holds: where the weights can be, and the optimizer state."""
+    """The state dicts and the optimizer state found in a tree."""
 
     state_dicts: tuple[Branch, ...]
     optimizers: tuple[Branch, ...]
@@ -72,7 +72,7 @@ class Tree:
 
     All walks share one budget of steps, none goes too deep, and none follows a cycle: each raises
     CheckpointError where the file asks for more than any checkpoint does. `left_out` holds the ids
-    of values that walks pass by.
+    of values that walks skip.
     """
 
     def __init__(self, root: Any) -> None:
@@ -84,7 +84,7 @@ class Tree:
         """Every tensor in a value with its place below it, in the file's order.
 
         Args:
-            besides: a value in it to pass by, in addition to `left_out`.
+            besides: a value in it to skip, in addition to `left_out`.
         """
         inside: set[int] = set()
 
@@ -147,15 +147,15 @@ class Tree:
             self._steps += 1
             if self._steps > MAX_STEPS or len(place) > MAX_DEPTH:
                 raise CheckpointError(
-                    f"its content is nested over {MAX_DEPTH} deep or has over {MAX_STEPS:,} parts; "
-                    "no checkpoint does. Save the state dict alone."
+                    f"its content is nested over {MAX_DEPTH} levels deep or has over {MAX_STEPS:,} "
+                    "parts, more than any checkpoint. Save only the state dict."
                 )
             if isinstance(child, _WALKED) and id(child) not in self.left_out:
                 yield key, child
         inside.discard(id(value))
 
     def _is_optimizer(self, key: str, value: Any) -> bool:
-        """By its own keys, by those of its parts, or by its name and the tensors in it."""
+        """Judged by its own keys, by those of its parts, or by its name and the tensors in it."""
         if _has_optimizer_keys(value):
             return True
         parts = [child for _, child in children(value)] if isinstance(value, dict | list) else []
@@ -170,10 +170,10 @@ def _has_optimizer_keys(value: Any) -> bool:
 
 
 def as_leaf(value: Any) -> Leaf | None:
-    """The tensor that a value is, if it is one; numpy arrays of numbers are."""
+    """The value as a tensor, if it is one; numpy arrays of numbers count."""
     if isinstance(value, PickledArray):
         return value.tensor
-    return value if isinstance(value, StoredTensor | Unreadable) else None
+    return value if isinstance(value, StoredTensor | UnreadableTensor) else None
 
 
 def is_module(value: Any) -> bool:
@@ -185,9 +185,9 @@ def is_module(value: Any) -> bool:
 
 
 def children(value: Any) -> Iterator[tuple[Any, Any]]:
-    """The values right below one, each with its key, attribute name or index.
+    """The values directly below one, each with its key, attribute name or index.
 
-    Below a module are its parameters, buffers and submodules, and nothing else.
+    Below a module are only its parameters, buffers and submodules.
     """
     if isinstance(value, dict):
         yield from value.items()

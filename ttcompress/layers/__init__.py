@@ -1,4 +1,4 @@
-"""Layers that run trains: each takes the place of the `torch.nn` layer of its name.
+"""Layers that run trains: each replaces the `torch.nn` layer of the same name.
 
 `replace_layer` builds the right one from a user's dense layer.
 """

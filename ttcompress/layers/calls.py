@@ -1,7 +1,7 @@
-"""What a recurrent layer is called with, in one form, and its result in the caller's form.
+"""Brings the arguments of a recurrent layer's call into one form, and its result into the caller's.
 
-Every rule and every class of exception is `torch.nn.LSTM`'s, because code written for that layer
-catches these.
+The rules and the exception classes are those of `torch.nn.LSTM`, because code written for that
+layer catches them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ttcompress.layers.recurrence import State
 
 Input = Tensor | PackedSequence
 Hidden = Tensor | tuple[Tensor, ...]
-"""A state as torch's layers take and give it: (hidden, memory) of an LSTM, otherwise hidden."""
+"""A state as torch's layers take and return it: (hidden, memory) of an LSTM, otherwise hidden."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,14 +52,14 @@ class Call:
             input: as torch's layers take it.
             hx: the first state; zeros where it is None.
             batch_first: whether a padded batch is (batch, time, input).
-            input_size: the layer's.
-            dtype: of its weights.
+            input_size: the layer's input size.
+            dtype: the number type of its weights.
             state_sizes: the last side of each member of the state.
             layers: layers times directions.
 
         Raises:
-            ValueError: the input has neither two nor three dimensions, or another type than the
-                weights.
+            ValueError: the input has neither two nor three dimensions, or its type differs from
+                the weights'.
             RuntimeError: its last side is not `input_size`, it has no time step, or a member of
                 the state is not (layers, batch, size), or (layers, size) unbatched.
         """
@@ -104,12 +104,12 @@ class Call:
 
     @property
     def sizes(self) -> list[int] | None:
-        """Sequences running at each step, None unless packed."""
+        """How many sequences run at each step; None unless packed."""
         return None if self.packed is None else self.packed.batch_sizes.tolist()
 
     @property
     def batch(self) -> int:
-        """Sequences in all."""
+        """How many sequences there are."""
         return self.data.shape[1] if self.packed is None else int(self.packed.batch_sizes[0])
 
     @property
@@ -123,7 +123,7 @@ class Call:
         return torch.is_autocast_enabled(self.data.device.type)
 
     def result(self, data: Tensor, state: State) -> tuple[Input, Hidden]:
-        """Outputs and last state in the forms of the input and of the state given."""
+        """Outputs and last state in the forms of the given input and state."""
         output: Input = data
         if self.packed is not None:
             output = self.packed._replace(data=data)

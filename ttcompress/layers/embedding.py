@@ -1,4 +1,4 @@
-"""`torch.nn.Embedding` with a tensor train for its table."""
+"""`torch.nn.Embedding` with a tensor train as its table."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ttcompress.layers.linear import train_like
-from ttcompress.layers.matrices import TrainWeight, choosing_batch
+from ttcompress.layers.matrices import TrainWeight, batch_for_choice
 from ttcompress.layers.speed import Run, Way, check_run
 from ttcompress.trains.train import Train
 
 
 class Embedding(nn.Module):
-    """`torch.nn.Embedding` with a train (rows = the vocabulary) for its table.
+    """`torch.nn.Embedding` with a train (rows = the vocabulary) as its table.
 
-    Gradients of the cores are dense. Rows above `max_norm` are scaled in the result: the table
-    itself cannot be, its rows share cores.
+    Gradients of the cores are dense. Rows above `max_norm` are scaled in the result, not in the
+    table, whose rows share cores.
 
     Args:
         train: the table.
         padding_idx: a row that no gradient reaches.
-        max_norm: rows of a larger norm are scaled down to it.
+        max_norm: rows with a larger norm are scaled down to it.
         norm_type: the p of that norm.
         scale_grad_by_freq: divide a row's gradient by how often the call uses it.
-        run: "factored" makes only the rows asked for, "rebuilt" the whole table, "auto" as is less.
+        run: "factored" makes only the rows needed, "rebuilt" the whole table, "auto" the fewer.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Embedding(nn.Module):
         """The same layer with its "weight" replaced.
 
         Raises:
-            ArtifactError: the weight is no train, or of another shape.
+            ArtifactError: the weight is not a train, or has another shape.
         """
         return cls(
             train_like(tensors, module.weight),
@@ -68,9 +68,11 @@ class Embedding(nn.Module):
         ).train(module.training)
 
     def how(self, count: int = 1) -> Way:
-        """The way that a call with so many indices would run."""
+        """The way in which a call with `count` indices would run."""
         if self.scale_grad_by_freq:
-            return "rebuilt"  # the count belongs to rows of the table, which only that way has
+            return (
+                "rebuilt"  # frequencies are counted over the table's rows, which only this way has
+            )
         if self.run != "auto":
             return self.run
         return "factored" if count < self.num_embeddings else "rebuilt"
@@ -78,7 +80,7 @@ class Embedding(nn.Module):
     def forward(self, input: Tensor) -> Tensor:
         """(...) of indices -> (..., embedding_dim)."""
         indices = input.reshape(-1)
-        if self.how(choosing_batch(indices.shape[0])) == "rebuilt":
+        if self.how(batch_for_choice(indices.shape[0])) == "rebuilt":
             rows = functional.embedding(
                 indices,
                 self.weight.dense(),
@@ -90,9 +92,9 @@ class Embedding(nn.Module):
             if self.padding_idx is not None:
                 padding = (indices == self.padding_idx).unsqueeze(1)
                 rows = torch.where(padding, rows.detach(), rows)
-        return self._capped(rows).reshape(*input.shape, self.embedding_dim)
+        return self._cap_norms(rows).reshape(*input.shape, self.embedding_dim)
 
-    def _capped(self, rows: Tensor) -> Tensor:  # (count, embedding_dim)
+    def _cap_norms(self, rows: Tensor) -> Tensor:  # (count, embedding_dim)
         """Scale rows down to `max_norm`; like torch's, no gradient goes through the scale."""
         if self.max_norm is None:
             return rows

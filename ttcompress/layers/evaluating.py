@@ -1,4 +1,4 @@
-"""Runs a module for its outputs alone."""
+"""Runs a module only for its outputs: `with evaluating(model): ...`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Without dropout and without gradients; afterwards the model is in the mode it was in."""
+    """Turn dropout and gradients off; afterwards every module is back in its mode."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:

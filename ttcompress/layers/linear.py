@@ -1,4 +1,4 @@
-"""`torch.nn.Linear` with a tensor train for its weight."""
+"""`torch.nn.Linear` with a tensor train as its weight."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ttcompress.errors import ArtifactError
-from ttcompress.layers.matrices import TrainWeight, choosing_batch, copied
+from ttcompress.layers.matrices import TrainWeight, batch_for_choice, copy_values
 from ttcompress.layers.speed import Run, Way, check_run, faster_product
 from ttcompress.trains.train import Train
 
 
 class Linear(nn.Module):
-    """`torch.nn.Linear` with a train (rows = out_features, columns = in_features) for its weight.
+    """`torch.nn.Linear` with a train (rows = out_features, columns = in_features) as its weight.
 
     Args:
         train: the weight.
         bias: (out_features,) or None; copied.
-        run: "factored" multiplies by the train, "rebuilt" by the dense matrix, "auto" as is faster.
+        run: "factored" multiplies by the train, "rebuilt" by the dense matrix, "auto" the faster.
     """
 
     bias: Tensor | None
@@ -30,7 +30,7 @@ class Linear(nn.Module):
         self.out_features, self.in_features = train.shape
         self.run: Run = check_run(run)
         self.weight = TrainWeight(train)
-        self.register_parameter("bias", None if bias is None else nn.Parameter(copied(bias)))
+        self.register_parameter("bias", None if bias is None else nn.Parameter(copy_values(bias)))
 
     @classmethod
     def from_dense(
@@ -39,15 +39,15 @@ class Linear(nn.Module):
         """The same layer with "weight", and "bias" if it is given, replaced.
 
         Raises:
-            ArtifactError: the weight is no train, or of another shape.
+            ArtifactError: the weight is not a train, or has another shape.
         """
         bias = tensors.get("bias", module.bias)
         if isinstance(bias, Train):
-            raise ArtifactError("bias is a train; only matrices can be")
+            raise ArtifactError("bias is a train, but only matrices can be. Give a tensor.")
         return cls(train_like(tensors, module.weight), bias, run=run).train(module.training)
 
     def how(self, batch: int = 1) -> Way:
-        """The way that so many input vectors would run."""
+        """The way in which a call with `batch` input vectors would run."""
         if self.run != "auto":
             return self.run
         return faster_product(self.weight.work, batch, rebuild=self.weight.trained)
@@ -55,7 +55,7 @@ class Linear(nn.Module):
     def forward(self, input: Tensor) -> Tensor:
         """(..., in_features) -> (..., out_features)."""
         vectors = input.reshape(-1, self.in_features)
-        if self.how(choosing_batch(vectors.shape[0])) == "rebuilt":
+        if self.how(batch_for_choice(vectors.shape[0])) == "rebuilt":
             return functional.linear(input, self.weight.dense(), self.bias)
         output = self.weight.product()(vectors, self.bias)
         return output.reshape(*input.shape[:-1], self.out_features)
@@ -67,14 +67,14 @@ class Linear(nn.Module):
 
 
 def train_like(tensors: Mapping[str, Train | Tensor], dense: Tensor) -> Train:
-    """The train that takes the place of a dense "weight".
+    """The train that replaces a dense "weight".
 
     Raises:
-        ArtifactError: the weight is no train, or of another shape.
+        ArtifactError: the weight is not a train, or has another shape.
     """
     weight = tensors.get("weight")
     if not isinstance(weight, Train):
-        raise ArtifactError("weight is no train; a layer without one needs no replacement")
+        raise ArtifactError("weight is not a train, so the layer needs no replacement")
     if weight.shape != tuple(dense.shape):
         raise ArtifactError(
             f"weight is {weight.shape}, but the layer needs {tuple(dense.shape)}. "

@@ -1,8 +1,8 @@
-"""The matrices that layers multiply by: decomposed ones, `TrainWeight`, and dense ones.
+"""Holds the matrices that layers multiply by: decomposed (`TrainWeight`) or dense (`DenseMatrix`).
 
-A decomposed matrix is a submodule under the name that the dense parameter had, so that state dict
-keys are `weight_ih_l0.cores.0`, ...; any other matrix stays a parameter of its layer. `put_matrix`
-stores either kind, `matrix_of` gives a `Matrix` that both answer as.
+A decomposed matrix is a submodule with the name of the dense parameter, so that state dict keys are
+`weight_ih_l0.cores.0`, ...; a dense one stays a parameter of its layer. `put_matrix` stores either
+kind, and `matrix_of` returns it with the interface that both share.
 """
 
 from __future__ import annotations
@@ -22,31 +22,31 @@ from ttcompress.trains.formats import train_of
 from ttcompress.trains.train import Train
 
 Place = tuple[nn.Module, str]
-"""A parameter as its owner and its name there."""
+"""A parameter, as its owner and its name there."""
 
-Made = TypeVar("Made")
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, eq=False)
-class _Kept(Generic[Made]):
-    """Something made from cores, with what these were then.
+class _Cached(Generic[Value]):
+    """A value computed from cores, with a record of the cores it was computed from.
 
     `aliases` keep the cores' memory alive, so that an equal address means the same memory.
     """
 
-    value: Made
+    value: Value
     aliases: tuple[Tensor, ...]
     seen: list[tuple[int, int]]
 
-    def still_holds(self, cores: tuple[Tensor, ...]) -> bool:
-        return self.seen == _seen(cores)
+    def is_current(self, cores: tuple[Tensor, ...]) -> bool:
+        return self.seen == _versions(cores)
 
 
 class TrainWeight(nn.Module):
-    """The cores of one matrix as parameters, and the products and the matrix made from them.
+    """The cores of one matrix as parameters, and the products and the matrix computed from them.
 
-    What is made is kept in evaluation without gradients, until a core changes. `shape`, `dtype`,
-    `device`, `size` and `new_zeros` answer as the dense parameter would.
+    In evaluation without gradients the results are cached until a core changes. `shape`, `dtype`,
+    `device`, `size` and `new_zeros` behave as the dense parameter's.
     """
 
     def __init__(self, train: Train) -> None:
@@ -54,22 +54,22 @@ class TrainWeight(nn.Module):
         self.layout = train.layout
         self.ranks = train.ranks
         self.work = _work(train.layout, train.ranks)
-        self.cores = nn.ParameterList(nn.Parameter(copied(core)) for core in train.cores)
+        self.cores = nn.ParameterList(nn.Parameter(copy_values(core)) for core in train.cores)
         self.views = nn.ModuleList()
-        self._product: _Kept[Product] | None = None
-        self._dense: _Kept[Tensor] | None = None
+        self._product: _Cached[Product] | None = None
+        self._dense: _Cached[Tensor] | None = None
 
-    def see_through(self, views: Sequence[nn.Module]) -> None:
-        """From now on compute with what each view makes of its core, one view for each core.
+    def set_views(self, views: Sequence[nn.Module]) -> None:
+        """Compute from now on with each core as its view shows it, one view for each core.
 
         Training uses it to compute with the rounded values that a store will keep, while the
-        optimizer goes on with the cores themselves.
+        optimizer updates the cores themselves.
         """
         self.views = nn.ModuleList(views)
         self._product = self._dense = None
 
     def as_train(self) -> Train:
-        """The train of the present cores, attached to their graph."""
+        """The train of the current cores, attached to their graph."""
         if not self.views:
             return train_of(self.layout, self._cores)
         seen = (view(core) for view, core in zip(self.views, self._cores, strict=True))
@@ -77,21 +77,21 @@ class TrainWeight(nn.Module):
 
     def dense(self) -> Tensor:  # (rows, columns)
         """The matrix, rebuilt."""
-        if not self._may_keep():
+        if not self._may_cache():
             return self.as_train().to_dense()
-        self._dense = self._renewed(self._dense, lambda: self.as_train().to_dense())
+        self._dense = self._refresh(self._dense, lambda: self.as_train().to_dense())
         return self._dense.value
 
     def product(self) -> Product:
-        """Multiply by the factors, or along the cores where there are none and that costs less."""
-        if not self._may_keep():
+        """How to multiply: by two factors if there are any, else core by core if cheaper."""
+        if not self._may_cache():
             return self._make_product()
-        self._product = self._renewed(self._product, self._make_product)
+        self._product = self._refresh(self._product, self._make_product)
         return self._product.value
 
     @property
     def places(self) -> tuple[Place, ...]:
-        """Where its cores are."""
+        """Where the cores are."""
         return tuple((self.cores, str(k)) for k in range(len(self.cores)))
 
     @property
@@ -106,22 +106,22 @@ class TrainWeight(nn.Module):
             return FactorProduct(right.contiguous().mT, left.mT.contiguous())
         if self.work.factored < self.work.dense and not torch.compiler.is_exporting():
             return ChainProduct(train)
-        # In an exported graph the dense matrix is folded once, a chain would be many small nodes.
+        # In an exported graph the dense matrix is folded once; a chain would be many small nodes.
         return DenseProduct(train.to_dense())
 
-    def _may_keep(self) -> bool:
-        """Nothing is kept while cores may be trained, nor while a compiler is looking."""
+    def _may_cache(self) -> bool:
+        """Whether results may be cached: not while cores may be trained, nor while compiling."""
         return not (self.training or self.trained or torch.compiler.is_compiling())
 
-    def _renewed(self, kept: _Kept[Made] | None, make: Callable[[], Made]) -> _Kept[Made]:
+    def _refresh(self, cached: _Cached[Value] | None, make: Callable[[], Value]) -> _Cached[Value]:
         cores = self._cores
-        if kept is not None and kept.still_holds(cores):
-            return kept
+        if cached is not None and cached.is_current(cores):
+            return cached
         with torch.inference_mode(False), torch.no_grad():
-            return _Kept(make(), tuple(core.detach() for core in cores), _seen(cores))
+            return _Cached(make(), tuple(core.detach() for core in cores), _versions(cores))
 
     def train(self, mode: bool = True) -> TrainWeight:
-        """As `nn.Module.train`; forgets what was made, for training may write through `.data`."""
+        """Like `nn.Module.train`, but clears the cache: training may write through `.data`."""
         self._product = self._dense = None
         return super().train(mode)
 
@@ -135,7 +135,7 @@ class TrainWeight(nn.Module):
 
     @property
     def _cores(self) -> tuple[Tensor, ...]:
-        # Not tuple(self.cores), which looks up every core by its name: microseconds, at every call.
+        # Not tuple(self.cores), which looks every core up by name: microseconds at every call.
         return tuple(core for core in self.cores._parameters.values() if core is not None)
 
     @property
@@ -145,12 +145,12 @@ class TrainWeight(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the cores."""
+        """The cores' number type."""
         return self._cores[0].dtype
 
     @property
     def device(self) -> torch.device:
-        """Of the cores."""
+        """The cores' device."""
         return self._cores[0].device
 
     def size(self, dim: int | None = None) -> torch.Size | int:
@@ -158,7 +158,7 @@ class TrainWeight(nn.Module):
         return self.shape if dim is None else self.shape[dim]
 
     def new_zeros(self, *size: Any, **options: Any) -> Tensor:
-        """Zeros of the cores' type and device: how much code makes its first hidden state."""
+        """Zeros of the cores' type and device; much code makes its first hidden state this way."""
         return self._cores[0].new_zeros(*size, **options)
 
     def extra_repr(self) -> str:
@@ -172,8 +172,8 @@ class TrainWeight(nn.Module):
 class DenseMatrix:
     """A matrix that stayed a parameter of its layer.
 
-    The parameter is read anew at every question: it may have been replaced since, or be seen
-    through a rounding.
+    The parameter is looked up at every use: it may have been replaced, or be rounded by a
+    parametrization.
     """
 
     owner: nn.Module
@@ -190,7 +190,7 @@ class DenseMatrix:
 
     @property
     def work(self) -> MatrixWork:
-        """What multiplying by it costs: both ways are the same."""
+        """The cost of multiplying by it, the same in both ways."""
         values = self.dense().numel()
         return MatrixWork(values, values, calls=1, rebuild=0)
 
@@ -199,32 +199,32 @@ class DenseMatrix:
         """Where it is."""
         return ((self.owner, self.name),)
 
-    def see_through(self, views: Sequence[nn.Module]) -> None:
-        """As of `TrainWeight`: compute with what the one view makes of it."""
+    def set_views(self, views: Sequence[nn.Module]) -> None:
+        """Compute from now on with the parameter as its one view shows it."""
         (view,) = views
         parametrize.register_parametrization(self.owner, self.name, view)
 
 
 Matrix = TrainWeight | DenseMatrix
-"""What a layer multiplies by, however it is held: both answer to the same names."""
+"""What a layer multiplies by; both kinds have the same interface."""
 
 
 def put_matrix(owner: nn.Module, name: str, value: Train | Tensor) -> None:
-    """Give a layer a matrix under a name: a train as a `TrainWeight`; values are copied."""
-    held = TrainWeight(value) if isinstance(value, Train) else nn.Parameter(copied(value))
+    """Store a copy of a matrix in a layer under a name; a train becomes a `TrainWeight`."""
+    held = TrainWeight(value) if isinstance(value, Train) else nn.Parameter(copy_values(value))
     setattr(owner, name, held)
 
 
 def matrix_of(owner: nn.Module, name: str) -> Matrix:
     """The matrix that a layer has under a name."""
-    child = owner._modules.get(name)  # getattr would compute what a parameter is seen as
+    child = owner._modules.get(name)  # getattr would compute a parametrization
     return child if isinstance(child, TrainWeight) else DenseMatrix(owner, name)
 
 
-def copied(tensor: Tensor) -> Tensor:
-    """The values in memory of their own.
+def copy_values(tensor: Tensor) -> Tensor:
+    """Copy the values into new memory.
 
-    Never an inference tensor, not even under inference_mode: those cannot tell that they changed.
+    Never an inference tensor, even under inference_mode: those do not record that they changed.
     """
     with torch.inference_mode(False):
         return tensor.detach().clone()
@@ -242,11 +242,11 @@ def _work(layout: Layout, ranks: tuple[int, ...]) -> MatrixWork:
     return MatrixWork(whole, whole, 1, rebuild)
 
 
-def choosing_batch(batch: int) -> int:
-    """The batch to choose a way for: 1 in a graph, where a choice would fix the batch for good."""
+def batch_for_choice(batch: int) -> int:
+    """The batch size to choose a way for: 1 while compiling, or the graph would fix the size."""
     return 1 if torch.compiler.is_compiling() else batch
 
 
-def _seen(cores: tuple[Tensor, ...]) -> list[tuple[int, int]]:
-    """Where each core is and how often it was written: cheap, for it is asked at every call."""
+def _versions(cores: tuple[Tensor, ...]) -> list[tuple[int, int]]:
+    """Where each core is and how often it was written; cheap, because every call needs it."""
     return [(core.data_ptr(), core._version) for core in cores]

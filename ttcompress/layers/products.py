@@ -1,8 +1,8 @@
-"""A matrix made ready to multiply with, `start + x @ W.T`, at every step of a loop.
+"""Multiplies by a prepared matrix, `start + x @ W.T`, at every step of a loop.
 
-One class for each way of multiplying: whole (`DenseProduct`), through two factors
-(`FactorProduct`), core by core (`ChainProduct`). None of them owns a parameter: who does, and which
-way is taken, is in `matrices.py`.
+One class for each way of multiplying: by the whole matrix (`DenseProduct`), by two factors
+(`FactorProduct`), core by core (`ChainProduct`). None owns a parameter; `matrices.py` does, and
+chooses the way.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ class DenseProduct:
         return _add_product(start, x, self.matrix.mT)
 
     def into(self, out: Tensor, x: Tensor, start: Tensor | None, scratch: Tensor | None) -> None:
-        """The same, written to `out`; for code without gradients."""
+        """Like the call, but write the result to `out`; for code without gradients."""
         _write_product(out, start, x, self.matrix.mT)
 
     def scratch(self, batch: int) -> Tensor | None:
-        """The memory that `into` needs beside its result: none."""
+        """The memory that `into` needs besides its result: none."""
         return None
 
 
@@ -39,7 +39,7 @@ class FactorProduct:
     """Multiply by W = left @ right, kept as the factors of W.T.
 
     `inner` is right.T (columns, rank), best as a transposed view; `outer` is left.T
-    (rank, rows), best contiguous: so both products stream through memory in order at batch 1.
+    (rank, rows), best contiguous, so that both products stream through memory in order at batch 1.
     """
 
     inner: Tensor
@@ -50,18 +50,18 @@ class FactorProduct:
         return _add_product(start, x @ self.inner, self.outer)
 
     def into(self, out: Tensor, x: Tensor, start: Tensor | None, scratch: Tensor | None) -> None:
-        """The same, written to `out`; `scratch` holds the middle vector."""
+        """Like the call, but write the result to `out`; `scratch` holds the middle vector."""
         middle = torch.mm(x, self.inner, out=scratch)
         _write_product(out, start, middle, self.outer)
 
     def scratch(self, batch: int) -> Tensor | None:
-        """The memory that `into` needs beside its result: (batch, rank)."""
+        """The memory that `into` needs besides its result: (batch, rank)."""
         return self.inner.new_empty(batch, self.inner.shape[1])
 
 
 @dataclass(frozen=True, eq=False)
 class ChainProduct:
-    """Multiply core by core, as the format does it."""
+    """Multiply core by core, in the way of the format."""
 
     train: Train
 
@@ -71,11 +71,11 @@ class ChainProduct:
         return product if start is None else start + product
 
     def into(self, out: Tensor, x: Tensor, start: Tensor | None, scratch: Tensor | None) -> None:
-        """The same, written to `out`; the contraction itself allocates its intermediates."""
+        """Like the call, but write the result to `out`; the contraction still allocates memory."""
         out.copy_(self(x, start))
 
     def scratch(self, batch: int) -> Tensor | None:
-        """The memory that `into` needs beside its result: none that could be kept."""
+        """The memory that `into` needs besides its result: none that can be reused."""
         return None
 
 

@@ -1,8 +1,8 @@
 """Runs one recurrent layer through time, by the equations of `torch.nn.LSTM`, `GRU` and `RNN`.
 
-`run_loop` steps in Python, either in differentiable operations or, for inference, in memory that is
-allocated once. `run_scan` is the same loop as one node of a traced graph, with a free number of
-steps, for export. A state is a tuple whose first member is the hidden state.
+`run_loop` steps in Python, either in differentiable operations or, for inference, in memory
+allocated once. `run_scan` is the same loop as one node of a traced graph with any number of steps,
+for export. A state is a tuple whose first member is the hidden state.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class Direction:
     reverse: bool = False
 
     def project(self, x: Tensor) -> Tensor:  # (..., input) -> (..., gates * hidden)
-        """The inputs' share of every step at once, with all biases that may be added early.
+        """The inputs' share of all steps at once, with every bias that can be added early.
 
-        A GRU's `bias_hh` must wait: its new gate multiplies the hidden share before adding it.
+        Not a GRU's `bias_hh`: the reset gate multiplies the hidden share, bias included.
         """
         bias = self.bias_ih
         if bias is not None and self.bias_hh is not None and self.mode != "GRU":
@@ -63,10 +63,10 @@ def run_loop(
 
     Args:
         layer: its directions.
-        data: (time, batch, input), or (values, input) where `sizes` says the batch of each step.
+        data: (time, batch, input), or (values, input) if `sizes` gives the batch of each step.
         states: the first state of each direction.
         sizes: None unless packed.
-        in_place: whether to write into memory allocated once; only without gradients.
+        in_place: write into memory allocated once; only without gradients.
 
     Returns:
         The outputs of all directions side by side, and the last state of each.
@@ -88,7 +88,7 @@ def run_loop(
 def run_scan(
     layer: Sequence[Direction], data: Tensor, states: Sequence[State], sizes: list[int] | None
 ) -> tuple[Tensor, list[State]]:
-    """The same as one `scan` for each direction in the traced graph; `sizes` is always None."""
+    """Like `run_loop`, as one `scan` per direction in the traced graph; `sizes` is always None."""
     outputs, lasts = [], []
     for direction, state in zip(layer, states, strict=True):
 
@@ -114,10 +114,10 @@ def _walk(
     state: State,
     places: Sequence[Tensor] | None,  # where each hidden state is written; None: with gradients
 ) -> tuple[list[Tensor], State]:
-    """Step through time over the sequences that are running, the rest of the batch waiting.
+    """Step through time over the sequences that are running; the rest of the batch waits.
 
-    Forwards the waiting ones have ended, in reverse they have not begun: in both cases their
-    rows of the whole state are left alone.
+    Going forwards, the waiting ones have ended; in reverse, they have not begun. In both cases
+    their rows of the whole state are left alone.
     """
     if places is not None:
         state = (state[0], *(memory.clone() for memory in state[1:]))  # it is overwritten
@@ -125,7 +125,7 @@ def _walk(
     for time in reversed(times) if layer.reverse else times:
         if inputs[time].shape[0] != batch:
             batch = inputs[time].shape[0]
-            whole = _updated(whole, state)
+            whole = _replace_rows(whole, state)
             state = tuple(member[:batch] for member in whole)
             step_in_place = None if places is None else _IN_PLACE[layer.mode](layer, inputs[time])
         if places is None or step_in_place is None:
@@ -133,10 +133,10 @@ def _walk(
         else:
             state = step_in_place(inputs[time], state, places[time])
         hidden[time] = state[0]
-    return hidden, _updated(whole, state)
+    return hidden, _replace_rows(whole, state)
 
 
-def _updated(whole: State, running: State) -> State:
+def _replace_rows(whole: State, running: State) -> State:
     """The whole state with its first rows replaced."""
     return tuple(
         new if len(new) == len(old) else torch.cat([new, old[len(new) :]])
@@ -149,6 +149,7 @@ def step(layer: Direction, inputs: Tensor, state: State) -> State:
     if layer.mode == "LSTM":
         hidden, memory = state
         entry, forget, candidate, exit_ = layer.hh(hidden, inputs).chunk(4, dim=-1)
+        # c' = f c + i g and h' = o tanh(c'), with i, f, g, o torch's order of the gates
         memory = forget.sigmoid() * memory + entry.sigmoid() * candidate.tanh()
         hidden = exit_.sigmoid() * memory.tanh()
         return (hidden if layer.hr is None else layer.hr(hidden)), memory
@@ -156,14 +157,15 @@ def step(layer: Direction, inputs: Tensor, state: State) -> State:
         (hidden,) = state
         input_reset, input_update, input_new = inputs.chunk(3, dim=-1)
         reset, update, new = layer.hh(hidden, layer.bias_hh).chunk(3, dim=-1)
+        # n = tanh(n_x + r n_h) and h' = (1 - z) n + z h, written with one product less
         new = (input_new + (input_reset + reset).sigmoid() * new).tanh()
         return (new + (input_update + update).sigmoid() * (hidden - new),)
     total = layer.hh(state[0], inputs)
     return (total.tanh() if layer.mode == "RNN_TANH" else total.relu(),)
 
 
-# The same steps for inputs of one shape: each function allocates what a step needs, and returns
-# one that takes inputs and state and writes the next hidden state to its third argument.
+# The same steps in place, for inputs of one shape: each function allocates what a step needs, and
+# returns one that takes inputs and state and writes the next hidden state to its third argument.
 
 
 def _lstm_in_place(layer: Direction, inputs: Tensor) -> InPlaceStep:
@@ -180,7 +182,7 @@ def _lstm_in_place(layer: Direction, inputs: Tensor) -> InPlaceStep:
         entry_forget.sigmoid_()
         candidate.tanh_()
         exit_.sigmoid_()
-        memory.mul_(forget).addcmul_(entry, candidate)
+        memory.mul_(forget).addcmul_(entry, candidate)  # f c + i g
         torch.tanh(memory, out=squashed)
         if hr is None:
             torch.mul(exit_, squashed, out=out)
@@ -202,6 +204,7 @@ def _gru_in_place(layer: Direction, inputs: Tensor) -> InPlaceStep:
     def run(inputs: Tensor, state: State, out: Tensor) -> State:
         hh.into(gates, state[0], bias, scratch)
         reset_update.add_(inputs[:, : 2 * width]).sigmoid_()
+        # n = tanh(n_x + r n_h); lerp gives (1 - z) n + z h
         torch.addcmul(inputs[:, 2 * width :], reset, new, out=new).tanh_()
         return (torch.lerp(new, state[0], update, out=out),)
 

@@ -1,8 +1,8 @@
 """LSTM, GRU, RNN and their cells, whose matrices may be trains.
 
-Each takes the place of the `torch.nn` layer of its name: same call, same attributes, same state
-dict but for the cores. `run` says how it computes: "factored" loops over small products,
-"rebuilt" makes the dense weights and calls torch's fused kernel, "auto" takes the faster.
+Each replaces the `torch.nn` layer of the same name: same call, same attributes, same state dict
+except for the cores. `run` says how it computes: "factored" loops over small products, "rebuilt"
+makes the dense weights and calls torch's fused kernel, "auto" chooses the faster.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ttcompress.layers.calls import Call, Hidden, Input
 from ttcompress.layers.matrices import (
     Matrix,
     TrainWeight,
-    choosing_batch,
+    batch_for_choice,
     matrix_of,
     put_matrix,
 )
@@ -53,17 +53,17 @@ class RecurrentBase(nn.Module):
     Args:
         stack: the geometry.
         tensors: a train or a tensor for every name that `torch.nn` gives, "weight_ih_l0", ...
-        nonlinearity: "tanh" or "relu", of an RNN.
+        nonlinearity: "tanh" or "relu", for an RNN.
         run: how to compute.
 
     Raises:
-        ValueError: the geometry is of another kind, or an option is none of its choices.
-        ArtifactError: a tensor is missing, unknown or of another shape; all of them are named.
+        ValueError: the geometry is of another kind, or an option is not one of its choices.
+        ArtifactError: a tensor is missing, unknown or of another shape; all of them are listed.
     """
 
     kind: ClassVar[Kind]
     rebuilt_in_training: ClassVar[bool]  # "auto" rebuilds the dense weights at every training step
-    options: ClassVar[tuple[str, ...]] = ()  # what `from_dense` takes over from torch's layer
+    options: ClassVar[tuple[str, ...]] = ()  # what `from_dense` copies from torch's layer
 
     def __init__(
         self,
@@ -112,7 +112,7 @@ class RecurrentBase(nn.Module):
         return {name: m for name, m in self.named_children() if isinstance(m, TrainWeight)}
 
     def how(self, batch: int = 1, steps: int = 1) -> Way:
-        """The way in which a call of this size would run now: as `run` says, or the cheaper."""
+        """The way in which a call of this size would run now: what `run` says, or the cheaper."""
         if self.run != "auto":
             return self.run
         trains = self.trains.values()
@@ -122,7 +122,7 @@ class RecurrentBase(nn.Module):
         if tracked and self.training and self.rebuilt_in_training:
             return "rebuilt"
         key = (batch, steps, tracked)
-        if key not in self._ways:  # if weights were replaced since, it costs time and no more
+        if key not in self._ways:  # if weights were replaced since, a wrong choice only costs time
             layers = tuple(
                 LayerWork(
                     self.mode,
@@ -157,7 +157,7 @@ class RecurrentBase(nn.Module):
         )
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        self._ways.clear()  # it may move to another device
+        self._ways.clear()  # the layer may move to another device
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
 
@@ -165,7 +165,7 @@ class RecurrentBase(nn.Module):
 def _check_tensors(stack: RecurrentStack, tensors: Mapping[str, Train | Tensor]) -> None:
     wanted = tensor_shapes(stack)
     problems = [f"{name} is missing" for name in wanted if name not in tensors]
-    problems += [f"{name} is no tensor of this layer" for name in tensors if name not in wanted]
+    problems += [f"{name} is not a tensor of this layer" for name in tensors if name not in wanted]
     problems += [
         f"{name} is {tuple(tensors[name].shape)}, but the layer needs {shape}"
         for name, shape in wanted.items()
@@ -178,12 +178,12 @@ def _check_tensors(stack: RecurrentStack, tensors: Mapping[str, Train | Tensor])
 
 
 class Recurrent(RecurrentBase):
-    """What the three layers share; use one of them.
+    """The base class of the three layers; use one of them.
 
     Args:
         stack, tensors, nonlinearity, run: as for `RecurrentBase`.
         batch_first: the input is (batch, time, input) and not (time, batch, input).
-        dropout: probability, on the output of every layer but the last, while training.
+        dropout: its probability, on the output of every layer but the last, in training.
     """
 
     rebuilt_in_training = True
@@ -222,26 +222,26 @@ class Recurrent(RecurrentBase):
         )
 
     def forward(self, input: Input, hx: Hidden | None = None) -> tuple[Input, Hidden]:
-        """As the `forward` of torch's layer of this name."""
+        """Like the `forward` of torch's layer of this name."""
         if not torch.compiler.is_exporting():
-            result: tuple[Input, Hidden] = self._eagerly(input, hx)
+            result: tuple[Input, Hidden] = self._run_eagerly(input, hx)
             return result
         if isinstance(input, PackedSequence):
             raise ValueError("a packed sequence cannot be exported; pass a padded tensor")
         call = self._read(input, hx)
-        return call.result(*self._by_layer(call, run_scan))
+        return call.result(*self._run_by_layer(call, run_scan))
 
-    # Like torch's own layers, a compiler leaves it out of its graph: the loop is fast as it is.
+    # As with torch's own layers, compilers leave it out of their graph: the loop is fast already.
     @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def _eagerly(self, input: Input, hx: Hidden | None) -> tuple[Input, Hidden]:
+    def _run_eagerly(self, input: Input, hx: Hidden | None) -> tuple[Input, Hidden]:
         call = self._read(input, hx)
         by_torch = call.autocast and self.run == "auto"
         if by_torch or self.how(call.batch, call.steps) == "rebuilt":
-            return call.result(*self._fused(call))
+            return call.result(*self._run_fused(call))
         tensors = (call.data, *call.state, *self.parameters())
         tracked = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
         loop = partial(run_loop, in_place=not (tracked or call.autocast))
-        return call.result(*self._by_layer(call, loop))
+        return call.result(*self._run_by_layer(call, loop))
 
     def _read(self, input: Input, hx: Hidden | None) -> Call:
         hidden = self.proj_size or self.hidden_size
@@ -255,8 +255,8 @@ class Recurrent(RecurrentBase):
             layers=len(self._names),
         )
 
-    def _by_layer(self, call: Call, run: LayerRun) -> tuple[Tensor, State]:
-        """Layer by layer, the directions of each side by side."""
+    def _run_by_layer(self, call: Call, run: LayerRun) -> tuple[Tensor, State]:
+        """Run layer by layer, each in all its directions."""
         data, sizes, lasts = call.data, call.sizes, []
         directions = self.stack.directions
         for first in range(0, len(self._names), directions):
@@ -269,8 +269,8 @@ class Recurrent(RecurrentBase):
             lasts += ends
         return data, tuple(torch.stack(members) for members in zip(*lasts, strict=True))
 
-    def _fused(self, call: Call) -> tuple[Tensor, State]:
-        """The dense weights, and torch's kernel for all layers at once."""
+    def _run_fused(self, call: Call) -> tuple[Tensor, State]:
+        """Rebuild the dense weights and run torch's kernel for all layers at once."""
         names = [name for direction in self._names for name in direction.present]
         flat = [self._matrix(name).dense() for name in names]
         options = (self.bias, self.num_layers, self.dropout, self.training, self.bidirectional)
@@ -302,12 +302,12 @@ class RNN(Recurrent):
 
 
 class Cell(RecurrentBase):
-    """What the three cells share; use one of them. The arguments are those of its base."""
+    """The base class of the three cells; use one of them. It takes the arguments of its base."""
 
-    rebuilt_in_training = False  # called once a step, it would rebuild as often as there are steps
+    rebuilt_in_training = False  # called at every step, it would rebuild at every step
 
     def forward(self, input: Tensor, hx: Hidden | None = None) -> Hidden:
-        """As the `forward` of torch's cell of this name."""
+        """Like the `forward` of torch's cell of this name."""
         if input.dim() not in (1, 2):
             raise ValueError(f"input has {input.dim()} dimensions; give 1 (unbatched) or 2")
         batched = input.dim() == 2
@@ -316,7 +316,7 @@ class Cell(RecurrentBase):
             raise RuntimeError(
                 f"input.size(-1) is {x.shape[1]}, but the cell's input_size is {self.input_size}"
             )
-        state = self._next(x, self._first_state(x, hx, batched))
+        state = self._step(x, self._first_state(x, hx, batched))
         state = state if batched else tuple(member.squeeze(0) for member in state)
         return state if self.mode == "LSTM" else state[0]
 
@@ -334,9 +334,9 @@ class Cell(RecurrentBase):
                 )
         return state
 
-    def _next(self, x: Tensor, state: State) -> State:
+    def _step(self, x: Tensor, state: State) -> State:
         (names,) = self._names
-        if self.how(choosing_batch(x.shape[0])) == "factored":
+        if self.how(batch_for_choice(x.shape[0])) == "factored":
             layer = self._direction(names)
             return step(layer, layer.project(x), state)
         weights = self._matrix(names.weight_ih).dense(), self._matrix(names.weight_hh).dense()

@@ -1,6 +1,6 @@
 """The common recurrent model as a module: embedding, recurrent layers, linear layer.
 
-`Chain` says where each of them is in a checkpoint and how large; `RecurrentModel` computes it.
+A `Chain` gives their places in a checkpoint and their sizes; `RecurrentModel` runs them.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ State = tuple[Any, ...]
 
 @dataclass(frozen=True)
 class Chain:
-    """What a common recurrent model consists of, as paths of modules and their sizes.
+    """The parts of a common recurrent model, as paths of modules and their sizes.
 
     Attributes:
-        embedding: the embedding's path; None where inputs are one-hot.
+        embedding: the embedding's path; None if inputs are one-hot.
         symbols: how many different inputs there are.
-        stacks: the recurrent layers, each of which takes what the one before gives.
+        stacks: the recurrent layers, each taking the outputs of the one before.
         linear: the path of the last layer.
         classes: how many outputs the last layer has.
         bias: whether the last layer has a bias.
@@ -50,12 +50,12 @@ class Chain:
 class RecurrentModel(nn.Module):
     """Embedding or one-hot -> recurrent layers -> linear, each under its name in the checkpoint.
 
-    Layers are looked up by path at each call, so that compressed ones may take their places.
+    Layers are looked up by path at each call, so that compressed ones can replace them.
 
     Args:
         chain: the paths and sizes.
-        pooling: how a sequence becomes one output: "last" takes each direction's last step; None
-            gives an output for each step.
+        pooling: how a sequence becomes one output, "last" by each direction's last step; None for
+            an output at each step.
         nonlinearity: of the stacks that are RNNs.
     """
 
@@ -128,7 +128,7 @@ class RecurrentModel(nn.Module):
 
 
 def _place(root: nn.Module, path: str, module: nn.Module) -> None:
-    """Hang a module at a dotted path, with plain modules on the way there."""
+    """Put a module at a dotted path, creating plain modules on the way."""
     *way, name = path.split(".")
     for step in way:
         if step not in dict(root.named_children()):

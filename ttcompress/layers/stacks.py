@@ -1,4 +1,4 @@
-"""torch's own recurrent layers: built from a geometry, read back into one, taken layer by layer."""
+"""Builds torch's recurrent layers from a geometry, reads it back, and splits stacks into layers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Layer:
     def module(
         self, tensor: Callable[[str], Tensor], nonlinearity: Nonlinearity = "tanh"
     ) -> nn.RNNBase:
-        """torch's layer, batch first, in float32, with the tensors of its full names."""
+        """Build torch's layer, batch first, in float32, its tensors by their names in the stack."""
         full = {
             there: stored_name(self.stack, here)
             for names, mine in zip(self.directions, direction_names(self.alone), strict=True)
@@ -44,7 +44,7 @@ class Layer:
 
 
 def layers_of(stack: RecurrentStack) -> tuple[Layer, ...]:
-    """The layers of a stack from the first to the last; a cell is one."""
+    """The layers of a stack from the first to the last; a cell counts as one."""
     names, count = direction_names(stack), stack.directions
     shapes = tensor_shapes(stack)
     layers = []
@@ -57,9 +57,9 @@ def layers_of(stack: RecurrentStack) -> tuple[Layer, ...]:
 
 
 def recurrent_module(stack: RecurrentStack, nonlinearity: Nonlinearity = "tanh") -> nn.RNNBase:
-    """torch's own layer of this geometry, batch first; a cell becomes a layer of one step's cells.
+    """Build torch's layer of this geometry, batch first; a cell becomes a layer.
 
-    A checkpoint does not tell an RNN's `nonlinearity`; LSTM and GRU have none to choose.
+    A checkpoint does not say an RNN's `nonlinearity`; LSTM and GRU have no choice.
     """
     sizes = {
         "input_size": stack.input_size,
@@ -85,14 +85,14 @@ def dense_layer(
     *,
     batch_first: bool = True,
 ) -> nn.RNNBase:
-    """torch's own layer of this geometry, in float32 and for evaluation.
+    """Build torch's layer of this geometry, in float32 and for evaluation.
 
     Args:
         stack: the geometry.
-        tensor: gives the values of each of the stack's tensors, by its name in the model; None
-            leaves it as torch initialises it. They are asked for one by one: they may be large.
-        nonlinearity: of an RNN.
-        batch_first: the input is (batch, time, input) and not (time, batch, input).
+        tensor: returns the values of one of the stack's tensors by its name in the model; None
+            leaves torch's initial values. Called for one at a time, as they may be large.
+        nonlinearity: for an RNN.
+        batch_first: the input is (batch, time, input) instead of (time, batch, input).
     """
     module = recurrent_module(stack, nonlinearity)
     module.batch_first = batch_first
@@ -126,7 +126,7 @@ def stack_of(module: nn.RNNBase | nn.RNNCellBase) -> RecurrentStack:
 
 
 def nonlinearity_of(module: nn.Module | None) -> Nonlinearity:
-    """What an RNN or its cell squashes with; "tanh" of any other module, which has no choice."""
+    """The nonlinearity of an RNN or its cell; "tanh" for any other module, which has no choice."""
     if getattr(module, "mode", "") == "RNN_RELU":  # an old pickle has no attribute `nonlinearity`
         return "relu"
     found: Nonlinearity = getattr(module, "nonlinearity", "tanh")

@@ -1,4 +1,4 @@
-"""What a task may know of a model: names, shapes, roles and recurrent layers, without a tensor."""
+"""Describes a model to a task: names, shapes, roles and recurrent layers, but no values."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Structure:
-    """A model as names and shapes, and what its file holds beside the tensors.
+    """A model as names and shapes, and what its file holds besides the tensors.
 
     Attributes:
         shapes: every tensor of the state dict, by each of its names, in the file's order.
-        roles: what each matrix is, by its own name and use: of tied names one may be an embedding
-            and one linear.
+        roles: what each matrix is, by each name's own use: of two tied names, one may be an
+            embedding and the other linear.
         ties: the names of each tensor that has several.
         stacks: the recurrent layers, in the file's order.
-        content: the file's nesting in plain Python (vocabulary, configuration); in place of
-            tensors there are empty ones.
+        content: the file's nested content in plain Python (vocabulary, configuration), with empty
+            tensors instead of the real ones.
     """
 
     shapes: Mapping[str, Shape]
@@ -46,7 +46,7 @@ class Structure:
 
 
 def structure_of(model: Model) -> Structure:
-    """The structure; a checkpoint and what was compressed from it have the same one."""
+    """Describe a model; a checkpoint and what was compressed from it have the same structure."""
     named = {name: (names, shape) for names, shape in model.tied_shapes.items() for name in names}
     shapes = {name: named[name][1] for name in names_inside(model.source_paths)}
     ties = dict.fromkeys(named[name][0] for name in shapes if len(named[name][0]) > 1)

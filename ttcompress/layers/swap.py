@@ -37,14 +37,14 @@ REPLACEMENTS: dict[type[nn.Module], Any] = {
 
 
 def replace_layer(module: nn.Module, tensors: Content) -> Replacement:
-    """A layer of the same configuration that holds `tensors`, the rest copied from `module`.
+    """Make a layer of the same configuration that holds `tensors`, the rest copied from `module`.
 
     Args:
         module: a recurrent layer or cell, Linear or Embedding of `torch.nn`; left as it is.
         tensors: by the layer's own names: "weight_hh_l0", "weight", "bias".
 
     Raises:
-        ArtifactError: another kind of layer, or a tensor that does not fit it.
+        ArtifactError: the layer is of another kind, or a tensor does not fit it.
     """
     for dense, layer in REPLACEMENTS.items():
         if isinstance(module, dense):
@@ -60,15 +60,15 @@ def recurrent_layer(
     *,
     batch_first: bool = True,
 ) -> nn.RNNBase | Replacement:
-    """A layer of this geometry that holds a model's tensors, in float32 and for evaluation.
+    """Make a layer of this geometry that holds a model's tensors, in float32 and for evaluation.
 
-    It is torch's own where all of them are dense; a cell becomes a layer that steps through time.
+    It is torch's own if all of them are dense; a cell becomes a layer that steps through time.
 
     Args:
         stack: the geometry.
-        content: the tensors and trains by their names in the model, others among them.
-        nonlinearity: of an RNN, which a checkpoint does not tell.
-        batch_first: the input is (batch, time, input) and not (time, batch, input).
+        content: the tensors and trains by their names in the model; it may hold others.
+        nonlinearity: for an RNN; a checkpoint does not say.
+        batch_first: the input is (batch, time, input) instead of (time, batch, input).
     """
     values = {own: content[name] for own, name in stored_names(stack).items()}
     trains = {own: value for own, value in values.items() if isinstance(value, Train)}
@@ -82,7 +82,7 @@ def recurrent_layer(
 
 
 def set_module(root: nn.Module, path: str, module: nn.Module) -> nn.Module:
-    """Put a module at a dotted path; the root, or the module itself where the path is empty."""
+    """Put a module at a dotted path; return the root, or the module itself if the path is empty."""
     if not path:
         return module
     parent, _, child = path.rpartition(".")
@@ -95,7 +95,7 @@ def load_into(model: nn.Module, source: str | Path | CompressedModel) -> nn.Modu
 
     Every layer that holds a decomposed weight is swapped for the one of its kind in
     `ttcompress.layers`, with the same configuration; all other tensors are copied into place;
-    names that the artifact ties are one parameter again. Types and devices stay the model's own.
+    names that the artifact ties are one parameter again. Types and devices stay the model's.
 
     Args:
         model: the module that the checkpoint's state dict fits; changed in place.
@@ -106,8 +106,8 @@ def load_into(model: nn.Module, source: str | Path | CompressedModel) -> nn.Modu
         takes its place.
 
     Raises:
-        ArtifactError: names or shapes do not match (all that do not are listed), or a weight
-            belongs to a module that cannot run a train; the model is left as it was.
+        ArtifactError: names or shapes do not match (all mismatches are listed), or a weight
+            belongs to a module that cannot run a train. The model is left as it was.
     """
     compressed = source if isinstance(source, CompressedModel) else load(source)
     content = compressed.content()
@@ -134,20 +134,20 @@ def load_into(model: nn.Module, source: str | Path | CompressedModel) -> nn.Modu
         set_module(model, path, layer)
     for names in compressed.ties.values():
         present = [name.rpartition(".") for name in names if name in content]
-        for owner, _, leaf in present[1:]:  # all names are one parameter (or train): the first's
+        for owner, _, leaf in present[1:]:  # all names share the first one's parameter (or train)
             shared = getattr(model.get_submodule(present[0][0]), present[0][2])
             setattr(model.get_submodule(owner), leaf, shared)
     return model
 
 
 def _check_names(model: nn.Module, content: Content) -> None:
-    """Hold names and shapes against the model's, and list every mismatch."""
+    """Compare names and shapes with the model's, and list every mismatch."""
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in content.items()}
     problems = [f"{name} is not in the artifact" for name in wanted if name not in found]
     problems += [f"{name} is not in the model" for name in found if name not in wanted]
     problems += [
-        f"{name} is {found[name]} in the artifact and {wanted[name]} in the model"
+        f"{name} is {found[name]} in the artifact but {wanted[name]} in the model"
         for name in wanted
         if name in found and found[name] != wanted[name]
     ]
@@ -160,7 +160,7 @@ def _check_names(model: nn.Module, content: Content) -> None:
 
 
 def _compressed_layer(model: nn.Module, path: str, content: Content) -> nn.Module:
-    """What takes the place of the module at `path`, on its device and in its type."""
+    """Make the replacement for the module at `path`, on its device and in its type."""
     module = model.get_submodule(path)
     like = next(module.parameters())
     tensors = {name.rpartition(".")[2]: value for name, value in content.items()}

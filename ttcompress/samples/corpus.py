@@ -1,4 +1,4 @@
-"""The documentation inside this Python as English text, in three splits.
+"""Reads the documentation that comes with Python as English text, in three splits.
 
 The text is what `help()` shows: the topics of `pydoc_data` and the docstrings of the standard
 library, about 2 MB. Nothing is downloaded, and nothing is kept on disk.
@@ -21,7 +21,7 @@ Split = Literal["train", "valid", "test"]
 
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 
-# A paragraph of two splits belongs to the first of them here.
+# A paragraph in two splits belongs to the first of them here.
 CLAIM_ORDER: tuple[Split, ...] = ("test", "valid", "train")
 
 # Of the 256 values of the hash's first byte: about 9 % to test, 6 % to valid.
@@ -42,12 +42,12 @@ PARAGRAPH_BREAK = "\n\n"
 EVALUATED_CHARACTERS = 120_000
 STREAMS = 32
 
-# Stands for every character outside a vocabulary; Unicode made it for that.
+# Stands for every character outside a vocabulary; this is its purpose in Unicode.
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 
 
 def split_of(name: str) -> Split:
-    """The split of the document `name`: a hash, so that it stays where it is in other Pythons."""
+    """The split of the document `name`, by a hash, so that it is the same in every Python."""
     value = hashlib.sha256(name.encode()).digest()[0]
     if value < TEST_BELOW:
         return "test"
@@ -93,7 +93,7 @@ def documents(split: Split) -> Iterator[str]:
 
 
 def paragraphs(split: Split) -> Iterator[str]:
-    """The paragraphs of all documents of `split`, some more than once."""
+    """The paragraphs of all documents of `split`, with repetitions."""
     for document in documents(split):
         yield from document.strip("\n").split(PARAGRAPH_BREAK)
 
@@ -101,9 +101,9 @@ def paragraphs(split: Split) -> Iterator[str]:
 def load(split: Split) -> str:
     """The text of `split`.
 
-    Topics quote each other whole and docstrings are copied between modules, so every paragraph
-    is kept once, by the first of test, valid and train that has it: what is tested was never
-    trained. The test split is therefore the quickest to load, in under a second.
+    Topics quote each other in full and docstrings are copied between modules, so every paragraph
+    is kept once, in the first of test, valid and train that has it: what is tested was never
+    trained on. The test split is therefore the quickest to load, in under a second.
     """
     earlier = itertools.takewhile(lambda claimant: claimant != split, CLAIM_ORDER)
     claimed = {paragraph for claimant in earlier for paragraph in paragraphs(claimant)}

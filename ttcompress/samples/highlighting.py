@@ -1,7 +1,7 @@
-"""The source of this Python's library, with a label for each character.
+"""Reads the source of Python's standard library, with a label for each character.
 
-The labels are those an editor would colour by, and the truth is `tokenize`: what a token covers has
-the token's label, what lies between tokens is space.
+The labels are those by which an editor chooses colours, as `tokenize` gives them: the characters of
+a token have its label, those between tokens are space.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ LABEL_OF_TYPE = {
 def load(split: Split) -> tuple[str, bytes]:
     """The source files of `split`, one after the other, and each character's index in `LABELS`.
 
-    A file that is not Python for this Python's tokenizer is left out.
+    A file that this Python's tokenizer rejects is left out.
     """
     labelled = list(_labelled_files(split))
     return "".join(source for source, _ in labelled), b"".join(labels for _, labels in labelled)
@@ -47,7 +47,9 @@ def windows(text: str, labels: bytes, count: int) -> list[tuple[str, bytes]]:
     """
     available = len(text) // WINDOW
     if available < count:
-        raise ValueError(f"{available} windows of {WINDOW} characters, {count} asked for")
+        raise ValueError(
+            f"expected at least {count} windows of {WINDOW} characters, got {available}"
+        )
     starts = [k * available // count * WINDOW for k in range(count)]
     return [(text[s : s + WINDOW], labels[s : s + WINDOW]) for s in starts]
 
@@ -78,8 +80,8 @@ def _labelled_files(split: Split) -> Iterator[tuple[str, bytes]]:
 def _spans(source: str) -> Iterator[tuple[int, tuple[int, int], tuple[int, int]]]:
     """Label, start and end (line from 1, column from 0) of every token; later ones cover earlier.
 
-    From Python 3.12 on an f-string is many tokens, of its expressions too. Here its end adds one
-    string over all of them, as it was before, so that every Python gives the same labels.
+    Since Python 3.12 an f-string is many tokens, with those of its expressions. Here its end adds
+    one string over all of them, as before 3.12, so that every Python gives the same labels.
     """
     open_strings: list[tuple[int, int]] = []
     for token in tokenize.generate_tokens(io.StringIO(source).readline):

@@ -1,9 +1,9 @@
-"""Tasks: how good a model is, and how to train it.
+"""Tasks: each measures how good a model is and knows how to train it.
 
-what a task is               protocol
-finding or making one        registry
-a model measured on one      evaluation, metrics
-the built-in ones            recurrent_task -> language_model, sequence_labels
-those of the sample models   charlm, highlighter
-what these read              architecture (of the model), vocabulary, data_files, label_files
+what a task is                protocol
+find or build a task          registry
+measure a model on a task     evaluation, metrics
+built-in tasks                recurrent_task -> language_model, sequence_labels
+tasks of the sample models    charlm, highlighter
+read the model and the data   architecture, vocabulary, data_files, label_files
 """

@@ -16,17 +16,17 @@ MAX_LISTED = 8
 def read_chain(structure: Structure, task: str) -> Chain:
     """Recognise the chain by shapes, and by roles where shapes leave it open.
 
-    Every tensor of the model must have its place in the chain: a layer that was overlooked would
-    give metrics of another model.
+    Every tensor of the model must have a place in the chain: with a layer overlooked, the metrics
+    would be those of another model.
 
     Raises:
-        RecipeError: the model is no such chain; the message says what was found.
+        RecipeError: the model is not such a chain; the message says what was found.
     """
     if problem := _problem_of(structure.stacks):
         raise _unfit(structure, task, problem)
     shapes, recurrent = structure.shapes, structure.recurrent
     rest = {name: shape for name, shape in shapes.items() if name not in recurrent}
-    few = len(rest) <= 3  # no more can be used, and many would make very many pairs
+    few = len(rest) <= 3  # more cannot be used, and the pairs would be very many
     for embedding, linear in _candidates(rest, structure) if few else ():
         weight, bias = f"{linear}.weight", f"{linear}.bias"
         if set(rest) <= {embedding, weight, bias}:
@@ -39,7 +39,7 @@ def read_chain(structure: Structure, task: str) -> Chain:
                 bias=bias in shapes,
                 tied=any({embedding, weight} <= set(names) for names in structure.ties),
             )
-    raise _unfit(structure, task, "the tensors around the recurrent layers are not these two")
+    raise _unfit(structure, task, "its other tensors are not an embedding and a linear layer")
 
 
 def _problem_of(stacks: tuple[RecurrentStack, ...]) -> str:
@@ -48,7 +48,7 @@ def _problem_of(stacks: tuple[RecurrentStack, ...]) -> str:
         return "it has no recurrent layer"
     for stack in stacks:
         if stack.cell:
-            return f"{stack.prefix}* is a cell, and how its code steps through time is not known"
+            return f"{stack.prefix}* is a cell, whose loop through time is not in the checkpoint"
         if stack.raw:
             return f"{stack.prefix}* has the weights of weight-drop (`_raw`)"
         if not stack.prefix:
@@ -56,7 +56,7 @@ def _problem_of(stacks: tuple[RecurrentStack, ...]) -> str:
     for one, after in pairwise(stacks):
         if after.input_size != one.output_size:
             return (
-                f"{after.prefix}* takes {after.input_size} values and {one.prefix}* before it "
+                f"{after.prefix}* takes {after.input_size} values, but {one.prefix}* before it "
                 f"gives {one.output_size}"
             )
     return ""
@@ -67,8 +67,8 @@ def _candidates(
 ) -> Iterator[tuple[str | None, str]]:
     """Pairs of an embedding's name and a linear layer's path that fit by shape, likely ones first.
 
-    Both fit in either order where an embedding is as wide as the recurrent layers' output: then
-    the names decide, and after them the file's order.
+    Where an embedding is as wide as the recurrent layers' output, both orders fit: then the names
+    decide, and after them the file's order.
     """
     takes, gives = structure.stacks[0].input_size, structure.stacks[-1].output_size
     matrices = {n: s for n, s in rest.items() if len(s) == 2 and n.endswith(".weight")}
@@ -95,10 +95,10 @@ def _unfit(structure: Structure, task: str, why: str) -> RecipeError:
         if name not in recurrent
     ]
     return RecipeError(
-        f"task {task}: the model does not fit: {why}. It must be an embedding (or one-hot inputs), "
-        "recurrent layers one after another, and one linear layer. "
-        f"Found recurrent: {_list(layers)}. Found besides: {_list(others)}. "
-        "Write a task of your own: --task file.py:Name."
+        f"task {task}: does not fit the model: {why}. It needs an embedding (or one-hot inputs), "
+        "recurrent layers in sequence, and one linear layer. "
+        f"Recurrent layers found: {_list(layers)}. Other tensors found: {_list(others)}. "
+        "Write your own task: --task file.py:Name."
     )
 
 

@@ -1,4 +1,4 @@
-"""The task `charlm`: a language model of the documentation inside this Python."""
+"""The task `charlm`: predicts characters of the documentation that comes with Python."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from ttcompress.tasks.language_model import SymbolTask, read_predicting_chain
 from ttcompress.tasks.vocabulary import find_vocabulary
 
 STREAMS, WINDOW = 16, 64
-"""Fewer and shorter than the sample was trained with: 3 epochs are then 5,205 updates in place of
+"""Fewer and shorter than the sample was trained with: 3 epochs are then 5,205 updates instead of
 1,302, and a fine-tuning at factor 32 ends nearly 1 % lower.
 """
 
 
 class CharLM(SymbolTask):
-    """Characters of the documentation inside Python: the sample `charlm`, or a model of your own.
+    """Predicts characters of Python's documentation: for the sample `charlm`, or your own model.
 
     Args:
         structure: of the model; its vocabulary is in the checkpoint.
-        batch: streams side by side in training; what is measured does not depend on it.
-        steps: characters between two updates.
+        batch: parallel streams in training; it does not affect the metrics.
+        steps: characters from one update to the next.
 
     Raises:
         RecipeError: the structure or an option does not fit.

@@ -1,4 +1,4 @@
-"""The files that a user gives a task: what is trained on, what is measured on, and their text."""
+"""Reads the files a user gives a task, to train on and to measure on, and checks its options."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class DataFiles:
-    """Where a task's data is: one file that is cut in two, or a file for each part.
+    """A task's data: one file that is split in two, or one file for each part.
 
     Attributes:
         task: for messages.
@@ -36,14 +36,13 @@ class DataFiles:
     def __post_init__(self) -> None:
         if self.whole is None and self.valid is None:
             raise RecipeError(
-                f"task {self.task}: no data to measure on. Give a file: `{self.option}: FILE` (its "
-                "last tenth is measured), or `train: FILE` and `valid: FILE`."
+                f"task {self.task}: no data to measure on. Give `{self.option}: FILE` (its "
+                "last tenth is held out), or `train: FILE` and `valid: FILE`."
             )
         if self.whole is not None and (self.train or self.valid):
             raise RecipeError(
-                f"task {self.task}: {self.option} is given beside "
-                f"{'train' if self.train else 'valid'}. Give either {self.option}, or train and "
-                "valid."
+                f"task {self.task}: {self.option} and {'train' if self.train else 'valid'} are "
+                f"both given. Give either {self.option}, or train and valid."
             )
 
     def read_train(self, read: Callable[[str], list[Item]]) -> list[Item]:
@@ -55,7 +54,7 @@ class DataFiles:
         path = self.whole or self.train
         if path is None:
             raise RecipeError(
-                f"task {self.task}: no data to train on beside valid. Give `train: FILE`."
+                f"task {self.task}: there is no data to train on, only valid. Give `train: FILE`."
             )
         items = read(path)
         return items[: _cut(items)] if self.whole else items
@@ -73,7 +72,7 @@ def read_text(path: str | Path, task: str) -> str:
 
     Raises:
         InputError: there is no such file.
-        RecipeError: it is empty, or no UTF-8.
+        RecipeError: it is empty, or not UTF-8.
         TTCompressError: it cannot be read.
     """
     path = Path(path)
@@ -97,12 +96,13 @@ def check_positive(task: str, **options: object) -> None:
     """Check counts that a user gave.
 
     Raises:
-        RecipeError: one is no whole number above zero.
+        RecipeError: one is not a whole number above zero.
     """
     for name, value in options.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise RecipeError(
-                f"task {task}: {name} is {value!r}. Give a whole number from 1 on, as `{name}: 32`."
+                f"task {task}: {name}: expected a whole number of at least 1, got {value!r}. "
+                f"Write, for example, `{name}: 32`."
             )
 
 
@@ -110,10 +110,12 @@ def check_choice(task: str, name: str, value: object, choices: tuple[str, ...]) 
     """Check a word that a user gave.
 
     Raises:
-        RecipeError: it is none of the choices.
+        RecipeError: it is not one of the choices.
     """
     if value not in choices:
-        raise RecipeError(f"task {task}: {name} is {value!r}. Give one of {', '.join(choices)}.")
+        raise RecipeError(
+            f"task {task}: {name}: expected one of {', '.join(choices)}, got {value!r}."
+        )
 
 
 def _cut(items: list[Item]) -> int:

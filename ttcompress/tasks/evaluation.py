@@ -1,4 +1,4 @@
-"""Measures a model on a task: its weights go into the task's module, whose metrics are checked."""
+"""Measures a model on a task: `measure_metrics` loads its weights into the task's module."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def compare_metrics(task: Task, before: Metrics, after: Metrics) -> Comparison:
 
 
 def load_model(task: Task, model: Model) -> nn.Module:
-    """The task's dense model with a checkpoint's or a compressed model's weights in it.
+    """Build the task's dense model with the weights of a checkpoint or a compressed model.
 
     Raises:
         RecipeError: the task's model and the file have different tensors.
@@ -50,12 +50,12 @@ def load_model(task: Task, model: Model) -> nn.Module:
             problems.append(f"{name} is only in the task's model")
         elif places[name].shape != tensors[name].shape:
             shapes = (" x ".join(map(str, t.shape)) for t in (tensors[name], places[name]))
-            problems.append("{} is {} in the file and {} in the task's model".format(name, *shapes))
+            problems.append("{} is {} in the file but {} in the task's model".format(name, *shapes))
     if problems:
         raise RecipeError(
-            f"task {task.name}: the model it builds is not the one in the file: "
+            f"task {task.name}: the model it builds does not match the file: "
             f"{'; '.join(problems[:MAX_LISTED])}. "
-            "Build the architecture that the file was saved from, without wrappers."
+            "Build the architecture that was saved to the file, without wrappers."
         )
     built.load_state_dict(tensors)
     return built
@@ -65,14 +65,14 @@ def measure_metrics(task: Task, model: Model) -> Metrics:
     """Every metric of a model, the counting one first.
 
     Raises:
-        RecipeError: the model does not fit, or the task returned other metrics than its own.
+        RecipeError: the model does not fit, or the task returned other metrics than it declares.
         TTCompressError: a metric is not finite.
     """
     return measure_module(task, load_model(task, model))
 
 
 def measure_module(task: Task, model: nn.Module) -> Metrics:
-    """What `task.evaluate` gives, held to what the task promised.
+    """Every metric of a module, checked against those the task declares.
 
     Raises:
         RecipeError: a metric is missing or extra.
@@ -83,13 +83,13 @@ def measure_module(task: Task, model: nn.Module) -> Metrics:
     promised = [metric.name for metric in task.metrics]
     if not promised or set(found) != set(promised):
         raise RecipeError(
-            f"task {task.name}: evaluate gave {', '.join(found) or 'nothing'} and its metrics are "
-            f"{', '.join(promised) or 'none'}. Return each metric once, by its name."
+            f"task {task.name}: evaluate returned {', '.join(found) or 'nothing'}, but the task's "
+            f"metrics are {', '.join(promised) or 'none'}. Return each metric once, by name."
         )
     for name, value in found.items():
         if not math.isfinite(value):
             raise TTCompressError(
                 f"task {task.name}: {name} is {value}: the model's outputs are not finite. "
-                "Check its weights: ttcompress inspect."
+                "Check its weights with `ttcompress inspect`."
             )
     return {name: float(found[name]) for name in promised}

@@ -1,4 +1,4 @@
-"""The task `highlighter`: a label for each character of the Python library's source."""
+"""The task `highlighter`: labels each character of the source of Python's standard library."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ttcompress.tasks.vocabulary import find_labels, find_vocabulary
 
 
 class Highlighter(LabelTask):
-    """Characters of Python source: the sample `highlighter`, or a model of your own.
+    """Labels characters of Python source: for the sample `highlighter`, or your own model.
 
     Args:
-        structure: of the model; its vocabulary is in the checkpoint. Labels too, or they are those
-            of `highlighting.LABELS`, in that order.
-        batch: windows side by side.
+        structure: of the model; its vocabulary is in the checkpoint. Its labels are too, or
+            they are `highlighting.LABELS` in that order.
+        batch: windows in a batch.
 
     Raises:
         RecipeError: the structure, the labels or an option does not fit.
@@ -59,15 +59,15 @@ def _classes(structure: Structure, classes: int, task: str) -> torch.Tensor:  # 
     """The model's index of each of `LABELS`."""
     if classes != len(LABELS):
         raise RecipeError(
-            f"task {task}: the model has {classes} classes, and there are {len(LABELS)} labels "
-            f"here: {', '.join(LABELS)}. Take the task tagger with your own data."
+            f"task {task}: the model has {classes} classes, but this task has {len(LABELS)} "
+            f"labels: {', '.join(LABELS)}. Use the task tagger with your own data."
         )
     found = find_labels(structure.content, classes, task)
     if found.keys() == {str(index) for index in range(len(LABELS))}:
         return torch.arange(len(LABELS))
     if found.keys() != set(LABELS):
         raise RecipeError(
-            f"task {task}: the model's labels are {', '.join(found)}, and those here are "
-            f"{', '.join(LABELS)}. Take the task tagger with your own data."
+            f"task {task}: the model's labels are {', '.join(found)}, but this task's are "
+            f"{', '.join(LABELS)}. Use the task tagger with your own data."
         )
     return torch.tensor([found[label] for label in LABELS])

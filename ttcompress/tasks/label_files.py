@@ -1,7 +1,4 @@
-"""Reads files of labelled sequences.
-
-Two layouts: lines with columns (the token or text first, the label last), and JSON lines.
-"""
+"""Reads files of labelled sequences: columns (token or text first, label last), or JSON lines."""
 
 from __future__ import annotations
 
@@ -15,26 +12,26 @@ from ttcompress.system.json import read_json
 from ttcompress.tasks.data_files import read_text
 
 DOCUMENT_START = "-DOCSTART-"
-"""CoNLL 2003 separates documents by a line with this token."""
+"""The token on the lines that separate documents in CoNLL 2003."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """A sequence of tokens; a label for each, or one for all."""
+    """A sequence of tokens, with a label for each or one for the sequence."""
 
     tokens: tuple[str, ...]
     labels: tuple[str, ...]
 
 
 def read_tagged(task: str, path: str) -> list[Example]:
-    """A label for each token.
+    """Read sequences with a label for each token.
 
-    Columns: a token a line, the label in the last column, an empty line between sequences. JSON
-    lines: `{"tokens": ["a", "b"], "labels": ["X", "Y"]}`; a string of tokens is one of characters.
+    Columns: one token on each line, its label in the last column, an empty line between sequences.
+    JSON lines: `{"tokens": ["a", "b"], "labels": ["X", "Y"]}`; each character of a string is one.
 
     Raises:
         InputError: no such file.
-        RecipeError: a line is of another layout, or a sequence has more tokens than labels.
+        RecipeError: a line has another layout, or a sequence has more tokens than labels.
     """
     lines, place = read_text(path, task).split("\n"), f"task {task}: {path}"
     if not _is_json(lines):
@@ -43,25 +40,27 @@ def read_tagged(task: str, path: str) -> list[Example]:
     for where, record in _records(lines, place):
         tokens, labels = (_field(record, where, name) for name in ("tokens", "labels"))
         if not isinstance(tokens, list | str) or not isinstance(labels, list):
-            raise RecipeError(f'{where}: write lists: {{"tokens": ["a"], "labels": ["X"]}}.')
+            raise RecipeError(
+                f'{where}: expected two lists, as in {{"tokens": ["a"], "labels": ["X"]}}.'
+            )
         if len(tokens) != len(labels) or not tokens:
             raise RecipeError(
-                f"{where}: {len(tokens)} tokens and {len(labels)} labels. Give a label for each "
-                "token."
+                f"{where}: expected at least 1 token and a label for each, got {len(tokens)} "
+                f"tokens and {len(labels)} labels."
             )
         examples.append(Example(tuple(map(str, tokens)), tuple(map(str, labels))))
     return examples
 
 
 def read_classified(task: str, tokens_of: Callable[[str], list[str]], path: str) -> list[Example]:
-    """A label for each sequence.
+    """Read sequences with one label each.
 
-    Columns: a text, a tab, its label. JSON lines: `{"text": "a b", "label": "X"}`, or `tokens` in
-    place of `text` where they were cut before. `tokens_of` cuts a text.
+    Columns: a text, a tab, its label. JSON lines: `{"text": "a b", "label": "X"}`, or `tokens`
+    instead of `text` if it is already split. `tokens_of` splits a text.
 
     Raises:
         InputError: no such file.
-        RecipeError: a line is of another layout, or has no tokens.
+        RecipeError: a line has another layout, or no tokens.
     """
     lines, place = read_text(path, task).split("\n"), f"task {task}: {path}"
     examples = []
@@ -69,11 +68,11 @@ def read_classified(task: str, tokens_of: Callable[[str], list[str]], path: str)
         given = record["tokens"] if "tokens" in record else _field(record, where, "text")
         if not isinstance(given, str | list):
             raise RecipeError(
-                f'{where}: write {{"text": "a b", "label": "X"}}, or a list of tokens.'
+                f'{where}: expected {{"text": "a b", "label": "X"}}, or a list of tokens.'
             )
         tokens = tokens_of(given) if isinstance(given, str) else list(map(str, given))
         if not tokens:
-            raise RecipeError(f"{where}: 0 tokens, and 1 is the least. Take the line out.")
+            raise RecipeError(f"{where}: has 0 tokens, but at least 1 is needed. Remove the line.")
         examples.append(Example(tuple(tokens), (str(_field(record, where, "label")),)))
     return examples
 
@@ -91,16 +90,18 @@ def _records(lines: Iterable[str], place: str) -> Iterator[tuple[str, Mapping[st
         try:
             record = read_json(line.encode())
         except ValueError as error:
-            raise RecipeError(f"{where}: is not JSON: {error}. Write an object a line.") from error
+            raise RecipeError(
+                f"{where}: is not JSON: {error}. Write one object on each line."
+            ) from error
         if not isinstance(record, dict):
-            raise RecipeError(f"{where}: is no JSON object. Write an object on each line.")
+            raise RecipeError(f"{where}: is not a JSON object. Write one object on each line.")
         yield where, record
 
 
 def _field(record: Mapping[str, Any], where: str, name: str) -> Any:
     if name not in record:
         raise RecipeError(
-            f"{where}: has no `{name}`, only {', '.join(record) or 'nothing'}. Rename the fields."
+            f"{where}: has no field `{name}`, only {', '.join(record) or 'none'}. Rename them."
         )
     return record[name]
 
@@ -112,7 +113,8 @@ def _tab_rows(lines: Iterable[str], place: str) -> Iterator[tuple[str, Mapping[s
         text, tab, label = line.rpartition("\t")
         if not tab:
             raise RecipeError(
-                f"{place}:{number}: has 1 column, and 2 are needed. Write a text, a tab, its label."
+                f"{place}:{number}: has 1 column, but 2 are needed. "
+                "Write a text, a tab and its label."
             )
         yield f"{place}:{number}", {"text": text, "label": label.strip()}
 
@@ -125,7 +127,7 @@ def _sentences(lines: Iterable[str], place: str) -> Iterator[Example]:
             columns = line.split("\t") if "\t" in line else line.split()
             if len(columns) < 2:
                 raise RecipeError(
-                    f"{place}:{number}: has 1 column, and 2 are needed. Write a token first and "
+                    f"{place}:{number}: has 1 column, but 2 are needed. Write a token first and "
                     "its label last, with an empty line between sequences."
                 )
             columns = [column.strip() or column for column in columns]

@@ -1,4 +1,4 @@
-"""The task `language-model`: predicting each symbol of a text from those before it."""
+"""The task `language-model`: predicts each symbol of a text from those before it."""
 
 from __future__ import annotations
 
@@ -21,28 +21,27 @@ from ttcompress.tasks.vocabulary import TOKENS, find_vocabulary
 END_OF_LINE = "<eos>"
 
 LEAST_WINDOWS = 8
-"""Of a stream: each begins with an empty state, which a model is worse at."""
+"""The fewest in a stream: each stream begins with an empty state, which makes predictions worse."""
 
 HELD_OUT_STREAMS = 32
-"""Side by side where it is measured: fixed, so that the batch of a training moves no metric."""
+"""Parallel streams when measuring: fixed, so that the batch of a training changes no metric."""
 
 BITS_PER_CHARACTER = Metric("bits_per_character", higher_is_better=False)
 PERPLEXITY = Metric("perplexity", higher_is_better=False)
 
 
 class SymbolTask(RecurrentTask):
-    """Predicting the next symbol of two texts, one trained and one held out.
+    """Predicts the next symbol in two texts, one to train on and one held out.
 
-    The text is cut into parallel streams, and the model's state goes on along them from window to
-    window, as it was trained.
+    A text is cut into parallel streams, along which the model's state is carried from window to
+    window, as in its training.
 
     Args:
         chain: the model.
-        train: gives the symbols to train on; called when they are first needed.
-        held_out: gives the symbols to measure on; the first one is not predicted.
-        of_characters: whether symbols are characters: then bits per character count.
-        batch: streams of the training; fewer where each would have less than `LEAST_WINDOWS`
-            windows.
+        train: returns the symbols to train on; called when they are first needed.
+        held_out: returns the symbols to measure on; the first one is not predicted.
+        of_characters: whether symbols are characters; bits per character are then measured too.
+        batch: streams in training; fewer if each would have less than `LEAST_WINDOWS` windows.
         steps: the length of a window.
         nonlinearity: of the stacks that are RNNs.
     """
@@ -66,8 +65,8 @@ class SymbolTask(RecurrentTask):
     def _prepare(self, data: list[int], use: str) -> Tensor:
         if len(data) < 2:
             raise RecipeError(
-                f"task {self.name}: {len(data)} symbols to {use}, and 2 are the least. "
-                "Give a longer text."
+                f"task {self.name}: there are {len(data)} symbols to {use}, but at least 2 are "
+                "needed. Give a longer text."
             )
         return torch.tensor(data)
 
@@ -78,7 +77,7 @@ class SymbolTask(RecurrentTask):
         return -(-length // self._steps)
 
     def train_batches(self, epoch: int, seed: int) -> Iterator[Batch]:
-        """Windows of the whole text, each epoch from another place on."""
+        """Windows of the whole text, starting from another place in each epoch."""
         start = int(torch.randint(len(self._train), (), generator=generator_of(epoch, seed)))
         return self._windows(self._train.roll(-start), self._batch)
 
@@ -114,16 +113,16 @@ class LanguageModel(SymbolTask):
 
     Args:
         structure: of the model.
-        text: a file; the first 90 % are trained on, the last 10 % held out.
+        text: a file; its first 90 % is trained on, its last 10 % held out.
         train: a file to train on; with `valid`, instead of `text`.
         valid: a file to measure on.
-        vocabulary: a file, where the checkpoint holds no vocabulary.
-        unknown: the entry for symbols outside the vocabulary, where it is not called `<unk>` or so.
+        vocabulary: a file, if the checkpoint holds no vocabulary.
+        unknown: the entry for symbols outside the vocabulary, unless called `<unk>` or similar.
         tokens: "characters" or "words"; by default what most of the vocabulary's entries are. Words
-            stand between spaces, and a line ends in `<eos>` if the vocabulary has that.
-        batch: streams side by side.
-        steps: symbols between two updates, over which gradients go back.
-        nonlinearity: of RNNs, "tanh" or "relu"; a checkpoint does not tell.
+            are separated by spaces; a line ends with `<eos>` if the vocabulary has it.
+        batch: parallel streams in training.
+        steps: symbols from one update to the next, over which gradients are propagated.
+        nonlinearity: of RNNs, "tanh" or "relu"; a checkpoint does not say.
 
     Raises:
         InputError: a file is missing.
@@ -174,22 +173,22 @@ class LanguageModel(SymbolTask):
 
 
 def read_predicting_chain(structure: Structure, task: str) -> Chain:
-    """A chain that can predict its own next input.
+    """Recognise a chain that can predict its own next input.
 
     Raises:
-        RecipeError: the model is no chain, sees the future, or has other outputs than inputs.
+        RecipeError: the model is not a chain, sees the future, or has fewer outputs than inputs.
     """
     chain = read_chain(structure, task)
     seeing = next((stack for stack in chain.stacks if stack.bidirectional), None)
     if seeing is not None:
         raise RecipeError(
-            f"task {task}: {seeing.prefix}* is bidirectional, so it sees what it would predict. "
-            "Take the task tagger or classifier, or write one of your own: --task file.py:Name."
+            f"task {task}: {seeing.prefix}* is bidirectional, so it sees what it should predict. "
+            "Use the task tagger or classifier, or write your own: --task file.py:Name."
         )
     if chain.classes < chain.symbols:
         raise RecipeError(
-            f"task {task}: the model takes {chain.symbols} symbols and {chain.linear} gives "
+            f"task {task}: the model takes {chain.symbols} symbols, but {chain.linear} gives "
             f"{chain.classes} outputs, so it cannot predict every symbol. "
-            "Take the task tagger or classifier, or write one of your own: --task file.py:Name."
+            "Use the task tagger or classifier, or write your own: --task file.py:Name."
         )
     return chain

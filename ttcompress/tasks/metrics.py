@@ -1,7 +1,7 @@
-"""Metrics of logits: bits per character, perplexity, accuracy, macro F1.
+"""Computes metrics of logits: bits per character, perplexity, accuracy, macro F1.
 
-Each metric comes in two steps, so that it can be taken over any number of batches: a tensor that
-adds up from batch to batch (`nats`, `confusion`), and a number made of the sum at the end.
+Each metric takes two steps, so that it works over any number of batches: a tensor to add up from
+batch to batch (`nats`, `confusion`), and a number computed from the sum at the end.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ def nats(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def bits_per_character(total: Tensor, characters: int) -> float:
-    """`total` nats over so many characters, in bits for each; lower is better."""
+    """Bits per character, of `total` nats over that many characters; lower is better."""
     return total.item() / characters / math.log(2)
 
 
 def perplexity(total: Tensor, symbols: int) -> float:
-    """`total` nats over so many symbols, as a number of equal choices each; lower is better.
+    """exp(nats per symbol): as uncertain as that many equal choices; lower is better.
 
-    Infinite above 709 nats a symbol.
+    Infinite above 709 nats per symbol.
     """
     try:
         return math.exp(total.item() / symbols)
@@ -41,7 +41,7 @@ def perplexity(total: Tensor, symbols: int) -> float:
 
 
 def confusion(logits: Tensor, targets: Tensor) -> Tensor:
-    """How often each class (row) was taken for each (column): (classes, classes), int64.
+    """How often each class (row) was predicted as each (column): (classes, classes), int64.
 
     Args:
         logits: (..., classes); the largest is the prediction.

@@ -1,6 +1,6 @@
-"""What a task is: it knows how good a model is and how to train it.
+"""The interface of a task: what measures how good a model is and knows how to train it.
 
-`evaluate`, fine-tuning and distillation use these members and nothing else.
+Evaluation, fine-tuning and distillation use only these members.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 Batch = Any
-"""A task's own: whatever its `train_batches` yields, its `outputs` and `loss` take."""
+"""Of the task's choice: what its `train_batches` yields and its `outputs` and `loss` take."""
 
 State = Any
-"""A task's own: what goes on from batch to batch; None at the start, and where nothing does."""
+"""Of the task's choice: what is carried from batch to batch; None at the start or if stateless."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A figure of merit and its direction: a limit on a perplexity must not pass backwards."""
+    """A figure of merit and its direction, so that a limit on perplexity is not read backwards."""
 
     name: str
     higher_is_better: bool
 
 
 class Task(Protocol):
-    """How good a model is, and how to train it.
+    """Measures how good a model is, and knows how to train it.
 
-    A class of your own needs no base class. It is built as `Name(structure, **options)`, with a
+    Your own class needs no base class. It is built as `Name(structure, **options)`, with a
     `ttcompress.layers.structure.Structure` and the options of the recipe's `task:` block.
 
     Attributes:
@@ -46,7 +46,7 @@ class Task(Protocol):
         ...
 
     def build(self) -> nn.Module:
-        """The dense model with any values; the keys of its state dict are the model's own names."""
+        """Build the dense model with any values; its state dict has the model's own names."""
         ...
 
     def train_batches(self, epoch: int, seed: int) -> Iterator[Batch]:
@@ -54,26 +54,26 @@ class Task(Protocol):
         ...
 
     def outputs(self, model: nn.Module, batch: Batch, state: State) -> tuple[Tensor, State]:
-        """Run the model, on the device that it is on.
+        """Run the model, on its own device.
 
         Args:
-            model: what `build` made, or the same with compressed layers in it.
+            model: what `build` made, perhaps with compressed layers in it.
             batch: one of `train_batches`.
-            state: what the batch before left, without its graph; None at an epoch's start.
+            state: what the previous batch returned, detached; None at the start of an epoch.
 
         Returns:
-            Logits (positions, classes), padding left out; and the state for the next batch.
+            Logits (positions, classes) without padding, and the state for the next batch.
         """
         ...
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """A scalar, the mean over positions, of the logits that `outputs` gave for `batch`."""
+        """A scalar: the mean loss over positions of the logits that `outputs` gave for `batch`."""
         ...
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
-        """Every metric on held-out data; deterministic, and the model is as it was afterwards."""
+        """Every metric on held-out data; deterministic, and leaves the model unchanged."""
         ...
 
 
 TaskFactory = Callable[..., Task]
-"""A class or function that makes a task of a structure and options."""
+"""A class or function that makes a task from a structure and options."""

@@ -1,4 +1,4 @@
-"""What the built-in tasks share: model, logits, loss and metrics, over a chain of layers."""
+"""The base class of the built-in tasks: model, logits, loss and metrics over a chain of layers."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from ttcompress.layers.stacks import Nonlinearity
 from ttcompress.tasks.protocol import Metric, State
 
 PADDING = -100
-"""The target of a position that is none; torch's cross entropy leaves it out."""
+"""The target of padding; torch's cross entropy ignores it."""
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Sequences side by side. `lengths` is None where all of them are full.
+    """Sequences in parallel. `lengths` is None if all of them are full.
 
     `inputs` is (batch, time), `targets` (batch, time) or, with one for each sequence, (batch,),
     `lengths` (batch,): all int64, on the CPU.
@@ -44,13 +44,13 @@ class RecurrentTask(ABC):
 
     Attributes:
         chain: the model.
-        carries_state: whether a batch goes on where the one before ended.
+        carries_state: whether a batch continues where the one before ended.
 
     Args:
         chain: the model.
-        train: gives the data to train on; called when they are first needed.
-        held_out: gives the data to measure on.
-        batch: sequences side by side in training.
+        train: returns the data to train on; called when they are first needed.
+        held_out: returns the data to measure on.
+        batch: sequences in a training batch.
         pooling: how a sequence becomes one output; None for an output at each step.
         nonlinearity: of the stacks that are RNNs.
     """
@@ -83,7 +83,7 @@ class RecurrentTask(ABC):
 
     @abstractmethod
     def _prepare(self, data: Any, use: str) -> Any:
-        """Data as batches are made of them; too few for their use are refused."""
+        """Convert the data to what batches are made of; refuse them if there are too few."""
 
     @property
     @abstractmethod
@@ -100,14 +100,14 @@ class RecurrentTask(ABC):
 
     @abstractmethod
     def _tally(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """What adds up from batch to batch."""
+        """A tensor that adds up from batch to batch."""
 
     @abstractmethod
     def _figures(self, tally: Tensor, positions: int) -> dict[str, float]:
         """The metrics, from the sum over all batches."""
 
     def build(self) -> nn.Module:
-        """A dense model of the chain, with any values."""
+        """Build a dense model of the chain, with any values."""
         return RecurrentModel(self.chain, self._pooling, self._nonlinearity)
 
     def outputs(self, model: nn.Module, batch: Batch, state: State) -> tuple[Tensor, State]:
@@ -137,7 +137,7 @@ class RecurrentTask(ABC):
 
 
 def generator_of(epoch: int, seed: int) -> torch.Generator:
-    """The random numbers of one epoch of a run."""
+    """The random number generator of one epoch of a run."""
     return torch.Generator().manual_seed(seed * 1_000_003 + epoch)
 
 

@@ -1,4 +1,4 @@
-"""Finds a task by the name that a user gives, and builds it for a model."""
+"""Finds a task by the name a user gives (`find_task`), and builds it for a model (`make_task`)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ BUILT_IN: dict[str, TaskFactory] = {
 
 _MEMBERS = "name metrics batches_per_epoch build train_batches outputs loss evaluate"
 MEMBERS = tuple(_MEMBERS.split())
-"""Of a `Task`."""
+"""What every `Task` has."""
 
 
 def find_task(name: str) -> TaskFactory:
@@ -61,8 +61,8 @@ def find_task(name: str) -> TaskFactory:
             near = get_close_matches(name, known, n=1)
             hint = f" Did you mean {near[0]}?" if near else ""
             raise RecipeError(
-                f"task {name}: there is none of that name.{hint} Tasks are {', '.join(known)}, or "
-                "one of your own: file.py:Name or package.module:Name."
+                f"task {name}: no such task.{hint} The tasks are {', '.join(known)}; name your own "
+                "as file.py:Name or package.module:Name."
             )
         place, attribute = installed[name].module, installed[name].attr
     module = _import(place)
@@ -91,30 +91,30 @@ def make_task(name: str, structure: Structure, options: Mapping[str, Any] | None
     missing = [m for m in MEMBERS if inspect.getattr_static(task, m, None) is None]
     if missing:
         raise RecipeError(
-            f"task {name}: it has no {', '.join(missing)}. A task has {', '.join(MEMBERS)}: see "
+            f"task {name}: lacks {', '.join(missing)}. A task needs {', '.join(MEMBERS)}; see "
             "ttcompress.Task."
         )
     return task
 
 
 def task_for(model: Model, task: str | Task, options: Mapping[str, Any] | None = None) -> Task:
-    """The task itself, or the one of that name built for a model.
+    """The task itself, or the task of that name built for a model.
 
     Raises:
-        InputError, RecipeError: see `make_task`; or options were given beside a task.
+        InputError, RecipeError: see `make_task`; or options were given for a task already built.
     """
     if isinstance(task, str):
         return make_task(task, structure_of(model), options)
     if options:
         raise RecipeError(
-            f"task {task.name}: the options {', '.join(options)} came too late, it is built "
-            "already. Build it with them, or give its name."
+            f"task {task.name}: is already built and cannot take the options {', '.join(options)}. "
+            "Build it with them, or give its name instead."
         )
     return task
 
 
 def _import(place: str) -> ModuleType:
-    """A module by its name or its file; whatever goes wrong in a user's file is told with it."""
+    """Import a module by its name or file; an error in a user's file is reported with its place."""
     is_file = place.endswith(".py")
     if is_file and not os.path.isfile(place):
         raise InputError(f"task {place}: no such file. Give a file; you are in {Path.cwd()}.")
@@ -128,17 +128,17 @@ def _import(place: str) -> ModuleType:
 
 
 _beside: set[str] = set()
-"""Modules that lie beside the task file imported last: another task's are others by these names."""
+"""Modules from the folder of the last task file: another task may have others of these names."""
 
 
 def _import_file(path: Path) -> ModuleType:
-    """Run a file as a module of its own, which may import what lies beside it."""
+    """Run a file as a separate module, which may import what is next to it."""
     path = path.resolve()
     digest = hashlib.sha256(str(path).encode()).hexdigest()
     name = f"ttcompress_task_{path.stem}_{digest[:12]}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise ImportError(f"{path} is no Python file")
+        raise ImportError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pickle look their module up there
     for other in _beside:

@@ -1,4 +1,4 @@
-"""The tasks `tagger` and `classifier`: a label for each token, or for each sequence."""
+"""The tasks `tagger` and `classifier`: label each token, or each sequence."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MACRO_F1 = Metric("macro_f1", higher_is_better=True)
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
-    """One sequence in indices: (time,), and its targets, (time,) or () for one of all of it."""
+    """One sequence as indices, (time,), and its targets: (time,), or () for one label in all."""
 
     inputs: Tensor
     targets: Tensor
@@ -37,15 +37,15 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Coder:
-    """What turns tokens and labels into a model's indices."""
+    """Turns tokens and labels into a model's indices."""
 
     task: str
     vocabulary: Vocabulary
     labels: Indices
 
     def encode(self, examples: Sequence[Example], pooled: bool = False) -> list[Encoded]:
-        """A target for each token, or one for each sequence where the model pools."""
-        # All at once: how much of the data is unknown can be told only of the whole.
+        """Encode with a target for each token, or one for each sequence if the model pools."""
+        # All at once: the share of unknown tokens is judged over the whole data.
         tokens = [token for example in examples for token in example.tokens]
         indices = torch.tensor(self.vocabulary.encode(tokens, f"task {self.task}: the data"))
         inputs = torch.split(indices, [len(example.tokens) for example in examples])
@@ -59,7 +59,7 @@ class Coder:
         if label not in self.labels:
             known = ", ".join(list(self.labels)[:8]) + (", ..." if len(self.labels) > 8 else "")
             raise RecipeError(
-                f"task {self.task}: the data has the label {label!r}, which is none of the "
+                f"task {self.task}: the data has the label {label!r}, which is not one of the "
                 f"model's {len(self.labels)} ({known}). Correct the data, or give the model's "
                 "labels in the order of its outputs: `labels: [A, B]`."
             )
@@ -67,7 +67,7 @@ class Coder:
 
 
 class LabelTask(RecurrentTask):
-    """Right labels for sequences: of each token, or of the whole where the model pools.
+    """Labels sequences: each token, or the whole if the model pools.
 
     The arguments are those of its base; data are lists of `Encoded`.
     """
@@ -77,13 +77,14 @@ class LabelTask(RecurrentTask):
     def _prepare(self, data: list[Encoded], use: str) -> list[Encoded]:
         if not data:
             raise RecipeError(
-                f"task {self.name}: 0 sequences to {use}, and 1 is the least. Give more data."
+                f"task {self.name}: there are 0 sequences to {use}, but at least 1 is needed. "
+                "Give more data."
             )
         return data
 
     @property
     def batches_per_epoch(self) -> int:
-        """Full batches, and a last one with the rest."""
+        """Full batches, and one with the rest."""
         return -(-len(self._train) // self._batch)
 
     def train_batches(self, epoch: int, seed: int) -> Iterator[Batch]:
@@ -123,12 +124,12 @@ class Tagger(LabelTask):
         data: a file; the first 90 % of its sequences are trained on, the last 10 % held out.
         train: a file to train on; with `valid`, instead of `data`.
         valid: a file to measure on.
-        vocabulary: a file, where the checkpoint holds no vocabulary.
-        unknown: the entry for tokens outside the vocabulary, where it is not called `<unk>` or so.
-        labels: a list in the order of the model's outputs, or a file, where the checkpoint holds
+        vocabulary: a file, if the checkpoint holds no vocabulary.
+        unknown: the entry for tokens outside the vocabulary, unless called `<unk>` or similar.
+        labels: a list in the order of the model's outputs, or a file, if the checkpoint holds
             none; by default the data's labels are numbers.
-        batch: sequences side by side.
-        nonlinearity: of RNNs, "tanh" or "relu"; a checkpoint does not tell.
+        batch: sequences in a batch.
+        nonlinearity: of RNNs, "tanh" or "relu"; a checkpoint does not say.
 
     Raises:
         InputError: a file is missing.
@@ -170,9 +171,9 @@ class Classifier(LabelTask):
     Args:
         structure: of the model.
         data, train, valid, vocabulary, unknown, labels, batch, nonlinearity: as for `Tagger`.
-        tokens: what a text is cut into, "characters" or "words" (between spaces); by default what
-            most of the vocabulary's entries are.
-        pooling: "last" is each direction's last step, "mean" and "max" are taken over the steps.
+        tokens: how a text is split, into "characters" or "words" (at spaces); by default what most
+            of the vocabulary's entries are.
+        pooling: "last" takes each direction's last step, "mean" and "max" are over the steps.
 
     Raises:
         InputError: a file is missing.

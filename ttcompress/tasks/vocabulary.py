@@ -1,7 +1,7 @@
 """Finds the vocabulary and the labels of a model, in its checkpoint or in a user's file.
 
-Both are a table from symbols to indices, in one of many layouts: `tables_in` lists all that look
-like one, and `find_vocabulary` and `find_labels` take the one that fits the model.
+Both are tables from symbols to indices, in one of many layouts: `tables_in` lists everything that
+looks like one, and `find_vocabulary` and `find_labels` choose the one that fits the model.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ Indices = dict[str, int]
 TOKENS = ("characters", "words")
 
 UNKNOWN_NAMES = ("<unk>", "[unk]", "unk", "<unknown>", "unknown", "<oov>", "[oov]", UNKNOWN)
-"""What vocabularies call the entry for everything else, in any case of letters."""
+"""Names that vocabularies use for the entry for everything else; case does not matter."""
 
 MOSTLY_UNKNOWN = 0.5
 ALPHABET = 16
-"""A string of so many characters, all different, is no word but a list of them."""
+"""A string of at least this many characters, all different, is not a word but a list of them."""
 
 # `label2id`, `tag_to_ix`, `classes`; no `stage`, `classifier`.
 _LABELS = re.compile(r"(?<![a-z])(label|tag|class(?!ifier)|categor|target_name)", re.I)
@@ -34,35 +34,35 @@ _LABELS = re.compile(r"(?<![a-z])(label|tag|class(?!ifier)|categor|target_name)"
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Symbols and their indices; `unknown` stands for every other symbol, if there is an entry."""
+    """Symbols and their indices; `unknown` is the index for every other symbol, if there is one."""
 
     indices: Mapping[str, int]
     unknown: int | None
 
     @property
     def is_of_characters(self) -> bool:
-        """Whether most entries are single characters; `<unk>` and its like are none."""
+        """Whether most entries are single characters; `<unk>` and the like are not."""
         return 2 * sum(len(symbol) == 1 for symbol in self.indices) > len(self.indices)
 
     def encode(self, symbols: Sequence[str], place: str) -> list[int]:
         """The index of each symbol.
 
         Raises:
-            RecipeError: a symbol is missing and there is no entry for those, or most are missing.
+            RecipeError: a symbol is missing and there is no entry for it, or most are missing.
         """
-        unknown = -1 if self.unknown is None else self.unknown  # then nothing may be missing
+        unknown = -1 if self.unknown is None else self.unknown  # then no symbol may be missing
         missing = [symbol for symbol in symbols if symbol not in self.indices]
         shown = ", ".join(repr(symbol) for symbol in sorted(set(missing))[:5])
         share = f"{len(missing):,} of {len(symbols):,} symbols are not in the vocabulary ({shown})"
         if missing and self.unknown is None:
             raise RecipeError(
                 f"{place}: {share}, which has no entry such as <unk> for them. "
-                "Take them out of the data, or name the entry: `unknown: SYMBOL`."
+                "Remove them from the data, or name the entry: `unknown: SYMBOL`."
             )
         if len(missing) > MOSTLY_UNKNOWN * len(symbols):
             raise RecipeError(
-                f"{place}: {share}: this is not what the model reads. "
-                "Give data of its kind, or its vocabulary: `vocabulary: FILE`, `tokens: words`."
+                f"{place}: {share}, so this is not the kind of data that the model reads. "
+                "Give other data, or the right vocabulary: `vocabulary: FILE`, `tokens: words`."
             )
         return [self.indices.get(symbol, unknown) for symbol in symbols]
 
@@ -73,8 +73,8 @@ def find_vocabulary(
     """The vocabulary of a model that takes `size` symbols.
 
     Args:
-        content: what the checkpoint holds beside tensors; searched when there is no `file`.
-        size: how many symbols the model takes; a table as large is preferred to a smaller one.
+        content: what the checkpoint holds besides tensors; searched if there is no `file`.
+        size: how many symbols the model takes; a table of this size is preferred to a smaller one.
         task: for messages.
         file: JSON as in a checkpoint, or text with one symbol on each line.
         unknown: the entry that stands for symbols outside the vocabulary.
@@ -90,18 +90,18 @@ def find_vocabulary(
     indices = _only(tables, size, f"task {task}: {place}", "vocabulary", "vocabulary: FILE")
     if unknown is not None and unknown not in indices:
         raise RecipeError(
-            f"task {task}: unknown is {unknown!r}, which is none of the {len(indices)} symbols of "
-            f"the vocabulary in {place}. Give one of its entries."
+            f"task {task}: unknown: {unknown!r} is not among the {len(indices)} symbols of the "
+            f"vocabulary in {place}. Give one of its entries."
         )
     entry = unknown or next((s for s in indices if s.casefold() in UNKNOWN_NAMES), None)
     return Vocabulary(indices, None if entry is None else indices[entry])
 
 
 def find_labels(content: Any, classes: int, task: str, given: Any = None) -> Indices:
-    """The labels of a model with so many classes; without any, they are their numbers.
+    """The labels of a model with that many classes; their numbers if it has none.
 
     Args:
-        content: what the checkpoint holds beside tensors; searched when none are `given`.
+        content: what the checkpoint holds besides tensors; searched if none are `given`.
         classes: how many there must be.
         task: for messages.
         given: a list, a mapping from label to index, or the path of a file as for vocabularies.
@@ -138,7 +138,7 @@ def tables_in(value: Any, place: str = "") -> Iterator[tuple[str, Indices]]:
 
 
 def _as_indices(value: Any) -> Indices | None:
-    """A mapping either way round, a list of symbols, or a string of characters."""
+    """Read a mapping in either direction, a list of symbols, or a string of characters."""
     if isinstance(value, Mapping) and value:
         if all(isinstance(k, str) and _is_index(v) for k, v in value.items()):
             return _distinct(dict(value))
@@ -159,13 +159,13 @@ def _is_index(value: Any) -> bool:
 
 
 def _distinct(indices: Indices, wanted: int | None = None) -> Indices | None:
-    """No table if an index or a symbol comes twice, or most indices are left out: sizes, counts."""
+    """None if an index or symbol repeats or most indices are missing, as in sizes or counts."""
     unique = len(set(indices.values())) == len(indices) == (wanted or len(indices))
     return indices if unique and max(indices.values()) < 2 * len(indices) else None
 
 
 def _only(tables: Mapping[str, Indices], size: int, place: str, what: str, cure: str) -> Indices:
-    """The one table of `size` entries; of smaller ones (an embedding may be padded) the largest."""
+    """The one table of `size` entries, or the largest smaller one: an embedding may be padded."""
     fitting = {
         where: table
         for where, table in tables.items()
@@ -179,12 +179,12 @@ def _only(tables: Mapping[str, Indices], size: int, place: str, what: str, cure:
     if distinct:
         raise RecipeError(
             f"{place}: {len(distinct)} tables could be the {what} of {size} entries: "
-            f"{', '.join(best)}. Say which by a file or list: `{cure}`."
+            f"{', '.join(best)}. Choose one with `{cure}`."
         )
     seen = ", ".join(f"{where or 'it'} with {len(t)}" for where, t in tables.items()) or "none"
     raise RecipeError(
-        f"{place}: no {what} of {size} entries, which the model has; found {seen}. Give it: "
-        f"`{cure}`."
+        f"{place}: the {what} must have {size} entries, as the model does; found {seen}. "
+        f"Give it with `{cure}`."
     )
 
 
@@ -196,5 +196,7 @@ def _read(path: Path, task: str) -> Any:
             return read_json(text.encode())
         except ValueError as error:
             if path.suffix == ".json":
-                raise RecipeError(f"task {task}: {path}: is not JSON: {error}.") from error
+                raise RecipeError(
+                    f"task {task}: {path}: is not JSON: {error}. Correct it."
+                ) from error
     return text.removesuffix("\n").split("\n")

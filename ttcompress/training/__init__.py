@@ -1,5 +1,5 @@
-"""Fine-tuning: wins back the accuracy that compression cost.
+"""Fine-tuning: recovers the accuracy that compression cost.
 
-Read `loop` first. `student` is the model it trains, `machine` what it runs on, `resume` what an
-interruption leaves to go on from; `finetune` puts them together.
+Read `loop` first. `student` is the model it trains, `machine` the devices and processes it runs on,
+`resume` saves a run so that it can continue after an interruption; `finetune` combines them.
 """

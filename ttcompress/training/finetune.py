@@ -1,4 +1,4 @@
-"""Fine-tunes a compressed model on a task, and brings its report up to date."""
+"""Fine-tunes a compressed model on a task, and updates its report."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ SAVE_EVERY = 60.0
 
 @dataclass(frozen=True)
 class Conditions:
-    """How to run a fine-tuning: what does not belong in a recipe.
+    """How to run a fine-tuning: the settings that do not belong in a recipe.
 
-    `device` and `precision` are those of `make_machine`. `resume` is the file that a run saves
-    itself to and goes on from; `control` also trains the dense original equally long; `watch` is
-    told about every step.
+    `device` and `precision` are those of `make_machine`. `resume` is the file that a run saves to
+    and continues from; `control` also trains the dense original for as long; `watch` is called
+    after every step.
     """
 
     seed: int = 0
@@ -52,22 +52,23 @@ def finetune(
     conditions: Conditions,
     original: Checkpoint | None = None,
 ) -> CompressedModel:
-    """Train a compressed model on a task; on the counting metric it never becomes worse.
+    """Train a compressed model on a task; its counting metric never becomes worse.
 
     Args:
         compressed: the model to start from.
         task: gives batches, losses and metrics.
         settings: the recipe's `finetune:` block.
         conditions: seed, device, precision, resuming, control.
-        original: what the model was compressed from: the teacher, and what errors are measured
-            against. Without it nothing is distilled, and the report keeps the errors it had.
+        original: the model before compression: the teacher, and the reference for errors. Without
+            it nothing is distilled, and the report keeps the errors it had.
 
     Raises:
-        RecipeError: no training data; `control` without the original; a file of another run.
+        RecipeError: there is no training data, `control` lacks the original, or the file belongs
+            to another run.
         TrainingError: the loss is not finite; `conditions.resume` holds the last good state.
     """
     if conditions.control and original is None:
-        raise RecipeError("--control trains the original too. Give it: --original MODEL.")
+        raise RecipeError("--control also trains the original; give it with --original MODEL.")
     teacher = load_model(task, original) if original and settings.distill else None
     tuned = _train(compressed, task, settings, conditions, teacher)
     control, entries = None, tuned.model.report.weights
@@ -99,7 +100,7 @@ def finetune(
 
 
 def keep_everything(compressed: CompressedModel, original: Checkpoint) -> CompressedModel:
-    """The original in the form that training takes: every tensor kept."""
+    """Turn the original into a model that can be trained: every tensor is kept as it is."""
     names = [weight.name for weight in original.weights] + [t.name for t in original.others]
     report = replace(compressed.report, weights=())
     kept = {name: original.tensor(name) for name in names}
@@ -113,9 +114,9 @@ def _train(
     conditions: Conditions,
     teacher: torch.nn.Module | None,
 ) -> TrainingResult:
-    """One training, saved about once a minute, at the end of epochs and when interrupted.
+    """Run one training, saved about once a minute, at the end of epochs and when interrupted.
 
-    Several processes are where the first one is only between epochs: then only that is saved.
+    With several processes, all are in the same place only between epochs: it is saved only there.
     """
     machine = make_machine(conditions.device, conditions.precision)
     training = Training(

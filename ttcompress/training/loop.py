@@ -1,9 +1,9 @@
-"""Trains a compressed model on a task and keeps the best model met on the way.
+"""Trains a compressed model on a task and keeps the best model on the way.
 
-The dense matrices are rebuilt from the cores once a step and run by torch's fused kernels, so that
-a step costs about what a dense one costs. The first part of the steps is in float; after that the
-forward pass sees what the store will keep. What is judged at the end of every epoch is the stored
-model itself, and the start is the first candidate: the result is never worse.
+The dense matrices are rebuilt from the cores once a step and run by torch's fused kernels, so a
+step costs about as much as a dense one. The first part of the steps is in float; after that the
+forward pass uses the values that the store will keep. The stored model itself is judged at the end
+of every epoch, and the start is the first candidate: the result is never worse.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from ttcompress.errors import RecipeError, TrainingError
 from ttcompress.recipe import Finetune
 from ttcompress.tasks.evaluation import Metrics, measure_metrics
 from ttcompress.tasks.protocol import Batch, State, Task
-from ttcompress.training.machine import Machine, OneDevice, share, steps_each
-from ttcompress.training.student import make_student, see_the_store, snapshot
+from ttcompress.training.machine import Machine, OneDevice, share, steps_per_process
+from ttcompress.training.student import apply_rounding, make_student, snapshot
 
 FLOAT_PART = 1 / 3
-"""Fraction of the steps before the forward pass sees the store's rounding."""
+"""Fraction of the steps before the forward pass uses rounded values."""
 
 FLOOR = 0.02
 """The learning rate at the end of the cosine, as a fraction of the highest."""
 
 PATIENCE = 3
-"""Epochs without a better metric, once the store is seen, before training stops."""
+"""Epochs without a better metric, once values are rounded, before training stops."""
 
 ONE_CPU = OneDevice()
-"""The machine where none is given."""
+"""The default machine."""
 
 
 @dataclass(frozen=True)
 class StepReport:
-    """Where training is, for whoever watches; `metrics` are set at the end of an epoch."""
+    """The progress of training, for a watcher; `metrics` are set at the end of an epoch."""
 
     step: int
     steps: int
@@ -56,7 +56,7 @@ class StepReport:
 class TrainingResult:
     """The best stored model, its metrics and those at the start.
 
-    `steps` are those of the whole run, also where it was resumed; `seconds` are since then.
+    `steps` counts the whole run even if it was resumed; `seconds` are since it was resumed.
     """
 
     model: CompressedModel
@@ -74,21 +74,21 @@ def steps_in(task: Task, settings: Finetune, machine: Machine) -> int:
     """
     if task.batches_per_epoch < 1:
         raise RecipeError(
-            f"task {task.name}: an epoch has {task.batches_per_epoch} batches to train on. "
-            "Give it training data, or take the finetune block out."
+            f"task {task.name}: an epoch has {task.batches_per_epoch} batches, but at least 1 is "
+            "needed. Give it training data, or remove the finetune block."
         )
-    steps = settings.epochs * steps_each(task.batches_per_epoch, machine)
+    steps = settings.epochs * steps_per_process(task.batches_per_epoch, machine)
     return steps if settings.max_steps is None else min(steps, settings.max_steps)
 
 
 class Training:
-    """One run of fine-tuning; `run` goes on from wherever it stands.
+    """One run of fine-tuning; `run` continues from its present step.
 
     Args:
         start: the model to start from.
         task: gives batches, losses and metrics.
         settings: the recipe's `finetune:` block.
-        seed: of batches and dropout.
+        seed: for batches and dropout.
         teacher: the original, for distillation (Hinton, Vinyals and Dean 2015): the loss is
             (1 - distill) of the task's and distill of the divergence from the teacher's outputs.
         machine: what to train on.
@@ -109,7 +109,7 @@ class Training:
     ) -> None:
         self.task, self.settings, self.seed, self.machine = task, settings, seed, machine
         self.steps = steps_in(task, settings, machine)
-        self.steps_per_epoch = steps_each(task.batches_per_epoch, machine)
+        self.steps_per_epoch = steps_per_process(task.batches_per_epoch, machine)
         self.start = start
         self.student = make_student(start, task.build()).to(machine.device)
         self.teacher = None if teacher is None else teacher.to(machine.device).eval()
@@ -127,7 +127,7 @@ class Training:
         torch.manual_seed(seed + machine.rank)
 
     def run(self, watch: Callable[[StepReport], None] = lambda report: None) -> TrainingResult:
-        """Train to the end and tell `watch` about every step.
+        """Train to the end and call `watch` after every step.
 
         Raises:
             TrainingError: the loss is not finite.
@@ -148,12 +148,12 @@ class Training:
         return TrainingResult(self.best, self.before, self.metrics, self.step, seconds)
 
     def _is_due(self) -> bool:
-        """Whether an epoch (or all) is over and the model at its end has not been measured."""
+        """Whether an epoch (or the run) is over and its last model has not been measured."""
         over = self.step % self.steps_per_epoch == 0 or self.step == self.steps
         return over and self.judged < self.step
 
     def _rest_of_epoch(self, epoch: int) -> Iterator[float]:
-        """Train on what is left of an epoch; the loss of every step.
+        """Train on the rest of an epoch, and yield the loss of every step.
 
         Raises:
             RecipeError: the task gives fewer batches than it says.
@@ -165,7 +165,7 @@ class Training:
         mine = share(whole, self.task.batches_per_epoch, self.machine)
         for batch in islice(mine, done, None):
             if not self.sees_store and self.step >= FLOAT_PART * self.steps:
-                see_the_store(self.student, self.start)
+                apply_rounding(self.student, self.start)
                 self.sees_store = True
             loss = self._one_step(batch)
             self.step, done = self.step + 1, done + 1
@@ -174,8 +174,8 @@ class Training:
                 return
         if done < self.steps_per_epoch:
             raise RecipeError(
-                f"task {self.task.name}: an epoch is {self.steps_per_epoch} steps by its "
-                f"batches_per_epoch, and train_batches gave {done}. Let the two agree."
+                f"task {self.task.name}: batches_per_epoch makes {self.steps_per_epoch} steps, but "
+                f"train_batches gave {done}. Make the two agree."
             )
 
     def _one_step(self, batch: Batch) -> float:
@@ -198,10 +198,10 @@ class Training:
         return value
 
     def _loss(self, batch: Batch) -> tuple[Tensor, State]:
-        """The loss, and the states that student and teacher go on with."""
+        """The loss, and the states of student and teacher for the next batch."""
         mine, theirs = self.state if self.state is not None else (None, None)
         logits, mine = self.task.outputs(self.student, batch, mine)
-        logits = logits.float()  # the loss in full, whatever the precision of the products
+        logits = logits.float()  # the loss in float32, whatever the precision of the products
         loss = self.task.loss(logits, batch)
         if self.teacher is None or not self.settings.distill:
             return loss, (mine, None)
@@ -210,6 +210,7 @@ class Training:
         part, temperature = self.settings.distill, self.settings.temperature
         own = log_softmax(logits / temperature, dim=-1)
         teachers = log_softmax(wanted.float() / temperature, dim=-1)
+        # temperature^2 restores the size of the gradients, which fall with its square
         divergence = kl_div(own, teachers, log_target=True, reduction="batchmean") * temperature**2
         return (1 - part) * loss + part * divergence, (mine, theirs)
 

@@ -1,10 +1,10 @@
-"""What a training runs on: one device in plain torch, or the processes that accelerate launched.
+"""Runs training on one device in plain torch, or in the processes that accelerate launched.
 
     accelerate launch -m ttcompress finetune small.safetensors ...          (accelerators)
     torchrun --nproc_per_node 2 -m ttcompress finetune small.safetensors ...   (CPUs)
 
-Every process holds the whole model and trains on its own part of an epoch; gradients are averaged.
-The first process measures, saves and speaks.
+Every process holds the whole model and trains on its part of an epoch; gradients are averaged.
+The first process measures, saves and prints.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ttcompress.system.launch import launched
 from ttcompress.tasks.protocol import Batch
 
 PRECISIONS = ("no", "bf16", "fp16")
-"""What accelerate calls them: number types of the matrix products, beside float32 for the rest."""
+"""accelerate's names for the number type of matrix products; all else is float32."""
 
 Found = TypeVar("Found")
 
@@ -33,8 +33,8 @@ class Machine(Protocol):
 
     Attributes:
         device: where the model and its batches go.
-        processes: that train together.
-        rank: of this process, the first is 0.
+        processes: how many train together.
+        rank: the number of this process; the first is 0.
     """
 
     device: torch.device
@@ -54,12 +54,12 @@ class Machine(Protocol):
         ...
 
     def from_first(self, make: Callable[[], Found]) -> Found:
-        """What the first process makes, on all of them, so that all decide the same."""
+        """What the first process makes, sent to all, so that they decide alike."""
         ...
 
 
 class OneDevice:
-    """Plain torch."""
+    """One device in plain torch."""
 
     processes, rank = 1, 0
 
@@ -67,7 +67,7 @@ class OneDevice:
         self.device = torch.device(device)
 
     def prepare(self, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-        """As it is."""
+        """Return it unchanged."""
         return optimizer
 
     def autocast(self) -> AbstractContextManager[Any]:
@@ -80,12 +80,12 @@ class OneDevice:
         nn.utils.clip_grad_norm_(trained, clip)
 
     def from_first(self, make: Callable[[], Found]) -> Found:
-        """There is only this one."""
+        """Make it: there is only one process."""
         return make()
 
 
 class Accelerated:
-    """What accelerate finds: its device, its precision, its processes.
+    """The device and processes that accelerate finds, with its mixed precision.
 
     The model is not wrapped: a task may reach into it. The gradients are averaged as one vector.
     """
@@ -105,12 +105,12 @@ class Accelerated:
             atexit.register(_leave)
 
     def prepare(self, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-        """With the gradient scaler of fp16."""
+        """Add the gradient scaler of fp16."""
         prepared: torch.optim.Optimizer = self._accelerator.prepare_optimizer(optimizer)
         return prepared
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """Matrix products in the precision that was asked for."""
+        """Matrix products in the chosen precision."""
         context: AbstractContextManager[Any] = self._accelerator.autocast()
         return context
 
@@ -126,7 +126,7 @@ class Accelerated:
         self._accelerator.clip_grad_norm_(trained, clip)
 
     def from_first(self, make: Callable[[], Found]) -> Found:
-        """Made once and sent to the others."""
+        """Make it in the first process and send it to the others."""
         from accelerate.utils import broadcast_object_list  # an extra
 
         made = [make() if self.rank == 0 else None]
@@ -141,54 +141,54 @@ def _leave() -> None:
 
 
 def make_machine(device: str | None = None, precision: str = "no") -> Machine:
-    """The machine for what was asked and what this process was launched with.
+    """Make the machine for these options and for how this process was launched.
 
     Args:
-        device: as "cuda:0"; by default what accelerate finds best, and the CPU without it.
+        device: such as "cuda:0"; by default accelerate's choice, or the CPU without accelerate.
         precision: one of `PRECISIONS`.
 
     Raises:
         RecipeError: the precision or the device is unknown, or the device is not there.
-        MissingExtraError: several processes or a mixed precision, and accelerate is not installed.
+        MissingExtraError: several processes or mixed precision, but accelerate is not installed.
     """
     if precision not in PRECISIONS:
         raise RecipeError(
-            f"mixed precision: {precision!r} is none of {', '.join(PRECISIONS)}. Write bf16."
+            f"mixed precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}."
         )
     together = launched() > 1 or precision != "no"
     if not together and device is not None:
-        return OneDevice(_present(device))
+        return OneDevice(_check_device(device))
     try:
         return Accelerated(device, precision)
     except ImportError as error:
         if together:
             raise MissingExtraError(
-                "accelerate is not installed, and several processes or a mixed precision need it. "
+                "accelerate is not installed, but several processes and mixed precision need it. "
                 "Install it: pip install 'ttcompress[train]'"
             ) from error
         return OneDevice()
 
 
-def steps_each(batches: int, machine: Machine) -> int:
-    """Steps of an epoch of so many batches: as many on every process."""
+def steps_per_process(batches: int, machine: Machine) -> int:
+    """Steps in an epoch of that many batches: the same number on every process."""
     return -(-batches // machine.processes)
 
 
 def share(batches: Iterator[Batch], count: int, machine: Machine) -> Iterator[Batch]:
     """This process's part of an epoch: neighbours stay together, for a state that is carried on.
 
-    Every batch has a process; where they do not divide evenly, a few have two.
+    Every batch goes to a process; if they do not divide evenly, a few go to two.
     """
     start = machine.rank * count // machine.processes
-    return islice(batches, start, start + steps_each(count, machine))
+    return islice(batches, start, start + steps_per_process(count, machine))
 
 
-def _present(device: str) -> str:
+def _check_device(device: str) -> str:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise RecipeError(
             f"device {device!r}: torch cannot use it here ({str(error).splitlines()[0]}). "
-            "Leave --device out, or name one that torch.accelerator finds."
+            "Omit --device, or name one that torch.accelerator finds."
         ) from error
     return device

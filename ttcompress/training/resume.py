@@ -1,6 +1,6 @@
-"""Saves a `Training` to a file, and lets it go on from there after an interruption.
+"""Saves a `Training` to a file, and resumes it from there after an interruption.
 
-The file holds tensors and plain values only, and is read as such (`weights_only`).
+The file holds only tensors and plain values, and is read as such (`weights_only`).
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import torch
 from ttcompress.errors import RecipeError
 from ttcompress.system.files import written_whole
 from ttcompress.training.loop import Training
-from ttcompress.training.student import see_the_store
+from ttcompress.training.student import apply_rounding
 
 
 def fingerprint(training: Training) -> str:
-    """What a run is: another source, plan, recipe, task, seed or length gives another text."""
+    """Identify a run: another source, plan, recipe, task, seed or length gives another text."""
     report = training.start.report
     facts = {
         "source": report.source["sha256"],
@@ -36,7 +36,7 @@ def fingerprint(training: Training) -> str:
 
 
 def save_progress(training: Training, path: Path) -> None:
-    """Write where a run stands, whole or not at all.
+    """Save the state of a run, completely or not at all.
 
     Raises:
         OutputError: the disk is full or not writable.
@@ -59,19 +59,19 @@ def save_progress(training: Training, path: Path) -> None:
 
 
 def resume_progress(training: Training, path: Path) -> None:
-    """Put a run where its file says it stood.
+    """Restore a run to the state in its file.
 
     Raises:
-        RecipeError: the file is of another run, or damaged.
+        RecipeError: the file belongs to another run, or is damaged.
     """
     try:
         content = torch.load(path, weights_only=True)
-    except Exception as error:  # of a damaged file torch raises whatever it met
+    except Exception as error:  # torch raises all kinds of errors on a damaged file
         raise _damaged(path, error) from error
     if not isinstance(content, dict) or content.get("fingerprint") != fingerprint(training):
         raise RecipeError(
-            f"{path}: is of another run: the model, recipe, task, seed or number of steps differ. "
-            "Resume with what that run was started with, or delete the file to start anew."
+            f"{path}: belongs to another run: the model, recipe, task, seed or number of steps "
+            "differs. Resume with the same ones, or delete the file to start over."
         )
     try:
         _restore(training, content)
@@ -81,13 +81,13 @@ def resume_progress(training: Training, path: Path) -> None:
 
 def _restore(training: Training, content: dict[str, Any]) -> None:
     if content["sees_store"]:
-        see_the_store(training.student, training.start)
+        apply_rounding(training.student, training.start)
     training.student.load_state_dict(content["student"])
     training.optimizer.load_state_dict(content["optimizer"])
     for name in ("step", "judged", "stale"):
         value = content[name]
         if type(value) is not int or not 0 <= value <= training.steps:
-            raise ValueError(f"{value!r} is no number of steps up to {training.steps}")
+            raise ValueError(f"{value!r} is not a number of steps up to {training.steps}")
         setattr(training, name, value)
     training.sees_store, training.state = content["sees_store"], content["state"]
     training.best = training.start.with_tensors(content["best"])
@@ -95,10 +95,10 @@ def _restore(training: Training, content: dict[str, Any]) -> None:
     training.metrics = {name: float(content["metrics"][name]) for name in names}
     if training.machine.processes == 1:
         torch.set_rng_state(content["random"])
-    else:  # the file is the first process's: the others go on with numbers of their own
+    else:  # the file is the first process's: the others need different random numbers
         torch.manual_seed(hash((training.seed, training.machine.rank, training.step)))
 
 
 def _damaged(path: Path, error: Exception) -> RecipeError:
     reason = f"{type(error).__name__}: {str(error)[:120]}"
-    return RecipeError(f"{path}: cannot be resumed from ({reason}). Delete it to start anew.")
+    return RecipeError(f"{path}: cannot be resumed from ({reason}). Delete it to start over.")

@@ -1,4 +1,4 @@
-"""The model that fine-tuning trains: a `CompressedModel` becomes an `nn.Module`, and comes back."""
+"""Turns a `CompressedModel` into the `nn.Module` that fine-tuning trains, and back."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from ttcompress.stores import Encoded, Store
 from ttcompress.trains.stored import StoredWeight
 
 REFRESH = 8
-"""Steps between two fits of the scales: cores move little in one step, and a fit costs most."""
+"""Steps between two fits of the scales: cores change little in one step, and fits are expensive."""
 
 
 class StraightThrough(nn.Module):
-    """Forward sees what the store would keep, backward passes the gradient on unchanged.
+    """Uses the values that the store would keep, and passes the gradient back unchanged.
 
     Bengio, Leonard and Courville (2013), "Estimating or propagating gradients through stochastic
-    neurons". Scales are fitted anew every `REFRESH` steps of training.
+    neurons". Scales are refitted every `REFRESH` steps of training.
     """
 
     def __init__(self, store: Store, values: Tensor) -> None:
@@ -46,7 +46,7 @@ class StraightThrough(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class StudentTensor:
-    """One stored tensor of the model as the student holds it: a core, or a dense weight."""
+    """One stored tensor, a core or a dense weight, in its place in the student."""
 
     owner: nn.Module
     name: str
@@ -63,10 +63,10 @@ class StudentTensor:
 
 
 def make_student(compressed: CompressedModel, module: nn.Module) -> nn.Module:
-    """Put a compressed model into its module for training: trains with balanced cores.
+    """Put a compressed model into its module for training, its trains with balanced cores.
 
-    Few-bit weights that stayed dense need layers whose parameters can be seen through a rounding,
-    so the fused layers of torch that hold one are replaced too.
+    Few-bit weights that stayed dense need layers that compute with rounded parameters, so the fused
+    layers of torch that hold one are replaced too.
     """
     student = load_into(module, compressed)
     for stored in compressed.weights:
@@ -82,33 +82,33 @@ def make_student(compressed: CompressedModel, module: nn.Module) -> nn.Module:
 
 def parts_of(student: nn.Module, stored: StoredWeight) -> tuple[StudentTensor, ...]:
     """Where the student holds each part of a stored weight."""
-    places = _held(student, stored).places
+    places = _find_matrix(student, stored).places
     return tuple(StudentTensor(*place, stored.parts[0].store) for place in places)
 
 
-def _held(student: nn.Module, stored: StoredWeight) -> Matrix:
+def _find_matrix(student: nn.Module, stored: StoredWeight) -> Matrix:
     owner, _, leaf = stored.weight.name.rpartition(".")
     return matrix_of(student.get_submodule(owner), leaf)
 
 
-def see_the_store(student: nn.Module, compressed: CompressedModel) -> None:
-    """From now on the forward pass sees the rounded values of every coarse store.
+def apply_rounding(student: nn.Module, compressed: CompressedModel) -> None:
+    """Make the forward pass use the rounded values of every coarse store from now on.
 
-    In other stores the values are trained as they are and rounded at the end: that loses nothing.
+    For other stores the values are trained unrounded and rounded at the end, which loses nothing.
     """
     for stored in compressed.weights:
         store = stored.parts[0].store
         if not store.coarse:
             continue
         views = [StraightThrough(store, part.values) for part in parts_of(student, stored)]
-        _held(student, stored).see_through(views)
+        _find_matrix(student, stored).set_views(views)
 
 
 def snapshot(student: nn.Module, compressed: CompressedModel) -> CompressedModel:
     """The trained model as it would be stored; the report is still that of `compressed`."""
     with torch.no_grad():
         weights = tuple(
-            replace(stored, parts=tuple(map(_encoded, parts_of(student, stored))))
+            replace(stored, parts=tuple(map(_encode, parts_of(student, stored))))
             for stored in compressed.weights
         )
         places = dict(student.state_dict())
@@ -119,15 +119,15 @@ def snapshot(student: nn.Module, compressed: CompressedModel) -> CompressedModel
     return replace(compressed, weights=weights, kept=kept)
 
 
-def _encoded(part: StudentTensor) -> Encoded:
+def _encode(part: StudentTensor) -> Encoded:
     return part.store.encode(part.values.detach().cpu().float())
 
 
 def _balance(weight: TrainWeight) -> None:
-    """Give all cores of a train one norm; their product stays.
+    """Give all cores of a train the same norm, without changing their product.
 
-    TT-SVD leaves the whole norm in the last core, and one learning rate would then mean something
-    else for every core.
+    TT-SVD leaves the whole norm in the last core, so that one learning rate would mean something
+    different for every core.
     """
     with torch.no_grad():
         norms = torch.stack([core.norm() for core in weight.cores])

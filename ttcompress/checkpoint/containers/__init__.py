@@ -1,4 +1,4 @@
-"""Takes model files apart, each kind by its own reader: see `registry` for the kinds there are."""
+"""Reads the structure of model files; `registry` lists the kinds, one reader for each."""
 
 from pathlib import Path
 
@@ -10,10 +10,10 @@ __all__ = ["Container", "Source", "read_container"]
 
 
 def read_container(path: Path) -> Source:
-    """Take a model file, or the index of a sharded model, apart; no tensor is read.
+    """Read the structure of a model file or of a sharded model's index, but no tensor.
 
     Raises:
-        CheckpointError: empty, damaged, hostile, or no container of PyTorch weights.
+        CheckpointError: empty, damaged, hostile, or not a container of PyTorch weights.
         OSError: the file cannot be read.
     """
     return read_file(path, shards)  # not in the registry: an index never leads to another one

@@ -1,4 +1,4 @@
-"""What to say of files that hold no PyTorch weights, or hold them in a way that is not read."""
+"""Error messages for files that are not PyTorch checkpoints: what they are, how to convert them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TENSORFLOW = (
     "(kernels transposed), and give that file."
 )
 _ONNX = (
-    "is an ONNX model. Give the PyTorch checkpoint it was exported from; or take its "
+    "is an ONNX model. Give the PyTorch checkpoint it was exported from; or read its "
     "initializers with onnx.numpy_helper.to_array and write them with "
     "safetensors.numpy.save_file under the names of a torch.nn.LSTM (ONNX orders the gates "
     "input, output, forget, cell)."
@@ -28,11 +28,11 @@ _NUMPY = (
     "is a numpy archive. Write its arrays with safetensors.numpy.save_file(dict(numpy.load(path)), "
     "'model.safetensors') and give that file."
 )
-_PACKED = "is compressed or packed ({kind}). Unpack it, and give the checkpoint inside."
+_PACKED = "is a compressed archive ({kind}). Unpack it and give the checkpoint inside."
 _LFS = "is a git-LFS pointer, not the model. Fetch the model with `git lfs pull`."
 _HTML = (
     "is a web page, so the download went wrong. "
-    "Open its address in a browser, and download the file."
+    "Open its address in a browser and download the file."
 )
 
 _MAGIC: tuple[tuple[int, bytes, str], ...] = (
@@ -50,15 +50,15 @@ _MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (257, b"ustar", _PACKED.format(kind="tar, as torch wrote before 0.2, or a plain archive")),
     (0, b"GGUF", "is a GGUF model. Give the PyTorch checkpoint it was converted from."),
 )
-"""Offset, bytes, and what to say."""
+"""Offset, bytes, and message."""
 
-_TENSORFLOW_INDEX_END = bytes.fromhex("57fb808b247547db")  # a table of the LevelDB kind
+_TENSORFLOW_INDEX_END = bytes.fromhex("57fb808b247547db")  # a LevelDB table
 BIG_ENDIAN = "was saved on a big-endian machine. Load it with torch.load and save it again here."
 _ACCEPTED = "Give a file written by torch.save, torch.jit.save or safetensors."
 
 
-def foreign_file(head: bytes, tail: bytes) -> CheckpointError:
-    """What to say of a file that holds no PyTorch weights, by its first and last bytes."""
+def explain_foreign_file(head: bytes, tail: bytes) -> CheckpointError:
+    """The error for a file that holds no PyTorch weights, by its first and last bytes."""
     for offset, magic, message in _MAGIC:
         if head[offset : offset + len(magic)] == magic:
             return CheckpointError(message)
@@ -71,11 +71,13 @@ def foreign_file(head: bytes, tail: bytes) -> CheckpointError:
         return CheckpointError(_HTML)
     if _is_text(head):
         return CheckpointError(f"is a text file, not a checkpoint. {_ACCEPTED}")
-    return CheckpointError(f"is of no known kind (it begins {head[:8].hex(' ')}). {_ACCEPTED}")
+    return CheckpointError(
+        f"is not a known kind of file (its first bytes are {head[:8].hex(' ')}). {_ACCEPTED}"
+    )
 
 
-def foreign_zip(names: Iterable[str]) -> CheckpointError:
-    """What to say of a zip archive without a `data.pkl`."""
+def explain_foreign_zip(names: Iterable[str]) -> CheckpointError:
+    """The error for a zip archive without a `data.pkl`."""
     base = {Path(name).name for name in names}
     if "model.weights.h5" in base:
         return CheckpointError(_KERAS)
@@ -87,8 +89,10 @@ def foreign_zip(names: Iterable[str]) -> CheckpointError:
         (n for n in base if n.endswith((".pt", ".pth", ".ckpt", ".safetensors"))), default=""
     )
     if model:
-        return CheckpointError(f"is a zip archive around {model}. Unpack it, and give that file.")
-    return CheckpointError(f"is a zip archive without a data.pkl, so no checkpoint. {_ACCEPTED}")
+        return CheckpointError(
+            f"is a zip archive that contains {model}. Unpack it and give that file."
+        )
+    return CheckpointError(f"is a zip archive without a data.pkl, so not a checkpoint. {_ACCEPTED}")
 
 
 def _is_text(head: bytes) -> bool:

@@ -1,6 +1,6 @@
-"""The kinds of model files, told apart by their content and never by their names.
+"""Recognises the kind of a model file by its content, never by its name, and reads its structure.
 
-A new kind is a module beside this one with the two functions of `Container`, and its name in
+To add a kind, write a module beside this one with the two functions of `Container`, and add it to
 `CONTAINERS`.
 """
 
@@ -10,25 +10,25 @@ from dataclasses import replace
 from pathlib import Path
 
 from ttcompress.checkpoint.containers import safetensors, torch_legacy, torch_zip
-from ttcompress.checkpoint.containers.foreign import foreign_file
+from ttcompress.checkpoint.containers.foreign import explain_foreign_file
 from ttcompress.checkpoint.containers.source import Container, Source
 from ttcompress.errors import CheckpointError
 from ttcompress.system.stamps import Stamp
 
 CONTAINERS: tuple[Container, ...] = (safetensors, torch_zip, torch_legacy)
-"""In the order they are asked: a safetensors file may begin with any byte, the length of its
-header, and only the brace behind the length tells it from a pickle.
+"""In the order they are tried: a safetensors file begins with the length of its header, which may
+be any byte, and only the brace after the length distinguishes it from a pickle.
 """
 
-HEAD, TAIL = 4096, 8  # bytes that suffice to tell every kind
+HEAD, TAIL = 4096, 8  # bytes that suffice to recognise every kind
 
 
 def read_file(path: Path, *others: Container) -> Source:
-    """Take one model file apart.
+    """Read the structure of one model file.
 
     Args:
         path: the file.
-        others: kinds to ask after those of the registry.
+        others: kinds to try after those of the registry.
 
     Raises:
         CheckpointError: empty, damaged, hostile, or of none of these kinds.
@@ -45,4 +45,4 @@ def read_file(path: Path, *others: Container) -> Source:
         if container.owns(head):
             source = container.read(path)
             return replace(source, stamps={path: stamp, **source.stamps})
-    raise foreign_file(head, tail)
+    raise explain_foreign_file(head, tail)

@@ -1,4 +1,4 @@
-"""A safetensors file as a model: its flat state dict, in the order of the bytes."""
+"""Reads a safetensors file as a model: a flat state dict, in the order of the bytes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def owns(head: bytes) -> bool:
 
 
 def read(path: Path) -> Source:
-    """Take the safetensors file of a model apart; no tensor is read.
+    """Read the structure of a model's safetensors file, but no tensor.
 
     Raises:
         CheckpointError: damaged, truncated, or a ttcompress artifact.
@@ -36,5 +36,7 @@ def read(path: Path) -> Source:
             for name, entry in found.tensors.items()
         },
         {name: entry.data for name, entry in found.tensors.items()},
-        notes=(f"metadata not carried: {', '.join(map(clip, unknown))[:200]}",) if unknown else (),
+        notes=(f"metadata not carried over: {', '.join(map(clip, unknown))[:200]}",)
+        if unknown
+        else (),
     )

@@ -1,4 +1,4 @@
-"""A sharded model: an index (`*.index.json`) says which of several files holds each tensor."""
+"""Reads a sharded model, whose index (`*.index.json`) says which file holds each tensor."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def owns(head: bytes) -> bool:
 
 
 def read(path: Path) -> Source:
-    """Take every shard apart and join them in the index's order; no tensor is read.
+    """Read the structure of every shard and join them in the index's order, but read no tensor.
 
     Raises:
-        CheckpointError: no index, or a shard that is missing, outside the folder, or without a
-            tensor that the index puts there.
+        CheckpointError: it is not an index, or a shard is missing, outside the folder, or without
+            a tensor that the index puts there.
     """
     places = _read_weight_map(path)
     shards = {name: _read_shard(path.parent, name) for name in dict.fromkeys(places.values())}
@@ -36,7 +36,10 @@ def read(path: Path) -> Source:
         shard = shards[name]
         stored = shard.root.get(tensor) if isinstance(shard.root, dict) else None
         if not isinstance(stored, StoredTensor):
-            raise CheckpointError(f"{clip(tensor)}: not in {name}, where the index puts it.")
+            raise CheckpointError(
+                f"{clip(tensor)}: is not in {name}, where the index puts it. "
+                "Copy or download the shards again."
+            )
         root[tensor] = replace(stored, storage=f"{name}:{stored.storage}")
     storages: dict[str, Bytes] = {}
     stamps: dict[Path, Stamp] = {}
@@ -56,26 +59,26 @@ def _read_weight_map(path: Path) -> dict[str, str]:
         index: Any = read_json(path.read_bytes())
     except ValueError as error:
         raise CheckpointError(
-            f"is a text file, and no JSON ({clip(str(error))}). Give the checkpoint itself."
+            f"is a text file, but not JSON ({clip(str(error))}). Give the checkpoint itself."
         ) from error
     places = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(places, dict) or not places:
         raise CheckpointError(
-            "is JSON without a `weight_map`, so no index of a sharded model. "
+            "is JSON without a `weight_map`, so not the index of a sharded model. "
             "Give the checkpoint itself."
         )
     for name in places.values():
         if not isinstance(name, str) or Path(name).name != name:
             raise CheckpointError(
                 f"its weight_map points to {str(name)[:80]!r}, outside its own folder. "
-                "Put the shards beside the index, and write plain file names."
+                "Put the shards next to the index and use plain file names."
             )
     return places
 
 
 def _read_shard(folder: Path, name: str) -> Source:
     if not (folder / name).is_file():
-        raise CheckpointError(f"its shard {name} is missing. Put it beside the index.")
+        raise CheckpointError(f"its shard {name} is missing. Put it next to the index.")
     try:
         return read_file(folder / name)
     except CheckpointError as error:

@@ -1,4 +1,4 @@
-"""What every reader of model files offers (`Container`) and returns (`Source`)."""
+"""The interface of every reader of model files (`Container`) and what it returns (`Source`)."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from ttcompress.system.stamps import Stamp
 
 @dataclass(frozen=True)
 class Source:
-    """A file (or the files of a sharded model) taken apart, with no tensor read.
+    """The structure of a file (or the files of a sharded model), with no tensor read.
 
     `root` is the pickled value with `StoredTensor` leaves; `storages` holds their bytes. `unloaded`
-    names the classes that were met and not loaded. `stamps` has every file as it was before it was
-    read.
+    names the classes that were met but not loaded. `stamps` records every file as it was before
+    reading.
     """
 
     container: str
@@ -35,7 +35,7 @@ class Container(Protocol):
         """Whether a file that begins with these bytes is of this kind."""
 
     def read(self, path: Path) -> Source:
-        """Take a file of this kind apart, without reading a tensor.
+        """Read the structure of a file of this kind, but no tensor.
 
         Raises:
             CheckpointError: damaged, hostile, or without PyTorch weights.

@@ -1,4 +1,4 @@
-"""Pickle files: torch's format before 1.6, and plain pickles.
+"""Reads pickle files: torch's format before 1.6, and plain pickles.
 
 torch's old format is five pickles (a magic number, a version, the machine, the value, the storage
 keys) and then the storages one after another, each with its number of elements in front.
@@ -20,7 +20,7 @@ from ttcompress.checkpoint.containers.foreign import BIG_ENDIAN
 from ttcompress.checkpoint.containers.source import Source
 from ttcompress.checkpoint.pickle.arrays import numpy_builders
 from ttcompress.checkpoint.pickle.builders import BUILDERS, storage_dtype
-from ttcompress.checkpoint.pickle.machine import PickleReader, Spent
+from ttcompress.checkpoint.pickle.machine import InstructionCount, PickleReader
 from ttcompress.checkpoint.pickle.objects import as_text
 from ttcompress.checkpoint.tensors import Bytes, MemoryBytes, StoredStorage
 from ttcompress.errors import CheckpointError
@@ -37,13 +37,13 @@ def owns(head: bytes) -> bool:
 
 
 def read(path: Path) -> Source:
-    """Take a pickle file apart; no tensor is read.
+    """Read the structure of a pickle file, but no tensor.
 
     Raises:
         CheckpointError: damaged, truncated, or hostile.
     """
     storages: dict[str, Bytes] = {}
-    spent = Spent()
+    spent = InstructionCount()
     load = {"torch.storage._load_from_bytes": partial(_load_from_bytes, storages, spent)}
     with path.open("rb") as file:
         builders = BUILDERS | numpy_builders(storages) | load
@@ -56,11 +56,11 @@ def read(path: Path) -> Source:
         return Source("torch legacy", root, storages, unloaded)
 
 
-def _load_from_bytes(storages: dict[str, Bytes], spent: Spent, data: bytes) -> Any:
-    """A storage in a plain pickle, where each is a whole file of the old format."""
+def _load_from_bytes(storages: dict[str, Bytes], spent: InstructionCount, data: bytes) -> Any:
+    """Read a storage in a plain pickle, where each is a whole file of the old format."""
     stream, view = io.BytesIO(data), memoryview(data)
     if PickleReader({}, _refuse_storage, spent).read(stream) != MAGIC:
-        raise ValueError("a storage of another format")
+        raise ValueError("a storage in another format")
 
     def locate(start: int, size: int) -> Bytes:
         return MemoryBytes(view[start : start + size])
@@ -75,7 +75,7 @@ def _refuse_storage(identity: Any) -> Any:
 
 @dataclass
 class _Frame:
-    """What stands behind the magic number, in a file or inside another pickle.
+    """What follows the magic number, in a file or inside another pickle.
 
     `total` is the length of the stream; `locate` gives the bytes at a place in it; `prefix` keeps
     the keys of one frame apart from those of others.
@@ -84,17 +84,18 @@ class _Frame:
     stream: BinaryIO
     total: int
     storages: dict[str, Bytes]
-    spent: Spent
+    spent: InstructionCount
     locate: Callable[[int, int], Bytes]
     prefix: str = ""
     dtypes: dict[str, torch.dtype] = field(default_factory=dict)
 
     def read(self) -> tuple[Any, tuple[str, ...]]:
-        """Read the value and find every storage; with it the classes that were not loaded."""
+        """Read the value and find every storage; return also the classes not loaded."""
         version, machine = self._read_plain(), self._read_plain()
         if version != VERSION or not isinstance(machine, dict):
             raise CheckpointError(
-                f"is of torch's old format, version {as_text(version)[:40]}, not {VERSION}."
+                f"is in torch's old format: expected version {VERSION}, got "
+                f"{as_text(version)[:40]}. Load it with the torch that wrote it and save it again."
             )
         if machine.get("little_endian") is False:
             raise CheckpointError(BIG_ENDIAN)
@@ -125,14 +126,14 @@ class _Frame:
         size = COUNT.unpack(head)[0] * dtype.itemsize
         if not 0 <= size <= self.total - start:
             raise CheckpointError(
-                f"is truncated: storage {key!r} needs {size} bytes at {start}, and the file has "
-                f"{self.total - start} left. Copy or download the file again."
+                f"is truncated: storage {key!r} needs {size} bytes at {start}, but the file has "
+                f"only {self.total - start} left. Copy or download the file again."
             )
         self.storages[key] = self.locate(start, size)
         self.stream.seek(start + size)
 
     def name_storage(self, identity: Any) -> Any:
-        """A storage, or the class of a module whose source code was saved beside it."""
+        """A storage, or the class of a module whose source code was saved with it."""
         if identity[0] == "module":
             return identity[1]
         tag, kind, key, _, numel, *view = identity
@@ -143,5 +144,5 @@ class _Frame:
         if view and view[0] is not None:
             _, offset, numel = view[0]
             if not all(type(number) is int and 0 <= number < 2**62 for number in (offset, numel)):
-                raise ValueError("a view of a storage that is no range of it")
+                raise ValueError("a view that is not a range of its storage")
         return StoredStorage(key, dtype, numel, offset)

@@ -1,7 +1,7 @@
-"""The zip archives of `torch.save` (1.6 and later) and of TorchScript.
+"""Reads the zip archives of `torch.save` (1.6 and later) and of TorchScript.
 
-TorchScript archives hold their parameters in a `data.pkl` of the same kind, next to code. The code
-is never looked at.
+TorchScript archives hold their parameters in a `data.pkl` of the same kind, next to code that is
+never looked at.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ttcompress.checkpoint.containers.foreign import BIG_ENDIAN, foreign_zip
+from ttcompress.checkpoint.containers.foreign import BIG_ENDIAN, explain_foreign_zip
 from ttcompress.checkpoint.containers.source import Source
 from ttcompress.checkpoint.pickle.arrays import numpy_builders
 from ttcompress.checkpoint.pickle.builders import BUILDERS, storage_dtype
-from ttcompress.checkpoint.pickle.machine import PickleReader, Spent
+from ttcompress.checkpoint.pickle.machine import InstructionCount, PickleReader
 from ttcompress.checkpoint.pickle.objects import as_text
 from ttcompress.checkpoint.tensors import SLAB, Bytes, StoredStorage
 from ttcompress.errors import CheckpointError
@@ -28,7 +28,7 @@ from ttcompress.system.files import FileBytes
 from ttcompress.system.text import clip
 
 MAX_EXPANSION = 50
-"""How many times its size an archive may unpack to; torch itself stores without compression."""
+"""How many times its size an archive may unpack to; torch itself does not compress."""
 
 LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, lengths of the name and of the extra field
 
@@ -41,10 +41,10 @@ def owns(head: bytes) -> bool:
 
 
 def read(path: Path) -> Source:
-    """Take a zip checkpoint apart; no tensor is read.
+    """Read the structure of a zip checkpoint, but no tensor.
 
     Raises:
-        CheckpointError: damaged, encrypted, too expansive, or an archive of something else.
+        CheckpointError: damaged, encrypted, a zip bomb, or an archive of something else.
     """
     entries = _read_directory(path)
     pickle = min(
@@ -53,14 +53,14 @@ def read(path: Path) -> Source:
         default=None,
     )
     if pickle is None:
-        raise foreign_zip(entries)
+        raise explain_foreign_zip(entries)
     folder = pickle.removesuffix("data.pkl")
     order = entries.get(f"{folder}byteorder")
     if order is not None and locate(path, order).read(0, min(order.file_size, 16)) == b"big":
         raise CheckpointError(BIG_ENDIAN)
     storages: dict[str, Bytes] = {}
     find = partial(_find_storage, path, f"{folder}data/", entries, storages)
-    reader = PickleReader(BUILDERS | numpy_builders(storages), find, Spent())
+    reader = PickleReader(BUILDERS | numpy_builders(storages), find, InstructionCount())
     content = locate(path, entries[pickle]).read(0, entries[pickle].file_size)
     root = reader.read(io.BytesIO(content))
     kind = "torchscript" if f"{folder}constants.pkl" in entries else "torch zip"
@@ -73,14 +73,14 @@ def _read_directory(path: Path) -> Entries:
             entries = {info.filename: info for info in archive.infolist()}
     except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
         raise CheckpointError(
-            f"a damaged or truncated zip archive ({error}). Copy or download the file again."
+            f"is a damaged or truncated zip archive ({error}). Copy or download the file again."
         ) from error
     packed = path.stat().st_size
     unpacked = sum(entry.file_size for entry in entries.values())
     if unpacked > MAX_EXPANSION * packed:
         raise CheckpointError(
             f"unpacks from {packed} to {unpacked} bytes, over {MAX_EXPANSION} times its size: "
-            "refused as a zip bomb. Unpack it yourself and save it with torch.save if you trust it."
+            "refused as a zip bomb. If you trust it, unpack it and save the model with torch.save."
         )
     return entries
 
@@ -88,7 +88,7 @@ def _read_directory(path: Path) -> Entries:
 def _find_storage(
     path: Path, folder: str, entries: Entries, found: dict[str, Bytes], identity: Any
 ) -> StoredStorage:
-    """The storage behind ("storage", class, key, location, elements), wherever it lived."""
+    """The storage behind ("storage", class, key, location, elements), on whatever device it was."""
     tag, kind, key, _, numel = identity
     if tag != "storage" or not isinstance(key, str) or type(numel) is not int:
         raise ValueError(f"unknown persistent id {as_text(tag)[:40]!r}")
@@ -98,7 +98,7 @@ def _find_storage(
         raise ValueError(f"storage {key[:40]!r} is not in the archive")
     if numel * dtype.itemsize > entry.file_size:
         raise ValueError(
-            f"storage {key!r} should have {numel * dtype.itemsize} bytes and has {entry.file_size}"
+            f"storage {key!r} should have {numel * dtype.itemsize} bytes but has {entry.file_size}"
         )
     if key not in found:
         found[key] = locate(path, entry)
@@ -106,7 +106,7 @@ def _find_storage(
 
 
 def locate(path: Path, entry: zipfile.ZipInfo) -> Bytes:
-    """Where an entry's bytes lie: both kinds are read straight from the file.
+    """Where an entry's bytes lie; stored or deflated, they are read straight from the file.
 
     Raises:
         CheckpointError: encrypted, compressed in a way that torch never does, or its local header
@@ -117,8 +117,8 @@ def locate(path: Path, entry: zipfile.ZipInfo) -> Bytes:
         raise CheckpointError(f"{place} is encrypted. Unpack the archive with its password first.")
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise CheckpointError(
-            f"{place} is compressed by method {entry.compress_type}, and 0 "
-            "and 8 are read. Unpack the archive, and pack it without compression."
+            f"{place} uses compression method {entry.compress_type}, but only 0 and 8 are "
+            "supported. Unpack the archive and pack it again without compression."
         )
     is_stored = entry.compress_type == zipfile.ZIP_STORED
     packed = entry.file_size if is_stored else entry.compress_size
@@ -140,7 +140,7 @@ def locate(path: Path, entry: zipfile.ZipInfo) -> Bytes:
 class DeflatedBytes:
     """A deflated run of bytes in a file: `packed` of them from byte `start` on, `size` of content.
 
-    `crc` is of the content, and held against it where all of it is read.
+    `crc` is the content's checksum, compared when all of it is read.
     """
 
     path: Path
@@ -163,11 +163,13 @@ class DeflatedBytes:
             raise CheckpointError(f"does not decompress ({error}). Copy the file again.") from error
         if len(data) != stop - start:
             raise CheckpointError(
-                f"ends early: {stop - start} bytes expected at {start}, {len(data)} there. "
+                f"ends early: expected {stop - start} bytes at {start}, got {len(data)}. "
                 "Copy the file again."
             )
         if len(data) == self.size and zlib.crc32(data) != self.crc:
-            raise CheckpointError("does not decompress to its checksum. Copy the file again.")
+            raise CheckpointError(
+                "does not match its checksum once decompressed. Copy the file again."
+            )
         return data
 
     def _pieces(self, stop: int) -> Iterator[tuple[int, bytes]]:

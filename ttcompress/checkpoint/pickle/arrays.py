@@ -18,7 +18,7 @@ from ttcompress.checkpoint.tensors import (
 
 _CODES = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1", "c8", "c16")
 NUMBERS = {code: torch.from_numpy(np.empty(0, code)).dtype for code in _CODES}
-"""By numpy's code, each number type that a tensor can have; arrays of others are not read."""
+"""The number types that a tensor can have, by numpy's code; arrays of other types are not read."""
 
 
 class PickledDtype:
@@ -35,13 +35,13 @@ class PickledDtype:
             self.order = state[1]
 
     def little_endian(self, data: Any) -> memoryview:
-        """The values' bytes in this program's order; only the other order costs a copy.
+        """The values' bytes in little-endian order; only big-endian ones are copied.
 
         Raises:
             ValueError: not a number type.
         """
         if self.code not in NUMBERS:
-            raise ValueError(f"numpy type {self.code} is no number")
+            raise ValueError(f"numpy type {self.code} is not a number type")
         raw = data.encode("latin1") if isinstance(data, str) else data
         if self.order == ">":
             raw = np.frombuffer(raw, dtype=f">{self.code}").astype(f"<{self.code}").tobytes()
@@ -61,10 +61,10 @@ class PickledArray:
         self.fill(data, dtype, shape, "F" if fortran else "C")
 
     def fill(self, data: Any, dtype: PickledDtype, shape: Any, order: str) -> PickledArray:
-        """Describe the array; its bytes become a storage of their own.
+        """Describe the array; its bytes become a separate storage.
 
         Raises:
-            ValueError: other bytes than the shape needs.
+            ValueError: the number of bytes does not match the shape.
         """
         if dtype.code not in NUMBERS:
             return self

@@ -17,12 +17,12 @@ import torch
 from ttcompress.checkpoint.pickle.objects import Builder, Global, as_text, check_key
 from ttcompress.checkpoint.tensors import StoredStorage, StoredTensor, check_sizes, span_of
 
-MAX_PATH = 65_536  # characters; longer than any system takes
+MAX_PATH = 65_536  # characters; more than any system accepts
 
 
 @dataclass(frozen=True)
-class Unreadable:
-    """A tensor of a kind that is not read: an error if it is wanted. `why` has the cure."""
+class UnreadableTensor:
+    """A tensor of an unsupported kind: an error if it is needed. `why` has the cure."""
 
     why: str
 
@@ -50,15 +50,15 @@ def storage_dtype(kind: Any) -> torch.dtype:
     """
     dtype = STORAGE_TYPES.get(kind.name) if isinstance(kind, Global) else None
     if dtype is None or kind.module.partition(".")[0] != "torch":
-        raise ValueError(f"{as_text(kind)} is no storage")
+        raise ValueError(f"{as_text(kind)} is not a storage")
     return dtype
 
 
 def _tensor(
     storage: Any, offset: Any, shape: Any, stride: Any, dtype: torch.dtype | None = None
-) -> StoredTensor | Unreadable:
-    """A window on a storage, in its number type if no other is given."""
-    if isinstance(storage, Unreadable):
+) -> StoredTensor | UnreadableTensor:
+    """A window on a storage, in the storage's number type unless another is given."""
+    if isinstance(storage, UnreadableTensor):
         return storage
     if not isinstance(storage, StoredStorage):
         raise TypeError("a tensor without a storage")
@@ -67,7 +67,9 @@ def _tensor(
     (offset,) = check_sizes((offset,))
     available = storage.numel * storage.dtype.itemsize // dtype.itemsize
     if offset + span_of(shape, stride) > available:
-        raise ValueError(f"shape {shape} at {offset} leaves its storage of {available} elements")
+        raise ValueError(
+            f"shape {shape} at {offset} goes beyond its storage of {available} elements"
+        )
     offset += storage.offset * storage.dtype.itemsize // dtype.itemsize
     return StoredTensor(storage.key, dtype, offset, shape, stride)
 
@@ -85,22 +87,26 @@ def _tensor_v3(
 def _subclass(rebuild: Any, kind: Any, args: Any, *_: Any) -> Any:
     """A tensor subclass is read as the tensor it is made from."""
     builder = TENSOR_BUILDERS.get(as_text(rebuild))
-    return Unreadable(f"a tensor of class {as_text(kind)}") if builder is None else builder(*args)
+    return (
+        UnreadableTensor(f"a tensor of class {as_text(kind)}. Save it as a plain torch.Tensor")
+        if builder is None
+        else builder(*args)
+    )
 
 
 def _first(value: Any, *_: Any) -> Any:
-    """For what only wraps a value, as parameters do."""
+    """The value that a class such as Parameter only wraps."""
     return value
 
 
 def _unreadable(why: str) -> Builder:
-    return lambda *_: Unreadable(why)
+    return lambda *_: UnreadableTensor(why)
 
 
-_QUANTISED = _unreadable("a quantised tensor. Save the model as it was before quantisation")
+_QUANTISED = _unreadable("a quantised tensor. Save the model before quantising it")
 _SPARSE = _unreadable("a sparse tensor. Save it with .to_dense()")
 _NO_DATA = _unreadable("a tensor without data (device 'meta'). Save the model after loading it")
-_OTHER_DEVICE = _unreadable("a tensor of a device that stores its own way. Save it with .cpu()")
+_OTHER_DEVICE = _unreadable("a tensor in the format of a special device. Save it with .cpu()")
 
 TENSOR_BUILDERS: dict[str, Builder] = {
     "torch._utils._rebuild_tensor": _tensor_v2,
@@ -142,14 +148,14 @@ def _latin1(text: str, encoding: str = "latin1") -> bytes:
 
 
 def _bytearray(data: bytes | str = b"", encoding: str = "latin1") -> bytearray:
-    """Never from a number: `bytearray(10**12)` is a claim on memory."""
+    """Never from a number: `bytearray(10**12)` would claim memory."""
     if not isinstance(data, bytes | str):
         raise TypeError("a bytearray that is not made of bytes")
     return bytearray(data if isinstance(data, bytes) else _latin1(data, encoding))
 
 
 def _path(kind: type[PurePath], *parts: Any) -> str:
-    """Bounded, because a path made of itself doubles, and forty of those fill any memory."""
+    """Limited in length: a path built from itself doubles, and forty doublings fill any memory."""
     length = sum(map(len, parts))
     if length > MAX_PATH:
         raise ValueError(f"a path of {length} characters")

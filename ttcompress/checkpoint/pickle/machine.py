@@ -2,9 +2,9 @@
 
 A pickle is a program for a stack machine. Python's own machine calls what the program names; this
 one cannot. A name becomes a `Global`, two strings. "Call this with these arguments" is looked up in
-a table of builders by those strings; what is not in the table becomes a `PickledObject`: what the
-pickle said about an object, and no more. `pickletools.genops` takes the program apart and bounds
-every length by what the stream holds.
+a table of builders by those strings; what is not in the table becomes a `PickledObject`, which only
+records what the pickle said about an object. `pickletools.genops` decodes the program and checks
+every length against what the stream holds.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ MAX_OPCODES = 20_000_000
 """About 3 million vocabulary entries; bounds the memory that a small hostile pickle can claim."""
 
 COPIES, ALLOWANCE = 4, 16 * 2**20
-"""Bytes that builders may copy: so many times those read, and an allowance for short pickles."""
+"""Bytes that builders may copy: this many times those read, plus an allowance for short pickles."""
 
 COSTS = {"EMPTY_SET": 16, "FROZENSET": 16, "EMPTY_DICT": 4, "DICT": 4, "EMPTY_LIST": 4, "LIST": 4}
-"""Instructions that make a few hundred bytes out of one count for several."""
+"""Instructions that turn one byte into a few hundred count as several."""
 
 _COPY_COST = 4
-"""Of each element of a list or dictionary that is copied: in a set it takes some 60 bytes."""
+"""The cost of each element of a list or dictionary copied: in a set it takes some 60 bytes."""
 
 
 @dataclass
-class Spent:
+class InstructionCount:
     """Instructions so far, over all pickles that share it: one can hold others, again and again."""
 
     instructions: int = 0
@@ -42,12 +42,12 @@ class PickleReader:
     """The stack machine for one pickle.
 
     `builders` maps "module.name" to what may be built; `persistent` resolves the ids that stand for
-    storages; `spent` counts. After `read`, `unloaded` names every class that was met and not built.
+    storages; `spent` counts. After `read`, `unloaded` names every class that was met but not built.
     """
 
     builders: Mapping[str, Builder]
     persistent: Callable[[Any], Any]
-    spent: Spent
+    spent: InstructionCount
     stack: list[Any] = field(default_factory=list)
     marked: list[list[Any]] = field(default_factory=list)
     memo: dict[int, Any] = field(default_factory=dict)
@@ -55,23 +55,23 @@ class PickleReader:
     copied: int = 0
 
     def read(self, stream: BinaryIO) -> Any:
-        """Read one pickle; the stream is left right behind it.
+        """Read one pickle and leave the stream right after it.
 
         Raises:
-            CheckpointError: the pickle is damaged, hostile, or uses what no checkpoint uses.
+            CheckpointError: the pickle is damaged, hostile, or does what no checkpoint does.
         """
         try:
             for opcode, argument, at in pickletools.genops(stream):
                 self.spent.instructions += COSTS.get(opcode.name, 1)
                 if self.spent.instructions > MAX_OPCODES:
                     raise CheckpointError(
-                        f"its pickle weighs over {MAX_OPCODES:,} instructions; no checkpoint needs "
-                        "so many. Save the state dict alone."
+                        f"its pickle takes over {MAX_OPCODES:,} instructions, more than any "
+                        "checkpoint needs. Save only the state dict."
                     )
                 if self.copied > COPIES * (at or 0) + ALLOWANCE:
                     raise CheckpointError(
-                        f"its pickle makes {self.copied:,} bytes of text out of {at:,}: refused as "
-                        "a bomb. Save the state dict alone."
+                        f"its pickle expands {at:,} bytes to {self.copied:,}: refused as a pickle "
+                        "bomb. Save only the state dict."
                     )
                 if push := PUSHES.get(opcode.name):
                     value = push(self, argument)
@@ -101,25 +101,25 @@ class PickleReader:
         return [self.stack.pop() for _ in range(count)][::-1]
 
     def call(self, target: Any, args: Iterable[Any]) -> Any:
-        """What the pickle would get by calling `target`: built by the table, or an object."""
+        """What calling `target` gives the pickle: a value built by the table, or an object."""
         args = tuple(args)
         self._weigh(args)
         if isinstance(target, PickledObject):
             return PickledObject(target.cls, args)
         if not isinstance(target, Global):
-            raise TypeError(f"{type(target).__name__} is called")
+            raise TypeError(f"{type(target).__name__} cannot be called")
         if builder := self.builders.get(str(target)):
             return builder(*args)
         self.unloaded[str(target)] = None
         return PickledObject(target, args)
 
     def call_marked(self) -> Any:
-        """As `call`, where the target and the arguments are what was pushed since the last mark."""
+        """Like `call`, with the target and the arguments pushed since the last mark."""
         target, *args = self.pop_marked()
         return self.call(target, args)
 
     def call_with_names(self, target: Any, args: Iterable[Any], named: Any) -> Any:
-        """As `call`; arguments by name become attributes."""
+        """Like `call`; keyword arguments become attributes."""
         made = self.call(target, args)
         if named and isinstance(made, PickledObject):
             made.build(named)
@@ -128,7 +128,7 @@ class PickleReader:
     def build(self, state: Any) -> None:
         """Complete the object on top of the stack.
 
-        State for one that keeps none, such as the versions on a state dict, is left out.
+        State of an object that keeps none, such as the versions of a state dict, is dropped.
         """
         if isinstance(state, tuple):
             self._weigh(state)
@@ -136,7 +136,7 @@ class PickleReader:
             build(state)
 
     def _weigh(self, values: Iterable[Any]) -> None:
-        """Count what a builder copies of its arguments, which one name can stand for many times."""
+        """Count what a builder copies: one name can stand for the same argument many times."""
         for value in values:
             if isinstance(value, bytes | bytearray | str):
                 self.copied += len(value)
@@ -147,7 +147,7 @@ class PickleReader:
 def _set_pairs(target: Any, flat: list[Any]) -> Any:
     pairs = target.pairs if isinstance(target, PickledObject) else target
     if not isinstance(pairs, dict):
-        raise TypeError(f"{type(target).__name__} is given keys")
+        raise TypeError(f"{type(target).__name__} cannot hold keys")
     for key, value in zip(flat[::2], flat[1::2], strict=True):
         pairs[check_key(key)] = value
     return pairs
@@ -160,7 +160,7 @@ def _extend(target: Any, items: list[Any]) -> None:
     elif isinstance(target, list):
         target.extend(items)
     else:
-        raise TypeError(f"{type(target).__name__} is given items")
+        raise TypeError(f"{type(target).__name__} cannot hold items")
 
 
 def _fill(machine: PickleReader, fill: Callable[[Any, list[Any]], Any], count: int | None) -> None:
@@ -176,8 +176,8 @@ def _each(names: str, action: Action) -> dict[str, Action]:
     return dict.fromkeys(names.split(), action)
 
 
-# In neither table, and so "damaged": extension codes and out-of-band buffers, which no saved file
-# can use.
+# Extension codes and out-of-band buffers are in neither table, and so "damaged": no saved file can
+# use them.
 PUSHES: dict[str, Action] = {
     **_each("INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT", lambda m, value: value),
     **_each("STRING BINSTRING SHORT_BINSTRING", lambda m, value: value),

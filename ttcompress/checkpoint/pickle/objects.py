@@ -1,4 +1,4 @@
-"""What a pickle is turned into where it asks for classes: names and plain attributes."""
+"""Stand-ins for the classes and objects in a pickle: names and plain attributes."""
 
 from __future__ import annotations
 
@@ -10,18 +10,16 @@ from ttcompress.errors import CheckpointError
 from ttcompress.system.text import clip
 
 MAX_KEY_PARTS = 64
-"""Values in a key that is a tuple: every use of the key hashes all of them, recursing in C."""
+"""Values in a tuple used as a key: every use of the key hashes all of them, recursing in C."""
 
 MAX_INTEGER_BITS = 10_000
-"""Of an integer that is hashed, which takes as long as it is, or printed, which Python refuses to
-do beyond some 14,000.
-"""
+"""Of an integer; hashing takes time in proportion, and Python prints no more than some 14,000."""
 
 DAMAGE = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RecursionError)
-"""What code raises that takes content for sound which is not."""
+"""What code that trusts its input raises on damaged content."""
 
 Builder = Callable[..., Any]
-"""What makes a value out of the arguments that a pickle gives to a name."""
+"""Makes a value from the arguments that a pickle gives to a name."""
 
 # fmt: off
 _DANGEROUS_MODULES = frozenset({
@@ -41,7 +39,7 @@ class Global:
     """A class or function that a pickle names. It stays a name.
 
     Raises:
-        CheckpointError: what it names serves an attack and no model.
+        CheckpointError: it names something that only an attack needs.
     """
 
     module: str
@@ -63,7 +61,7 @@ class Global:
 
 @dataclass(eq=False, repr=False)
 class PickledObject:
-    """An object of a class that is never loaded: what the pickle said about it, no more."""
+    """An object of a class that is never loaded: only what the pickle said about it."""
 
     cls: Global
     args: tuple[Any, ...]
@@ -87,15 +85,15 @@ class PickledObject:
 def as_text(value: Any) -> str:
     """Text for what a pickle puts where a name or a number belongs.
 
-    Of lists and the like it is only the type: one that holds another twice, which holds another
-    twice, and so on, would never be printed to its end. Nor does Python print integers without end.
+    A list or the like gives only its type: one that holds another twice, which holds another
+    twice, and so on, would never finish printing. Nor does Python print integers of any length.
     """
     number = isinstance(value, int) and value.bit_length() <= MAX_INTEGER_BITS
     return str(value) if number or isinstance(value, str | Global) else type(value).__name__
 
 
 def check_key(key: Any) -> Any:
-    """A dictionary key or set element, once it is known to hash in bounded time.
+    """Check that a dictionary key or set element hashes in bounded time, and return it.
 
     Raises:
         ValueError: it is a tuple of many parts, or an integer of thousands of digits.
@@ -109,5 +107,5 @@ def check_key(key: Any) -> Any:
                 raise ValueError(f"a key with over {MAX_KEY_PARTS} parts")
             pending.extend(part)
         elif isinstance(part, int) and part.bit_length() > MAX_INTEGER_BITS:
-            raise ValueError("a key of thousands of digits")
+            raise ValueError("a key with thousands of digits")
     return key

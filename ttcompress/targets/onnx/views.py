@@ -48,4 +48,4 @@ def see_stored(model: nn.Module, names: Sequence[str], stored: StoredWeight) -> 
         return  # the module holds these numbers already
     for name in names:
         owner, _, leaf = name.rpartition(".")
-        matrix_of(model.get_submodule(owner), leaf).see_through(views)
+        matrix_of(model.get_submodule(owner), leaf).set_views(views)
