@@ -183,7 +183,7 @@ TABLE = (
         lambda: recipe("seed: 1\nseed: 2\nbudget: {factor: 2}"),
         2,
         "mine.yaml: 1 problem\n  seed (line 3)",
-        "written twice; the first is in line 2",
+        "written twice; the first is on line 2",
         "Keep one",
     ),
     Bad(
@@ -192,7 +192,7 @@ TABLE = (
         2,
         "rules[0] (`encoder.*`)",
         "matches no weight",
-        "Weights are: embedding.weight",
+        "weights are: embedding.weight",
     ),
     Bad(
         "1e-3 as text",

@@ -1,4 +1,4 @@
-"""The words that error messages have for a value, a count, or a misspelt key."""
+"""Words values, counts and misspelt keys for error messages."""
 
 from __future__ import annotations
 
