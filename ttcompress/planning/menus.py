@@ -1,4 +1,4 @@
-"""From what a recipe assigns to a weight to the options the allocation chooses from."""
+"""Lists the options that allocation chooses from, for each weight, from what a recipe assigns."""
 
 from __future__ import annotations
 
@@ -13,35 +13,36 @@ from ttcompress.recipe import Assignment, Budget, Recipe
 from ttcompress.stores import AUTO, STORES, Store, auto_stores
 
 ROUNDING_WEIGHT = 3.0
-"""What rounding counts beside truncation, error for error, when bits and ranks are chosen together.
+"""Weight of rounding error against truncation error when bits and ranks are chosen together.
 
-Rounding spreads its error over all directions; truncation gives up those the weights, and as a rule
-the inputs, use least. Of 1, 1.5, 2 and 3, the last was best or within 0.2 % of it in the metrics of
-both sample models, at factors 8, 16 and 32, in mps and auto.
+Rounding spreads its error over all directions; truncation gives up those that the weights, and
+usually the inputs, use least. Of 1, 1.5, 2 and 3, the last was best or within 0.2 % of the best in
+the metrics of both sample models, at factors 8, 16 and 32, in mps and auto.
 """
 
 WEIGHTED_ROUNDING_WEIGHT = 0.75
-"""The same where calibration weighs errors by the inputs: truncation then counts what the inputs
-use, and rounding makes up for itself. Of 0.5, 1 and 2 in the sample models, at factors 8, 16, 32:
-mps was best at 0.5, auto at 1.
+"""The same when calibration weights errors by the inputs: truncation then counts what inputs use,
+and later values make up for the rounding of earlier ones. Of 0.5, 1 and 2 on the sample models, at
+factors 8, 16 and 32, mps was best at 0.5 and auto at 1.
 """
 
 TUNED_ROUNDING = 4.0
-"""Times as much where a fine-tuning follows: training wins back truncation better than rounding.
+"""Multiplies the weight if fine-tuning follows: training recovers truncation better than rounding.
 
-Of `charlm`'s mps under one number of bits, 3 epochs brought 5 and 6 bits lower than 3, 4 and 8 at
-factors 16 and 32 alike, from worse starts; this is the least that chooses so.
+For `charlm` as mps with one number of bits everywhere, 3 epochs reached lower losses with 5 and 6
+bits than with 3, 4 and 8, at factors 16 and 32 and from worse starts; this is the smallest value
+that makes this choice.
 """
 
 _NEGLIGIBLE = 0.01
-"""Without a limit on bytes, rounding may add this fraction to the squared error, not more."""
+"""Without a limit on bytes, rounding may add at most this fraction to the squared error."""
 
 
 @dataclass(frozen=True)
 class Course:
-    """A weight with a course to choose for: its assignment and the layouts that stand for choice.
+    """A weight whose layout, ranks or store are to be chosen: its assignment and layouts to try.
 
-    `noise_weight` is what rounding counts beside truncation.
+    `noise_weight` is the weight of rounding error against truncation error.
     """
 
     assignment: Assignment
@@ -55,13 +56,13 @@ class Course:
 
     @property
     def explicit_ranks(self) -> tuple[int, ...] | None:
-        """Ranks the recipe fixes, lowered to the attainable ones."""
+        """The ranks that the recipe fixes, lowered to the attainable ones."""
         ranks = self.assignment.ranks
         return self.layouts[0].attainable(ranks) if isinstance(ranks, tuple) else None
 
     @property
     def cuts(self) -> tuple[Cut, ...]:
-        """The unfoldings whose spectra the choice needs; none where nothing is to be chosen."""
+        """The unfoldings whose spectra the choice needs; none if nothing is left to choose."""
         if self.explicit_ranks is not None and self.assignment.store != AUTO:
             return ()
         whole = (self.assignment.weight.shape[0], 1)  # dense weights need the energy alone
@@ -70,7 +71,7 @@ class Course:
 
 
 def course(assignment: Assignment, recipe: Recipe) -> Course:
-    """The layouts that a recipe leaves open for one weight, and what rounding counts there."""
+    """Find the layouts that a recipe leaves open for one weight."""
     weight, layouts = assignment.weight, list[Layout]()
     for one in formats_named(assignment.format):
         if assignment.row_modes and assignment.column_modes:
@@ -84,7 +85,7 @@ def course(assignment: Assignment, recipe: Recipe) -> Course:
 
 
 def menu(course: Course, spectra: Spectra, budget: Budget, byte_limited: bool) -> Menu:
-    """Every option of one weight; empty where the tolerance cannot be met."""
+    """List every option of one weight; empty if the tolerance cannot be met."""
     stores = _stores(course.assignment.store, byte_limited, budget)
     options = (
         _option(course, layout, store, spectra, budget)
@@ -96,7 +97,7 @@ def menu(course: Course, spectra: Spectra, budget: Budget, byte_limited: bool) -
 
 
 def finest_needed(option: Option, ranks: Sequence[int]) -> Store:
-    """The smallest store whose rounding is negligible beside the truncation at these ranks."""
+    """The smallest store whose rounding is negligible against the truncation at these ranks."""
     *coarser, finest = auto_stores()
     allowed = (1 + _NEGLIGIBLE) * replace(option, store=finest).error(ranks)
     fine = (store for store in coarser if replace(option, store=store).error(ranks) <= allowed)
@@ -134,7 +135,7 @@ def _option(
 
 
 def _rounding_share(spectra: Spectra) -> float:
-    """What rounding the matrix itself costs beside rounding noise on its energy."""
+    """The squared norm that rounding the matrix itself applies to, divided by its energy."""
     for spectrum in spectra.values():
         if spectrum.rounding is not None and spectrum.energy:
             return spectrum.rounding / spectrum.energy
@@ -142,9 +143,10 @@ def _rounding_share(spectra: Spectra) -> float:
 
 
 def _tolerant(course: Course, option: Option, tolerance: float | None) -> Option | None:
-    """Raise the floors so that the tolerance is met, at the least bytes; None if it cannot be.
+    """Raise the floors to the fewest bytes that meet the tolerance; None if it cannot be met.
 
-    Ranks that the recipe fixes are obeyed whatever they lose.
+    Ranks that the recipe fixes are kept, whatever they lose. The price of a byte is bisected, as in
+    `allocation`.
     """
     if not tolerance or course.explicit_ranks is not None:
         return option
@@ -163,5 +165,5 @@ def _tolerant(course: Course, option: Option, tolerance: float | None) -> Option
 
 
 def cuts_needed(courses: Sequence[Course]) -> Mapping[str, tuple[Cut, ...]]:
-    """For each weight by name, the unfoldings whose spectra a plan needs."""
+    """The unfoldings whose spectra a plan needs, by the name of the weight."""
     return {course.name: course.cuts for course in courses if course.cuts}

@@ -1,4 +1,7 @@
-"""From recipe, weights and spectra to a `Plan`: where budgets become ranks and bits."""
+"""Makes the `Plan` of a model: turns a recipe's budget into ranks and bits for every weight.
+
+Ask `cuts_for` which spectra are needed, then give them to `make_plan`.
+"""
 
 from __future__ import annotations
 
@@ -38,8 +41,8 @@ def make_plan(
 ) -> Plan:
     """Decide format, modes, ranks and store of every weight.
 
-    `spectra` holds, by weight, what `cuts_for` asked for. `overhead` are the bytes of the output
-    file that are no tensor (its header), which a `size` budget has to pay for; 0: not known yet.
+    `spectra` holds, by weight, what `cuts_for` asked for. `overhead` is the size of the output
+    file's header in bytes, which counts towards a `size` budget; 0 if it is not known yet.
 
     Raises:
         PlanError: a rule does not fit the model, nothing is left to decompose, or the budget is
@@ -67,7 +70,7 @@ def make_plan(
 
 
 def _check_something_to_do(recipe: Recipe, assignments: Sequence[Assignment]) -> None:
-    """A budget needs a weight to share it, and a recipe something to change."""
+    """Refuse a recipe that changes no weight, or a budget that no weight shares."""
     changes = any(a.format != KEEP for a in assignments)
     if any(a.shares_budget for a in assignments) or (changes and recipe.budget == Budget()):
         return
@@ -78,8 +81,8 @@ def _check_something_to_do(recipe: Recipe, assignments: Sequence[Assignment]) ->
     )
     role = largest[0].weight.role if largest else "all"
     raise PlanError(
-        f"the recipe finds no weight to decompose. The largest of the model are:{named}"
-        f"\n    Write a rule that takes them, as `- weights: {role}`, before any other."
+        f"the recipe leaves no weight to decompose. The largest of the model are:{named}"
+        f"\n    Put a rule that selects them before the others, for example `- weights: {role}`."
     )
 
 
@@ -88,7 +91,8 @@ def _settled(assignment: Assignment) -> PlannedWeight:
     if assignment.format != KEEP:
         (layout,) = FORMATS[assignment.format].candidates(weight.shape)
         return PlannedWeight(weight, layout, store=STORES[assignment.store])
-    why = f"rule {assignment.index} keeps it" if assignment.rule is not None else "no rule names it"
+    kept_by_rule = assignment.rule is not None
+    why = f"rules[{assignment.index}] keeps it" if kept_by_rule else "no rule matches it"
     return PlannedWeight(weight, why=why)
 
 
@@ -108,7 +112,7 @@ def _share(
     for c, options in zip(courses, menus, strict=True):
         if not options:
             raise PlanError(_out_of_tolerance(c, budget))
-    # Under a tolerance alone the aim is the smallest file: any price at all makes it so.
+    # Under a tolerance alone the file is to be as small as possible: any price of bytes does that.
     alone = budget.tolerance is not None and not allowance.standing
     choices = smallest(menus, Allowance(bytes=1.0)) if alone else allocate(menus, allowance)
     if choices is None:
@@ -137,7 +141,7 @@ def _limits(courses: Sequence[Course], budget: Budget, fixed_bytes: int) -> Allo
 
 
 def _with_least_bits(course: Course, choice: Choice) -> Choice:
-    """Where bytes do not bind, `store: auto` takes the fewest bits that cost no accuracy."""
+    """If bytes are not the limit, let `store: auto` take the fewest bits that cost no accuracy."""
     if course.assignment.store != AUTO or not choice.option.energy:
         return choice
     store = finest_needed(choice.option, choice.ranks)
@@ -169,14 +173,14 @@ def _expected_error(option: Option, choice: Choice) -> float:
 
 
 def _expected(choice: Choice) -> float:
-    """Expected squared error as it will be measured at most, rounding for what it is."""
+    """An upper bound of the squared error to be measured: rounding counts with weight 1."""
     return max(0.0, replace(choice.option, noise_weight=1.0).expected_error(choice.ranks))
 
 
 def _grew(planned: PlannedWeight, budget: Budget) -> bool:
     """Whether the program's own choice of ranks made a weight larger.
 
-    What the user fixed is obeyed: explicit ranks, and the full rank of tolerance 0.
+    Whatever the user fixed is kept: explicit ranks, and the full rank of tolerance 0.
     """
     if planned.explicit or budget.tolerance == 0:
         return False
@@ -198,7 +202,7 @@ def _bits_alone(
     spectra: Mapping[str, Spectra],
     fixed_bytes: int,
 ) -> tuple[str, ...]:
-    """A line where keeping every weight dense in few bits would lose less at the same bytes."""
+    """A note, if every weight dense in few bits would lose less in the same number of bytes."""
     allowance = _limits(courses, budget, fixed_bytes)
     unknown = any(p.expected_error is None for p in planned)
     if not planned or unknown or allowance.bytes == inf:
@@ -221,8 +225,9 @@ def _bits_alone(
     if bits >= ours:
         return ()
     return (
-        f"Few bits alone would lose less at these bytes: expected error {bits:.3f}, "
-        f"with trains {ours:.3f}. `--format auto` may take them; trains also save multiply-adds.",
+        f"Quantisation alone would be more accurate at this size: expected error {bits:.3f}, "
+        f"against {ours:.3f} with trains. `--format auto` may choose it; "
+        "trains also save multiply-adds.",
     )
 
 
@@ -235,8 +240,8 @@ def _squared_error(planned: Sequence[PlannedWeight], choices: Sequence[Choice]) 
 
 def _out_of_tolerance(course: Course, budget: Budget) -> str:
     return (
-        f"{course.name}: tolerance {budget.tolerance} cannot be met under the other budgets and "
-        f"the store {course.assignment.store}: even the largest ranks allowed lose more. "
+        f"{course.name}: tolerance {budget.tolerance} is out of reach with the store "
+        f"{course.assignment.store}: even the largest allowed ranks lose more. "
         "Raise the tolerance or the rank cap, or use store: auto."
     )
 
@@ -247,25 +252,23 @@ def _out_of_reach(
     """Name each limit that even the smallest choice breaks, with both numbers."""
     allowance = _limits(courses, budget, fixed_bytes)
     before = sum(c.assignment.weight.bytes for c in courses)
-    facts = []
+    beyond, facts = "is out of reach: even with the smallest ranks", []
     if least.bytes > allowance.bytes:
         if budget.factor is not None:
             reach = before / least.bytes
-            facts.append(f"factor {budget.factor:g} asked, at most {reach:.1f} can be reached")
+            facts.append(f"factor {budget.factor:g} {beyond} and stores the factor is {reach:.1f}")
         if budget.size is not None:
             reach = fixed_bytes + least.bytes
-            header = "" if overhead else " and the file's header"
+            header = "" if overhead else " plus its header"
             facts.append(
-                f"size {budget.size:,} asked, at least {reach:,.0f} bytes{header} are needed"
+                f"size {budget.size:,} {beyond} and stores the file takes {reach:,.0f} bytes"
+                + header
             )
     if least.params > allowance.params:
-        facts.append(f"params {allowance.params:,.0f} asked, at least {least.params:,} are needed")
+        facts.append(f"params {allowance.params:,.0f} {beyond} {least.params:,} values are left")
     if least.multiply_adds > allowance.multiply_adds:
         reach = allowance.multiply_adds * (budget.multiply_adds or 1) / least.multiply_adds
-        facts.append(f"multiply_adds {budget.multiply_adds:g} asked, at most {reach:.1f} possible")
+        facts.append(f"multiply_adds {budget.multiply_adds:g} {beyond} the factor is {reach:.1f}")
     if not facts:
-        facts.append("each limit can be met, but not all of them together")
-    return (
-        f"budget out of reach: {'; '.join(facts)}, with every rank and store at its smallest. "
-        "Ask for less, let more weights be decomposed, or use store: auto."
-    )
+        facts.append("each limit of the budget can be met, but not all of them together")
+    return f"{'; '.join(facts)}. Ask for less, decompose more weights, or use store: auto."
