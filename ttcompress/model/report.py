@@ -33,7 +33,7 @@ class Provenance(TypedDict):
     bytes: int
 
 
-class Asked(TypedDict):
+class RecipeUsed(TypedDict):
     """The recipe as written, "" if it was made in Python, and with the values that applied."""
 
     text: str
@@ -163,7 +163,7 @@ class BaseReport:
 
     ttcompress: str
     source: Provenance
-    recipe: Asked
+    recipe: RecipeUsed
     totals: Mapping[str, Totals]
     weights: tuple[WeightReport, ...]
     kept: tuple[KeptReport, ...]

@@ -39,7 +39,7 @@ _NEGLIGIBLE = 0.01
 
 
 @dataclass(frozen=True)
-class Course:
+class OpenWeight:
     """A weight whose layout, ranks or store are to be chosen: its assignment and layouts to try.
 
     `noise_weight` is the weight of rounding error against truncation error.
@@ -70,7 +70,7 @@ class Course:
         return tuple(dict.fromkeys(found))
 
 
-def course(assignment: Assignment, recipe: Recipe) -> Course:
+def find_layouts(assignment: Assignment, recipe: Recipe) -> OpenWeight:
     """Find the layouts that a recipe leaves open for one weight."""
     weight, layouts = assignment.weight, list[Layout]()
     for one in formats_named(assignment.format):
@@ -81,22 +81,26 @@ def course(assignment: Assignment, recipe: Recipe) -> Course:
     weight_of_noise = ROUNDING_WEIGHT if recipe.calibration is None else WEIGHTED_ROUNDING_WEIGHT
     if recipe.finetune is not None:
         weight_of_noise *= TUNED_ROUNDING
-    return Course(assignment, tuple(layouts), weight_of_noise)
+    return OpenWeight(assignment, tuple(layouts), weight_of_noise)
 
 
-def menu(course: Course, spectra: Spectra, budget: Budget, byte_limited: bool) -> Menu:
+def list_options(
+    open_weight: OpenWeight, spectra: Spectra, budget: Budget, byte_limited: bool
+) -> Menu:
     """List every option of one weight; empty if the tolerance cannot be met."""
-    stores = _stores(course.assignment.store, byte_limited, budget)
+    stores = _stores(open_weight.assignment.store, byte_limited, budget)
     options = (
-        _option(course, layout, store, spectra, budget)
-        for layout in course.layouts
+        _option(open_weight, layout, store, spectra, budget)
+        for layout in open_weight.layouts
         for store in stores
     )
-    within = filter(None, (_tolerant(course, option, budget.tolerance) for option in options))
-    return tuple(replace(option, noise_weight=course.noise_weight) for option in within)
+    within = filter(
+        None, (_raise_floors(open_weight, option, budget.tolerance) for option in options)
+    )
+    return tuple(replace(option, noise_weight=open_weight.noise_weight) for option in within)
 
 
-def finest_needed(option: Option, ranks: Sequence[int]) -> Store:
+def find_sufficient_store(option: Option, ranks: Sequence[int]) -> Store:
     """The smallest store whose rounding is negligible against the truncation at these ranks."""
     *coarser, finest = auto_stores()
     allowed = (1 + _NEGLIGIBLE) * replace(option, store=finest).error(ranks)
@@ -113,19 +117,19 @@ def _stores(name: str, byte_limited: bool, budget: Budget) -> tuple[Store, ...]:
 
 
 def _option(
-    course: Course, layout: Layout, store: Store, spectra: Spectra, budget: Budget
+    open_weight: OpenWeight, layout: Layout, store: Store, spectra: Spectra, budget: Budget
 ) -> Option:
-    weight = course.assignment.weight
+    weight = open_weight.assignment.weight
     energy = next(iter(spectra.values())).energy if spectra else 0.0
     base = Option(layout, store, energy, lookup=weight.looked_up)
     if not layout.decomposes:
         return replace(base, rounding_share=_rounding_share(spectra))
-    explicit = course.explicit_ranks
+    explicit = open_weight.explicit_ranks
     if explicit is not None:
         known = tuple(spectra[cut] for cut in layout.cuts) if spectra else ()
         return replace(base, spectra=known, floors=explicit, caps=explicit)
     caps = layout.full_ranks
-    for cap in (course.assignment.ranks, budget.rank):
+    for cap in (open_weight.assignment.ranks, budget.rank):
         if isinstance(cap, int):
             caps = layout.attainable([min(cap, full) for full in caps])
     floors = caps if budget.tolerance == 0 else (1,) * len(caps)
@@ -142,13 +146,15 @@ def _rounding_share(spectra: Spectra) -> float:
     return 1.0
 
 
-def _tolerant(course: Course, option: Option, tolerance: float | None) -> Option | None:
+def _raise_floors(
+    open_weight: OpenWeight, option: Option, tolerance: float | None
+) -> Option | None:
     """Raise the floors to the fewest bytes that meet the tolerance; None if it cannot be met.
 
     Ranks that the recipe fixes are kept, whatever they lose. The price of a byte is bisected, as in
     `allocation`.
     """
-    if not tolerance or course.explicit_ranks is not None:
+    if not tolerance or open_weight.explicit_ranks is not None:
         return option
     allowed = tolerance**2 * option.energy
     if option.error(option.caps) > allowed:
@@ -164,6 +170,6 @@ def _tolerant(course: Course, option: Option, tolerance: float | None) -> Option
     return replace(option, floors=floors)
 
 
-def cuts_needed(courses: Sequence[Course]) -> Mapping[str, tuple[Cut, ...]]:
+def cuts_needed(open_weights: Sequence[OpenWeight]) -> Mapping[str, tuple[Cut, ...]]:
     """The unfoldings whose spectra a plan needs, by the name of the weight."""
-    return {course.name: course.cuts for course in courses if course.cuts}
+    return {open_weight.name: open_weight.cuts for open_weight in open_weights if open_weight.cuts}

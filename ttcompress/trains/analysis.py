@@ -83,7 +83,9 @@ class Analysis:
         progress("spectra", len(cuts), len(cuts))
         return found
 
-    def known(self, weight: Weight, weighting: Weighting | None) -> dict[Cut, Factorization]:
+    def factorizations(
+        self, weight: Weight, weighting: Weighting | None
+    ) -> dict[Cut, Factorization]:
         """The factorizations of a weight that were kept with their singular vectors, by cut."""
         return {
             cut: found

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from ttcompress.planning.formats import Layout
 from ttcompress.trains.train import ROWS, Decomposition, Ranks, Train
-from ttcompress.trains.tt_svd import NOTHING_KNOWN, Known
+from ttcompress.trains.tt_svd import NO_FACTORIZATIONS, Factorizations
 from ttcompress.trains.weighting import Weighting
 
 
@@ -24,7 +24,7 @@ class DenseTrain(Train):
         layout: Layout,
         ranks: Ranks,
         weighting: Weighting | None = None,
-        known: Known = NOTHING_KNOWN,
+        known: Factorizations = NO_FACTORIZATIONS,
     ) -> Decomposition:
         """Return the matrix unchanged, in its own type; there is no error to weight."""
         return Decomposition(cls(layout, (matrix,)), ())

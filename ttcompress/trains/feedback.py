@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from ttcompress.stores import Encoded, Store
-from ttcompress.trains.least_squares import improved
+from ttcompress.trains.least_squares import improve
 from ttcompress.trains.train import Train
-from ttcompress.trains.weighting import Weighting, damped_moment
+from ttcompress.trains.weighting import Weighting, damp_moment
 
 _DAMPING = 1e-2
 """Fraction of the moment, as in the paper: keeps corrections small where inputs hardly vary."""
@@ -45,7 +45,7 @@ def round_matrix(
     wide = matrix.double()
     steps = store.steps(fitted, wide.reshape(values.shape))
     if steps is not None:
-        wide = _compensated(wide, store, steps.reshape(matrix.shape), moment)
+        wide = _compensate(wide, store, steps.reshape(matrix.shape), moment)
     return store.encode(wide.reshape(values.shape), fitted)
 
 
@@ -72,7 +72,7 @@ def round_train(
         done = tuple(part.values().double() for part in parts)
         train = replace(train, cores=(*done, *train.cores[index + 1 :]))
         later = range(index + 1, len(train.cores))
-        train = improved(train, matrix.double(), weighting.apply, later)
+        train = improve(train, matrix.double(), weighting.apply, later)
     return tuple(parts)
 
 
@@ -84,18 +84,18 @@ def _round_factors(
     left, right = train.cores
     right_part = round_matrix(right[..., 0], store, weighting.moment, tuple(right.shape))
     right = right_part.values().double()[..., 0]  # (rank, columns)
-    moment = damped_moment(right @ weighting.moment @ right.mT, 1e-9)
+    moment = damp_moment(right @ weighting.moment @ right.mT, 1e-9)
     seen = matrix @ weighting.moment @ right.mT  # W C R^T, (rows, rank)
     solved = torch.linalg.solve(moment, seen.mT).mT
     return round_matrix(solved, store, moment, tuple(left.shape)), right_part
 
 
-def _compensated(
+def _compensate(
     matrix: Tensor, store: Store, steps: Tensor, moment: Tensor
 ) -> Tensor:  # (rows, columns), float64: each value as it is just before it is rounded
     # With U the upper Cholesky factor of C^-1, the error of column k, divided by U[k, k] and times
     # U[k, j], is subtracted from each later column j (Frantar et al. 2023, algorithm 1).
-    damped = damped_moment(moment, _DAMPING)
+    damped = damp_moment(moment, _DAMPING)
     order = damped.diagonal().argsort(descending=True)  # the inputs with most energy come first
     hessian = damped[order][:, order]
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian))

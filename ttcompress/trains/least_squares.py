@@ -27,24 +27,24 @@ _STEPS = 8
 """Conjugate gradient steps for each core, from its current value."""
 
 
-def alternated(train: Train, matrix: Tensor, metric: Metric, sweeps: int) -> Train:
+def alternate(train: Train, matrix: Tensor, metric: Metric, sweeps: int) -> Train:
     """Sweep over all cores, forwards and backwards in turn; the error never grows."""
     for sweep in range(sweeps):
         indices = range(len(train.cores))
-        train = improved(train, matrix, metric, indices if sweep % 2 else reversed(indices))
+        train = improve(train, matrix, metric, indices if sweep % 2 else reversed(indices))
     return train
 
 
-def improved(train: Train, matrix: Tensor, metric: Metric, indices: Iterable[int]) -> Train:
+def improve(train: Train, matrix: Tensor, metric: Metric, indices: Iterable[int]) -> Train:
     """Solve for the cores of these indices, one after another."""
     for index in indices:
-        solved = _solved(train, index, matrix, metric)
+        solved = _solve(train, index, matrix, metric)
         cores = (*train.cores[:index], solved, *train.cores[index + 1 :])
         train = replace(train, cores=cores)
     return train
 
 
-def _solved(train: Train, index: int, matrix: Tensor, metric: Metric) -> Tensor:
+def _solve(train: Train, index: int, matrix: Tensor, metric: Metric) -> Tensor:
     """Solve the normal equations of one core, from its current value."""
     core = train.cores[index]
     forward, adjoint = train.around(index)

@@ -10,7 +10,7 @@ from torch import Tensor
 from ttcompress.planning.formats import Layout
 from ttcompress.trains.tensor_train import TensorTrain, join_cores
 from ttcompress.trains.train import ROWS, Decomposition, Ranks
-from ttcompress.trains.tt_svd import Known, tt_svd
+from ttcompress.trains.tt_svd import Factorizations, tt_svd
 from ttcompress.trains.weighting import Weighting
 
 
@@ -19,7 +19,7 @@ class MpsTrain(TensorTrain):
 
     @classmethod
     def _decompose_weighted(
-        cls, wide: Tensor, layout: Layout, ranks: Ranks, weighting: Weighting, known: Known
+        cls, wide: Tensor, layout: Layout, ranks: Ranks, weighting: Weighting, known: Factorizations
     ) -> Decomposition:
         """With two cores, decompose the whitened matrix, which is exact.
 

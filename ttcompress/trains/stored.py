@@ -18,7 +18,7 @@ from ttcompress.system.memory import machine_memory
 from ttcompress.trains.feedback import round_train
 from ttcompress.trains.formats import TRAINS, train_of
 from ttcompress.trains.train import ROWS, Train
-from ttcompress.trains.tt_svd import NOTHING_KNOWN, Known
+from ttcompress.trains.tt_svd import NO_FACTORIZATIONS, Factorizations
 from ttcompress.trains.weighting import Weighting
 
 
@@ -102,7 +102,7 @@ def store_weight(
     ranks: Sequence[int],
     store: Store,
     weighting: Weighting | None = None,
-    known: Known = NOTHING_KNOWN,
+    known: Factorizations = NO_FACTORIZATIONS,
 ) -> tuple[StoredWeight, tuple[Spectrum, ...]]:
     """Decompose a matrix and round it; with a weighting, to the least cost on its inputs.
 

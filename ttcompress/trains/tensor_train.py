@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from ttcompress.planning.formats import Layout
-from ttcompress.trains.least_squares import alternated
+from ttcompress.trains.least_squares import alternate
 from ttcompress.trains.train import Decomposition, Ranks, Train
-from ttcompress.trains.tt_svd import NOTHING_KNOWN, Known, matricize, tensorize, tt_svd
+from ttcompress.trains.tt_svd import NO_FACTORIZATIONS, Factorizations, matricize, tensorize, tt_svd
 from ttcompress.trains.weighting import Weighting
 
 SWEEPS = 2
@@ -36,7 +36,7 @@ class TensorTrain(Train):
         layout: Layout,
         ranks: Ranks,
         weighting: Weighting | None = None,
-        known: Known = NOTHING_KNOWN,
+        known: Factorizations = NO_FACTORIZATIONS,
     ) -> Decomposition:
         """Decompose by TT-SVD: all cores but the last are left-orthogonal."""
         if weighting is not None:
@@ -46,7 +46,7 @@ class TensorTrain(Train):
 
     @classmethod
     def _decompose_weighted(
-        cls, wide: Tensor, layout: Layout, ranks: Ranks, weighting: Weighting, known: Known
+        cls, wide: Tensor, layout: Layout, ranks: Ranks, weighting: Weighting, known: Factorizations
     ) -> Decomposition:
         """Minimise the cost: TT-SVD for a start, then alternating least squares.
 
@@ -57,8 +57,8 @@ class TensorTrain(Train):
         columns = _product_of_modes(weighting.moment.diagonal().sqrt(), layout.column_modes)
         scaled = reduce(torch.kron, rows)[:, None] * wide * reduce(torch.kron, columns)
         cores, spectra = tt_svd(scaled, layout, ranks)
-        train = cls(layout, cores)._divided([*rows, *columns])
-        return Decomposition(alternated(train, wide, weighting.apply, SWEEPS), spectra)
+        train = cls(layout, cores)._divide([*rows, *columns])
+        return Decomposition(alternate(train, wide, weighting.apply, SWEEPS), spectra)
 
     def to_dense(self) -> Tensor:  # (rows, columns)
         """Join the cores from the first to the last."""
@@ -98,7 +98,7 @@ class TensorTrain(Train):
 
         return forward, adjoint
 
-    def _divided(self, scales: Sequence[Tensor]) -> Self:
+    def _divide(self, scales: Sequence[Tensor]) -> Self:
         """Divide the matrix by a scale along each of its modes, those of the rows first."""
         cores = []
         for core, axes in zip(self.cores, self.layout.core_axes, strict=True):

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ttcompress.planning.formats import Layout
 from ttcompress.planning.spectrum import Spectrum
-from ttcompress.trains.tt_svd import NOTHING_KNOWN, Known
+from ttcompress.trains.tt_svd import NO_FACTORIZATIONS, Factorizations
 from ttcompress.trains.weighting import Weighting
 
 Ranks = Sequence[int]
@@ -55,7 +55,7 @@ class Train(ABC):
         layout: Layout,
         ranks: Ranks,
         weighting: Weighting | None = None,
-        known: Known = NOTHING_KNOWN,
+        known: Factorizations = NO_FACTORIZATIONS,
     ) -> Decomposition:
         """Find the train nearest to a matrix, in float64 unless the matrix is kept whole.
 

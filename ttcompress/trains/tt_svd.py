@@ -39,17 +39,17 @@ class Factorization:
         return sum(part.numel() * part.element_size() for part in self.vectors)
 
 
-Known = Mapping[Cut, Factorization]
+Factorizations = Mapping[Cut, Factorization]
 """Factorizations of one matrix by the cut of its unfolding."""
 
-NOTHING_KNOWN: Known = {}
+NO_FACTORIZATIONS: Factorizations = {}
 
 
 def tt_svd(
     matrix: Tensor,  # (rows, columns), floating point
     layout: Layout,
     ranks: Sequence[int],
-    known: Known = NOTHING_KNOWN,
+    known: Factorizations = NO_FACTORIZATIONS,
 ) -> tuple[tuple[Tensor, ...], tuple[Spectrum, ...]]:
     """Find the cores of a matrix in float64, and the singular values at each cut of the sweep.
 

@@ -34,7 +34,7 @@ class Weighting:
     @classmethod
     def damped(cls, rows: Tensor, moment: Tensor) -> Weighting:
         """Make a weighting from measured D and C, damped so that no direction costs nothing."""
-        return cls(rows.double() + _DAMPING * rows.double().mean(), damped_moment(moment))
+        return cls(rows.double() + _DAMPING * rows.double().mean(), damp_moment(moment))
 
     @cached_property
     def roots(self) -> tuple[Tensor, Tensor]:
@@ -65,7 +65,7 @@ class Weighting:
         return float((error * self.apply(error)).sum())
 
 
-def damped_moment(moment: Tensor, damping: float = _DAMPING) -> Tensor:
+def damp_moment(moment: Tensor, damping: float = _DAMPING) -> Tensor:
     """A second moment with a fraction of its mean diagonal added to the diagonal; float64."""
     wide = moment.double()
     mean = wide.diagonal().mean()

@@ -58,7 +58,7 @@ def execute(job: Job, plan: Plan) -> CompressedModel:
         weight, weighting = planned.weight, job.weightings.get(planned.weight.name)
         job.progress("decompose", done, len(plan.changed), weight.name)
         assert planned.layout is not None and planned.store is not None  # it is not kept
-        matrix, known = job.analysis.matrix(weight), job.analysis.known(weight, weighting)
+        matrix, known = job.analysis.matrix(weight), job.analysis.factorizations(weight, weighting)
         try:
             one, spectra = store_weight(
                 matrix, weight, planned.layout, planned.ranks, planned.store, weighting, known
