@@ -1,7 +1,7 @@
 """Checks that the parts of a model read from a file agree with each other.
 
-pydantic has checked each part by itself. After `check_coherent`, users of a loaded model can rely
-on it that every name exists and that layers are as large as their tensors.
+pydantic has checked each part by itself. After `check_coherent`, every name in a loaded
+model exists, and its layers have the sizes of their tensors.
 """
 
 from __future__ import annotations

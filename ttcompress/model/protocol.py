@@ -1,4 +1,4 @@
-"""What a checkpoint and a compressed model have in common."""
+"""The `Model` protocol: what a checkpoint and a compressed model have in common."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from typing_extensions import TypedDict
 
-from ttcompress.system.json import finite, plain, validated
+from ttcompress.system.json import finite, plain, validate
 
 Json = dict[str, Any]
 Number = int | float
@@ -222,7 +222,7 @@ class Report(BaseReport):
         Raises:
             ValueError: the document is not a report (callers name the file).
         """
-        return validated(cls, with_infinities(document))
+        return validate(cls, with_infinities(document))
 
 
 def with_infinities(document: Any) -> Any:

@@ -13,7 +13,7 @@ from ttcompress.errors import InputError, RecipeError, check_ordinary, unreadabl
 from ttcompress.recipe.problems import MOST_CHARACTERS, Document
 from ttcompress.recipe.schema import VERSION, Recipe
 from ttcompress.recipe.sections import read_document
-from ttcompress.recipe.wording import nearest
+from ttcompress.recipe.wording import suggest
 
 AnyRecipe = Recipe | str | Path | Mapping[str, Any] | None
 """Anything that names a recipe: a `Recipe`, a file, the name of a shipped one, or a mapping of its
@@ -131,7 +131,7 @@ def find_recipe(name_or_path: str | Path, folder: Path = Path()) -> Path:
     if path.suffix in _SUFFIXES or len(Path(name_or_path).parts) > 1:
         raise InputError(f"{path}: there is no such recipe file.")
     raise InputError(
-        f"{name_or_path}: neither a recipe file nor a shipped recipe.{nearest(name_or_path, names)}"
+        f"{name_or_path}: neither a recipe file nor a shipped recipe.{suggest(name_or_path, names)}"
         f"\n    The shipped recipes are: {', '.join(names)}."
     )
 

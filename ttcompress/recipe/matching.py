@@ -11,7 +11,7 @@ from ttcompress.model.weights import Weight
 from ttcompress.planning.formats import KEEP, is_whole
 from ttcompress.recipe.rules import SELECTOR_ROLES, Rule, selects
 from ttcompress.recipe.schema import Recipe
-from ttcompress.recipe.wording import nearest
+from ttcompress.recipe.wording import suggest
 from ttcompress.stores import AUTO
 
 MOST_LISTED = 12
@@ -89,7 +89,7 @@ def _dead_rules(recipe: Recipe, assignments: Sequence[Assignment]) -> Iterator[s
             )
         else:
             yield (
-                f"{place} matches no weight.{nearest(rule.weights, SELECTOR_ROLES)}"
+                f"{place} matches no weight.{suggest(rule.weights, SELECTOR_ROLES)}"
                 f"\n    The model's weights are: {_listed([a.weight for a in assignments])}."
             )
 

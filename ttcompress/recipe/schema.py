@@ -226,8 +226,8 @@ def _check_calibration(
 ) -> CalibrationChoice | None:
     if calibration and "budget" in recipe and recipe["budget"].tolerance is not None:
         raise RecipeError(
-            "a tolerance bounds the error of the weights themselves, and calibration minimises "
-            "that of their outputs.\nTake another budget beside it, as `budget: {factor: 8}`."
+            "a tolerance bounds the error of the weights, but calibration minimises that of their"
+            " outputs.\nUse another budget with calibration, for example `budget: {factor: 8}`."
         )
     return calibration
 

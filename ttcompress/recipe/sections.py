@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Final, TypeVar, dataclass_transform
 
 from ttcompress.errors import RecipeError
 from ttcompress.recipe.problems import Document, KeyPath, Problem, render
-from ttcompress.recipe.wording import described, nearest
+from ttcompress.recipe.wording import describe, suggest
 
 Json = dict[str, Any]
 Values = Mapping[str, Any]
@@ -152,7 +152,7 @@ def read_document(
     if isinstance(document.value, Mapping):
         made = _read_section(section, document.value, Place((), {}, problems))
     elif not problems:
-        found = f"expected keys, got {described(document.value)}."
+        found = f"expected keys, got {describe(document.value)}."
         fact = "the document is empty." if document.value is None else found
         problems.append(Problem((), f"{fact}\n{example}"))
     if problems:
@@ -168,7 +168,7 @@ def _read_section(section: type[S], given: Mapping[str, Any], place: Place) -> S
         if key.rest:
             given, strange = {**given, name: strange}, {}
     for name in strange:
-        cure = nearest(name, known) or f" Known keys: {', '.join(known)}."
+        cure = suggest(name, known) or f" Known keys: {', '.join(known)}."
         place.below(str(name), {}).wrong(f"unknown key.{cure}")
     before = len(place.problems)
     values = _read_keys(section, given, place)
@@ -215,7 +215,7 @@ def list_of(item: Kind, words: str = "a list") -> Kind:
 
     def read(value: Any, place: Place) -> Any:
         if not isinstance(value, list | tuple):
-            return place.wrong(f"expected {words}, got {described(value)}.")
+            return place.wrong(f"expected {words}, got {describe(value)}.")
         items = [item.read(one, place.below(k, place.around)) for k, one in enumerate(value)]
         return WRONG if any(one is WRONG for one in items) else tuple(items)
 
@@ -242,7 +242,7 @@ def section_of(
         if isinstance(value, section):
             return value
         if not isinstance(value, Mapping):
-            return place.wrong(wrong.format(described(value)))
+            return place.wrong(wrong.format(describe(value)))
         return _read_section(section, value, place)
 
     keys = section.KEYS.items()

@@ -16,7 +16,7 @@ from operator import ge, gt, le, lt
 
 from ttcompress.errors import RecipeError
 from ttcompress.recipe.sections import Json, Kind, value
-from ttcompress.recipe.wording import described, nearest
+from ttcompress.recipe.wording import describe, suggest
 
 LARGEST = 2**63 - 1
 """Whole numbers stop here: they are counts of bytes, of values or of ranks."""
@@ -73,9 +73,9 @@ def parse_number(value: object) -> float:
     if isinstance(value, str):
         raise RecipeError(f"expected a number, got the text {value[:60]!r}.{_number_cure(value)}")
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise RecipeError(f"expected a number, got {described(value)}.")
+        raise RecipeError(f"expected a number, got {describe(value)}.")
     if not isfinite(value) or abs(value) > LARGEST:
-        raise RecipeError(f"expected a finite number, got {described(value)}.")
+        raise RecipeError(f"expected a finite number, got {describe(value)}.")
     return float(value)
 
 
@@ -95,9 +95,9 @@ def _number_cure(text: str) -> str:
 def _parse_whole(value: object, least: int = 1) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         cure = _number_cure(value) if isinstance(value, str) else ""
-        raise RecipeError(f"expected a whole number, got {described(value)}.{cure}")
+        raise RecipeError(f"expected a whole number, got {describe(value)}.{cure}")
     if not least <= value <= LARGEST:
-        raise RecipeError(f"expected a whole number of at least {least}, got {described(value)}.")
+        raise RecipeError(f"expected a whole number of at least {least}, got {describe(value)}.")
     return value
 
 
@@ -111,7 +111,7 @@ def parse_size(value: object) -> int:
         found = re.fullmatch(_SIZE, value.strip())
         if not found:
             raise RecipeError(
-                f"expected a size, got {described(value)}.\nWrite a number of bytes, or one with"
+                f"expected a size, got {describe(value)}.\nWrite a number of bytes, or one with"
                 " kB, MB, GB, KiB, MiB or GiB: 2MB is 2,000,000."
             )
         unit = (found[2] or "b").lower()
@@ -132,13 +132,13 @@ def parse_drop(value: object) -> Drop:
         if percent := re.fullmatch(_PERCENT, value.strip()):
             return Drop(float(Decimal(percent[1]) / 100), relative=True)
         raise RecipeError(
-            f"expected a drop, got {described(value)}."
+            f"expected a drop, got {describe(value)}."
             "\nWrite 1% (of the value before), or a bare number in the metric's own unit."
         )
     number = parse_number(value)
     if number < 0:
         raise RecipeError(
-            f"a drop must be 0 or more, got {described(value)}."
+            f"a drop must be 0 or more, got {describe(value)}."
             f"\nIt says how much worse, whichever direction is better: write {-number:g}."
         )
     return Drop(number, relative=False)
@@ -155,7 +155,7 @@ def parse_ranks(value: object) -> int | tuple[int, ...]:
     if isinstance(value, str):
         if not re.fullmatch(_RANKS, value.strip()):
             raise RecipeError(
-                f"expected ranks, got {described(value)}."
+                f"expected ranks, got {describe(value)}."
                 "\nWrite one number, or several with commas: 8,24,12."
             )
         ranks = tuple(_parse_whole(int(part)) for part in value.split(","))
@@ -166,7 +166,7 @@ def parse_ranks(value: object) -> int | tuple[int, ...]:
 def parse_text(value: object) -> str:
     """Read text that is not empty and could be a path."""
     if not isinstance(value, str) or not value.strip():
-        raise RecipeError(f"expected text, got {described(value)}.")
+        raise RecipeError(f"expected text, got {describe(value)}.")
     if "\0" in value:
         raise RecipeError(
             f"{value!r} contains the character NUL, which no name can have. Remove it."
@@ -193,7 +193,7 @@ def _parse_scalar(value: object) -> Scalar:
     if isinstance(value, bool):
         return value
     if not isinstance(value, int | float):
-        raise RecipeError(f"expected text, a number, true or false; got {described(value)}.")
+        raise RecipeError(f"expected text, a number, true or false; got {describe(value)}.")
     parse_number(value)
     return value
 
@@ -210,7 +210,7 @@ def number(fact: str, cure: str, **bounds: float) -> Kind:
     def parse(value: object) -> float:
         number = parse_number(value)
         if not all(_BOUNDS[name][0](number, bound) for name, bound in bounds.items()):
-            raise RecipeError(f"{fact}; got {described(value)}.\n{cure}")
+            raise RecipeError(f"{fact}; got {describe(value)}.\n{cure}")
         return number
 
     words = " ".join(f"{_BOUNDS[name][1]} {bound:g}" for name, bound in bounds.items())
@@ -229,7 +229,7 @@ def name_in(names: Callable[[], Sequence[str]]) -> Kind:
         known = names()
         if isinstance(value, str) and value in known:
             return value
-        found = f"{described(value)}.{nearest(value, known)}"
+        found = f"{describe(value)}.{suggest(value, known)}"
         raise RecipeError(f"expected one of {', '.join(known)}; got {found}")
 
     now = names()
@@ -257,18 +257,18 @@ def _parse_factor(value: object) -> float:
     if number > 0:
         cure = f"To keep {number:.4g} of the size, write {1 / number:.4g}."
     fact = "a factor says how many times smaller, so it must be 1 or more"
-    raise RecipeError(f"{fact}; got {described(value)}.\n{cure}")
+    raise RecipeError(f"{fact}; got {describe(value)}.\n{cure}")
 
 
 def _parse_modes(value: object) -> tuple[int, ...]:
     if not isinstance(value, list | tuple) or not value:
-        raise RecipeError(f"expected a list such as [4, 8, 16], got {described(value)}.")
+        raise RecipeError(f"expected a list such as [4, 8, 16], got {describe(value)}.")
     return tuple(map(_parse_whole, value))
 
 
 def _parse_flag(value: object) -> bool:
     if not isinstance(value, bool):
-        raise RecipeError(f"expected true or false, got {described(value)}.")
+        raise RecipeError(f"expected true or false, got {describe(value)}.")
     return value
 
 

@@ -78,7 +78,7 @@ def plain(value: Any) -> Any:
     return str(value) if isinstance(value, PurePath) else value
 
 
-def validated(kind: type[T], document: Any) -> T:
+def validate(kind: type[T], document: Any) -> T:
     """Make a dataclass from the plain values that `plain` returns; unknown keys are ignored.
 
     Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 
-def launched() -> int:
+def count_processes() -> int:
     """How many processes were launched together, including this one."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 

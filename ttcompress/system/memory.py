@@ -23,7 +23,7 @@ def machine_memory() -> int:
         return sys.maxsize
 
 
-def give_back() -> None:
+def release_memory() -> None:
     """Return freed memory to the system if the C library would keep it.
 
     glibc keeps freed blocks of up to 32 MB: after a few matrices of 1500 columns, 160 MB.

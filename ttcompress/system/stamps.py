@@ -35,7 +35,7 @@ def check_unchanged(stamps: Mapping[Path, Stamp]) -> None:
 
     Raises:
         TTCompressError: a file was changed or replaced.
-        OSError: one is gone.
+        OSError: a file no longer exists.
     """
     for path, stamp in stamps.items():
         now = Stamp.of(path)

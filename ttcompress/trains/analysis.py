@@ -15,7 +15,7 @@ from torch import Tensor
 from ttcompress.errors import DecompositionError
 from ttcompress.model.weights import Weight
 from ttcompress.planning.spectrum import Cut, Spectra
-from ttcompress.system.memory import give_back
+from ttcompress.system.memory import release_memory
 from ttcompress.system.progress import Progress, silent
 from ttcompress.trains.tt_svd import Factorization, factorize
 from ttcompress.trains.weighting import Weighting, weighted_factorize
@@ -79,7 +79,7 @@ class Analysis:
             found[weight.name] = {
                 cut: self._factorization(weight, cut, weighting).spectrum for cut in wanted
             }
-            give_back()
+            release_memory()
         progress("spectra", len(cuts), len(cuts))
         return found
 
