@@ -190,7 +190,7 @@ def test_what_is_restored_has_the_source_s_nesting(nested: Path, saved: Path) ->
 
 def test_an_existing_file_is_safe(model: CompressedModel, saved: Path) -> None:
     before = saved.read_bytes()
-    with pytest.raises(OutputPathError, match="exists already"):
+    with pytest.raises(OutputPathError, match="already exists"):
         model.save(saved)
     assert saved.read_bytes() == before
 
@@ -227,7 +227,7 @@ DAMAGES: dict[str, tuple[Edit, str]] = {
         r"cores\.1 is \(3, 16, 1\)",
     ),
     "other ranks": (plan_entry(ranks=[9]), "needs"),
-    "too many ranks": (plan_entry(ranks=[2, 2]), "do not fit"),
+    "too many ranks": (plan_entry(ranks=[2, 2]), "do not match"),
     "unknown store": (plan_entry(store="int9"), "int9"),
     "other modes": (
         plan_entry(layout={"format": "mps", "row_modes": [8], "column_modes": [16]}),
@@ -235,10 +235,10 @@ DAMAGES: dict[str, tuple[Edit, str]] = {
     ),
     "no plan": (lambda document, tensors: document.pop("plan"), "plan"),
     "no report": (lambda document, tensors: document.pop("report"), "report"),
-    "plan is no list": (lambda document, tensors: document.update(plan=3), "do not fit"),
+    "plan is no list": (lambda document, tensors: document.update(plan=3), "do not match"),
     "other version": (
         lambda document, tensors: document.update(format_version=2),
-        "format version 2, this ttcompress reads 1",
+        "format version 2, but this ttcompress reads version 1",
     ),
     "no version": (lambda document, tensors: document.pop("format_version"), "version None"),
 }
@@ -261,7 +261,7 @@ def test_a_header_longer_than_readers_take_is_not_written(
     model: CompressedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ttcompress.system.safetensors.MAX_HEADER", 5000)
-    with pytest.raises(OutputError, match=r"take [\d,]+ bytes, and .* at most 5,000\. Keep"):
+    with pytest.raises(OutputError, match=r"take [\d,]+ bytes, but .* at most 5,000\. Keep"):
         model.save(tmp_path / "model.safetensors")
     assert list(tmp_path.iterdir()) == []
 

@@ -183,7 +183,7 @@ TABLE = (
         lambda: recipe("seed: 1\nseed: 2\nbudget: {factor: 2}"),
         2,
         "mine.yaml: 1 problem\n  seed (line 3)",
-        "written twice; the first is in line 2",
+        "written twice; the first is on line 2",
         "Keep one",
     ),
     Bad(
@@ -192,7 +192,7 @@ TABLE = (
         2,
         "rules[0] (`encoder.*`)",
         "matches no weight",
-        "Weights are: embedding.weight",
+        "weights are: embedding.weight",
     ),
     Bad(
         "1e-3 as text",
@@ -206,16 +206,16 @@ TABLE = (
         "unreachable budget",
         lambda: ["decompose", GOOD, "--factor", "5000"],
         2,
-        "budget",
-        "factor 5000 asked, at most",
+        "factor 5000 is out of reach",
+        "even with the smallest ranks and stores the factor is",
         "Ask for less",
     ),
     Bad(
         "unreachable size",
         lambda: ["decompose", GOOD, "--size", "300"],
         2,
-        "budget",
-        "size 300 asked, at least",
+        "size 300 is out of reach",
+        "even with the smallest ranks and stores the file takes",
         "Ask for less",
     ),
     Bad(
@@ -231,7 +231,7 @@ TABLE = (
         lambda: ["decompose", GOOD, "-o", written("taken.safetensors", "mine")],
         2,
         "taken.safetensors",
-        "exists already",
+        "already exists",
         "--overwrite",
     ),
     Bad(

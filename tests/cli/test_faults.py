@@ -140,10 +140,8 @@ def test_too_little_memory_in_a_worker_is_an_outcome(
     monkeypatch.setattr("ttcompress.workflows.compress.compress", asks)
     outcome = worked(job, tmp_path)
     assert (outcome.status, outcome.kind) == ("failed", "OutOfMemoryError")
-    assert outcome.error.startswith(
-        f"{job.payload.model}: needs more memory than this machine gives"
-    )
-    assert outcome.error.endswith("run fewer jobs at once (-j), or take a larger machine.")
+    assert outcome.error.startswith(f"{job.payload.model}: needs more memory than this machine has")
+    assert outcome.error.endswith("run fewer jobs at once (-j), or use a larger machine.")
 
 
 def test_a_board_that_cannot_be_made_ends_the_batch(
@@ -170,7 +168,7 @@ def test_too_little_memory_is_one_line(refusal, there: Path, run, monkeypatch) -
     result = run("decompose", "model.pt", "--factor", "3", "-o", "out/it")
     assert result.code == 1
     assert result.err.startswith("error: model.pt: lstm.weight_")
-    assert "bytes): needs more memory than this machine gives" in result.err
+    assert "bytes): needs more memory than this machine has" in result.err
     assert not list((there / "out").iterdir())
 
 
@@ -201,5 +199,5 @@ def test_a_model_that_is_too_large_for_the_machine(folder: Path) -> None:
     )
     assert found.returncode == 1, found.stderr
     assert found.stderr.startswith("error: "), found.stderr
-    assert "needs more memory than this machine gives" in found.stderr
+    assert "needs more memory than this machine has" in found.stderr
     assert os.listdir() == ["large.pt"]

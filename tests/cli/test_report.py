@@ -35,7 +35,7 @@ def test_a_file_that_exists_stays(run, folder, tiny_artifact) -> None:
     arguments = ("report", tiny_artifact, "--as", "html", "-o", "report.html")
     refused = run(*arguments)
     assert (refused.code, refused.out) == (2, "")
-    assert "report.html: exists already" in refused.err
+    assert "report.html: already exists" in refused.err
     assert (folder / "report.html").read_text() == "mine"
     assert run(*arguments, "--overwrite", "-q").err == ""
     assert (folder / "report.html").read_text().startswith("<!doctype html>")

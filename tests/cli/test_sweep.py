@@ -11,11 +11,11 @@ def test_a_factor_out_of_reach_is_shown_with_the_reason(case, run) -> None:
     given = ("sweep", case.path, "--formats", "mps", "-j", "2", "--folder", "f")
     found = run(*given, "--factors", "3,4000")
     assert found.code == 0, found.err
-    assert re.search(r"model under mps@4000: .*4000 asked, at most", found.out)
+    assert re.search(r"model under mps@4000: .*4000 is out of reach", found.out)
     assert "accuracy not measured: add --task" in found.out
     alone = run(*given, "--factors", "4000,5000")
     assert alone.code == 2
-    assert "4000 asked, at most" in alone.err
+    assert "4000 is out of reach" in alone.err
 
 
 def test_the_command_writes_table_picture_artifact_and_recipe(tiny_checkpoint, run, folder) -> None:

@@ -71,8 +71,8 @@ SAFETENSORS: dict[str, tuple[bytes, str]] = {
         "header should have|not a known kind",
     ),
     "a header longer than the file": (header(b"{}", length=3), "header should have 3"),
-    "brackets": (header(b'{"a":' + b"[" * 12_000_000), "12,000,001 values, and at most"),
-    "numbers": (header(b'{"a":[' + b"1," * 12_000_000 + b"1]}"), "12,000,002 values, and at most"),
+    "brackets": (header(b'{"a":' + b"[" * 12_000_000), "12,000,001 values, but at most"),
+    "numbers": (header(b'{"a":[' + b"1," * 12_000_000 + b"1]}"), "12,000,002 values, but at most"),
     "nested": (header(b'{"a":' + b"[" * 100_000), "nested too deeply"),
     "nested, below the limit of Python": (
         header({"a": json.loads("[" * 900 + "]" * 900)}),
@@ -81,11 +81,11 @@ SAFETENSORS: dict[str, tuple[bytes, str]] = {
     "a number of a million digits": (header(b'{"a":' + b"1" * 10**6 + b"}"), "digits"),
     "the same name twice": (
         header(b'{"w":%b,"w":%b}' % ((json.dumps(entry()).encode(),) * 2), bytes(16)),
-        "'w' is written twice",
+        "'w' is given twice",
     ),
     "shared bytes": (
         header({f"w{k}": entry() for k in range(1000)}, bytes(16)),
-        r"w1: overlaps the tensor before it \(it begins at byte 0, that one ends at 16\)",
+        r"w1: overlaps the tensor before it \(it begins at byte 0, but that one ends at 16\)",
     ),
     "half shared bytes": (header({"a": entry(), "b": entry(8)}, bytes(24)), "b: overlaps"),
     "a gap": (header({"a": entry(), "b": entry(20)}, bytes(36)), "b: leaves a gap"),
@@ -100,7 +100,7 @@ SAFETENSORS: dict[str, tuple[bytes, str]] = {
     "a shape that is no number": (header({"a": entry(0, (1e308, 2))}, bytes(16)), "not a tensor"),  # type: ignore[arg-type]
     "not a number": (header(b'{"a":{"dtype":"F32","shape":[NaN],"data_offsets":[0,0]}}'), "not a"),
     "half a character": (header(b'{"\\ud800":{}}'), "surrogates not allo"),
-    "metadata of numbers": (header({"__metadata__": {"a": 3}}), "no table of text"),
+    "metadata of numbers": (header({"__metadata__": {"a": 3}}), "not a table of text"),
 }
 """Each with what is said; all but the first kind are told by every reader in the same words."""
 
@@ -146,22 +146,25 @@ def test_a_header_that_begins_like_json_is_none(tmp_path: Path) -> None:
 Edit = Callable[[dict[str, Any]], object]
 
 DOCUMENTS: dict[str, tuple[Edit, str]] = {
-    "a long version": (lambda d: d.update(format_version=10**4000), r"version 1000000\d+, this"),
-    "huge ranks": (lambda d: d["plan"][0].update(ranks=[10**400]), "over 64 bits"),
+    "a long version": (
+        lambda d: d.update(format_version=10**4000),
+        r"version 1000000\d+, but this",
+    ),
+    "huge ranks": (lambda d: d["plan"][0].update(ranks=[10**400]), "more than 64 bits"),
     "negative ranks": (lambda d: d["plan"][0].update(ranks=[-3]), "needs"),
     "no ranks": (lambda d: d["plan"][0].update(ranks=[0]), "needs"),
     "huge bytes": (lambda d: d["report"]["weights"][0].update(bytes_before=10**400), "64 bits"),
     "a budget of text": (
         lambda d: d["report"]["recipe"]["effective"].update(budget="x"),
-        "a budget or a key",
+        "an invalid budget or key",
     ),
     "a budget of lists": (
         lambda d: d["report"]["recipe"]["effective"].update(budget={"factor": [2]}),
-        "neither numbers nor text",
+        "a budget must be of numbers or text",
     ),
     "a key of numbers": (
         lambda d: d["report"]["recipe"]["effective"].update(key=3),
-        "a budget or a key",
+        "an invalid budget or key",
     ),
     "huge source": (lambda d: d["report"]["source"].update(bytes=10**400), "64 bits"),
     "huge modes": (
@@ -173,18 +176,24 @@ DOCUMENTS: dict[str, tuple[Edit, str]] = {
     "a shape of fractions": (lambda d: d["plan"][0]["weight"].update(shape=[1.5, 8]), "shape"),
     "very many modes": (
         lambda d: d["plan"][0]["layout"].update(row_modes=[2**62] * 400_000),
-        "no train has 400001 cores",
+        "a train cannot have 400001 cores",
     ),
     "gates that rows do not have": (lambda d: d["plan"][0]["weight"].update(gates=3), "3 gates"),
-    "very many layers": (lambda d: d["stacks"][0].update(num_layers=2**62), "no layer has the"),
-    "no hidden unit": (lambda d: d["stacks"][0].update(hidden_size=0), "no layer has the sizes"),
+    "very many layers": (
+        lambda d: d["stacks"][0].update(num_layers=2**62),
+        "a layer cannot have the",
+    ),
+    "no hidden unit": (
+        lambda d: d["stacks"][0].update(hidden_size=0),
+        "a layer cannot have the sizes",
+    ),
     "a very large layer": (
         lambda d: d["stacks"][0].update(hidden_size=2**40),
-        r"weight_ih_l0: is \(32, 6\), and its layer needs \(4398046511104, 6\)",
+        r"weight_ih_l0: is \(32, 6\), but its layer needs \(4398046511104, 6\)",
     ),
     "a layer that is not there": (
         lambda d: d["stacks"][0].update(prefix="other."),
-        "weight_ih_l0: is None, and its layer needs",
+        "weight_ih_l0: is None, but its layer needs",
     ),
     "a place of no tensor": (
         lambda d: d["source_paths"].update(absent="absent"),
@@ -196,7 +205,7 @@ DOCUMENTS: dict[str, tuple[Edit, str]] = {
     ),
     "a bias in no place": (
         lambda d: d["source_paths"].pop("lstm.bias_hh_l0"),
-        "bias_hh_l0: is None, and its layer needs",
+        "bias_hh_l0: is None, but its layer needs",
     ),
     "ties of no tensor": (lambda d: d["ties"].update(absent=["absent"]), "ties: no tensor is"),
     "ties of one name twice": (
@@ -205,7 +214,7 @@ DOCUMENTS: dict[str, tuple[Edit, str]] = {
     ),
     "ties that a weight does not have": (
         lambda d: d["ties"].update({d["plan"][0]["weight"]["name"]: ["a", "b"]}),
-        "its names are .*, and ties has",
+        "its names are .*, but ties has",
     ),
     "one name for two tensors": (
         lambda d: d["ties"].update({k["name"]: [k["name"], "x"] for k in d["report"]["kept"][:2]}),
@@ -213,11 +222,11 @@ DOCUMENTS: dict[str, tuple[Edit, str]] = {
     ),
     "a spectrum without values": (
         lambda d: d["report"]["weights"][0]["spectrum"][0].update(values=[]),
-        "places, 0 values",
+        "indices, 0 values",
     ),
     "a spectrum at no place": (
         lambda d: d["report"]["weights"][0]["spectrum"][0].update(indices=[3, 1]),
-        "a spectrum at no singular values",
+        "indices of a spectrum do not increase",
     ),
 }
 
@@ -592,11 +601,11 @@ YAML = {
         "more than 16 aliases",
     ),
     "depth": ("[" * 100_000, "nested too deeply"),
-    "size": ("a: b\n" * 100_000, "holds more than 256,000 bytes"),
+    "size": ("a: b\n" * 100_000, "is larger than 256,000 bytes"),
     "a tag that calls": ("version: !!python/object/apply:os.mkdir [owned]\n", "has no meaning"),
-    "a number in base 60": ("version: 1" + ":10" * 20_000, "over 18 digits"),
-    "a number in base 16": ("version: 0x" + "f" * 50_000, "over 18 digits"),
-    "a number of 4,000 digits": ("version: " + "1" * 4000, "over 18 digits"),
+    "a number in base 60": ("version: 1" + ":10" * 20_000, "at most 18 digits"),
+    "a number in base 16": ("version: 0x" + "f" * 50_000, "at most 18 digits"),
+    "a number of 4,000 digits": ("version: " + "1" * 4000, "at most 18 digits"),
     "half a character": ('version: "\\ud800"', "half of a surrogate pair"),
     "half a character in a key": ('"\\ud800": 1', "half of a surrogate pair"),
 }

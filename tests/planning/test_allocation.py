@@ -10,7 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ttcompress.planning.allocation import Allowance, Choice, Menu, allocate, smallest, total
+from ttcompress.planning.allocation import (
+    Allowance,
+    Choice,
+    Menu,
+    allocate,
+    choose_smallest,
+    total_cost,
+)
 from ttcompress.planning.candidates import Cost, Option
 from ttcompress.planning.formats import Layout, MpoLayout, MpsLayout
 from ttcompress.planning.spectrum import Spectrum
@@ -56,7 +63,7 @@ def least_error(menus: list[Menu], allowance: Allowance) -> float:
 def shared(menus: list[Menu], allowance: Allowance) -> tuple[Choice, ...]:
     choices = allocate(menus, allowance)
     assert choices is not None
-    assert allowance.usage(total(choices)) <= 1
+    assert allowance.usage(total_cost(choices)) <= 1
     for choice, menu in zip(choices, menus, strict=True):
         assert choice.option in menu
         assert all(map(int.__le__, choice.ranks, choice.option.caps))
@@ -129,7 +136,7 @@ def test_never_over_and_none_only_where_nothing_fits(
     ]
     allowance = Allowance(*limits)
     if allocate(menus, allowance) is None:
-        least = total(smallest(menus, allowance))
+        least = total_cost(choose_smallest(menus, allowance))
         assert allowance.usage(least) > 1
     else:
         shared(menus, allowance)

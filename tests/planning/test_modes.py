@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ttcompress.model.weights import Weight
 from ttcompress.planning.formats import FORMATS, MpoLayout, MpsLayout, decomposing
 from ttcompress.planning.formats.modes import balanced, divisors
-from ttcompress.planning.menus import course
+from ttcompress.planning.menus import find_layouts
 from ttcompress.recipe import Assignment, recipe_from
 
 sides = st.integers(1, 700)
@@ -77,4 +77,4 @@ def test_given_modes_are_kept(name: str) -> None:
     weight = Weight("w", ("w",), "linear", (24, 30), "float32")
     given = Assignment(weight, None, None, name, "int8", (4, 6), (5, 6))
     recipe = recipe_from({"version": 1, "budget": {"factor": 2}})
-    assert course(given, recipe).layouts == (FORMATS[name]((4, 6), (5, 6)),)
+    assert find_layouts(given, recipe).layouts == (FORMATS[name]((4, 6), (5, 6)),)

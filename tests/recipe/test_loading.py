@@ -162,8 +162,8 @@ budget:
 """
     assert problems_of(text) == (
         "mine.yaml: 4 problems\n"
-        "  default: missing. Beside rules, say what happens to the weights that none of them"
-        " matches: `default: keep` or `default: decompose`.\n"
+        "  default: missing. Rules need it, for the weights that none of them matches:"
+        " write `default: keep` or `default: decompose`.\n"
         "  rules[0].ranks (line 7): an mpo with 3 row modes and 3 column modes has 3 cores and"
         " needs 2 ranks, got 3: [16, 16, 16].\n"
         "      A train of n cores has n - 1 ranks; the outer ones are always 1.\n"
@@ -177,13 +177,13 @@ RULE = HEAD + "default: keep\nrules:\n  - weights: recurrent\n    "
 
 WRONG = {
     # the text: what the message must say
-    "": ["1 problem", "nothing in it", "version: 1"],
-    "# only a comment": ["nothing in it"],
+    "": ["1 problem", "document is empty", "version: 1"],
+    "# only a comment": ["document is empty"],
     "- 1": ["expected keys, got the list [1]"],
     "plain words": ["expected keys, got the text"],
     "version: 1": ["budget: missing", "budget: {factor: 8}"],
     "budget: {factor: 8}": ["version: missing. Write `version: 1`"],
-    "version: 2\nbudget: {factor: 8}": ["version (line 1)", "of version 2", "reads version 1"],
+    "version: 2\nbudget: {factor: 8}": ["version (line 1)", "has version 2", "reads version 1"],
     "version: 0\nbudget: {factor: 8}": ["at least 1, got 0"],
     "version: '1'\nbudget: {factor: 8}": ["whole number, got the text '1'", "without quotes: 1"],
     "version: true\nbudget: {factor: 8}": ["whole number, got true"],
@@ -249,9 +249,9 @@ WRONG = {
     HEAD + "finetune: {kept: 1}": ["finetune.kept (line 3): expected true or false, got 1"],
     HEAD + "formt: mps": ["formt (line 3): unknown key. Did you mean `format`?"],
     HEAD + "text: mps": ["text (line 3): unknown key"],
-    HEAD + "qqq: 1": ["qqq (line 3): unknown key. Known here: version, format"],
+    HEAD + "qqq: 1": ["qqq (line 3): unknown key. Known keys: version, format"],
     HEAD + "'a\\e[31mb': 1": ["unknown key"],
-    HEAD + "seed: 1\nseed: 2": ["seed (line 4): written twice; the first is in line 3"],
+    HEAD + "seed: 1\nseed: 2": ["seed (line 4): written twice; the first is on line 3"],
     HEAD + "seed: -1": ["at least 0, got -1"],
     HEAD + "on: 1": ["on (line 3): YAML 1.1 reads this key as a bool"],
     HEAD + "3: 1": ["YAML 1.1 reads this key as a int"],
@@ -269,26 +269,28 @@ WRONG = {
     HEAD + "default: keep\nrules: [{weights: 're:['}]": ["not a regular expression", "a glob"],
     HEAD + "default: keep\nrules: [{weights: ''}]": ["expected text, got the text ''"],
     HEAD + "default: keep\nrules: [{weights: all}, {weights: linear}]": [
-        "rules[1] (`linear`) can never match: rules[0] (`all`)"
+        "rules[1] (`linear`) never applies: rules[0] (`all`)"
     ],
     HEAD + "default: keep\nrules: [{weights: 'a*'}, {weights: 'a*'}]": [
-        "rules[1] (`a*`) can never"
+        "rules[1] (`a*`) never applies"
     ],
     RULE + "format: keep\n    store: int8": ["rules[0].store (line 7)", "kept weight"],
     RULE + "format: dense\n    ranks: 8": ["rules[0].ranks (line 7)", "of format dense"],
     RULE + "format: keep\n    row_modes: [4]\n    column_modes: [4]": ["the format here is keep"],
     RULE + "format: auto\n    row_modes: [4]\n    column_modes: [4]": ["the format here is auto"],
-    RULE + "row_modes: [4, 8]": ["stand together; column_modes is missing"],
-    RULE + "column_modes: [4, 8]": ["stand together; row_modes is missing"],
+    RULE + "row_modes: [4, 8]": ["go together, but column_modes is missing"],
+    RULE + "column_modes: [4, 8]": ["go together, but row_modes is missing"],
     RULE + "row_modes: []\n    column_modes: [4]": ["a list such as [4, 8, 16], got the list []"],
     RULE + "row_modes: [4, 0]\n    column_modes: [4]": ["at least 1, got 0"],
     RULE + "row_modes: [1, 4]\n    column_modes: [4]": ["a mode of 1 makes an mps longer"],
     RULE + "format: mpo\n    row_modes: [4, 8]\n    column_modes: [4]": ["an mpo pairs its modes"],
-    RULE + "ranks: [8, 8]": ["[8, 8] need row_modes and column_modes beside them"],
+    RULE + "ranks: [8, 8]": ["[8, 8] are given without row_modes and column_modes"],
     RULE + "ranks: 0": ["at least 1, got 0"],
     RULE + "ranks: [8, true]": ["whole number, got true"],
     RULE + "ranks: 8;8": ["expected ranks", "8,24,12"],
-    RULE + "row_modes: [4, 8]\n    column_modes: [4]\n    ranks: [2, 8, 4, 1]": ["not 2 and 1"],
+    RULE + "row_modes: [4, 8]\n    column_modes: [4]\n    ranks: [2, 8, 4, 1]": [
+        "must be 1; got 2 and 1"
+    ],
     RULE + "row_modes: [4, 8]\n    column_modes: [4]\n    ranks: [8]": ["needs 2 ranks, got 1"],
     "version: 1\nbudget: {factor: 8}\nformat: tt\ndefault: keep\nrules:\n  - weights: linear"
     "\n    row_modes: [4]\n    column_modes: [4]\n    ranks: [8, 8, 8]": ["1 problem\n  format"],
@@ -423,7 +425,7 @@ def test_paths_that_are_no_recipe_files(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is a folder"):
         load_recipe(tmp_path)
     (tmp_path / "large.pt").write_bytes(b"x" * 256_001)
-    with pytest.raises(RecipeError, match="holds more than 256,000 bytes"):
+    with pytest.raises(RecipeError, match="is larger than 256,000 bytes"):
         load_recipe(tmp_path / "large.pt")
     (tmp_path / "model.pt").write_bytes(b"PK\x03\x04\xff\xfe")
     with pytest.raises(RecipeError, match="is not text"):

@@ -136,7 +136,7 @@ def test_the_reference_has_every_key_once_with_help_and_default(document: type[S
 def test_a_row_of_the_reference() -> None:
     assert (
         "| `batches` | a whole number from 1 | `24` | `--calibrate` |"
-        " Fit to the inputs of so many of the task's batches. |\n"
+        " Calibrate on the inputs in N batches of the task's training data. |\n"
     ) in markdown()
 
 

@@ -103,7 +103,7 @@ def test_a_selector_speaks_of_full_names(selector: str) -> None:
 
 def test_a_dead_rule_names_the_weights_there_are() -> None:
     assert refusal("[{weights: recurrent}, {weights: 'rnn.*'}]") == (
-        "rules[1] (`rnn.*`) matches no weight.\n    Weights are: encoder.weight,"
+        "rules[1] (`rnn.*`) matches no weight.\n    The model's weights are: encoder.weight,"
         " lstm.weight_ih_l0, lstm.weight_hh_l0, head.weight."
     )
 
@@ -115,8 +115,8 @@ def test_a_misspelt_role_is_recognised() -> None:
 def test_a_shadowed_rule_names_the_rule_that_took_its_weights() -> None:
     message = refusal("[{weights: recurrent}, {weights: '*hh*'}]")
     assert message.startswith(
-        "rules[1] (`*hh*`) decides about no weight: lstm.weight_hh_l0 went to earlier rules,"
-        " the first to rules[0] (`recurrent`)."
+        "rules[1] (`*hh*`) never applies: earlier rules already match lstm.weight_hh_l0;"
+        " the first is rules[0] (`recurrent`)."
     )
 
 

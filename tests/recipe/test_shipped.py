@@ -109,7 +109,7 @@ def test_a_path_is_found_as_well_as_a_name(tmp_path: Path, monkeypatch: pytest.M
     ("wanted", "message"),
     [
         ("balancd", "Did you mean `balanced`"),
-        ("qqq", "Shipped are: balanced, explicit-ranks, fast,"),
+        ("qqq", "The shipped recipes are: balanced, explicit-ranks, fast,"),
         ("small.yml", "there is no such recipe file"),
         ("folder/small", "there is no such recipe file"),
     ],

@@ -57,7 +57,7 @@ REPORT = Report(
     totals={"weights": WEIGHTS, "model": MODEL},
     weights=(WEIGHT,),
     kept=(
-        KeptReport("head.weight", 900, 3600, "no rule names it"),
+        KeptReport("head.weight", 900, 3600, "no rule matches it"),
         KeptReport("head.bias", 60, 240, "not a weight"),
         KeptReport("lstm.bias_ih_l0", 40, 160, "not a weight"),
     ),
@@ -149,7 +149,7 @@ def test_remarks_leave_nothing_out() -> None:
     assert report_remarks(replace(REPORT, limits=limits), 4800) == (
         "factor: 7.5 asked, 8.00 achieved",
         "file: 6,000 -> 4,800 bytes, 1.25x",
-        "head.weight is kept (3,600 bytes): no rule names it",
+        "head.weight is kept (3,600 bytes): no rule matches it",
         "kept beside the weights: 2 tensors, 400 bytes",
         "lstm.weight_hh_l0: ranks [9] lowered to the attainable [5]",
         "a note",

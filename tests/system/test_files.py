@@ -94,7 +94,7 @@ def test_a_block_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
 def test_overwriting_must_be_asked_for(tmp_path: Path) -> None:
     target = tmp_path / "out.bin"
     target.write_bytes(b"before")
-    with pytest.raises(OutputPathError, match="exists already"):
+    with pytest.raises(OutputPathError, match="already exists"):
         check_output(target, overwrite=False)
     with written_whole(target, overwrite=True) as file:
         file.write(b"after")
@@ -106,8 +106,8 @@ def test_overwriting_must_be_asked_for(tmp_path: Path) -> None:
     [
         ("", "is a folder"),
         ("missing/out.bin", "does not exist"),
-        ("A" * 300, "no file can be there"),
-        ("a\0b", "no file can be there"),
+        ("A" * 300, "no file can be written there"),
+        ("a\0b", "no file can be written there"),
     ],
 )
 def test_folders_are_refused_even_when_overwriting(tmp_path: Path, name: str, fact: str) -> None:
@@ -143,7 +143,7 @@ def test_a_checkpoint_that_is_cut_short_is_told_as_such(tmp_path: Path, size: in
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
         with (
-            pytest.raises(OutputError, match=r"out: cannot be written: File too large\. Use"),
+            pytest.raises(OutputError, match=r"out: cannot be written: File too large\. Choose"),
             written_whole(tmp_path / "out") as file,
         ):
             torch.save({"w": torch.zeros(300_000)}, file)
@@ -162,7 +162,7 @@ def test_a_link_is_replaced_and_never_written_through(tmp_path: Path) -> None:
     elsewhere, target = tmp_path / "elsewhere", tmp_path / "out"
     elsewhere.write_bytes(b"another's")
     target.symlink_to(elsewhere)
-    with pytest.raises(OutputPathError, match="exists already"):
+    with pytest.raises(OutputPathError, match="already exists"):
         check_output(target, overwrite=False)
     with written_whole(target, overwrite=True) as file:
         file.write(b"ours")
@@ -173,11 +173,11 @@ def test_a_link_is_replaced_and_never_written_through(tmp_path: Path) -> None:
 def test_a_link_that_leads_nowhere_is_there_already(tmp_path: Path) -> None:
     target = tmp_path / "out"
     target.symlink_to(tmp_path / "absent")
-    with pytest.raises(OutputPathError, match="exists already"):
+    with pytest.raises(OutputPathError, match="already exists"):
         check_output(target, overwrite=False)
     target.unlink()
     target.symlink_to(target)
-    with pytest.raises(OutputPathError, match="no file can be there"):
+    with pytest.raises(OutputPathError, match="no file can be written there"):
         check_output(target, overwrite=True)
 
 

@@ -22,7 +22,7 @@ def test_plain_values_come_back(value: object, ascii: bool) -> None:
     ("text", "fact"),
     [
         (b"[" * 100_000, "nested too deeply"),
-        (b'{"a": 1, "b": {"c": 1, "c": 2}}', "'c' is written twice"),
+        (b'{"a": 1, "b": {"c": 1, "c": 2}}', "'c' is given twice"),
         (b"1" * 10_000, "digits"),
         (b'["\\ud800"]', "surrogates"),
         (b'{"\\udC00x": 1}', "surrogates"),
@@ -39,7 +39,7 @@ def test_what_is_not_read_says_why(text: bytes, fact: str) -> None:
 def test_values_are_counted_before_they_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plain_json, "MAX_VALUES", 5)
     assert read_json(b"[1, 2, 3]") == [1, 2, 3]
-    with pytest.raises(ValueError, match="6 values, and at most 5 are read"):
+    with pytest.raises(ValueError, match="6 values, but at most 5 are read"):
         read_json(b"[[], {}, 1, 2]")
 
 

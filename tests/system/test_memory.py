@@ -13,9 +13,9 @@ def test_torch_s_refusal_says_how_much_it_was() -> None:
     with pytest.raises(OutOfMemoryError) as caught, within_memory("lstm.weight_hh_l0"):
         torch.empty(10**15)
     said = str(caught.value)
-    assert said.startswith("lstm.weight_hh_l0: needs more memory than this machine gives")
+    assert said.startswith("lstm.weight_hh_l0: needs more memory than this machine has")
     assert "4000000000000000 bytes" in said
-    assert said.endswith("Free some, run fewer jobs at once (-j), or take a larger machine.")
+    assert said.endswith("Free some, run fewer jobs at once (-j), or use a larger machine.")
     assert caught.value.exit_code == 1
 
 

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from ttcompress.planning.formats import Layout
 from ttcompress.planning.spectrum import Spectrum
-from ttcompress.trains.least_squares import alternated
+from ttcompress.trains.least_squares import alternate
 from ttcompress.trains.train import Decomposition, Ranks, Train
-from ttcompress.trains.tt_svd import NOTHING_KNOWN, Known
+from ttcompress.trains.tt_svd import NO_FACTORIZATIONS, Factorizations
 from ttcompress.trains.weighting import Weighting
 
 
@@ -24,7 +24,7 @@ class KronTrain(Train):
         layout: Layout,
         ranks: Ranks,
         weighting: Weighting | None = None,
-        known: Known = NOTHING_KNOWN,
+        known: Factorizations = NO_FACTORIZATIONS,
     ) -> Decomposition:
         wide, (rank,) = matrix.double(), layout.attainable(ranks)
         blocks = wide.reshape(layout.row_modes + layout.column_modes).permute(0, 2, 1, 3)
@@ -34,7 +34,7 @@ class KronTrain(Train):
         cores = tuple(half.reshape(shape) for half, shape in zip(halves, shapes, strict=True))
         train: Train = cls(layout, cores)
         if weighting is not None:
-            train = alternated(train, wide, weighting.apply, 2)
+            train = alternate(train, wide, weighting.apply, 2)
         return Decomposition(train, (Spectrum(tuple(s.tolist())),))
 
     def to_dense(self) -> Tensor:

@@ -142,7 +142,7 @@ def test_each_weight_is_read_and_factorized_once_within_bounds_of_memory(
     before = living()
     for _ in range(2):
         analysis.spectra(dict.fromkeys(weights, ((256, 1),)))
-    kept = [analysis.known(one, None) for one in weights]
+    kept = [analysis.factorizations(one, None) for one in weights]
     for one, known in zip(weights, kept, strict=True):
         matrix = analysis.matrix(one)
         again, _ = store_weight(matrix, one, layout, (4,), STORES["int8"], known=known)

@@ -3,7 +3,7 @@ import torch
 
 from ttcompress.planning.formats import Layout, MpoLayout, MpsLayout
 from ttcompress.trains.formats import train_of
-from ttcompress.trains.least_squares import alternated, improved
+from ttcompress.trains.least_squares import alternate, improve
 from ttcompress.trains.mpo import MpoTrain
 from ttcompress.trains.train import Train
 
@@ -30,7 +30,7 @@ def test_no_sweep_makes_it_worse_and_a_train_is_found_again(layout):
     matrix = random_train(layout, 2, seed=0).to_dense()
     train, last = random_train(layout, 4, seed=1), float("inf")
     for _ in range(30):
-        train = alternated(train, matrix, lambda error: error, 1)
+        train = alternate(train, matrix, lambda error: error, 1)
         now = squared(train, matrix)
         assert now <= last * (1 + 1e-9) + 1e-12 * float(matrix.square().sum())
         last = now
@@ -41,7 +41,7 @@ def test_only_the_cores_named_are_changed():
     layout = LAYOUTS[0]
     train = random_train(layout, 3, seed=2)
     matrix = random_train(layout, 3, seed=3).to_dense()
-    found = improved(train, matrix, lambda error: error, [1])
+    found = improve(train, matrix, lambda error: error, [1])
     same = [torch.equal(a, b) for a, b in zip(train.cores, found.cores, strict=True)]
     assert same == [True, False, True, True]
     assert squared(found, matrix) < squared(train, matrix)
@@ -53,6 +53,6 @@ def test_a_metric_decides_what_is_near():
     counts = torch.ones(layout.shape[0], 1).double()
     counts[0] = 1e4
     start = MpoTrain.decompose(matrix, layout, (3,)).train
-    found = alternated(start, matrix, lambda error: counts * error, 4)
+    found = alternate(start, matrix, lambda error: counts * error, 4)
     first_row = [float((t.to_dense() - matrix)[0].norm()) for t in (start, found)]
     assert first_row[1] < 0.2 * first_row[0]

@@ -46,7 +46,7 @@ def test_cores_of_another_shape_are_refused() -> None:
     layout = MpsLayout((6,), (4,))
     with pytest.raises(ValueError):  # tensorly: they do not chain
         mps_matrix([torch.ones(1, 6, 3), torch.ones(2, 4, 1)], layout)
-    with pytest.raises(ValueError, match=r"cores have modes \(6, 5\), the layout \(6, 4\)"):
+    with pytest.raises(ValueError, match=r"cores have modes \(6, 5\), but the layout has \(6, 4\)"):
         mps_matrix([torch.ones(1, 6, 3), torch.ones(3, 5, 1)], layout)
 
 

@@ -32,7 +32,7 @@ def test_methods_stand_at_the_factor_asked_or_say_why_not(found) -> None:
     for row in found.rows:
         for cell in row.cells:
             if cell.factor is None:
-                assert "can be reached" in cell.why and cell.bytes is None
+                assert "is out of reach" in cell.why and cell.bytes is None
             elif cell.method != "svd" or row.factor == 3:  # a rank of 1 is the least
                 assert cell.factor == pytest.approx(row.factor, rel=0.12)
                 assert cell.factor >= row.factor
@@ -40,7 +40,7 @@ def test_methods_stand_at_the_factor_asked_or_say_why_not(found) -> None:
 
 def test_few_bits_alone_end_before_factor_40(found) -> None:
     cell = next(cell for cell in found.rows[1].cells if cell.method == "quantised")
-    assert "factor 40 asked, at most" in cell.why
+    assert "factor 40 is out of reach" in cell.why
     assert cell.metric is None
     assert all("quantised" not in found.winners(found.rows[1], q) for q in found.quantities)
 

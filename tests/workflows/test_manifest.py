@@ -97,7 +97,9 @@ PROBLEMS = {
     "matrix: {models: [models/*.pt], recipes: [manifest.yaml]}": ("matrix (line 2): unknown key."),
     "matrix: {models: [models/*.pt], recipes: [null]}": "matrix.recipes[0] (line 2): expected text",
     "matrix: {models: [null], recipes: [tiny]}": "matrix.models[0]",
-    f'matrix: {BOTH}\noutput: "o\\0ut"': "output.folder (line 3): 'o\\x00ut' holds the character",
+    f'matrix: {BOTH}\noutput: "o\\0ut"': (
+        "output.folder (line 3): 'o\\x00ut' contains the character"
+    ),
     f"matrix: {{exclude: [{{model: c}}], {BOTH[1:]}": (
         "matrix.exclude[0] (line 2): leaves nothing out"
     ),
@@ -107,12 +109,14 @@ PROBLEMS = {
     f"matrix: {BOTH}\nlimits: {{max_drpo: 1%}}": (
         "limits.max_drpo (line 3): unknown key. Did you mean `max_drop`?"
     ),
-    f"matrix: {BOTH}\nbaseline: {{metric: -1}}": "baseline.metric (line 3): a drop is 0 or more",
-    f"matrix: {BOTH}\noutput: {{name: '{{modle}}.x'}}": (
-        "output.name (line 3): '{modle}.x' holds {modle}. Known here: {model}, {recipe}"
+    f"matrix: {BOTH}\nbaseline: {{metric: -1}}": (
+        "baseline.metric (line 3): a drop must be 0 or more"
     ),
-    f"matrix: {BOTH}\noutput: {{name: 'a/{{model}}'}}": "is no file's name",
-    f"matrix: {BOTH}\noutput: {{name: '{{model'}}": "is no name: ",
+    f"matrix: {BOTH}\noutput: {{name: '{{modle}}.x'}}": (
+        "output.name (line 3): '{modle}.x' has the unknown field {modle}. Use {model}, {recipe}"
+    ),
+    f"matrix: {BOTH}\noutput: {{name: 'a/{{model}}'}}": "is not a file name",
+    f"matrix: {BOTH}\noutput: {{name: '{{model'}}": "is not a valid name: ",
     f"matrix: {BOTH}\noutput: {{name: '{{model}}'}}": (
         "a.pt under half and {folder}/models/a.pt under balanced both go to a."
     ),
@@ -125,7 +129,7 @@ PROBLEMS = {
         "jobs[0].task.rate (line 2): got the text '1e-3'."
     ),
     "output: x": "there is no job in it.",
-    "on: push": "YAML 1.1 reads this key as a bool, not as text, and no manifest key is a bool.",
+    "on: push": "YAML 1.1 reads this key as a bool, but every key of a manifest is text.",
 }
 
 
@@ -144,7 +148,7 @@ def test_all_problems_are_shown_at_once(jobs) -> None:
 
 
 def test_another_version_is_refused(jobs) -> None:
-    said = r"the manifest is of version 2, and this program reads version 1\.\n\s*Update ttcompress"
+    said = r"the manifest has version 2, but this program reads version 1\.\n\s*Update ttcompress"
     with pytest.raises(RecipeError, match=said):
         jobs("version: 2")
 
@@ -153,5 +157,7 @@ def test_paths_that_are_no_manifests(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there is no such manifest file"):
         read_manifest(tmp_path / "absent.yaml")
     (tmp_path / "empty.yaml").write_text("")
-    with pytest.raises(RecipeError, match=r"nothing in it\.\n .*A small manifest is `version: 1`"):
+    with pytest.raises(
+        RecipeError, match=r"document is empty\.\n .*A small manifest is `version: 1`"
+    ):
         read_manifest(tmp_path / "empty.yaml")

@@ -29,7 +29,7 @@ def test_a_nested_checkpoint_comes_back_whole(tiny_state_dict, tmp_path) -> None
 
 def test_the_output_is_checked_before_the_work(tiny_artifact, tmp_path) -> None:
     (tmp_path / "dense.pt").write_text("mine")
-    with pytest.raises(OutputPathError, match="exists already"):
+    with pytest.raises(OutputPathError, match="already exists"):
         restore(tmp_path / "absent", tmp_path / "dense.pt")
     with pytest.raises(OutputPathError, match="does not exist"):
         restore(tiny_artifact, tmp_path / "no" / "dense.pt")

@@ -116,5 +116,5 @@ def test_where_it_is_not_registered_nothing_knows_it(
     monkeypatch.delitem(FORMATS, "kron")
     with pytest.raises(ttcompress.RecipeError, match="expected one of mps, mpo, auto, dense, keep"):
         ttcompress.recipe_from(RECIPE)
-    with pytest.raises(ttcompress.ArtifactError, match="no train is of format 'kron'"):
+    with pytest.raises(ttcompress.ArtifactError, match="a train cannot be of format 'kron'"):
         ttcompress.load(artifact)

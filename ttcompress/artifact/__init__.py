@@ -1,4 +1,4 @@
-"""The compressed model and its file: one safetensors file that explains itself."""
+"""The compressed model, and reading and writing it as one self-describing safetensors file."""
 
 from ttcompress.artifact.model import FORMAT_VERSION, CompressedModel, keyed_parts
 from ttcompress.artifact.reading import is_artifact, load

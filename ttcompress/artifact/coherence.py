@@ -1,7 +1,7 @@
-"""Checks that the parts of a model that was read from a file speak of one model.
+"""Checks that the parts of a model read from a file agree with each other.
 
-pydantic has checked each part by itself. What stands here lets every user of a loaded model rely on
-names that are there, and on layers as large as their tensors.
+pydantic has checked each part by itself. After `check_coherent`, every name in a loaded
+model exists, and its layers have the sizes of their tensors.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from ttcompress.model.weights import GATES, RecurrentStack, Weight
 from ttcompress.trains.stored import StoredWeight
 
 Shapes = dict[str, tuple[int, ...]]
-"""Of every tensor, dense, by each of its names."""
+"""The dense shape of every tensor, by each of its names."""
 
 
 def check_coherent(model: CompressedModel) -> None:
-    """Hold names, shapes, layers and report against each other.
+    """Check that names, shapes, layers and report agree.
 
     Raises:
         ValueError: two of them contradict each other.
@@ -64,7 +64,7 @@ def _names(model: CompressedModel, stored: StoredWeight) -> tuple[str, ...]:
     weight = stored.weight
     names = model.ties.get(weight.name, (weight.name,))
     if names != weight.names or names[:1] != (weight.name,):
-        raise ValueError(f"{weight.name}: its names are {weight.names}, and ties has {names}")
+        raise ValueError(f"{weight.name}: its names are {weight.names}, but ties has {names}")
     return names
 
 
@@ -73,20 +73,22 @@ def _check_weight(weight: Weight, inside: Shapes) -> None:
     if weight.name not in inside:
         raise ValueError(f"source_paths: {weight.name} is not in it")
     if rows < 1 or columns < 1:
-        raise ValueError(f"{weight.name}: no weight is {rows} x {columns}")
+        raise ValueError(f"{weight.name}: a weight cannot be {rows} x {columns}")
     if weight.gates not in GATES.values() or rows % weight.gates:
-        raise ValueError(f"{weight.name}: {rows} rows are not those of {weight.gates} gates")
+        raise ValueError(f"{weight.name}: {rows} rows do not divide into {weight.gates} gates")
 
 
 def _check_stack(stack: RecurrentStack, inside: Shapes) -> None:
-    """Sizes first: tensors are named and made by them."""
+    """Check sizes first, because the names and shapes of tensors follow from them."""
     sizes = (stack.input_size, stack.hidden_size, stack.num_layers)
     if min(sizes) < 1 or stack.proj_size < 0 or stack.num_layers > len(inside):
-        raise ValueError(f"{stack.prefix}*: no layer has the sizes {(*sizes, stack.proj_size)}")
+        raise ValueError(
+            f"{stack.prefix}*: a layer cannot have the sizes {(*sizes, stack.proj_size)}"
+        )
     for own, shape in tensor_shapes(stack).items():
         name = stored_name(stack, own)
         if inside.get(name) != shape:
-            raise ValueError(f"{name}: is {inside.get(name)}, and its layer needs {shape}")
+            raise ValueError(f"{name}: is {inside.get(name)}, but its layer needs {shape}")
 
 
 def _check_spectra(report: Report) -> None:
@@ -94,6 +96,8 @@ def _check_spectra(report: Report) -> None:
         for cut in weight.spectrum:
             places, increasing = cut.indices, sorted(set(cut.indices))
             if not places or list(places) != increasing or places[0] < 0 or cut.rank < 0:
-                raise ValueError(f"{weight.name}: a spectrum at no singular values")
+                raise ValueError(f"{weight.name}: the indices of a spectrum do not increase from 0")
             if len(places) != len(cut.values):
-                raise ValueError(f"{weight.name}: {len(places)} places, {len(cut.values)} values")
+                raise ValueError(
+                    f"{weight.name}: a spectrum has {len(places)} indices, {len(cut.values)} values"
+                )

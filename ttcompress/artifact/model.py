@@ -1,4 +1,4 @@
-"""The compressed model: what `compress` makes, what an artifact holds, and how it is written.
+"""The compressed model: what `compress` returns and an artifact stores, and how it is saved.
 
 Cores are `<weight>.cores.<k>`, a dense weight in few bits `<weight>.dense`; integer stores split
 each into `.planes`, `.scales` and `.factor`. Every other tensor keeps its own name. Metadata:
@@ -32,7 +32,7 @@ Held = TypeVar("Held")
 
 @dataclass(frozen=True, eq=False)
 class CompressedModel:
-    """Stored weights, kept tensors, and all that is needed to use them without the source.
+    """Stored weights, kept tensors, and everything needed to use them without the source.
 
     `kept` holds every other tensor under the first of its names; `ties` lists all names of a tensor
     that has several. `carried` is the source's nesting with its non-tensor content, as typed JSON.
@@ -48,7 +48,7 @@ class CompressedModel:
 
     @property
     def tied_shapes(self) -> dict[tuple[str, ...], tuple[int, ...]]:
-        """Every tensor once, as all of its names and its shape."""
+        """The shape of every tensor, by all of its names."""
         stored: dict[tuple[str, ...], tuple[int, ...]] = {
             one.weight.names: one.weight.shape for one in self.weights
         }
@@ -66,10 +66,10 @@ class CompressedModel:
         return {name: dense[name] for name in names_inside(self.source_paths)}
 
     def tensor(self, name: str) -> Tensor:
-        """One tensor of the state dict; a decomposed weight is rebuilt when it is asked for.
+        """One tensor of the state dict; a decomposed weight is rebuilt on each call.
 
         Raises:
-            KeyError: there is none of that name.
+            KeyError: no tensor has that name.
         """
         for stored in self.weights:
             if name in stored.weight.names:
@@ -96,7 +96,7 @@ class CompressedModel:
         return self._under_all_names({**self.kept, **dense})
 
     def _under_all_names(self, first: Mapping[str, Held]) -> dict[str, Held]:
-        """Tied names share one object."""
+        """Add the other names of tied tensors; they share one object."""
         return {tied: held for name, held in first.items() for tied in self.ties.get(name, (name,))}
 
     def save(self, path: str | Path, overwrite: bool = False) -> None:
@@ -152,9 +152,9 @@ class CompressedModel:
 
 
 def _without_own_size(report: Json) -> Json:
-    """A report as its own file holds it: the limit on the file's size, but not the verdict.
+    """The report as its own file stores it: with the limit on the file's size, but no verdict.
 
-    Whoever reads the file sees its size and judges it; the verdict would change what it judges.
+    Writing the verdict would change the size that it judges, so the reader of the file judges it.
     """
     limits = [
         {key: limit[key] for key in ("name", "limit")} if limit["name"] == OWN_SIZE else limit
@@ -171,6 +171,6 @@ def _plan_entry(stored: StoredWeight) -> Json:
 
 
 def keyed_parts(stored: StoredWeight) -> Iterator[tuple[str, Encoded]]:
-    """What a weight is stored as, under the keys of the artifact without its store's suffixes."""
+    """The encoded tensors of a weight, by their keys without the store's suffixes."""
     for name, part in zip(stored.layout.core_names, stored.parts, strict=True):
         yield f"{stored.weight.name}.{name}", part

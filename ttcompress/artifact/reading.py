@@ -1,4 +1,4 @@
-"""Reads artifacts: `load` gives the compressed model in a file, if all in it fits together."""
+"""Reads artifacts: `load` returns the compressed model in a file, if its parts agree."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from ttcompress.trains.stored import StoredWeight
 
 @dataclass(frozen=True)
 class _Modes:
-    """What the metadata say about a layout."""
+    """A layout in the metadata."""
 
     format: str
     row_modes: tuple[int, ...]
@@ -36,7 +36,7 @@ class _Modes:
 
 @dataclass(frozen=True)
 class _Entry:
-    """What the metadata say about one stored weight; a dense one has no layout and no ranks."""
+    """One stored weight in the metadata; a dense one has no layout and no ranks."""
 
     weight: Weight
     store: str
@@ -63,8 +63,8 @@ def load(path: str | Path) -> CompressedModel:
     """Read an artifact.
 
     Raises:
-        InputError: there is no such file.
-        ArtifactError: the file is no artifact, is damaged, or has another format version.
+        InputError: the file does not exist.
+        ArtifactError: the file is not an artifact, is damaged, or has another format version.
         TTCompressError: it cannot be read, or was changed meanwhile.
     """
     path = Path(path)
@@ -72,8 +72,8 @@ def load(path: str | Path) -> CompressedModel:
     version = document.get("format_version")
     if version != FORMAT_VERSION:
         raise ArtifactError(
-            f"{path}: format version {str(version)[:20]}, this ttcompress reads {FORMAT_VERSION}. "
-            "Install the version that wrote it, or compress the model again."
+            f"{path}: has format version {str(version)[:20]}, but this ttcompress reads version "
+            f"{FORMAT_VERSION}. Install the version that wrote it, or compress the model again."
         )
     try:
         check_integers({key: part for key, part in document.items() if key != "carried"})
@@ -85,14 +85,14 @@ def load(path: str | Path) -> CompressedModel:
         check_coherent(model)
     except (KeyError, ValueError) as error:
         raise ArtifactError(
-            f"{path}: the metadata and the tensors do not fit each other ({_fact(error)}). "
+            f"{path}: the metadata and the tensors do not match ({_fact(error)}). "
             "The file is damaged: compress the model again."
         ) from error
     return model
 
 
 def _fact(error: KeyError | ValueError) -> str:
-    """One line: of pydantic's findings the first, with its place."""
+    """One line: the first of pydantic's findings, with its place."""
     if not isinstance(error, ValidationError):
         return repr(error)
     first = error.errors(include_url=False)[0]
@@ -100,7 +100,7 @@ def _fact(error: KeyError | ValueError) -> str:
 
 
 def is_artifact(path: str | Path) -> bool:
-    """Whether a file is an artifact of ttcompress; a missing or damaged file is none."""
+    """Whether a file is an artifact of ttcompress; a missing or damaged file is not."""
     path = Path(path)
     try:
         return os.path.isfile(path) and ARTIFACT in open_safetensors(path).metadata
@@ -123,7 +123,7 @@ def _read(path: Path) -> tuple[Json, dict[str, Tensor]]:
     except (CheckpointError, ValueError) as error:
         raise ArtifactError(
             f"{path}: is not a readable safetensors file ({str(error).rstrip('.')}). "
-            "Give the output of `ttcompress decompose`, whole."
+            "Give the complete output of `ttcompress decompose`."
         ) from error
     except OSError as error:
         raise unreadable(path, error) from error
@@ -134,13 +134,13 @@ def _read(path: Path) -> tuple[Json, dict[str, Tensor]]:
 
 def _model(document: _Document, tensors: dict[str, Tensor]) -> CompressedModel:
     if missing := {"weights", "model"} - document.report.totals.keys():
-        raise ValueError(f"report.totals: no {', '.join(sorted(missing))}")
+        raise ValueError(f"report.totals: missing {', '.join(sorted(missing))}")
     effective = document.report.recipe["effective"]
     budget, key = effective.get("budget", {}), effective.get("key")
     if not isinstance(budget, dict) or not isinstance(key, str | None):
-        raise ValueError("report.recipe: a budget or a key that no recipe has")
+        raise ValueError("report.recipe: an invalid budget or key")
     if not all(isinstance(asked, int | float | str) for asked in budget.values()):
-        raise ValueError("report.recipe: a budget of neither numbers nor text")
+        raise ValueError("report.recipe: a budget must be of numbers or text")
     weights = tuple(_stored_weight(entry, tensors) for entry in document.plan)
     used = {
         key + suffix
@@ -162,11 +162,13 @@ def _model(document: _Document, tensors: dict[str, Tensor]) -> CompressedModel:
 def _stored_weight(entry: _Entry, tensors: Mapping[str, Tensor]) -> StoredWeight:
     weight, layout = entry.weight, _layout(entry)
     if weight.dtype not in BYTES_PER_VALUE:
-        raise ValueError(f"{weight.name}: no weight is of type {weight.dtype}")
+        raise ValueError(f"{weight.name}: a weight cannot be of type {weight.dtype}")
     if layout.cores > MAX_DIMENSIONS:
-        raise ValueError(f"{weight.name}: no train has {layout.cores} cores")
+        raise ValueError(f"{weight.name}: a train cannot have {layout.cores} cores")
     if layout.shape != weight.shape:
-        raise ValueError(f"{weight.name}: modes make {layout.shape}, the weight is {weight.shape}")
+        raise ValueError(
+            f"{weight.name}: modes make {layout.shape}, but the weight is {weight.shape}"
+        )
     store, shapes = STORES[entry.store], layout.core_shapes(entry.ranks)
     parts = tuple(
         Encoded.read(store, shape, f"{weight.name}.{name}", tensors)
@@ -180,5 +182,5 @@ def _layout(entry: _Entry) -> Layout:
     if found is None:
         return DenseLayout.candidates(entry.weight.shape)[0]
     if found.format not in decomposing():
-        raise ValueError(f"{entry.weight.name}: no train is of format {found.format[:20]!r}")
+        raise ValueError(f"{entry.weight.name}: a train cannot be of format {found.format[:20]!r}")
     return FORMATS[found.format](found.row_modes, found.column_modes)

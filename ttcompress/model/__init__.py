@@ -1,1 +1,1 @@
-"""What a model is made of: weights, recurrent layers and the report, as values without torch."""
+"""Describes models as plain values: weights, recurrent layers, reports. Does not import torch."""

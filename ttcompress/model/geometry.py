@@ -1,4 +1,4 @@
-"""The tensors of a recurrent layer: a `RecurrentStack` enters, names and shapes leave."""
+"""Names and shapes of the tensors of a recurrent layer, derived from its `RecurrentStack`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ttcompress.model.weights import GATES, RecurrentStack
 
 @dataclass(frozen=True)
 class DirectionNames:
-    """Names of one layer's tensors in one direction, in torch's order; None where it has none."""
+    """Names of one layer's tensors in one direction, in torch's order; None for those it lacks."""
 
     weight_ih: str
     weight_hh: str
@@ -26,7 +26,7 @@ class DirectionNames:
 
 
 def direction_names(stack: RecurrentStack) -> tuple[DirectionNames, ...]:
-    """For every layer its forward direction, then its reverse one if it has one."""
+    """Name the tensors of each layer: its forward direction, then its reverse one if any."""
     suffixes = [""] if stack.cell else _suffixes(stack)
     return tuple(
         DirectionNames(
@@ -64,15 +64,15 @@ def tensor_shapes(stack: RecurrentStack) -> dict[str, tuple[int, ...]]:
 
 
 def stored_name(stack: RecurrentStack, name: str) -> str:
-    """The name in the model's state dict of one of a stack's own tensors."""
+    """Translate a stack's own name of a tensor into its name in the model's state dict."""
     raw = stack.raw and name.startswith("weight_hh")
     return f"{stack.prefix}{name}{'_raw' if raw else ''}"
 
 
 def stored_names(stack: RecurrentStack) -> dict[str, str]:
-    """By the name in torch's layer, the name in the model's state dict.
+    """Map each name in torch's layer to the name in the model's state dict.
 
-    A cell's tensors are those of a layer of its own; under weight-drop the true weight is `_raw`.
+    A cell counts as a single layer; under weight-drop the true weight ends in `_raw`.
 
     >>> stored_names(RecurrentStack("cell.", "rnn", 3, 5, bias=False, cell=True))
     {'weight_ih_l0': 'cell.weight_ih', 'weight_hh_l0': 'cell.weight_hh'}

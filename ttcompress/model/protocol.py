@@ -1,4 +1,4 @@
-"""What a checkpoint and a compressed model have in common."""
+"""The `Model` protocol: what a checkpoint and a compressed model have in common."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Model(Protocol):
-    """A trained model out of a file, dense or compressed, with tensors that can be asked for."""
+    """A trained model read from a file, dense or compressed, with its tensors on demand."""
 
     @property
     def stacks(self) -> tuple[RecurrentStack, ...]:
@@ -21,17 +21,17 @@ class Model(Protocol):
 
     @property
     def source_paths(self) -> Mapping[str, str]:
-        """Each tensor's place in the file it comes from."""
+        """The path of each tensor in the file it comes from."""
         ...
 
     @property
     def carried(self) -> Any:
-        """The file's content beside the tensors, as typed JSON."""
+        """The rest of the file's content, as typed JSON."""
         ...
 
     @property
     def tied_shapes(self) -> Mapping[tuple[str, ...], tuple[int, ...]]:
-        """Every tensor once, as all of its names and its shape."""
+        """The shape of every tensor, by all of its names."""
         ...
 
     def tensor(self, name: str) -> Tensor:

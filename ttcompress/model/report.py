@@ -1,8 +1,8 @@
-"""What a user is told about a model, as values: the `Report` of a compression, and that of a plan.
+"""The report of a compression, `Report`, and of a plan, `PlanReport`, as plain values.
 
-`Report.as_json()` is the document that `ttcompress report --json` prints and others rely on; it is
-stored in the artifact as it is, and `from_json` reads it back. `ttcompress.results.from_plan`
-makes both kinds of report.
+`Report.as_json()` is the document that `ttcompress report --json` prints and that other programs
+rely on. The artifact stores it unchanged, and `from_json` reads it back. Both kinds of
+report are made by `ttcompress.results.from_plan`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from typing_extensions import TypedDict
 
-from ttcompress.system.json import finite, plain, validated
+from ttcompress.system.json import finite, plain, validate
 
 Json = dict[str, Any]
 Number = int | float
@@ -23,18 +23,18 @@ SPECTRUM_POINTS = 64
 
 
 OWN_SIZE = "max_size"
-"""The limit on the size of the file that holds the report: the verdict on it is not in there."""
+"""The limit on the size of the file that holds the report: the file does not store its verdict."""
 
 
 class Provenance(TypedDict):
-    """What was compressed: the file's hash and its bytes."""
+    """The file that was compressed: its hash and its size."""
 
     sha256: str
     bytes: int
 
 
-class Asked(TypedDict):
-    """The recipe as written, "" where it was built from Python, and as in force."""
+class RecipeUsed(TypedDict):
+    """The recipe as written, "" if it was made in Python, and with the values that applied."""
 
     text: str
     effective: Json
@@ -50,7 +50,7 @@ class Change(TypedDict):
 
 
 class Verdict(TypedDict):
-    """A limit, what was found, and whether it was kept."""
+    """A limit, the measured value, and whether the limit is met."""
 
     name: str
     limit: Number
@@ -62,8 +62,8 @@ class Verdict(TypedDict):
 class Totals:
     """Before and after over a scope: the weights that share the budget, or the whole model.
 
-    `params_kept` is the fraction of the values that are left, `compression_factor` bytes before
-    over bytes after; both are 1 where there was nothing.
+    `params_kept` is the fraction of the values that are left, `compression_factor` is bytes before
+    over bytes after; both are 1 if there was nothing.
     """
 
     params_before: int
@@ -77,7 +77,7 @@ class Totals:
 
     def __post_init__(self) -> None:
         kept = self.params_after / self.params_before if self.params_before else 1.0
-        # A frozen value is written once, here: the two are fields because the JSON shows them.
+        # They are fields, not properties, because the JSON shows them; a frozen class sets them so.
         object.__setattr__(self, "params_kept", kept)
         factor = times_fewer(self.bytes_before, self.bytes_after)
         object.__setattr__(self, "compression_factor", factor)
@@ -113,10 +113,10 @@ class Measured:
 class WeightReport:
     """One weight whose numbers change, in a plan and in a report.
 
-    `relative_error` is Frobenius, in float64: in a report of what was really stored, in a plan what
-    the spectra let expect, and NaN where it read none. `gate_errors` are the same for each gate of
-    a recurrent weight, and `spectrum` has an entry for each cut: both are empty in a plan. `tried`
-    are the trains that a plan compared, each with its modes.
+    `relative_error` is the Frobenius error, in float64: in a report that of the stored weight, in a
+    plan the one that the spectra predict, NaN if none were read. `gate_errors` are the same for
+    each gate of a recurrent weight, and `spectrum` has an entry for each cut: both are empty in a
+    plan. `tried` lists the trains that a plan compared, each with its modes.
     """
 
     name: str
@@ -150,8 +150,8 @@ class KeptReport:
     why: str
 
 
-BLIND = "fine-tuned without the original: errors and drift are those before"
-"""The note of a report whose errors a training made untrue."""
+BLIND = "fine-tuned without the original: errors and drift are from before the training"
+"""The note of a report whose errors no longer hold because of a training."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ class BaseReport:
 
     ttcompress: str
     source: Provenance
-    recipe: Asked
+    recipe: RecipeUsed
     totals: Mapping[str, Totals]
     weights: tuple[WeightReport, ...]
     kept: tuple[KeptReport, ...]
@@ -172,16 +172,16 @@ class BaseReport:
 
 @dataclass(frozen=True)
 class PlanReport(BaseReport):
-    """Everything the user is told about a plan; the sizes are those that the report will have.
+    """The report of a plan; its sizes are those that the report of the compression will have.
 
-    Not so under a tolerance above 0: measured rounding can ask for more ranks or bits.
-    `from_spectra` says that the weights' singular values took part in the choice.
+    Under a tolerance above 0 they may grow: measured rounding can require more ranks or bits.
+    `from_spectra` says whether the weights' singular values were used for the choice.
     """
 
     from_spectra: bool = True
 
     def as_json(self) -> Json:
-        """Plain dicts and lists, as `plan --json` prints them; an error not known is None."""
+        """Plain dicts and lists, as `plan --json` prints them; an unknown error is None."""
         document: Json = finite(plain(self))
         for weight in document["weights"]:
             del weight["gate_errors"], weight["spectrum"]
@@ -194,9 +194,9 @@ class PlanReport(BaseReport):
 
 @dataclass(frozen=True)
 class Report(BaseReport):
-    """Everything the user is told about one compressed model; times and paths are never in it.
+    """The report of one compressed model; it never contains times or paths.
 
-    `metrics`, `bench`, `control` and `calibration` are None until something measured them;
+    `metrics`, `bench`, `control` and `calibration` are None until they are measured;
     `finetune` is None unless the model was trained after decomposition.
     """
 
@@ -217,18 +217,18 @@ class Report(BaseReport):
 
     @classmethod
     def from_json(cls, document: Json) -> Report:
-        """Read back what `as_json` gave; keys of a later version are ignored.
+        """Read what `as_json` returned; keys of a later version are ignored.
 
         Raises:
             ValueError: the document is not a report (callers name the file).
         """
-        return validated(cls, with_infinities(document))
+        return validate(cls, with_infinities(document))
 
 
 def with_infinities(document: Any) -> Any:
     """A report's JSON with infinity where an error or a drift is None.
 
-    Whatever else is odd in it is left as it is, to be refused.
+    Anything else that is malformed is left for validation to refuse.
     """
     if not isinstance(document, dict):
         return document
@@ -248,7 +248,7 @@ def with_infinities(document: Any) -> Any:
 def judge_own_size(report: Json, file_bytes: int) -> Json:
     """The report with the verdict on the size of the file that it was read from.
 
-    Whatever else is odd in it is left as it is, to be refused.
+    Anything else that is malformed is left for validation to refuse.
     """
     limits = report.get("limits")
     if not isinstance(limits, list):
@@ -273,5 +273,5 @@ def _errors_read(weight: Json) -> Json:
 
 
 def times_fewer(before: int, after: int) -> float:
-    """How many times smaller; 1 where there was nothing."""
+    """How many times smaller; 1 if there was nothing."""
     return before / after if after else 1.0

@@ -1,6 +1,6 @@
-"""What a model is made of, as shapes and names: the common words of checkpoint, plan and report.
+"""Weights, other tensors and recurrent layers, described by names and shapes.
 
-Nothing here holds a tensor, so deciding code can use it without torch.
+Checkpoint, plan and report share these classes. They hold no tensors, so planning needs no torch.
 """
 
 from __future__ import annotations
@@ -47,20 +47,20 @@ class Weight:
 
     @property
     def bytes(self) -> int:
-        """Bytes at the source's dtype."""
+        """Size in bytes in the source's dtype."""
         return self.params * BYTES_PER_VALUE[self.dtype]
 
     @property
     def looked_up(self) -> bool:
-        """Whether rows are only looked up; a tied embedding is the output layer too."""
+        """Whether rows are only looked up; a tied embedding is also the output layer."""
         return self.role == "embedding" and len(self.names) == 1
 
 
 @dataclass(frozen=True)
 class OtherTensor:
-    """A tensor that is no weight: a bias, a buffer, an integer table. It is always kept as it is.
+    """A tensor that is not a weight, always kept as it is: a bias, a buffer, an integer table.
 
-    `dtype` is torch's name of the type without the prefix (any type), `bytes` what its values take.
+    `dtype` is torch's name of any type without the prefix, `bytes` the size of the values.
     """
 
     name: str
@@ -80,8 +80,8 @@ class RecurrentStack:
     """One recurrent module: the geometry that `torch.nn.LSTM` and its siblings are built with.
 
     `prefix` is the module's path with its trailing dot ("encoder.lstm." or "" at the root). A
-    `cell` has keys without the `_l0` suffix. `proj_size` is 0 without projection. `raw` says that
-    the hidden-to-hidden keys end in `_raw` (weight-drop).
+    `cell` has keys without the `_l0` suffix. `proj_size` is 0 without projection. `raw` says
+    whether the hidden-to-hidden keys end in `_raw` (weight-drop).
     """
 
     prefix: str
@@ -97,10 +97,10 @@ class RecurrentStack:
 
     @property
     def directions(self) -> int:
-        """1, or 2 where a second one runs backwards."""
+        """1, or 2 if the stack is bidirectional."""
         return 2 if self.bidirectional else 1
 
     @property
     def output_size(self) -> int:
-        """Values in each step's output."""
+        """Number of values in the output of each time step."""
         return (self.proj_size or self.hidden_size) * self.directions

@@ -1,1 +1,1 @@
-"""From shapes, spectra and a recipe to a `Plan`: deciding, never doing. No torch here."""
+"""Decides how every weight is compressed, from shapes, spectra and a recipe. Does not use torch."""

@@ -1,10 +1,14 @@
 """Chooses ranks and stores for every weight under one budget: `allocate` is the entry.
 
-Lagrange: at a price for each byte (or value, or multiply-add) every weight takes the option and the
-ranks with the least error + price; the smallest price that stays within the allowance is found by
-bisection. What the last step of the price leaves over is spent rank by rank, best error per cost
-first, and single options are swapped while that helps. For two-core trains with a given store the
-bisection alone is exact but for its last step (Shoham and Gersho, 1988).
+The method is Lagrangian (Shoham and Gersho, IEEE Trans. ASSP 36, 1988): at a price per byte, or
+value, or multiply-add, every weight takes the option and the ranks that minimise
+
+    error + price * cost
+
+and bisection finds the smallest price at which all of them stay within the allowance. Costs come in
+steps, so the result leaves a remainder: it is spent rank by rank, the largest gain per cost first,
+and single options are swapped while that helps. For two-core trains with a given store, bisection
+alone is exact except for that remainder.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ _UNBOUNDED = float("inf")
 _RUNNERS_UP = 3
 _ROUNDS = 6
 _COARSE, _FINE = 3e-2, 1e-4
-"""How closely a price is sought: among several limits first, and at last."""
+"""Precision of a price: while several limits are balanced, and at the end."""
 
 
 @dataclass(frozen=True)
@@ -34,16 +38,19 @@ class Allowance:
     multiply_adds: float = _UNBOUNDED
 
     def usage(self, cost: Cost) -> float:
-        """The largest used fraction of a limit: at most 1 where all are met."""
+        """The largest fraction of any limit that is used: at most 1 if all are met."""
         return max(self._fractions(cost))
 
     def prices(self, weights: Sequence[float]) -> Cost:
-        """A unit of price: what each resource weighs, relative to its limit."""
+        """Prices of a byte, a value and a multiply-add, each weight divided by its limit."""
         allowance = (self.bytes, self.params, self.multiply_adds)
         return Cost(*(w / limit for w, limit in zip(weights, allowance, strict=True)))
 
-    def shifted(self, weights: Sequence[float], cost: Cost) -> tuple[float, ...]:
-        """Weights for the next round: a resource that is not used up becomes cheaper."""
+    def shift_weights(self, weights: Sequence[float], cost: Cost) -> tuple[float, ...]:
+        """Weights for the next round: a resource that is not used up becomes cheaper.
+
+        A multiplicative update: at its fixed point each limit is used up or its price is nearly 0.
+        """
         return tuple(
             w * max(1e-6, used) ** 2 for w, used in zip(weights, self._fractions(cost), strict=True)
         )
@@ -56,14 +63,14 @@ class Allowance:
         )
 
     def price(self, prices: Cost) -> float:
-        """What it costs to use up every limit that stands."""
+        """What it costs to use up every limit that is set."""
         limits = (self.bytes, self.params, self.multiply_adds)
         each = (prices.bytes, prices.params, prices.multiply_adds)
         return sum(x * price for x, price in zip(limits, each, strict=True) if x < _UNBOUNDED)
 
     @property
-    def standing(self) -> int:
-        """How many limits stand."""
+    def limit_count(self) -> int:
+        """How many limits are set."""
         return sum(x < _UNBOUNDED for x in (self.bytes, self.params, self.multiply_adds))
 
 
@@ -81,34 +88,34 @@ class Choice:
 
     @cached_property
     def cost(self) -> Cost:
-        """What it takes."""
+        """The resources it needs."""
         return self.option.cost(self.ranks)
 
 
-def total(choices: Sequence[Choice]) -> Cost:
-    """What all choices take together."""
+def total_cost(choices: Sequence[Choice]) -> Cost:
+    """The resources that all choices need together."""
     return sum((choice.cost for choice in choices), Cost())
 
 
 def allocate(menus: Sequence[Menu], allowance: Allowance) -> tuple[Choice, ...] | None:
-    """One choice for each menu, the least total error within the allowance; None if none is.
+    """Choose from each menu so that the total error is least; None if nothing fits the allowance.
 
     Without any limit every rank is as large as its cap.
     """
-    if not allowance.standing:
-        return tuple(_cheapest(menu, Cost()) for menu in menus)
-    if allowance.usage(total(smallest(menus, allowance))) > 1:
+    if not allowance.limit_count:
+        return tuple(_choose_best(menu, Cost()) for menu in menus)
+    if allowance.usage(total_cost(choose_smallest(menus, allowance))) > 1:
         return None
-    unit = _unit(menus, allowance)
+    unit = _balance_prices(menus, allowance)
     bracket = _bisect(menus, allowance, unit)
-    choices = _within(bracket, allowance, unit)
-    return _swapped(choices, menus, allowance, unit, bracket.price)
+    choices = _refine(bracket, allowance, unit)
+    return _swap_options(choices, menus, allowance, unit, bracket.price)
 
 
-def smallest(menus: Sequence[Menu], allowance: Allowance) -> tuple[Choice, ...]:
-    """The choices that take the least, whatever the error."""
+def choose_smallest(menus: Sequence[Menu], allowance: Allowance) -> tuple[Choice, ...]:
+    """The choices that need the fewest resources, whatever their error."""
     unit = allowance.prices((1.0, 1.0, 1.0))
-    return tuple(_cheapest(menu, _scaled(unit, 1e30), errorless=True) for menu in menus)
+    return tuple(_choose_best(menu, _scale(unit, 1e30), ignore_error=True) for menu in menus)
 
 
 @dataclass(frozen=True)
@@ -124,57 +131,61 @@ def _error(choices: Sequence[Choice]) -> float:
     return sum(choice.error for choice in choices)
 
 
-def _unit(menus: Sequence[Menu], allowance: Allowance) -> Cost:
-    """What the resources weigh against each other, so that each limit is used up or free."""
+def _balance_prices(menus: Sequence[Menu], allowance: Allowance) -> Cost:
+    """Balance the prices of the resources, so that each limit is used up or nearly free."""
     weights: tuple[float, ...] = (1.0, 1.0, 1.0)
     unit, least, price = allowance.prices(weights), _UNBOUNDED, None
-    for _ in range(0 if allowance.standing == 1 else _ROUNDS):
+    for _ in range(0 if allowance.limit_count == 1 else _ROUNDS):
         tried = allowance.prices(weights)
         bracket = _bisect(menus, allowance, tried, _COARSE, price)
         if _error(bracket.above) < least:
             unit, least = tried, _error(bracket.above)
-        weights, price = allowance.shifted(weights, total(bracket.above)), bracket.price
+        weights, price = allowance.shift_weights(weights, total_cost(bracket.above)), bracket.price
     return unit
 
 
-def _within(bracket: _Bracket, allowance: Allowance, unit: Cost) -> tuple[Choice, ...]:
+def _refine(bracket: _Bracket, allowance: Allowance, unit: Cost) -> tuple[Choice, ...]:
     """The best choices within the allowance near the price found.
 
-    The options of both sides of the last step are tried with ranks shared anew: a step in bits is
-    large, one in ranks is small.
+    Both sides of the last step are tried, each with its options fixed and its ranks chosen anew: a
+    step in bits is large, one in ranks is small.
     """
-    candidates = [_filled(bracket.above, allowance)]
+    candidates = [_spend_remainder(bracket.above, allowance)]
     for side in (bracket.above, bracket.below):
-        shared = _shared([choice.option for choice in side], allowance, unit, bracket.price)
+        shared = _choose_ranks([choice.option for choice in side], allowance, unit, bracket.price)
         candidates += [shared] if shared else []
     return min(candidates, key=_error)
 
 
-def _shared(
+def _choose_ranks(
     options: Sequence[Option], allowance: Allowance, unit: Cost, price: float
 ) -> tuple[Choice, ...] | None:
-    """Ranks for given options; None where even the smallest ranks take too much."""
+    """Choose ranks for given options; None if even the smallest ranks need too much."""
     menus = [(option,) for option in options]
-    if allowance.usage(total(smallest(menus, allowance))) > 1:
+    if allowance.usage(total_cost(choose_smallest(menus, allowance))) > 1:
         return None
-    return _filled(_bisect(menus, allowance, unit, around=price).above, allowance)
+    return _spend_remainder(_bisect(menus, allowance, unit, around=price).above, allowance)
 
 
-def _swapped(
+def _swap_options(
     choices: tuple[Choice, ...],
     menus: Sequence[Menu],
     allowance: Allowance,
     unit: Cost,
     price: float,
 ) -> tuple[Choice, ...]:
-    """Try the runners-up of one weight after another; keep what lowers the error.
+    """Try the runners-up of one weight after another; keep those that lower the error.
 
-    It mends what the bisection cannot see: an option that is best at no price at all, but fits the
-    bytes that are there. By duality no choices within the allowance can have an error below the
-    sum of the least scores less the price of the whole allowance, which rules most options out.
+    This finds what bisection cannot: an option that is best at no price, but fits the bytes that
+    are left. Weak duality rules most of them out: for any price p, choices x within the allowance A
+    have
+
+        error(x) >= sum over weights of min(error + p * cost) - p * A
+
+    and replacing one weight's minimum by the score of another option raises this bound.
     """
-    prices = _scaled(unit, price)
-    ranked = [_ranked(menu, prices) for menu in menus]
+    prices = _scale(unit, price)
+    ranked = [_rank_options(menu, prices) for menu in menus]
     bound = sum(rivals[0][0] for rivals in ranked) - allowance.price(prices)
     for i, rivals in enumerate(ranked):
         for score, option in rivals[: _RUNNERS_UP + 1]:
@@ -183,15 +194,15 @@ def _swapped(
                 continue
             options = [choice.option for choice in choices]
             options[i] = option
-            tried = _shared(options, allowance, unit, price)
+            tried = _choose_ranks(options, allowance, unit, price)
             if tried and _error(tried) < _error(choices):
                 choices = tried
     return choices
 
 
-def _ranked(menu: Menu, prices: Cost) -> list[tuple[float, Option]]:
-    """Options with the error + price of their best ranks, the best first."""
-    best = [_cheapest((option,), prices) for option in menu]
+def _rank_options(menu: Menu, prices: Cost) -> list[tuple[float, Option]]:
+    """The options, each with the score error + price of its best ranks, the best first."""
+    best = [_choose_best((option,), prices) for option in menu]
     scores = [choice.error + choice.cost.times(prices) for choice in best]
     order = sorted(range(len(menu)), key=scores.__getitem__)
     return [(scores[index], menu[index]) for index in order]
@@ -204,19 +215,20 @@ def _bisect(
     precision: float = _FINE,
     around: float | None = None,
 ) -> _Bracket:
-    """The smallest price that stays within the allowance; `around` says where to look for it.
+    """Find the smallest price that stays within the allowance, near `around` if that is given.
 
-    It ends early where all but `precision` of the allowance is used.
+    Bisection is in the logarithm of the price, and ends early once all but `precision` of the
+    allowance is used.
     """
     energy = sum(menu[0].energy for menu in menus) or 1.0
     low, high = (around / 8, around * 8) if around else (1e-16 * energy, 1e6 * energy)
-    above, below = smallest(menus, allowance), _at_price(menus, _scaled(unit, low))
-    if allowance.usage(total(below)) <= 1:
+    above, below = choose_smallest(menus, allowance), _choose_at_price(menus, _scale(unit, low))
+    if allowance.usage(total_cost(below)) <= 1:
         return _Bracket(below, below, low)
     while high / low > 1 + precision:
         middle = (low * high) ** 0.5
-        choices = _at_price(menus, _scaled(unit, middle))
-        usage = allowance.usage(total(choices))
+        choices = _choose_at_price(menus, _scale(unit, middle))
+        usage = allowance.usage(total_cost(choices))
         if usage > 1:
             low, below = middle, choices
             continue
@@ -226,20 +238,20 @@ def _bisect(
     return _Bracket(above, below, high)
 
 
-def _at_price(menus: Sequence[Menu], prices: Cost) -> tuple[Choice, ...]:
-    return tuple(_cheapest(menu, prices) for menu in menus)
+def _choose_at_price(menus: Sequence[Menu], prices: Cost) -> tuple[Choice, ...]:
+    return tuple(_choose_best(menu, prices) for menu in menus)
 
 
-def _cheapest(menu: Menu, prices: Cost, errorless: bool = False) -> Choice:
-    """The option and ranks with the least error + price.
+def _choose_best(menu: Menu, prices: Cost, ignore_error: bool = False) -> Choice:
+    """The option and the ranks with the least error + price.
 
-    Cost is not convex in the ranks of three and more cores, so each descent starts once from the
-    largest ranks and once from the smallest.
+    With three or more cores the cost is a sum of products of neighbouring ranks and not convex, so
+    each descent starts once from the largest ranks and once from the smallest.
     """
 
     def score(choice: Choice) -> float:
         price = choice.cost.times(prices)
-        return price if errorless else choice.error + price
+        return price if ignore_error else choice.error + price
 
     starts = [
         Choice(option, option.descend(prices, start))
@@ -249,19 +261,19 @@ def _cheapest(menu: Menu, prices: Cost, errorless: bool = False) -> Choice:
     return min(starts, key=score)
 
 
-def _scaled(unit: Cost, price: float) -> Cost:
+def _scale(unit: Cost, price: float) -> Cost:
     return Cost(unit.bytes * price, unit.params * price, unit.multiply_adds * price)
 
 
-def _filled(choices: tuple[Choice, ...], allowance: Allowance) -> tuple[Choice, ...]:
-    """Spend what is left, one rank at a time, the best error per cost first."""
+def _spend_remainder(choices: tuple[Choice, ...], allowance: Allowance) -> tuple[Choice, ...]:
+    """Spend what is left, one rank at a time, the largest gain per cost first."""
     unit = allowance.prices((1.0, 1.0, 1.0))
     while True:
-        spent = total(choices)
+        spent = total_cost(choices)
         steps = [
             ((choices[i].error - more.error) / (extra.times(unit) or 1e-12), i, more)
-            for i, more in _one_more(choices)
-            if (extra := _difference(more.cost, choices[i].cost)).times(unit) >= 0
+            for i, more in _raise_one_rank(choices)
+            if (extra := _subtract(more.cost, choices[i].cost)).times(unit) >= 0
             and allowance.usage(spent + extra) <= 1
             and more.error < choices[i].error
         ]
@@ -271,7 +283,7 @@ def _filled(choices: tuple[Choice, ...], allowance: Allowance) -> tuple[Choice, 
         choices = (*choices[:best], more, *choices[best + 1 :])
 
 
-def _one_more(choices: Sequence[Choice]) -> Iterator[tuple[int, Choice]]:
+def _raise_one_rank(choices: Sequence[Choice]) -> Iterator[tuple[int, Choice]]:
     for i, choice in enumerate(choices):
         for k, rank in enumerate(choice.ranks):
             if rank < choice.option.caps[k]:
@@ -280,5 +292,5 @@ def _one_more(choices: Sequence[Choice]) -> Iterator[tuple[int, Choice]]:
                     yield i, Choice(choice.option, ranks)
 
 
-def _difference(a: Cost, b: Cost) -> Cost:
+def _subtract(a: Cost, b: Cost) -> Cost:
     return Cost(a.bytes - b.bytes, a.params - b.params, a.multiply_adds - b.multiply_adds)

@@ -1,6 +1,6 @@
-"""One way to store a weight: format, modes and store fixed, ranks open. Errors and costs follow.
+"""Errors and costs of one way to store a weight: format, modes and store fixed, ranks open.
 
-The allocation chooses among `Option`s and ranks; it sees a weight only through this module.
+Allocation chooses among `Option`s and ranks; it sees a weight only through this module.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ttcompress.stores import Store
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a choice takes: stored bytes, stored values, multiply-adds for one step."""
+    """The resources a choice needs: stored bytes, stored values, multiply-adds of a time step."""
 
     bytes: float = 0
     params: float = 0
@@ -30,7 +30,7 @@ class Cost:
         )
 
     def times(self, prices: Cost) -> float:
-        """The price of it all."""
+        """The total price, given the price of each resource."""
         return (
             self.bytes * prices.bytes
             + self.params * prices.params
@@ -43,9 +43,9 @@ class Option:
     """A layout in a store, with the spectra at its cuts.
 
     `floors` and `caps` bound each rank; where they are equal the rank is fixed. `energy` is the
-    squared norm of the matrix, `lookup` says that steps only look up its rows. `noise_weight` is
-    what rounding counts beside truncation, `rounding_share` what part of the energy rounding takes
-    its fraction of (above 1: a multiple).
+    squared norm of the matrix, `lookup` says whether steps only look up its rows. `noise_weight`
+    multiplies the error of rounding when it is compared with truncation; `rounding_share` is the
+    squared norm that rounding applies to, divided by the energy.
     """
 
     layout: Layout
@@ -62,23 +62,26 @@ class Option:
     def noise(self) -> float:
         """Relative squared error of rounding every core, times its weight.
 
-        With left-orthogonal cores the relative errors of the cores add: each is multiplied by
-        isometries on its left and by rows of norm one singular value on its right.
+        With left-orthogonal cores the relative errors of the cores add up: the error of a core is
+        multiplied by isometries on its left, and on its right by rows whose norms are the singular
+        values of that cut.
         """
         return self.noise_weight * self.store.noise * self.rounding_share * self.layout.cores
 
     def error(self, ranks: Sequence[int]) -> float:
-        """Squared error as choices count it: discarded energy, and rounding noise on what is left.
+        """Squared error that allocation minimises: discarded energy, and noise on what is left.
 
-        A bound for three and more cores: what each cut discards of the matrix is added up, and may
-        be more than there is. Uncapped, so that every rank more still counts there. Without spectra
-        (fixed ranks in a fixed store need none) nothing is known to be discarded.
+            error = T + noise * (energy - T),    T = sum over cuts of the discarded squares
+
+        T is the error of two cores, and an upper bound for more (Oseledets 2011, theorem 2.2). It
+        may exceed the energy, and is not capped, so that each further rank still lowers it.
+        Without spectra (fixed ranks in a fixed store need none) T is 0.
         """
         tails = self._tails(ranks)
         return tails + self.noise * max(0.0, self.energy - tails)
 
     def expected_error(self, ranks: Sequence[int]) -> float:
-        """Squared error to be told of: the same bound, but never more discarded than there is."""
+        """Squared error to report: the same bound, but T is at most the energy."""
         tails = min(self.energy, self._tails(ranks))
         return tails + self.noise * (self.energy - tails)
 
@@ -94,11 +97,11 @@ class Option:
         return Cost(sum(map(self.store.estimate_bytes, sizes)), sum(sizes), work)
 
     def descend(self, prices: Cost, start: Sequence[int]) -> tuple[int, ...]:
-        """Ranks that no single change improves, in error + price, from a starting point.
+        """Descend from `start` to ranks that no single change improves, in error + price.
 
-        Values and bytes are linear in each rank when its neighbours stand still, so the best rank
-        is where the next squared singular value no longer pays for its slice: exact in one step
-        for two cores, coordinate descent for more.
+        Values and bytes are linear in each rank while its neighbours stay fixed, so the best rank
+        is where the next squared singular value no longer pays for its slice. That is exact in one
+        step for two cores, and coordinate descent for more.
         """
         ranks = tuple(start)
         for _ in range(20):
@@ -113,11 +116,12 @@ class Option:
         if self.floors[k] == self.caps[k]:
             return self.caps[k]
         slope = self._slope(k, ranks, prices)
+        # A singular value s at this cut lowers the error by (1 - noise) * s**2, see `error`.
         wanted = self.spectra[k].rank_above(slope / max(1e-9, 1.0 - self.noise))
         return max(1, self.floors[k], min(wanted, self.caps[k]))
 
     def _slope(self, k: int, ranks: tuple[int, ...], prices: Cost) -> float:
-        """The price of one more of rank k."""
+        """The price of raising rank k by one."""
         sizes = self.layout.sizes
         left = ranks[k - 1] if k else 1
         right = ranks[k + 1] if k + 1 < len(ranks) else 1

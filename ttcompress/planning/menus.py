@@ -1,4 +1,4 @@
-"""From what a recipe assigns to a weight to the options the allocation chooses from."""
+"""Lists the options that allocation chooses from, for each weight, from what a recipe assigns."""
 
 from __future__ import annotations
 
@@ -13,35 +13,36 @@ from ttcompress.recipe import Assignment, Budget, Recipe
 from ttcompress.stores import AUTO, STORES, Store, auto_stores
 
 ROUNDING_WEIGHT = 3.0
-"""What rounding counts beside truncation, error for error, when bits and ranks are chosen together.
+"""Weight of rounding error against truncation error when bits and ranks are chosen together.
 
-Rounding spreads its error over all directions; truncation gives up those the weights, and as a rule
-the inputs, use least. Of 1, 1.5, 2 and 3, the last was best or within 0.2 % of it in the metrics of
-both sample models, at factors 8, 16 and 32, in mps and auto.
+Rounding spreads its error over all directions; truncation gives up those that the weights, and
+usually the inputs, use least. Of 1, 1.5, 2 and 3, the last was best or within 0.2 % of the best in
+the metrics of both sample models, at factors 8, 16 and 32, in mps and auto.
 """
 
 WEIGHTED_ROUNDING_WEIGHT = 0.75
-"""The same where calibration weighs errors by the inputs: truncation then counts what the inputs
-use, and rounding makes up for itself. Of 0.5, 1 and 2 in the sample models, at factors 8, 16, 32:
-mps was best at 0.5, auto at 1.
+"""The same when calibration weights errors by the inputs: truncation then counts what inputs use,
+and later values make up for the rounding of earlier ones. Of 0.5, 1 and 2 on the sample models, at
+factors 8, 16 and 32, mps was best at 0.5 and auto at 1.
 """
 
 TUNED_ROUNDING = 4.0
-"""Times as much where a fine-tuning follows: training wins back truncation better than rounding.
+"""Multiplies the weight if fine-tuning follows: training recovers truncation better than rounding.
 
-Of `charlm`'s mps under one number of bits, 3 epochs brought 5 and 6 bits lower than 3, 4 and 8 at
-factors 16 and 32 alike, from worse starts; this is the least that chooses so.
+For `charlm` as mps with one number of bits everywhere, 3 epochs reached lower losses with 5 and 6
+bits than with 3, 4 and 8, at factors 16 and 32 and from worse starts; this is the smallest value
+that makes this choice.
 """
 
 _NEGLIGIBLE = 0.01
-"""Without a limit on bytes, rounding may add this fraction to the squared error, not more."""
+"""Without a limit on bytes, rounding may add at most this fraction to the squared error."""
 
 
 @dataclass(frozen=True)
-class Course:
-    """A weight with a course to choose for: its assignment and the layouts that stand for choice.
+class OpenWeight:
+    """A weight whose layout, ranks or store are to be chosen: its assignment and layouts to try.
 
-    `noise_weight` is what rounding counts beside truncation.
+    `noise_weight` is the weight of rounding error against truncation error.
     """
 
     assignment: Assignment
@@ -55,13 +56,13 @@ class Course:
 
     @property
     def explicit_ranks(self) -> tuple[int, ...] | None:
-        """Ranks the recipe fixes, lowered to the attainable ones."""
+        """The ranks that the recipe fixes, lowered to the attainable ones."""
         ranks = self.assignment.ranks
         return self.layouts[0].attainable(ranks) if isinstance(ranks, tuple) else None
 
     @property
     def cuts(self) -> tuple[Cut, ...]:
-        """The unfoldings whose spectra the choice needs; none where nothing is to be chosen."""
+        """The unfoldings whose spectra the choice needs; none if nothing is left to choose."""
         if self.explicit_ranks is not None and self.assignment.store != AUTO:
             return ()
         whole = (self.assignment.weight.shape[0], 1)  # dense weights need the energy alone
@@ -69,8 +70,8 @@ class Course:
         return tuple(dict.fromkeys(found))
 
 
-def course(assignment: Assignment, recipe: Recipe) -> Course:
-    """The layouts that a recipe leaves open for one weight, and what rounding counts there."""
+def find_layouts(assignment: Assignment, recipe: Recipe) -> OpenWeight:
+    """Find the layouts that a recipe leaves open for one weight."""
     weight, layouts = assignment.weight, list[Layout]()
     for one in formats_named(assignment.format):
         if assignment.row_modes and assignment.column_modes:
@@ -80,23 +81,27 @@ def course(assignment: Assignment, recipe: Recipe) -> Course:
     weight_of_noise = ROUNDING_WEIGHT if recipe.calibration is None else WEIGHTED_ROUNDING_WEIGHT
     if recipe.finetune is not None:
         weight_of_noise *= TUNED_ROUNDING
-    return Course(assignment, tuple(layouts), weight_of_noise)
+    return OpenWeight(assignment, tuple(layouts), weight_of_noise)
 
 
-def menu(course: Course, spectra: Spectra, budget: Budget, byte_limited: bool) -> Menu:
-    """Every option of one weight; empty where the tolerance cannot be met."""
-    stores = _stores(course.assignment.store, byte_limited, budget)
+def list_options(
+    open_weight: OpenWeight, spectra: Spectra, budget: Budget, byte_limited: bool
+) -> Menu:
+    """List every option of one weight; empty if the tolerance cannot be met."""
+    stores = _stores(open_weight.assignment.store, byte_limited, budget)
     options = (
-        _option(course, layout, store, spectra, budget)
-        for layout in course.layouts
+        _option(open_weight, layout, store, spectra, budget)
+        for layout in open_weight.layouts
         for store in stores
     )
-    within = filter(None, (_tolerant(course, option, budget.tolerance) for option in options))
-    return tuple(replace(option, noise_weight=course.noise_weight) for option in within)
+    within = filter(
+        None, (_raise_floors(open_weight, option, budget.tolerance) for option in options)
+    )
+    return tuple(replace(option, noise_weight=open_weight.noise_weight) for option in within)
 
 
-def finest_needed(option: Option, ranks: Sequence[int]) -> Store:
-    """The smallest store whose rounding is negligible beside the truncation at these ranks."""
+def find_sufficient_store(option: Option, ranks: Sequence[int]) -> Store:
+    """The smallest store whose rounding is negligible against the truncation at these ranks."""
     *coarser, finest = auto_stores()
     allowed = (1 + _NEGLIGIBLE) * replace(option, store=finest).error(ranks)
     fine = (store for store in coarser if replace(option, store=store).error(ranks) <= allowed)
@@ -112,19 +117,19 @@ def _stores(name: str, byte_limited: bool, budget: Budget) -> tuple[Store, ...]:
 
 
 def _option(
-    course: Course, layout: Layout, store: Store, spectra: Spectra, budget: Budget
+    open_weight: OpenWeight, layout: Layout, store: Store, spectra: Spectra, budget: Budget
 ) -> Option:
-    weight = course.assignment.weight
+    weight = open_weight.assignment.weight
     energy = next(iter(spectra.values())).energy if spectra else 0.0
     base = Option(layout, store, energy, lookup=weight.looked_up)
     if not layout.decomposes:
         return replace(base, rounding_share=_rounding_share(spectra))
-    explicit = course.explicit_ranks
+    explicit = open_weight.explicit_ranks
     if explicit is not None:
         known = tuple(spectra[cut] for cut in layout.cuts) if spectra else ()
         return replace(base, spectra=known, floors=explicit, caps=explicit)
     caps = layout.full_ranks
-    for cap in (course.assignment.ranks, budget.rank):
+    for cap in (open_weight.assignment.ranks, budget.rank):
         if isinstance(cap, int):
             caps = layout.attainable([min(cap, full) for full in caps])
     floors = caps if budget.tolerance == 0 else (1,) * len(caps)
@@ -134,19 +139,22 @@ def _option(
 
 
 def _rounding_share(spectra: Spectra) -> float:
-    """What rounding the matrix itself costs beside rounding noise on its energy."""
+    """The squared norm that rounding the matrix itself applies to, divided by its energy."""
     for spectrum in spectra.values():
         if spectrum.rounding is not None and spectrum.energy:
             return spectrum.rounding / spectrum.energy
     return 1.0
 
 
-def _tolerant(course: Course, option: Option, tolerance: float | None) -> Option | None:
-    """Raise the floors so that the tolerance is met, at the least bytes; None if it cannot be.
+def _raise_floors(
+    open_weight: OpenWeight, option: Option, tolerance: float | None
+) -> Option | None:
+    """Raise the floors to the fewest bytes that meet the tolerance; None if it cannot be met.
 
-    Ranks that the recipe fixes are obeyed whatever they lose.
+    Ranks that the recipe fixes are kept, whatever they lose. The price of a byte is bisected, as in
+    `allocation`.
     """
-    if not tolerance or course.explicit_ranks is not None:
+    if not tolerance or open_weight.explicit_ranks is not None:
         return option
     allowed = tolerance**2 * option.energy
     if option.error(option.caps) > allowed:
@@ -162,6 +170,6 @@ def _tolerant(course: Course, option: Option, tolerance: float | None) -> Option
     return replace(option, floors=floors)
 
 
-def cuts_needed(courses: Sequence[Course]) -> Mapping[str, tuple[Cut, ...]]:
-    """For each weight by name, the unfoldings whose spectra a plan needs."""
-    return {course.name: course.cuts for course in courses if course.cuts}
+def cuts_needed(open_weights: Sequence[OpenWeight]) -> Mapping[str, tuple[Cut, ...]]:
+    """The unfoldings whose spectra a plan needs, by the name of the weight."""
+    return {open_weight.name: open_weight.cuts for open_weight in open_weights if open_weight.cuts}

@@ -1,4 +1,4 @@
-"""The plan: what will be done to every weight, with exact sizes. Nothing is decided here."""
+"""The plan: what will be done to every weight, with exact sizes. `planner` makes it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ from ttcompress.stores import Store
 class PlannedWeight:
     """What will be done to one weight.
 
-    A weight that is kept as it is has no `layout`, no `ranks` and no `store`. `in_budget` tells
-    the weights that share the budget from those a rule keeps dense at a given store.
-    `expected_error` is the relative Frobenius error that spectra and rounding noise let expect, a
-    bound for three and more cores; None without spectra.
-    `written` is the number of bytes that the stored weight really takes, None before it is stored.
-    `why` says why a weight is kept. `tried` are the layouts that were compared;
-    `explicit` says that the recipe fixed the ranks.
+    A weight that is kept as it is has no `layout`, no `ranks` and no `store`. `in_budget` says
+    whether the weight shares the budget; a rule that makes it dense in a given store takes it out.
+    `expected_error` is the relative Frobenius error predicted from spectra and rounding noise, an
+    upper bound for three or more cores; None without spectra. `written` is the number of bytes that
+    the stored weight really takes, None before it is stored. `why` says why a weight is kept.
+    `tried` lists the layouts that were compared, `explicit` says whether the recipe fixed ranks.
     """
 
     weight: Weight
@@ -38,17 +37,17 @@ class PlannedWeight:
 
     @property
     def format(self) -> str:
-        """The layout's, or `keep`."""
+        """The format of the layout, or `keep`."""
         return self.layout.format if self.layout else KEEP
 
     @property
     def params(self) -> int:
-        """Stored values afterwards."""
+        """How many values are stored."""
         return sum(self._parts)
 
     @property
     def bytes(self) -> int:
-        """Stored bytes afterwards, scales included: as written, or else as the store estimates."""
+        """How many bytes are stored, scales included: as written, or as the store estimates."""
         if self.written is not None:
             return self.written
         if self.store is None:
@@ -57,7 +56,7 @@ class PlannedWeight:
 
     @property
     def multiply_adds(self) -> int:
-        """Multiply-adds of one step afterwards."""
+        """Multiply-adds of a time step with the stored weight."""
         if self.layout is None:
             return dense_multiply_adds(self.weight)
         return self.layout.multiply_adds(self.ranks, lookup=self.weight.looked_up)
@@ -68,7 +67,7 @@ class PlannedWeight:
 
 
 def dense_multiply_adds(weight: Weight) -> int:
-    """One product with the matrix; nothing where rows are only looked up."""
+    """Multiply-adds of one product with the matrix; 0 if its rows are only looked up."""
     return 0 if weight.looked_up else weight.params
 
 
@@ -76,8 +75,8 @@ def dense_multiply_adds(weight: Weight) -> int:
 class Plan:
     """All weights of a model in their order, and the other tensors, which are kept.
 
-    `from_spectra` is True where the weights' singular values took part in the choice, False where
-    shapes and the recipe were enough. `notes` are for the user: what was asked, what is odd.
+    `from_spectra` is True if the weights' singular values were used for the choice, False if shapes
+    and the recipe were enough. `notes` are remarks for the user.
     """
 
     weights: tuple[PlannedWeight, ...]
@@ -97,12 +96,12 @@ class Plan:
 
     @property
     def weights_totals(self) -> Totals:
-        """Over the weights that share the budget."""
+        """Totals of the weights that share the budget."""
         return _totals(tuple(planned for planned in self.weights if planned.in_budget))
 
     @property
     def model_totals(self) -> Totals:
-        """Over every tensor."""
+        """Totals of all tensors."""
         return _totals(self.weights, self.others)
 
 

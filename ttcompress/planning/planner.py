@@ -1,4 +1,7 @@
-"""From recipe, weights and spectra to a `Plan`: where budgets become ranks and bits."""
+"""Makes the `Plan` of a model: turns a recipe's budget into ranks and bits for every weight.
+
+Ask `cuts_for` which spectra are needed, then give them to `make_plan`.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,16 @@ from math import inf, sqrt
 
 from ttcompress.errors import PlanError
 from ttcompress.model.weights import OtherTensor, Weight
-from ttcompress.planning.allocation import Allowance, Choice, allocate, smallest, total
+from ttcompress.planning.allocation import Allowance, Choice, allocate, choose_smallest, total_cost
 from ttcompress.planning.candidates import Cost, Option
 from ttcompress.planning.formats import FORMATS, KEEP, DenseLayout
-from ttcompress.planning.menus import Course, course, cuts_needed, finest_needed, menu
+from ttcompress.planning.menus import (
+    OpenWeight,
+    cuts_needed,
+    find_layouts,
+    find_sufficient_store,
+    list_options,
+)
 from ttcompress.planning.plan import Plan, PlannedWeight, dense_multiply_adds
 from ttcompress.planning.spectrum import Cut, Spectra
 from ttcompress.recipe import Assignment, Budget, Recipe, match
@@ -26,7 +35,7 @@ def cuts_for(recipe: Recipe, weights: Sequence[Weight]) -> Mapping[str, tuple[Cu
     Raises:
         PlanError: a rule does not fit the model.
     """
-    return cuts_needed([course(a, recipe) for a in match(recipe, weights) if a.shares_budget])
+    return cuts_needed([find_layouts(a, recipe) for a in match(recipe, weights) if a.shares_budget])
 
 
 def make_plan(
@@ -38,8 +47,8 @@ def make_plan(
 ) -> Plan:
     """Decide format, modes, ranks and store of every weight.
 
-    `spectra` holds, by weight, what `cuts_for` asked for. `overhead` are the bytes of the output
-    file that are no tensor (its header), which a `size` budget has to pay for; 0: not known yet.
+    `spectra` holds, by weight, what `cuts_for` asked for. `overhead` is the size of the output
+    file's header in bytes, which counts towards a `size` budget; 0 if it is not known yet.
 
     Raises:
         PlanError: a rule does not fit the model, nothing is left to decompose, or the budget is
@@ -48,26 +57,26 @@ def make_plan(
     assignments = match(recipe, weights)
     _check_something_to_do(recipe, assignments)
     known = spectra or {}
-    courses = [course(a, recipe) for a in assignments if a.shares_budget]
-    settled = {a.weight.name: _settled(a) for a in assignments if not a.shares_budget}
+    open_weights = [find_layouts(a, recipe) for a in assignments if a.shares_budget]
+    settled = {a.weight.name: _plan_outside_budget(a) for a in assignments if not a.shares_budget}
     fixed_bytes = overhead + sum(p.bytes for p in settled.values()) + sum(o.bytes for o in others)
     while True:
-        planned = _share(courses, recipe.budget, known, fixed_bytes, overhead)
-        grown = {p.weight.name for p in planned if _grew(p, recipe.budget)}
+        planned = _share_budget(open_weights, recipe.budget, known, fixed_bytes, overhead)
+        grown = {p.weight.name for p in planned if _has_grown(p, recipe.budget)}
         if not grown:
             break
         for p in planned:
             if p.weight.name in grown:
-                settled[p.weight.name] = _kept_because_grown(p)
+                settled[p.weight.name] = _keep_grown(p)
                 fixed_bytes += p.weight.bytes
-        courses = [c for c in courses if c.name not in grown]
+        open_weights = [one for one in open_weights if one.name not in grown]
     chosen = settled | {p.weight.name: p for p in planned}
-    notes = _bits_alone(courses, planned, recipe.budget, known, fixed_bytes)
+    notes = _note_quantisation(open_weights, planned, recipe.budget, known, fixed_bytes)
     return Plan(tuple(chosen[w.name] for w in weights), tuple(others), bool(known), notes)
 
 
 def _check_something_to_do(recipe: Recipe, assignments: Sequence[Assignment]) -> None:
-    """A budget needs a weight to share it, and a recipe something to change."""
+    """Refuse a recipe that changes no weight, or a budget that no weight shares."""
     changes = any(a.format != KEEP for a in assignments)
     if any(a.shares_budget for a in assignments) or (changes and recipe.budget == Budget()):
         return
@@ -78,51 +87,56 @@ def _check_something_to_do(recipe: Recipe, assignments: Sequence[Assignment]) ->
     )
     role = largest[0].weight.role if largest else "all"
     raise PlanError(
-        f"the recipe finds no weight to decompose. The largest of the model are:{named}"
-        f"\n    Write a rule that takes them, as `- weights: {role}`, before any other."
+        f"the recipe leaves no weight to decompose. The largest of the model are:{named}"
+        f"\n    Put a rule that selects them before the others, for example `- weights: {role}`."
     )
 
 
-def _settled(assignment: Assignment) -> PlannedWeight:
+def _plan_outside_budget(assignment: Assignment) -> PlannedWeight:
     weight = assignment.weight
     if assignment.format != KEEP:
         (layout,) = FORMATS[assignment.format].candidates(weight.shape)
         return PlannedWeight(weight, layout, store=STORES[assignment.store])
-    why = f"rule {assignment.index} keeps it" if assignment.rule is not None else "no rule names it"
+    kept_by_rule = assignment.rule is not None
+    why = f"rules[{assignment.index}] keeps it" if kept_by_rule else "no rule matches it"
     return PlannedWeight(weight, why=why)
 
 
-def _share(
-    courses: Sequence[Course],
+def _share_budget(
+    open_weights: Sequence[OpenWeight],
     budget: Budget,
     spectra: Mapping[str, Spectra],
     fixed_bytes: int,
     overhead: int,
 ) -> list[PlannedWeight]:
     """Allocate the budget over the weights that share it."""
-    if not courses:
+    if not open_weights:
         return []
-    allowance = _limits(courses, budget, fixed_bytes)
+    allowance = _make_allowance(open_weights, budget, fixed_bytes)
     byte_limited = allowance.bytes < inf or budget.tolerance is not None
-    menus = [menu(c, spectra.get(c.name, {}), budget, byte_limited) for c in courses]
-    for c, options in zip(courses, menus, strict=True):
+    menus = [
+        list_options(one, spectra.get(one.name, {}), budget, byte_limited) for one in open_weights
+    ]
+    for one, options in zip(open_weights, menus, strict=True):
         if not options:
-            raise PlanError(_out_of_tolerance(c, budget))
-    # Under a tolerance alone the aim is the smallest file: any price at all makes it so.
-    alone = budget.tolerance is not None and not allowance.standing
-    choices = smallest(menus, Allowance(bytes=1.0)) if alone else allocate(menus, allowance)
+            raise PlanError(_out_of_tolerance(one, budget))
+    # Under a tolerance alone the file is to be as small as possible: any price of bytes does that.
+    alone = budget.tolerance is not None and not allowance.limit_count
+    choices = choose_smallest(menus, Allowance(bytes=1.0)) if alone else allocate(menus, allowance)
     if choices is None:
-        least = total(smallest(menus, allowance))
-        raise PlanError(_out_of_reach(courses, budget, least, fixed_bytes, overhead))
-    if not byte_limited or allowance.standing > 1:
+        least = total_cost(choose_smallest(menus, allowance))
+        raise PlanError(_out_of_reach(open_weights, budget, least, fixed_bytes, overhead))
+    if not byte_limited or allowance.limit_count > 1:
         choices = tuple(
-            _with_least_bits(c, choice) for c, choice in zip(courses, choices, strict=True)
+            _with_least_bits(one, choice) for one, choice in zip(open_weights, choices, strict=True)
         )
-    return [_planned(c, choice) for c, choice in zip(courses, choices, strict=True)]
+    return [_plan_weight(one, choice) for one, choice in zip(open_weights, choices, strict=True)]
 
 
-def _limits(courses: Sequence[Course], budget: Budget, fixed_bytes: int) -> Allowance:
-    weights = [c.assignment.weight for c in courses]
+def _make_allowance(
+    open_weights: Sequence[OpenWeight], budget: Budget, fixed_bytes: int
+) -> Allowance:
+    weights = [one.assignment.weight for one in open_weights]
     bytes_limits = [inf]
     if budget.factor is not None:
         bytes_limits.append(sum(w.bytes for w in weights) / budget.factor)
@@ -136,19 +150,19 @@ def _limits(courses: Sequence[Course], budget: Budget, fixed_bytes: int) -> Allo
     )
 
 
-def _with_least_bits(course: Course, choice: Choice) -> Choice:
-    """Where bytes do not bind, `store: auto` takes the fewest bits that cost no accuracy."""
-    if course.assignment.store != AUTO or not choice.option.energy:
+def _with_least_bits(open_weight: OpenWeight, choice: Choice) -> Choice:
+    """If bytes are not the limit, let `store: auto` take the fewest bits that cost no accuracy."""
+    if open_weight.assignment.store != AUTO or not choice.option.energy:
         return choice
-    store = finest_needed(choice.option, choice.ranks)
+    store = find_sufficient_store(choice.option, choice.ranks)
     if store.bytes_per_value >= choice.option.store.bytes_per_value:
         return choice
     return Choice(replace(choice.option, store=store), choice.ranks)
 
 
-def _planned(course: Course, choice: Choice) -> PlannedWeight:
-    option, weight = choice.option, course.assignment.weight
-    asked, notes = course.assignment.ranks, []
+def _plan_weight(open_weight: OpenWeight, choice: Choice) -> PlannedWeight:
+    option, weight = choice.option, open_weight.assignment.weight
+    asked, notes = open_weight.assignment.ranks, []
     if isinstance(asked, tuple) and asked != choice.ranks:
         notes.append(f"ranks {list(asked)} lowered to the attainable {list(choice.ranks)}")
     return PlannedWeight(
@@ -159,8 +173,8 @@ def _planned(course: Course, choice: Choice) -> PlannedWeight:
         in_budget=True,
         expected_error=_expected_error(option, choice) if option.energy else None,
         notes=tuple(notes),
-        tried=tuple(layout for layout in course.layouts if layout.decomposes),
-        explicit=course.explicit_ranks is not None,
+        tried=tuple(layout for layout in open_weight.layouts if layout.decomposes),
+        explicit=open_weight.explicit_ranks is not None,
     )
 
 
@@ -169,21 +183,21 @@ def _expected_error(option: Option, choice: Choice) -> float:
 
 
 def _expected(choice: Choice) -> float:
-    """Expected squared error as it will be measured at most, rounding for what it is."""
+    """An upper bound of the squared error to be measured: rounding counts with weight 1."""
     return max(0.0, replace(choice.option, noise_weight=1.0).expected_error(choice.ranks))
 
 
-def _grew(planned: PlannedWeight, budget: Budget) -> bool:
+def _has_grown(planned: PlannedWeight, budget: Budget) -> bool:
     """Whether the program's own choice of ranks made a weight larger.
 
-    What the user fixed is obeyed: explicit ranks, and the full rank of tolerance 0.
+    Whatever the user fixed is kept: explicit ranks, and the full rank of tolerance 0.
     """
     if planned.explicit or budget.tolerance == 0:
         return False
     return planned.bytes >= planned.weight.bytes
 
 
-def _kept_because_grown(planned: PlannedWeight) -> PlannedWeight:
+def _keep_grown(planned: PlannedWeight) -> PlannedWeight:
     before, after = planned.weight.bytes, planned.bytes
     why = f"would grow from {before:,} to {after:,} bytes"
     if after == before:
@@ -191,27 +205,29 @@ def _kept_because_grown(planned: PlannedWeight) -> PlannedWeight:
     return PlannedWeight(planned.weight, why=why)
 
 
-def _bits_alone(
-    courses: Sequence[Course],
+def _note_quantisation(
+    open_weights: Sequence[OpenWeight],
     planned: Sequence[PlannedWeight],
     budget: Budget,
     spectra: Mapping[str, Spectra],
     fixed_bytes: int,
 ) -> tuple[str, ...]:
-    """A line where keeping every weight dense in few bits would lose less at the same bytes."""
-    allowance = _limits(courses, budget, fixed_bytes)
+    """A note, if every weight dense in few bits would lose less in the same number of bytes."""
+    allowance = _make_allowance(open_weights, budget, fixed_bytes)
     unknown = any(p.expected_error is None for p in planned)
     if not planned or unknown or allowance.bytes == inf:
         return ()
     free = [
         replace(
-            c,
-            assignment=replace(c.assignment, store=AUTO, ranks=None),
-            layouts=DenseLayout.candidates(c.assignment.weight.shape),
+            one,
+            assignment=replace(one.assignment, store=AUTO, ranks=None),
+            layouts=DenseLayout.candidates(one.assignment.weight.shape),
         )
-        for c in courses
+        for one in open_weights
     ]
-    menus = [menu(c, spectra[c.name], Budget(factor=budget.factor), True) for c in free]
+    menus = [
+        list_options(one, spectra[one.name], Budget(factor=budget.factor), True) for one in free
+    ]
     choices = allocate(menus, Allowance(bytes=allowance.bytes))
     if choices is None:
         return ()
@@ -221,8 +237,9 @@ def _bits_alone(
     if bits >= ours:
         return ()
     return (
-        f"Few bits alone would lose less at these bytes: expected error {bits:.3f}, "
-        f"with trains {ours:.3f}. `--format auto` may take them; trains also save multiply-adds.",
+        f"Quantisation alone would be more accurate at this size: expected error {bits:.3f}, "
+        f"against {ours:.3f} with trains. `--format auto` may choose it; "
+        "trains also save multiply-adds.",
     )
 
 
@@ -233,39 +250,37 @@ def _squared_error(planned: Sequence[PlannedWeight], choices: Sequence[Choice]) 
     )
 
 
-def _out_of_tolerance(course: Course, budget: Budget) -> str:
+def _out_of_tolerance(open_weight: OpenWeight, budget: Budget) -> str:
     return (
-        f"{course.name}: tolerance {budget.tolerance} cannot be met under the other budgets and "
-        f"the store {course.assignment.store}: even the largest ranks allowed lose more. "
+        f"{open_weight.name}: tolerance {budget.tolerance} is out of reach with the store "
+        f"{open_weight.assignment.store}: even the largest allowed ranks lose more. "
         "Raise the tolerance or the rank cap, or use store: auto."
     )
 
 
 def _out_of_reach(
-    courses: Sequence[Course], budget: Budget, least: Cost, fixed_bytes: int, overhead: int
+    open_weights: Sequence[OpenWeight], budget: Budget, least: Cost, fixed_bytes: int, overhead: int
 ) -> str:
     """Name each limit that even the smallest choice breaks, with both numbers."""
-    allowance = _limits(courses, budget, fixed_bytes)
-    before = sum(c.assignment.weight.bytes for c in courses)
-    facts = []
+    allowance = _make_allowance(open_weights, budget, fixed_bytes)
+    before = sum(one.assignment.weight.bytes for one in open_weights)
+    beyond, facts = "is out of reach: even with the smallest ranks", []
     if least.bytes > allowance.bytes:
         if budget.factor is not None:
             reach = before / least.bytes
-            facts.append(f"factor {budget.factor:g} asked, at most {reach:.1f} can be reached")
+            facts.append(f"factor {budget.factor:g} {beyond} and stores the factor is {reach:.1f}")
         if budget.size is not None:
             reach = fixed_bytes + least.bytes
-            header = "" if overhead else " and the file's header"
+            header = "" if overhead else " plus its header"
             facts.append(
-                f"size {budget.size:,} asked, at least {reach:,.0f} bytes{header} are needed"
+                f"size {budget.size:,} {beyond} and stores the file takes {reach:,.0f} bytes"
+                + header
             )
     if least.params > allowance.params:
-        facts.append(f"params {allowance.params:,.0f} asked, at least {least.params:,} are needed")
+        facts.append(f"params {allowance.params:,.0f} {beyond} {least.params:,} values are left")
     if least.multiply_adds > allowance.multiply_adds:
         reach = allowance.multiply_adds * (budget.multiply_adds or 1) / least.multiply_adds
-        facts.append(f"multiply_adds {budget.multiply_adds:g} asked, at most {reach:.1f} possible")
+        facts.append(f"multiply_adds {budget.multiply_adds:g} {beyond} the factor is {reach:.1f}")
     if not facts:
-        facts.append("each limit can be met, but not all of them together")
-    return (
-        f"budget out of reach: {'; '.join(facts)}, with every rank and store at its smallest. "
-        "Ask for less, let more weights be decomposed, or use store: auto."
-    )
+        facts.append("each limit of the budget can be met, but not all of them together")
+    return f"{'; '.join(facts)}. Ask for less, decompose more weights, or use store: auto."

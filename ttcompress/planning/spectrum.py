@@ -1,4 +1,4 @@
-"""Singular values as plain numbers, with what a planner asks of them.
+"""Singular values as plain numbers, and the ranks and errors that follow from them.
 
 A *cut* (row prefix, column prefix) names an unfolding of a matrix: split the rows at R1 and the
 columns at C1, bring (R1, C1) to the left and the rest to the right. Cuts of MPS and MPO are of this
@@ -20,8 +20,8 @@ Cut = tuple[int, int]
 class Spectrum:
     """The singular values of one unfolding, largest first.
 
-    `rounding` is the squared norm that rounding the matrix itself takes its fraction of; None is
-    the energy. Where inputs weigh the values, it is another number.
+    `rounding` is the squared norm that rounding the matrix itself applies to; None: the energy. It
+    differs from the energy if the values are weighted by inputs.
     """
 
     values: tuple[float, ...]
@@ -33,7 +33,7 @@ class Spectrum:
 
     @cached_property
     def _tails(self) -> list[float]:
-        """tails[r] is the sum of squares from index r on; accumulated from the smallest."""
+        """tails[r] is the sum of squares from index r on, added from the smallest for accuracy."""
         return list(accumulate(self._ascending_squares, initial=0.0))[::-1]
 
     @property
@@ -50,7 +50,7 @@ class Spectrum:
         return self._tails[min(rank, len(self.values))]
 
     def rank_above(self, square: float) -> int:
-        """How many values have a square above the given one."""
+        """How many values have a square above `square`."""
         return len(self.values) - bisect_right(self._ascending_squares, square)
 
     def rank_for_tail(self, square: float) -> int:

@@ -1,4 +1,4 @@
-"""What the user asks for: recipes read from files, mappings and options into frozen values.
+"""Recipes: what a user asks for, read from files, mappings or options into frozen dataclasses.
 
 `schema.py` declares every key once; start there.
 """

@@ -13,11 +13,11 @@ from ttcompress.errors import InputError, RecipeError, check_ordinary, unreadabl
 from ttcompress.recipe.problems import MOST_CHARACTERS, Document
 from ttcompress.recipe.schema import VERSION, Recipe
 from ttcompress.recipe.sections import read_document
-from ttcompress.recipe.wording import nearest
+from ttcompress.recipe.wording import suggest
 
 AnyRecipe = Recipe | str | Path | Mapping[str, Any] | None
-"""Whatever a user has in hand: a recipe, a file, a shipped one's name, a mapping; None is the
-default.
+"""Anything that names a recipe: a `Recipe`, a file, the name of a shipped one, or a mapping of its
+keys; None is the default recipe.
 """
 
 DEFAULT_NAME = "balanced"
@@ -32,7 +32,7 @@ _SUFFIXES = (".yaml", ".yml")
 
 @dataclass(frozen=True)
 class ShippedRecipe:
-    """A recipe that came with the program; `title` is the first line of its opening comment."""
+    """A recipe that ships with ttcompress; `title` is the first line of its opening comment."""
 
     name: str
     path: Path
@@ -43,8 +43,8 @@ def load_recipe(path: str | Path) -> Recipe:
     """Read a recipe file.
 
     Raises:
-        InputError: there is no such file, or it is a folder.
-        RecipeError: the file is no recipe; every problem with its key and line.
+        InputError: the file does not exist, or is a folder.
+        RecipeError: the file is not a valid recipe; lists every problem with its key and line.
         TTCompressError: the file cannot be read.
     """
     return parse_recipe(read_text(Path(path)), str(path))
@@ -54,7 +54,7 @@ def parse_recipe(text: str, place: str = "recipe") -> Recipe:
     """Read recipe text; `place` names it in errors.
 
     Raises:
-        RecipeError: every problem with its key and line.
+        RecipeError: the text is not a valid recipe; lists every problem with its key and line.
 
     >>> parse_recipe("{version: 1, budget: {size: 2MB}}").budget.size
     2000000
@@ -65,10 +65,10 @@ def parse_recipe(text: str, place: str = "recipe") -> Recipe:
 
 
 def recipe_from(mapping: Mapping[str, object], place: str = "recipe") -> Recipe:
-    """A recipe from Python values under the keys that a file has; None is a key left out.
+    """Make a recipe from Python values under the keys of a recipe file; None omits a key.
 
     Raises:
-        RecipeError: every problem with its key.
+        RecipeError: the mapping is not a valid recipe; lists every problem with its key.
 
     >>> recipe_from({"version": 1, "budget": {"factor": 8}}).format
     'mps'
@@ -85,7 +85,7 @@ def _without_none(value: object) -> object:
 
 
 def as_recipe(recipe: AnyRecipe) -> Recipe:
-    """A recipe from whatever a user has in hand."""
+    """Return the recipe that is given in any of the forms of `AnyRecipe`."""
     if isinstance(recipe, Recipe):
         return recipe
     if recipe is None:
@@ -97,13 +97,13 @@ def as_recipe(recipe: AnyRecipe) -> Recipe:
 
 @cache
 def default_recipe() -> Recipe:
-    """The recipe in force when none is given: `balanced`."""
+    """The recipe that is used when none is given: `balanced`."""
     return load_recipe(find_recipe(DEFAULT_NAME))
 
 
 @cache
 def shipped() -> tuple[ShippedRecipe, ...]:
-    """The shipped recipes by name: inside an installed package, beside it in a working copy."""
+    """List the shipped recipes: inside an installed package, or beside it in a working copy."""
     folders = (_PACKAGE / "recipes", _PACKAGE.parent / "recipes")
     folder = next((folder for folder in folders if folder.is_dir()), folders[0])
     return tuple(ShippedRecipe(p.stem, p, _title(p)) for p in sorted(folder.glob("*.yaml")))
@@ -116,12 +116,12 @@ def _title(path: Path) -> str:
 
 
 def find_recipe(name_or_path: str | Path, folder: Path = Path()) -> Path:
-    """The file of a shipped recipe's name, or of a path from a folder: by default, from here.
+    """Find the file of a shipped recipe by its name, or a recipe file relative to `folder`.
 
-    A name has neither a folder nor a suffix: a shipped name never hides a file `small.yaml`.
+    A shipped name has neither a folder nor a suffix, so it never hides a file `small.yaml`.
 
     Raises:
-        InputError: there is neither; names the nearest shipped recipe.
+        InputError: neither exists; suggests the nearest shipped recipe.
     """
     path, names = folder / name_or_path, {recipe.name: recipe.path for recipe in shipped()}
     if str(name_or_path) in names:
@@ -131,22 +131,22 @@ def find_recipe(name_or_path: str | Path, folder: Path = Path()) -> Path:
     if path.suffix in _SUFFIXES or len(Path(name_or_path).parts) > 1:
         raise InputError(f"{path}: there is no such recipe file.")
     raise InputError(
-        f"{name_or_path}: neither a recipe file nor a shipped recipe.{nearest(name_or_path, names)}"
-        f"\n    Shipped are: {', '.join(names)}."
+        f"{name_or_path}: neither a recipe file nor a shipped recipe.{suggest(name_or_path, names)}"
+        f"\n    The shipped recipes are: {', '.join(names)}."
     )
 
 
 def read_text(path: Path, kind: str = "recipe") -> str:
-    """The text of a file that a user wrote; `kind` is what errors call it.
+    """Read a text file that a user wrote; `kind` is what error messages call it.
 
     Raises:
-        InputError: there is no such file, or it is a folder.
-        RecipeError: it is too large, or no text.
+        InputError: the file does not exist, or is a folder.
+        RecipeError: it is too large, or is not text.
         TTCompressError: it cannot be read.
     """
     if os.path.isdir(path):
-        raise InputError(f"{path}: is a folder, and a {kind} is a YAML file.")
-    check_ordinary(path, f"Write the {kind} to a file, and give that.")
+        raise InputError(f"{path}: is a folder, but a {kind} must be a YAML file.")
+    check_ordinary(path, f"Save the {kind} to a file, and give the path of that.")
     try:
         with path.open("rb") as file:
             raw = file.read(MOST_CHARACTERS + 1)
@@ -156,11 +156,11 @@ def read_text(path: Path, kind: str = "recipe") -> str:
         raise unreadable(path, error) from error
     if len(raw) > MOST_CHARACTERS:
         raise RecipeError(
-            f"{path}: holds more than {MOST_CHARACTERS:,} bytes, and a {kind} is a page of YAML."
+            f"{path}: is larger than {MOST_CHARACTERS:,} bytes, but a {kind} is a page of YAML."
         )
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise RecipeError(
-            f"{path}: is not text (byte {error.start} is not UTF-8), and a {kind} is YAML text."
+            f"{path}: is not text (byte {error.start} is not UTF-8), but a {kind} is YAML text."
         ) from error

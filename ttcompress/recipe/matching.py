@@ -11,7 +11,7 @@ from ttcompress.model.weights import Weight
 from ttcompress.planning.formats import KEEP, is_whole
 from ttcompress.recipe.rules import SELECTOR_ROLES, Rule, selects
 from ttcompress.recipe.schema import Recipe
-from ttcompress.recipe.wording import nearest
+from ttcompress.recipe.wording import suggest
 from ttcompress.stores import AUTO
 
 MOST_LISTED = 12
@@ -23,7 +23,7 @@ class Assignment:
 
     `rule` is rules[`index`] of the recipe, or None (`index` too) where none matched. `store` is the
     weight's own number type where `format` is keep. Modes of None are automatic; `ranks` are
-    interior and fixed, or one number: a cap.
+    fixed interior ranks, or a single number that caps them.
     """
 
     weight: Weight
@@ -37,18 +37,18 @@ class Assignment:
 
     @property
     def shares_budget(self) -> bool:
-        """Whether ranks or bits are the budget's to choose, or are ranks that it pays for."""
+        """Whether the budget chooses its ranks or bits, or pays for the ranks that are fixed."""
         return self.format != KEEP and (not is_whole(self.format) or self.store == AUTO)
 
 
 def match(recipe: Recipe, weights: Sequence[Weight]) -> tuple[Assignment, ...]:
     """Assign every weight, in order, to the first rule that matches it.
 
-    A role speaks of kinds of weights and may match nothing; a glob or a regular expression that
-    decides about no weight is an error.
+    A role may match nothing, so that a recipe suits many models; a glob or a regular expression
+    that never applies is an error.
 
     Raises:
-        PlanError: dead rules, and modes that do not multiply to a weight's shape; all of them.
+        PlanError: a rule never applies, or modes do not multiply to a weight's shape; lists all.
     """
     assignments = tuple(_assign(recipe, weight) for weight in weights)
     problems = [*_dead_rules(recipe, assignments), *_wrong_modes(assignments)]
@@ -82,14 +82,15 @@ def _dead_rules(recipe: Recipe, assignments: Sequence[Assignment]) -> Iterator[s
             first = taken[0]
             assert first.rule is not None  # the rule itself matches, so an earlier one took it
             yield (
-                f"{place} decides about no weight: {_listed([a.weight for a in taken])} went to"
-                f" earlier rules, the first to rules[{first.index}] (`{first.rule.weights}`)."
+                f"{place} never applies: earlier rules already match"
+                f" {_listed([a.weight for a in taken])}; the first is"
+                f" rules[{first.index}] (`{first.rule.weights}`)."
                 "\n    The first match wins: put the narrower rule first."
             )
         else:
             yield (
-                f"{place} matches no weight.{nearest(rule.weights, SELECTOR_ROLES)}"
-                f"\n    Weights are: {_listed([a.weight for a in assignments])}."
+                f"{place} matches no weight.{suggest(rule.weights, SELECTOR_ROLES)}"
+                f"\n    The model's weights are: {_listed([a.weight for a in assignments])}."
             )
 
 

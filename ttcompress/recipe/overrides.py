@@ -1,6 +1,6 @@
-"""Options laid over a recipe, and the recipe in force as plain values.
+"""Applies options to a recipe, and writes the recipe that results as plain values.
 
-Which options there are, and what each replaces, is declared with the keys: see `Key.option`.
+Which options exist, and which key each replaces, is declared with the keys: see `Key.option`.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ OVERRIDES = {name: (path, key) for name, path, key in _overrides(Recipe)}
 
 
 def with_options(recipe: Recipe, **options: Any) -> Recipe:
-    """The recipe with each option in place of the key it replaces; `text` stays as written.
+    """Return the recipe with the values of options in place of its own; `text` stays as written.
 
-    Options are those of the command line, as `factor=8, max_drop="1%"`; None is one not given. Any
-    budget option replaces the whole budget. `format` is of every train: rules lose theirs, unless
-    it is dense or keep. A task's name keeps the options that the recipe has for that same task; a
-    `TaskChoice` brings its own. `finetune` of True is the recipe's own block, or the defaults where
-    it has none; False is no fine-tuning.
+    Options are those of the command line, such as `factor=8, max_drop="1%"`; None means not given.
+    Any budget option replaces the whole budget. `format` applies to every train: it replaces the
+    formats of rules, except dense and keep. A task's name keeps the options that the recipe has for
+    that same task; a `TaskChoice` brings new ones. `finetune=True` takes the recipe's own block, or
+    the defaults if it has none; False turns fine-tuning off.
 
     Raises:
-        RecipeError: an option is unknown, wrong, or does not fit the recipe; names the option.
+        RecipeError: an option is unknown, invalid, or does not fit the recipe; names the option.
     """
     given = {name: value for name, value in options.items() if value is not None}
     if not given:
@@ -81,7 +81,7 @@ with_options.__signature__ = signature(with_options).replace(  # type: ignore[at
 
 
 def parse_format(text: str) -> str:
-    """The format an option names, other people's words translated; `Recipe` judges the rest.
+    """Translate other names of a format, such as tensor-train; `Recipe` checks the result.
 
     >>> parse_format("tensor-train"), parse_format("mpo")
     ('mps', 'mpo')
@@ -91,7 +91,7 @@ def parse_format(text: str) -> str:
 
 
 def effective(recipe: Recipe) -> dict[str, Any]:
-    """Every key as it is in force, in plain JSON values; reading it gives an equal recipe.
+    """Every key with the value that applies, as plain JSON; reading it gives an equal recipe.
 
     >>> from ttcompress.recipe import parse_recipe
     >>> effective(parse_recipe("{version: 1, budget: {tolerance: 0.1}}"))["budget"]

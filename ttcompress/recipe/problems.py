@@ -1,4 +1,4 @@
-"""What is wrong in a document, and the one message that shows every problem with its key."""
+"""Problems found in a document, and the message that lists all of them with their keys."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ KeyPath = tuple[str | int, ...]
 MOST_SHOWN = 20
 
 MOST_CHARACTERS = 256_000
-"""A page is a hundredth of it; what is larger takes seconds to read, and is no recipe."""
+"""About a hundred pages; anything larger takes seconds to read, and is not a recipe."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong at a key; the cure, if any, follows on lines of its own."""
+    """What is wrong at a key; the cure, if any, follows on further lines."""
 
     path: KeyPath
     message: str
@@ -38,7 +38,7 @@ class Document:
 
 
 def key_text(path: KeyPath) -> str:
-    """A path as people write it.
+    """Write a path as people do.
 
     >>> key_text(("rules", 0, "ranks"))
     'rules[0].ranks'
@@ -62,7 +62,7 @@ def render(
     """The message of a `RecipeError`: the count, then every problem in the order of the file.
 
     `lines` gives the line of a key in the file, `options` the option that a key's value came from.
-    One key has one problem: the first found is the cause of those that follow from it.
+    Only the first problem of each key is shown: later ones usually follow from it.
     """
 
     def line_of(problem: Problem) -> int | None:

@@ -1,8 +1,8 @@
-"""What is declared about recipes and manifests, written for editors and for readers.
+"""Writes the keys of recipes and manifests as a JSON Schema for editors and as tables for readers.
 
 `json_schema` is printed by `ttcompress recipes schema` and kept as `recipes/schema.json`;
-`markdown` is the reference of every key. Both say what a value looks like. What keys must agree on
-(modes and ranks, a budget where something is left to choose) only reading a recipe can tell.
+`markdown` is the reference of every key. Both describe each value by itself. What several keys must
+agree on (modes and ranks, a budget where something is left to choose) is checked on reading alone.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ttcompress.recipe.sections import Json, Key, Section, section_of
 
 
 def json_schema(document: type[Section] = Recipe) -> Json:
-    """JSON Schema (draft 2020-12) that accepts every document that can be read."""
+    """A JSON Schema (draft 2020-12) that accepts every document that can be read."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": f"A {document.__name__.lower()} of ttcompress",
@@ -23,12 +23,12 @@ def json_schema(document: type[Section] = Recipe) -> Json:
 
 
 def markdown(document: type[Section] = Recipe) -> str:
-    """A table of keys for the document, then one for each section in it."""
+    """A table of the document's keys, then one for each section in it."""
     titles = {document: document.__name__.lower()}
     tables = []
-    for section in (waiting := [document]):  # which grows meanwhile
+    for section in (waiting := [document]):  # which grows in the loop
         rows = [_row(name, key) for name, key in section.KEYS.items()]
-        head = "| key | value | default | option | what for |\n|---|---|---|---|---|"
+        head = "| key | value | default | option | meaning |\n|---|---|---|---|---|"
         tables.append("\n".join([f"### {titles[section]}\n", head, *rows, ""]))
         for name, key in section.KEYS.items():
             if key.kind.section and key.kind.section not in titles:

@@ -1,4 +1,4 @@
-"""A rule: which weights it selects, and what it says about their trains.
+"""Rules: which weights each selects, and how it compresses them.
 
 A selector is a role, a glob on full names, or `re:` and a regular expression that matches the full
 name. `matching.py` gives each weight of a model to the first rule that selects it.
@@ -35,7 +35,7 @@ REGEX = "re:"
 
 
 class Selectable(Protocol):
-    """Whatever has a role and names: a weight, or what a report tells of one."""
+    """Anything with a role and names: a weight, or its entry in a report."""
 
     @property
     def role(self) -> str:
@@ -82,13 +82,15 @@ SELECTOR: Final = value(
 )
 
 
-# Checks of a key, called with its value, the rule's keys before it and the recipe's before `rules`;
-# a key that is wrong is absent from both.
+# Each check gets the key's value, the rule's keys before it, and the recipe's keys before `rules`;
+# invalid keys are absent from both.
 
 
 def _check_store(store: str | None, rule: Values, recipe: Values) -> str | None:
     if store and rule.get("format") == KEEP:
-        raise RecipeError("a kept weight stays as it is and has no store. Take the key out.")
+        raise RecipeError(
+            "a kept weight keeps its number type, but a store is given. Remove the key."
+        )
     return store
 
 
@@ -101,15 +103,15 @@ def _check_modes(
         return columns
     if rows is None or columns is None:
         absent = "row_modes" if rows is None else "column_modes"
-        raise RecipeError(f"row_modes and column_modes stand together; {absent} is missing.")
+        raise RecipeError(f"row_modes and column_modes go together, but {absent} is missing.")
     format = _format_in_force(rule, recipe)
     if format in decomposing():
         FORMATS[format].check_modes(rows, columns)
     elif format in (*FORMATS, AUTO_FORMAT, KEEP):
         written = " or ".join(f"`format: {name}`" for name in decomposing())
         raise RecipeError(
-            f"modes belong to a train, and the format here is {format}."
-            f"\nWrite {written} in this rule, or take the modes out."
+            f"only a train has modes, but the format here is {format}."
+            f"\nWrite {written} in this rule, or remove the modes."
         )
     return columns
 
@@ -117,17 +119,17 @@ def _check_modes(
 def _interior_ranks(
     ranks: tuple[int, ...] | int | None, rule: Values, recipe: Values
 ) -> tuple[int, ...] | int | None:
-    """The n - 1 interior ranks of n cores, from those or from n + 1 with outer ones of 1."""
+    """The n - 1 interior ranks of n cores; n + 1 ranks with outer ones of 1 are accepted too."""
     format = _format_in_force(rule, recipe)
     if ranks is not None and is_whole(format):
-        raise RecipeError(f"a weight of format {format} has no ranks. Take the key out.")
+        raise RecipeError(f"a weight of format {format} has no ranks. Remove the key.")
     if not isinstance(ranks, tuple) or not {"row_modes", "column_modes"} <= rule.keys():
         return ranks
     rows, columns = rule["row_modes"], rule["column_modes"]
     if rows is None or columns is None:
         raise RecipeError(
-            f"the ranks {list(ranks)} need row_modes and column_modes beside them: they lie between"
-            " modes.\nOr give one number: a cap on every rank."
+            f"the ranks {list(ranks)} are given without row_modes and column_modes."
+            "\nAdd both, or write a single number to cap every rank."
         )
     if format not in decomposing():
         return ranks
@@ -135,8 +137,8 @@ def _interior_ranks(
     if len(ranks) == cores + 1:
         if (ranks[0], ranks[-1]) != (1, 1):
             raise RecipeError(
-                f"with {cores + 1} ranks for {counted(cores, 'core')} the outer ones are included,"
-                f" and they are always 1, not {ranks[0]} and {ranks[-1]}: {list(ranks)}."
+                f"{cores + 1} ranks for {counted(cores, 'core')} include the two outer ones, which"
+                f" must be 1; got {ranks[0]} and {ranks[-1]}: {list(ranks)}."
             )
         return ranks[1:-1]
     if len(ranks) != cores - 1:
@@ -150,7 +152,7 @@ def _interior_ranks(
 
 
 def _format_in_force(rule: Values, recipe: Values) -> str | None:
-    """The rule's own format, otherwise the recipe's; None where that is wrong."""
+    """The rule's own format, otherwise the recipe's; None if that is invalid."""
     return rule.get("format") or recipe.get("format")
 
 
@@ -162,7 +164,7 @@ class Rule(Section):
 
     weights: str = declare(
         SELECTOR,
-        "Which weights: a role, a glob on full names, or `re:` and a regular expression.",
+        "Weights to select: a role, a glob on full names, or `re:` and a regular expression.",
         missing="Write a role (recurrent, embedding, linear, all), a glob or `re:...`.",
     )
     format: str | None = declare(RULE_FORMAT, "Format of these weights.  [the recipe's]")
@@ -177,6 +179,6 @@ class Rule(Section):
     )
     ranks: tuple[int, ...] | int | None = declare(
         RANKS,
-        "Fixed interior ranks, one fewer than cores; or one number, a cap.",
+        "Fixed interior ranks, one fewer than cores; or a single number that caps them.",
         check=_interior_ranks,
     )

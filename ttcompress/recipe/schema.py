@@ -37,37 +37,45 @@ Default = Literal["keep", "decompose"]
 
 
 class Budget(Section):
-    """What the result must reach; whatever is set must hold together."""
+    """What the result must reach; everything that is set must hold."""
 
-    rank: int | None = declare(COUNT, "No rank above this.", "--rank")
-    tolerance: float | None = declare(TOLERANCE, "Relative error of each weight.", "--tolerance")
-    factor: float | None = declare(
-        FACTOR, "Times fewer bytes of the decomposed weights.", "--factor"
+    rank: int | None = declare(COUNT, "Largest rank that any weight may have.", "--rank")
+    tolerance: float | None = declare(
+        TOLERANCE, "Largest relative error of each weight.", "--tolerance"
     )
-    size: int | None = declare(SIZE, "Bytes of the file, as 2MB.", "--size SIZE")
-    params: int | None = declare(COUNT, "Values of the decomposed weights.", "--params")
-    multiply_adds: float | None = declare(FACTOR, "Times fewer multiply-adds.", "--multiply-adds")
-    drop: Drop | None = declare(DROP, "The smallest file within the drop, as 1%.", "--drop DROP")
+    factor: float | None = declare(
+        FACTOR, "How many times fewer bytes the decomposed weights take.", "--factor"
+    )
+    size: int | None = declare(SIZE, "Size of the file, for example 2MB.", "--size SIZE")
+    params: int | None = declare(COUNT, "Number of values in the decomposed weights.", "--params")
+    multiply_adds: float | None = declare(
+        FACTOR, "How many times fewer multiply-adds a time step takes.", "--multiply-adds"
+    )
+    drop: Drop | None = declare(
+        DROP, "Find the smallest file within this drop, for example 1%.", "--drop DROP"
+    )
 
 
 class Limits(Section):
-    """What a finished run is judged by."""
+    """Limits that a finished run is judged by."""
 
     max_drop: Drop | None = declare(
-        DROP, "Exit 4 if the metric drops by more, as 1%.", "--max-drop DROP"
+        DROP, "Exit with 4 if the metric drops by more, for example 1%.", "--max-drop DROP"
     )
-    min_factor: float | None = declare(FACTOR, "Exit 4 below this factor.", "--min-factor")
-    max_size: int | None = declare(SIZE, "Exit 4 above this size.", "--max-size SIZE")
+    min_factor: float | None = declare(
+        FACTOR, "Exit with 4 if the factor is lower.", "--min-factor"
+    )
+    max_size: int | None = declare(SIZE, "Exit with 4 if the file is larger.", "--max-size SIZE")
     min_multiply_adds: float | None = declare(
-        FACTOR, "Exit 4 below this factor of multiply-adds.", "--min-multiply-adds"
+        FACTOR, "Exit with 4 if the factor of multiply-adds is lower.", "--min-multiply-adds"
     )
 
 
 def _read_options(value: Any, place: Place) -> object:
-    """The options of a task, from a mapping or from pairs; their order means nothing."""
+    """Read the options of a task from a mapping or from pairs, in any order."""
     options = dict(value)
     if "name" in options:
-        return place.wrong("`name` names the task, and is none of its options.")
+        return place.wrong("`name` names the task, so it cannot be one of its options.")
     read = {name: OPTION.read(item, place.below(name, {})) for name, item in options.items()}
     return tuple(sorted(read.items()))
 
@@ -75,19 +83,19 @@ def _read_options(value: Any, place: Place) -> object:
 class TaskChoice(Section):
     """The task that judges and trains a model, and its options by name.
 
-    The task itself checks its options. Paths, in them and in the name, are relative to the folder
-    the program runs in, wherever the recipe lies.
+    The task itself checks its options. Paths, in them and in the name, are relative to the working
+    directory, not to the recipe.
     """
 
     name: str = declare(
         TEXT,
-        "Measures the model: a built-in task, or file.py:Name.",
+        "Task that measures the model: a built-in one, or file.py:Name.",
         "--task TASK",
-        missing="Write which task, for example `name: language-model`.",
+        missing="Write a task, for example `name: language-model`.",
     )
     options: tuple[tuple[str, Option], ...] = declare(
         Kind(_read_options, OPTION.words, OPTION.schema),
-        "An option of the task, which checks it.",
+        "Option of the task, which checks it.",
         default=(),
         rest=True,
     )
@@ -105,10 +113,10 @@ class Finetune(Section):
     """How a compressed model is trained."""
 
     epochs: int = declare(whole(0), "Passes over the task's training data.", default=2)
-    max_steps: int | None = declare(COUNT, "Stop after this many steps.")
+    max_steps: int | None = declare(COUNT, "Steps after which to stop.")
     learning_rate: float = declare(
         number("a learning rate is above 0", "Write 2.0e-3, for example.", exclusiveMinimum=0),
-        "The highest learning rate of the run.",
+        "Highest learning rate of the run.",
         default=2.0e-3,
     )
     warmup: float = declare(
@@ -133,34 +141,37 @@ class Finetune(Section):
     )
     distill: float = declare(
         number(
-            "distill is the original's part in the loss, from 0 to 1",
-            "For equal parts of task and original, write 0.5; for the task alone, 0.",
+            "distill is the original's share of the loss, from 0 to 1",
+            "For equal shares of task and original, write 0.5; for the task alone, 0.",
             minimum=0,
             maximum=1,
         ),
-        "The original's part in the loss; the task has the rest.",
+        "Share of the loss that follows the original; the task has the rest.",
         default=0.5,
     )
     temperature: float = declare(
         number("a temperature is above 0", "Write 2.0, for example.", exclusiveMinimum=0),
-        "Temperature of the original's part.",
+        "Temperature at which the original's outputs are compared.",
         default=2.0,
     )
     kept: bool = declare(FLAG, "Train biases and kept layers too.", default=True)
 
 
 class CalibrationChoice(Section):
-    """What shows the weights their inputs: batches of the task's training data, or a file.
+    """Where calibration finds the weights' inputs: the task's training data, or a file.
 
     `data` is a safetensors file with the inputs of each recurrent layer, (batch, time, input),
-    under the layer's path; its path is relative to the folder the program runs in.
+    under the layer's path; its path is relative to the working directory.
     """
 
     batches: int = declare(
-        COUNT, "Fit to the inputs of so many of the task's batches.", "--calibrate N", default=24
+        COUNT,
+        "Calibrate on the inputs in N batches of the task's training data.",
+        "--calibrate N",
+        default=24,
     )
     data: str | None = declare(
-        TEXT, "Fit to the inputs in a safetensors file.", "--calibration-data PATH"
+        TEXT, "Calibrate on the inputs in a safetensors file.", "--calibration-data PATH"
     )
 
 
@@ -173,8 +184,8 @@ def _check_reachable(rules: tuple[Rule, ...], recipe: Values, _: object) -> tupl
         taker = earlier.get(rule.weights, earlier.get("all", earlier.get("*")))
         if taker is not None:
             raise RecipeError(
-                f"rules[{index}] (`{rule.weights}`) can never match: rules[{taker}]"
-                f" (`{rules[taker].weights}`) takes all of its weights."
+                f"rules[{index}] (`{rule.weights}`) never applies: rules[{taker}]"
+                f" (`{rules[taker].weights}`) already matches all of its weights."
                 "\nThe first match wins: put the narrower rule first."
             )
         earlier[rule.weights] = index
@@ -184,8 +195,8 @@ def _check_reachable(rules: tuple[Rule, ...], recipe: Values, _: object) -> tupl
 def _check_default(default: Default | None, recipe: Values, _: object) -> Default:
     if default is None and recipe.get("rules", True):
         raise RecipeError(
-            "missing. Beside rules, say what happens to the weights that none of them"
-            " matches: `default: keep` or `default: decompose`."
+            "missing. Rules need it, for the weights that none of them matches:"
+            " write `default: keep` or `default: decompose`."
         )
     return default or KEEP
 
@@ -203,9 +214,9 @@ def _check_budget(budget: Budget, recipe: Values, _: object) -> Budget:
     )
     if not all_is_fixed:
         raise RecipeError(
-            "missing. It says what the result must reach, for example `budget: {factor: 8}`."
-            "\nOnly where every decomposed weight has a list of ranks and a store other than"
-            " auto is there nothing left to choose."
+            "missing. Write what the result must reach, for example `budget: {factor: 8}`."
+            "\nIt may be left out only if every decomposed weight has a list of ranks and a store"
+            " other than auto."
         )
     return budget
 
@@ -215,8 +226,8 @@ def _check_calibration(
 ) -> CalibrationChoice | None:
     if calibration and "budget" in recipe and recipe["budget"].tolerance is not None:
         raise RecipeError(
-            "a tolerance bounds the error of the weights themselves, and calibration minimises "
-            "that of their outputs.\nTake another budget beside it, as `budget: {factor: 8}`."
+            "a tolerance bounds the error of the weights, but calibration minimises that of their"
+            " outputs.\nUse another budget with calibration, for example `budget: {factor: 8}`."
         )
     return calibration
 
@@ -224,9 +235,9 @@ def _check_calibration(
 class Recipe(Section):
     """Everything a user asks for.
 
-    Without rules the recurrent weights are decomposed and `default` decides about the rest.
-    `budget` is empty only where every decomposed weight has fixed ranks and a store. `text` is the
-    recipe as written, "" when it was built from Python, and takes no part in equality.
+    Without rules the recurrent weights are decomposed, and `default` decides what happens to the
+    rest. `budget` is empty only if every decomposed weight has fixed ranks and a store. `text` is
+    the recipe as written, "" if it was made in Python, and is ignored by ==.
     """
 
     version: int = declare(
@@ -245,30 +256,30 @@ class Recipe(Section):
     )
     rules: tuple[Rule, ...] = declare(
         list_of(section_of(Rule), "a list of rules"),
-        "What to do with which weights; the first match wins.  [decompose recurrent weights]",
+        "Rules for the weights they select; the first match wins.  [decompose recurrent weights]",
         default=(),
         check=_check_reachable,
     )
     default: Default = declare(
         one_of(*get_args(Default)),
-        "What to do with weights that no rule matches; required beside rules.  [keep]",
+        "What to do with weights that no rule matches; required if there are rules.  [keep]",
         check=_check_default,
     )
     budget: Budget = declare(
         section_of(Budget), "What the result must reach.", default=Budget(), check=_check_budget
     )
-    task: TaskChoice | None = declare(TASK, "What judges and trains the model.")
+    task: TaskChoice | None = declare(TASK, "Task that judges and trains the model.")
     calibration: CalibrationChoice | None = declare(
         section_of(CalibrationChoice, switch=True),
-        "Which inputs the weights are fitted to.",
+        "Inputs to calibrate the weights on.",
         check=_check_calibration,
     )
     finetune: Finetune | None = declare(
         section_of(Finetune, switch=True),
-        "Train the result on the task, with the original to guide.",
+        "Train the result on the task, guided by the original.",
         "--finetune",
     )
-    limits: Limits | None = declare(section_of(Limits), "What a finished run is judged by.")
+    limits: Limits | None = declare(section_of(Limits), "Limits that a finished run is judged by.")
     seed: int = declare(whole(0), "Seed of all random numbers.", "--seed", default=0)
-    key: str | None = declare(TEXT, "Which state dict, where the file holds several.", "--key")
+    key: str | None = declare(TEXT, "State dict to read, if the file holds several.", "--key")
     text: str = field(default="", compare=False, repr=False)

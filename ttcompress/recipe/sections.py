@@ -5,8 +5,8 @@ of the command line replaces it. Everything else follows from that: `read_docume
 from a YAML document and finds every problem in it, `reference.py` writes the JSON Schema and the
 reference, `overrides.py` and `cli/arguments.py` make the options.
 
-    class Limits(Section):
-        max_size: int | None = declare(SIZE, "Exit 4 above this size.", "--max-size SIZE")
+    class Recipe(Section):
+        seed: int = declare(whole(0), "Seed of all random numbers.", "--seed", default=0)
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from typing import Any, ClassVar, Final, TypeVar, dataclass_transform
 
 from ttcompress.errors import RecipeError
 from ttcompress.recipe.problems import Document, KeyPath, Problem, render
-from ttcompress.recipe.wording import described, nearest
+from ttcompress.recipe.wording import describe, suggest
 
 Json = dict[str, Any]
 Values = Mapping[str, Any]
 """Keys of a section that have been read; a wrong one is absent."""
 
 WRONG: Final = object()
-"""Stands for a value that could not be read; its problem is noted."""
+"""Stands for a value that could not be read; the problem has been noted."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def declare(
         check: called with the value (or the default), the keys before it, and those before its
             section; returns the value to keep, or raises `RecipeError`.
         missing: for a key that must be there: what to write.
-        rest: the field holds every key that the section does not know; it is no key itself.
+        rest: the field holds every key that the section does not know; it is not a key itself.
     """
     declared = Key(kind, help, option, default, check, missing, rest)
     return field(default=MISSING if missing else default, metadata={"key": declared})
@@ -110,7 +110,7 @@ def declare(
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 class Section:
-    """Keys that stand together. One made in Python is read and checked as one in a file."""
+    """A group of keys. One made in Python is checked in the same way as one in a file."""
 
     KEYS: ClassVar[Mapping[str, Key]] = {}
 
@@ -142,7 +142,7 @@ def read_document(
         section: its class.
         document: what was read, with the problems met so far.
         place: the document's name in the error: its file, or the options given.
-        example: the least that could stand in an empty document.
+        example: the smallest valid document, shown to the user.
         options: the option that a key's value came from, for the error to name.
 
     Raises:
@@ -152,8 +152,8 @@ def read_document(
     if isinstance(document.value, Mapping):
         made = _read_section(section, document.value, Place((), {}, problems))
     elif not problems:
-        found = f"expected keys, got {described(document.value)}."
-        fact = "there is nothing in it." if document.value is None else found
+        found = f"expected keys, got {describe(document.value)}."
+        fact = "the document is empty." if document.value is None else found
         problems.append(Problem((), f"{fact}\n{example}"))
     if problems:
         raise RecipeError(render(place, problems, document.lines, options))
@@ -168,7 +168,7 @@ def _read_section(section: type[S], given: Mapping[str, Any], place: Place) -> S
         if key.rest:
             given, strange = {**given, name: strange}, {}
     for name in strange:
-        cure = nearest(name, known) or f" Known here: {', '.join(known)}."
+        cure = suggest(name, known) or f" Known keys: {', '.join(known)}."
         place.below(str(name), {}).wrong(f"unknown key.{cure}")
     before = len(place.problems)
     values = _read_keys(section, given, place)
@@ -215,7 +215,7 @@ def list_of(item: Kind, words: str = "a list") -> Kind:
 
     def read(value: Any, place: Place) -> Any:
         if not isinstance(value, list | tuple):
-            return place.wrong(f"expected {words}, got {described(value)}.")
+            return place.wrong(f"expected {words}, got {describe(value)}.")
         items = [item.read(one, place.below(k, place.around)) for k, one in enumerate(value)]
         return WRONG if any(one is WRONG for one in items) else tuple(items)
 
@@ -230,8 +230,8 @@ def section_of(
 ) -> Kind:
     """The keys of a section.
 
-    Text alone is the value of the key `short`. Where the section is a `switch`, `true` stands for
-    all of its defaults and `false` for no section. `wrong` refuses anything else.
+    Text alone is the value of the key `short`. If the section is a `switch`, `true` stands for all
+    of its defaults and `false` for no section. `wrong` is the message for anything else.
     """
 
     def read(value: Any, place: Place) -> Any:
@@ -242,7 +242,7 @@ def section_of(
         if isinstance(value, section):
             return value
         if not isinstance(value, Mapping):
-            return place.wrong(wrong.format(described(value)))
+            return place.wrong(wrong.format(describe(value)))
         return _read_section(section, value, place)
 
     keys = section.KEYS.items()

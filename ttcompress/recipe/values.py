@@ -1,7 +1,7 @@
-"""Single values as a recipe or an option writes them: sizes, factors, drops, ranks, words.
+"""Reads single values of recipes and options: sizes, factors, drops, ranks, words.
 
-Each reader raises `RecipeError` with the fact and the cure, without the key; a constant in capitals
-is the `Kind` that a section declares a key with. `bool` is never a number here, and a number is
+Each function raises `RecipeError` with the fact and the cure, without the key; each constant in
+capitals is a `Kind` for declaring keys. `bool` is never a number here, and a number is
 never text, except for a size (`2MB`), a drop (`1%`) and ranks (`8,24,12`).
 """
 
@@ -16,7 +16,7 @@ from operator import ge, gt, le, lt
 
 from ttcompress.errors import RecipeError
 from ttcompress.recipe.sections import Json, Kind, value
-from ttcompress.recipe.wording import described, nearest
+from ttcompress.recipe.wording import describe, suggest
 
 LARGEST = 2**63 - 1
 """Whole numbers stop here: they are counts of bytes, of values or of ranks."""
@@ -24,7 +24,8 @@ LARGEST = 2**63 - 1
 Scalar = str | int | float | bool
 Option = Scalar | tuple[Scalar, ...]
 
-# Of text without space around it. The JSON Schema has them too: no flags, nothing of Python alone.
+# They match text without space around it. The JSON Schema uses them too, so they have no flags and
+# no syntax that only Python knows.
 _DECIMAL = r"[0-9]{1,15}(?:\.[0-9]{1,15})?"
 _SIZE = rf"({_DECIMAL})\s*((?:[kKmMgGtT][iI]?)?[bB])?"
 _PERCENT = rf"({_DECIMAL})\s*%"
@@ -72,9 +73,9 @@ def parse_number(value: object) -> float:
     if isinstance(value, str):
         raise RecipeError(f"expected a number, got the text {value[:60]!r}.{_number_cure(value)}")
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise RecipeError(f"expected a number, got {described(value)}.")
+        raise RecipeError(f"expected a number, got {describe(value)}.")
     if not isfinite(value) or abs(value) > LARGEST:
-        raise RecipeError(f"expected a finite number, got {described(value)}.")
+        raise RecipeError(f"expected a finite number, got {describe(value)}.")
     return float(value)
 
 
@@ -94,14 +95,14 @@ def _number_cure(text: str) -> str:
 def _parse_whole(value: object, least: int = 1) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         cure = _number_cure(value) if isinstance(value, str) else ""
-        raise RecipeError(f"expected a whole number, got {described(value)}.{cure}")
+        raise RecipeError(f"expected a whole number, got {describe(value)}.{cure}")
     if not least <= value <= LARGEST:
-        raise RecipeError(f"expected a whole number of at least {least}, got {described(value)}.")
+        raise RecipeError(f"expected a whole number of at least {least}, got {describe(value)}.")
     return value
 
 
 def parse_size(value: object) -> int:
-    """Bytes: a whole number, or text with a unit. A part of a byte is left off.
+    """Bytes: a whole number, or text with a unit. A fraction of a byte is dropped.
 
     >>> parse_size("2MB"), parse_size("1.5 KiB"), parse_size(4096)
     (2000000, 1536, 4096)
@@ -110,7 +111,7 @@ def parse_size(value: object) -> int:
         found = re.fullmatch(_SIZE, value.strip())
         if not found:
             raise RecipeError(
-                f"expected a size, got {described(value)}.\nWrite a number of bytes, or one with"
+                f"expected a size, got {describe(value)}.\nWrite a number of bytes, or one with"
                 " kB, MB, GB, KiB, MiB or GiB: 2MB is 2,000,000."
             )
         unit = (found[2] or "b").lower()
@@ -131,20 +132,20 @@ def parse_drop(value: object) -> Drop:
         if percent := re.fullmatch(_PERCENT, value.strip()):
             return Drop(float(Decimal(percent[1]) / 100), relative=True)
         raise RecipeError(
-            f"expected a drop, got {described(value)}."
+            f"expected a drop, got {describe(value)}."
             "\nWrite 1% (of the value before), or a bare number in the metric's own unit."
         )
     number = parse_number(value)
     if number < 0:
         raise RecipeError(
-            f"a drop is 0 or more, got {described(value)}."
+            f"a drop must be 0 or more, got {describe(value)}."
             f"\nIt says how much worse, whichever direction is better: write {-number:g}."
         )
     return Drop(number, relative=False)
 
 
 def parse_ranks(value: object) -> int | tuple[int, ...]:
-    """One number is a cap, several are the ranks of one train.
+    """Read ranks: a single number is a cap, several are the ranks of one train.
 
     >>> parse_ranks("8,24,12"), parse_ranks([8, 24]), parse_ranks("32")
     ((8, 24, 12), (8, 24), 32)
@@ -154,7 +155,7 @@ def parse_ranks(value: object) -> int | tuple[int, ...]:
     if isinstance(value, str):
         if not re.fullmatch(_RANKS, value.strip()):
             raise RecipeError(
-                f"expected ranks, got {described(value)}."
+                f"expected ranks, got {describe(value)}."
                 "\nWrite one number, or several with commas: 8,24,12."
             )
         ranks = tuple(_parse_whole(int(part)) for part in value.split(","))
@@ -163,11 +164,13 @@ def parse_ranks(value: object) -> int | tuple[int, ...]:
 
 
 def parse_text(value: object) -> str:
-    """Text that is not empty and could be a path."""
+    """Read text that is not empty and could be a path."""
     if not isinstance(value, str) or not value.strip():
-        raise RecipeError(f"expected text, got {described(value)}.")
+        raise RecipeError(f"expected text, got {describe(value)}.")
     if "\0" in value:
-        raise RecipeError(f"{value!r} holds the character NUL, which no name has. Take it out.")
+        raise RecipeError(
+            f"{value!r} contains the character NUL, which no name can have. Remove it."
+        )
     return value
 
 
@@ -190,7 +193,7 @@ def _parse_scalar(value: object) -> Scalar:
     if isinstance(value, bool):
         return value
     if not isinstance(value, int | float):
-        raise RecipeError(f"expected text, a number, true or false; got {described(value)}.")
+        raise RecipeError(f"expected text, a number, true or false; got {describe(value)}.")
     parse_number(value)
     return value
 
@@ -207,7 +210,7 @@ def number(fact: str, cure: str, **bounds: float) -> Kind:
     def parse(value: object) -> float:
         number = parse_number(value)
         if not all(_BOUNDS[name][0](number, bound) for name, bound in bounds.items()):
-            raise RecipeError(f"{fact}; got {described(value)}.\n{cure}")
+            raise RecipeError(f"{fact}; got {describe(value)}.\n{cure}")
         return number
 
     words = " ".join(f"{_BOUNDS[name][1]} {bound:g}" for name, bound in bounds.items())
@@ -215,18 +218,18 @@ def number(fact: str, cure: str, **bounds: float) -> Kind:
 
 
 def one_of(*words: str) -> Kind:
-    """One word out of these."""
+    """One of these words."""
     return name_in(lambda: words)
 
 
 def name_in(names: Callable[[], Sequence[str]]) -> Kind:
-    """One of the names that there are by the time a recipe is read."""
+    """One of the names that are registered when a recipe is read."""
 
     def parse(value: object) -> str:
         known = names()
         if isinstance(value, str) and value in known:
             return value
-        found = f"{described(value)}.{nearest(value, known)}"
+        found = f"{describe(value)}.{suggest(value, known)}"
         raise RecipeError(f"expected one of {', '.join(known)}; got {found}")
 
     now = names()
@@ -239,7 +242,7 @@ def format_version(document: str, newest: int) -> Kind:
     def parse(value: object) -> int:
         if (version := _parse_whole(value)) > newest:
             raise RecipeError(
-                f"the {document} is of version {version}, and this program reads version {newest}."
+                f"the {document} has version {version}, but this program reads version {newest}."
                 "\nUpdate ttcompress."
             )
         return version
@@ -253,19 +256,19 @@ def _parse_factor(value: object) -> float:
     cure = "For an eighth of the size, write 8."
     if number > 0:
         cure = f"To keep {number:.4g} of the size, write {1 / number:.4g}."
-    fact = "a factor says how many times smaller, so it is 1 or more"
-    raise RecipeError(f"{fact}; got {described(value)}.\n{cure}")
+    fact = "a factor says how many times smaller, so it must be 1 or more"
+    raise RecipeError(f"{fact}; got {describe(value)}.\n{cure}")
 
 
 def _parse_modes(value: object) -> tuple[int, ...]:
     if not isinstance(value, list | tuple) or not value:
-        raise RecipeError(f"expected a list such as [4, 8, 16], got {described(value)}.")
+        raise RecipeError(f"expected a list such as [4, 8, 16], got {describe(value)}.")
     return tuple(map(_parse_whole, value))
 
 
 def _parse_flag(value: object) -> bool:
     if not isinstance(value, bool):
-        raise RecipeError(f"expected true or false, got {described(value)}.")
+        raise RecipeError(f"expected true or false, got {describe(value)}.")
     return value
 
 
@@ -284,13 +287,13 @@ TOLERANCE = number(
     minimum=0,
     exclusiveMaximum=1,
 )
-SIZE = value(parse_size, "bytes, as `2MB`, `1.5 KiB` or `4096`", _or_text(COUNT.schema, _SIZE))
+SIZE = value(parse_size, "bytes, such as `2MB`, `1.5 KiB` or `4096`", _or_text(COUNT.schema, _SIZE))
 DROP = value(
     parse_drop,
     "`1%` of the value before, or a number in the metric's unit",
     _or_text({"type": "number", "minimum": 0}, _PERCENT),
 )
-MODES = value(_parse_modes, "a list, as `[4, 8, 16]`", _COUNTS | {"minItems": 1})
+MODES = value(_parse_modes, "a list such as `[4, 8, 16]`", _COUNTS | {"minItems": 1})
 RANKS = value(
     parse_ranks,
     "a whole number, or a list: `[8, 24, 12]`",

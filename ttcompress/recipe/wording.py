@@ -1,4 +1,4 @@
-"""The words that error messages have for a value, a count, or a misspelt key."""
+"""Words values, counts and misspelt keys for error messages."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 
-def described(value: object) -> str:
+def describe(value: object) -> str:
     """A value as an error message names it: `the text '8'`, `true`, `the list [1, 2]`."""
     shown = repr(value)
     shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
@@ -34,7 +34,7 @@ def counted(number: int, noun: str) -> str:
     return f"{number or 'no'} {noun}{'' if number == 1 else 's'}"
 
 
-def nearest(word: object, known: Iterable[str]) -> str:
+def suggest(word: object, known: Iterable[str]) -> str:
     """` Did you mean ...?` where something known is near, otherwise nothing."""
     found = get_close_matches(str(word)[:80].lower(), list(known), n=1)
     return f" Did you mean `{found[0]}`?" if found else ""

@@ -1,7 +1,7 @@
 """Reads YAML text into plain values with the line of every key: `read_yaml`.
 
 YAML 1.1 has traps that a recipe must not fall into: a repeated key silently wins, `on:` is a
-boolean, `010` is eight, and a few aliases can stand for billions of values. Each is a problem here.
+boolean, `010` is eight, and a few aliases can stand for billions of values. Each is reported.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ class _Loader(yaml.SafeLoader):
 
 
 def read_yaml(text: str, kind: str = "recipe") -> Document:
-    """Read one document of plain values. Never raises: what is wrong is in `problems`.
+    """Read one document of plain values. Never raises: errors are in its `problems`.
 
     `kind` is what those call the document.
     """
     if len(text) > MOST_CHARACTERS:
-        fact = f"{len(text):,} characters, and a {kind} has at most {MOST_CHARACTERS:,}."
+        fact = f"{len(text):,} characters, but a {kind} may have at most {MOST_CHARACTERS:,}."
         return Document(None, problems=(Problem((), fact),))
     try:
         loader = _Loader(text)
@@ -74,7 +74,7 @@ class _Walk:
         self.problems: list[Problem] = []
 
     def value(self, node: yaml.Node, path: KeyPath) -> object:
-        """The plain value of a node; the lines of everything in it are noted."""
+        """The plain value of a node; records the line of everything in it."""
         self.lines.setdefault(path, node.start_mark.line + 1)
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node, path)
@@ -92,13 +92,13 @@ class _Walk:
                 continue
             here = (*path, key)
             if here in self.lines:
-                fact = f"written twice; the first is in line {self.lines[here]}."
+                fact = f"written twice; the first is on line {self.lines[here]}."
                 self._problem(here, key_node, f"{fact} Keep one.")
                 continue
             self.lines[here] = key_node.start_mark.line + 1
             value = self.value(value_node, here)
             if value is None:
-                self._problem(here, key_node, "has no value. Give it one, or take the key out.")
+                self._problem(here, key_node, "has no value. Give it one, or remove the key.")
             else:
                 result[key] = value
         return result
@@ -110,14 +110,11 @@ class _Walk:
             return None
         if node.tag not in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"):
             type_ = node.tag.rpartition(":")[2]
-            fact = (
-                f"YAML 1.1 reads this key as a {type_}, not as text,"
-                f" and no {self.kind} key is a {type_}."
-            )
+            fact = f"YAML 1.1 reads this key as a {type_}, but every key of a {self.kind} is text."
             self._problem((*path, node.value), node, fact)
             return None
         if find_half_surrogate(node.value) is not None:
-            self._problem((*path, "?"), node, "a key with half of a surrogate pair in it.")
+            self._problem((*path, "?"), node, "the key contains half of a surrogate pair.")
             return None
         return str(node.value)
 
@@ -128,11 +125,15 @@ class _Walk:
             self._problem(path, node, f"not a value: {str(error)[:100]}.")
             return "?"
         if isinstance(value, str) and find_half_surrogate(value) is not None:
-            self._problem(path, node, "not a value: half of a surrogate pair. Write the letter.")
+            self._problem(
+                path,
+                node,
+                "not text: it contains half of a surrogate pair. Write the character itself.",
+            )
             return "?"
         is_integer = isinstance(value, int) and not isinstance(value, bool)
         if is_integer and abs(value) >= 2**63:
-            self._problem(path, node, "not a value: a whole number of over 18 digits.")
+            self._problem(path, node, "too large: whole numbers have at most 18 digits.")
             return "?"
         if is_integer and not _PLAIN_INTEGER.fullmatch(node.value):
             fact = f"YAML 1.1 reads {node.value} as {value}; write the number you mean."

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ttcompress.model.report import Change, Json, Verdict
-from ttcompress.system.json import plain, validated
+from ttcompress.system.json import plain, validate
 
 Status = Literal["done", "limit broken", "failed"]
 
@@ -64,4 +64,4 @@ class Outcome:
         Raises:
             ValueError: the document is not an outcome.
         """
-        return validated(cls, document)
+        return validate(cls, document)

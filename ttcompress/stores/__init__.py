@@ -1,6 +1,6 @@
-"""The number types that cores and dense weights are kept in, by name.
+"""The number types that cores and dense weights are stored in, by name.
 
-A new store is a subclass of `ttcompress.stores.store.Store` in a file of its own, and a line in
+To add a store, write a subclass of `ttcompress.stores.store.Store` in a new file, and add a line to
 `STORES`. Importing this package does not import torch.
 """
 
@@ -9,7 +9,7 @@ from ttcompress.stores.integers import INTEGERS
 from ttcompress.stores.store import Encoded, Store
 
 AUTO = "auto"
-"""What a recipe writes where the planner is to choose the store."""
+"""The word in a recipe that lets the planner choose the store."""
 
 STORES: dict[str, Store] = {
     store.name: store

@@ -1,4 +1,4 @@
-"""Values as numbers of a floating-point type, each rounded to the nearest one."""
+"""Stores values as floating-point numbers, each rounded to the nearest."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _BLOCK = 1 << 22
-"""Values looked at together: bounds the memory that a check takes."""
+"""How many values are checked together: bounds the memory of the check."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Floats(Store):
-    """A floating-point type; the store has torch's name of it, and one tensor of the same shape."""
+    """A floating-point type, under torch's name; stores one tensor of the same shape."""
 
     size: int  # bytes of a value
 
     @property
     def bytes_per_value(self) -> float:
-        """The type's own."""
+        """The size of a number."""
         return self.size
 
     def parts(self, shape: Shape) -> Parts:

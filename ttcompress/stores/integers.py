@@ -1,4 +1,4 @@
-"""Levels of 2 to 8 bits, with one scale for each group of values.
+"""Stores values as integers of 2 to 8 bits, with one scale for each group of values.
 
 Levels are symmetric around zero and half a step away from it:
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _CHUNK = 1 << 14
-"""Groups handled together: bounds the memory that rounding takes."""
+"""How many groups are rounded together: bounds the memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class Integers(Store):
 
     @property
     def bytes_per_value(self) -> float:
-        """Those of the code, and the value's share of a scale."""
+        """The bytes of a code, and the value's share of a scale."""
         return self.bits / 8 + 2 / self.group
 
     def parts(self, shape: Shape) -> Parts:
@@ -69,7 +69,10 @@ class Integers(Store):
         return Encoded(self, tuple(values.shape), tensors | {".factor": factor})
 
     def fit(self, values: Tensor) -> dict[str, Tensor]:
-        """Scales (float16, (groups,)) and factor (float32, ()), for the least squared error."""
+        """Find scales (float16, (groups,)) and factor (float32, ()) of the least squared error.
+
+        The factor is the largest step, so that the scales are in the range of float16.
+        """
         steps = torch.cat([self._best_steps(groups) for groups in self._grouped(values)])
         factor = steps.max() if steps.numel() else torch.tensor(0.0)
         if not (bool(factor.isfinite()) and (float(factor) > 0 or not bool(values.float().any()))):
@@ -77,7 +80,7 @@ class Integers(Store):
         return {"scales": (steps / factor if factor > 0 else steps).half(), "factor": factor}
 
     def snap(self, values: Tensor, fitted: Mapping[str, Tensor]) -> Tensor:
-        """The nearest levels, without packing them: on any device."""
+        """Round to the nearest levels without packing them, on any device."""
         values = values.detach().float()
         return self.nearest(values, self.steps(fitted, values))
 
@@ -92,7 +95,7 @@ class Integers(Store):
         return (self._codes(values, steps) - self._widest) * steps
 
     def unpack(self, tensors: Mapping[str, Tensor], shape: Shape) -> dict[str, Tensor]:
-        """Codes (groups, group), the last group filled up with any; scales and factor as kept."""
+        """Codes (groups, group), the last group padded with zeros; scales and factor as stored."""
         codes = _unpack(tensors[".planes"], prod(shape))
         whole = torch.nn.functional.pad(codes, (0, -len(codes) % self.group))
         grouped = whole.reshape(-1, self.group)
@@ -106,7 +109,7 @@ class Integers(Store):
 
     @property
     def _widest(self) -> float:
-        """The outermost level: codes count from minus this, in whole steps."""
+        """The outermost level, (2**bits - 1) / 2: codes count up from minus this in steps of 1."""
         return ((1 << self.bits) - 1) / 2
 
     def _grouped(self, values: Tensor) -> Iterator[Tensor]:  # (groups, group) in float32
@@ -124,8 +127,8 @@ class Integers(Store):
     def _best_steps(self, groups: Tensor) -> Tensor:  # (groups, group) -> (groups,)
         """The step of each group with the least squared error: the best clip, refined once.
 
-        For given codes the best step has a closed form (least squares), so the search only has to
-        find the right codes.
+        For given levels l (codes minus `_widest`) the best step of a group w is the least squares
+        solution step = <w, l> / <l, l>, so the search over clips only has to find good codes.
         """
         widest = self._widest
         peaks = groups.abs().amax(dim=1)
@@ -170,8 +173,8 @@ INTEGERS = tuple(
         coarse=bits < 8,
         in_auto=True,
     )
-    # With few levels a clip wins most. With the fit of the step behind it, these are within 1 % of
-    # a search as fine as one likes.
+    # Clipping gains most with few levels. Since the step is fitted afterwards, these searches are
+    # within 1 % of arbitrarily fine ones.
     for bits, noise, lowest_clip, clips in (
         (2, 1.07e-1, 0.35, 9),
         (3, 2.92e-2, 0.45, 9),

@@ -1,10 +1,10 @@
-"""What every store answers: its size and its rounding noise, and how values are kept in it.
+"""The base class of stores, `Store`: sizes, rounding noise, and how values are encoded.
 
-`Store` is the base class. Its facts need no torch, and the planner works with these alone. Its
-other methods turn values into an `Encoded` tensor and back:
+Its sizes and noise need no torch, and the planner uses these alone. Its other methods turn values
+into an `Encoded` tensor and back:
 
-    encoded = store.encode(core)        # what the artifact will hold
-    encoded.values()                    # what that stands for, in float32
+    encoded = store.encode(core)        # the tensors that the artifact will hold
+    encoded.values()                    # the rounded values, in float32
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Shape = tuple[int, ...]
 
 Parts = dict[str, tuple[tuple[int | None, ...], str]]
 """Shape and type (torch's name of it) of each stored tensor, by the suffix of its key in the file.
-A side is None where it depends on the values, as the length of a code does.
+A side is None if it depends on the values, such as the length of a compressed code.
 """
 
 _ITEM_BYTES = {"uint8": 1, "int8": 1, "float16": 2, "bfloat16": 2, "float32": 4}
@@ -33,17 +33,17 @@ _ITEM_BYTES = {"uint8": 1, "int8": 1, "float16": 2, "bfloat16": 2, "float32": 4}
 
 @dataclass(frozen=True, kw_only=True)
 class Store(ABC):
-    """A way to keep the values of a core or of a dense weight.
+    """A way to store the values of a core or of a dense weight.
 
-    A subclass must define `bytes_per_value`, `parts`, `encode` and `widen`; all else has a default.
+    A subclass must define `bytes_per_value`, `parts`, `encode` and `widen`; the rest has defaults.
 
     Attributes:
-        name: what a recipe writes.
+        name: its name in recipes.
         noise: the expected squared error of rounding, divided by the squared norm, for normally
-            distributed values (which the entries of singular vectors nearly are). It is measured
-            with `encode` itself, and a test holds it to that. Choices are made by it; the errors in
-            a report are always measured.
-        coarse: whether rounding loses so much that it should be made up for: training then sees
+            distributed values (which the entries of singular vectors nearly are). It was measured
+            with `encode`, and a test checks it. The planner chooses by it; the errors in a report
+            are always measured.
+        coarse: whether rounding loses so much that it should be compensated: training then sees
             the rounded values, and calibration corrects later values for the error of earlier ones.
         in_auto: whether `store: auto` may choose it.
     """
@@ -56,12 +56,12 @@ class Store(ABC):
     @property
     @abstractmethod
     def bytes_per_value(self) -> float:
-        """What one more value takes where there are many."""
+        """The size of one more value when there are many."""
 
     def estimate_bytes(self, values: int) -> int:
         """Bytes of one tensor with this many values, before these are known.
 
-        Exact where `parts` has no free side; any other store must define this and `most_bytes`.
+        Exact if `parts` has no side of None; other stores must define this and `most_bytes`.
         """
         total = 0
         for sides, dtype in self.parts((values,)).values():
@@ -87,46 +87,46 @@ class Store(ABC):
                 fitted to these.
 
         Raises:
-            DecompositionError: a value is outside what the store can hold.
+            DecompositionError: a value is out of the range of the store.
         """
 
     def fit(self, values: Tensor) -> dict[str, Tensor]:
-        """Whatever has to be known of all values before one can be rounded, such as scales.
+        """Find what rounding needs to know of all values, such as scales.
 
         Raises:
-            DecompositionError: a value is outside what the store can hold.
+            DecompositionError: a value is out of the range of the store.
         """
         return {}
 
     def snap(self, values: Tensor, fitted: Mapping[str, Tensor]) -> Tensor:
-        """The values as `encode` would keep them, in float32: what training computes with."""
+        """Round values as `encode` does, in float32: training computes with these."""
         return self.encode(values, fitted).values()
 
     def steps(self, fitted: Mapping[str, Tensor], like: Tensor) -> Tensor | None:
         """The distance between the levels at each value, in the shape and type of `like`.
 
-        None where levels are not evenly spaced: single values can then not be rounded in turn.
+        None if levels are not evenly spaced: values can then not be rounded one after another.
         """
         return None
 
     def nearest(self, values: Tensor, steps: Tensor) -> Tensor:
-        """The level nearest to each value, where `steps` are known; any shape."""
+        """The level nearest to each value, if there are `steps`; any shape."""
         raise NotImplementedError
 
     def unpack(self, tensors: Mapping[str, Tensor], shape: Shape) -> dict[str, Tensor]:
-        """What `widen` computes with, by name: the parts, in types that a runtime can read.
+        """The tensors that `widen` needs, by name: the parts, in types that a runtime can read.
 
         An exported file holds these. Codes that count from 0 are named "codes" and are uint8; a
-        target may pack them where the largest allows.
+        target may pack them if the largest code allows it.
         """
         return {suffix.lstrip(".") or "kept": tensor for suffix, tensor in tensors.items()}
 
     @abstractmethod
     def widen(self, unpacked: Mapping[str, Tensor], shape: Shape) -> Tensor:
-        """The values in float32, from what `unpack` returned. Only methods of tensors are used."""
+        """Compute the values in float32 from what `unpack` returned, by methods of tensors only."""
 
     def refusal(self, values: Tensor, cure: str) -> DecompositionError:
-        """The error for values too large for the store. Beyond float32 no store holds them."""
+        """Make the error for values too large for the store; beyond float32 no store holds them."""
         largest = float(values.abs().max())
         if largest > torch.finfo(torch.float32).max:
             cure = "Keep this weight by a rule: format: keep"
@@ -135,7 +135,7 @@ class Store(ABC):
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
-    """A tensor as it is stored: its parts by the suffixes of their keys, see `Store.parts`."""
+    """A stored tensor: its parts by the suffixes of their keys, see `Store.parts`."""
 
     store: Store
     shape: Shape
@@ -143,16 +143,16 @@ class Encoded:
 
     @property
     def bytes(self) -> int:
-        """Bytes of all parts: what is really written."""
+        """Bytes of all parts, as really written."""
         return sum(part.numel() * part.element_size() for part in self.tensors.values())
 
     def values(self) -> Tensor:
-        """What the stored numbers stand for, in float32 of the original shape."""
+        """The rounded values, in float32 and the original shape."""
         return self.store.widen(self.store.unpack(self.tensors, self.shape), self.shape)
 
     @classmethod
     def read(cls, store: Store, shape: Shape, key: str, tensors: Mapping[str, Tensor]) -> Encoded:
-        """Find the parts of a stored tensor under `key` + suffix.
+        """Take the parts of a stored tensor from `tensors`, under `key` + suffix.
 
         Raises:
             KeyError: a part is missing.

@@ -1,1 +1,1 @@
-"""What has nothing to do with models: files, memory, JSON, progress, timing."""
+"""Tools that know nothing of models: files, memory, JSON, progress, timing."""

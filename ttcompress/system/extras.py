@@ -1,4 +1,4 @@
-"""Which of the extras is installed: asked before work that needs one. Nothing is imported."""
+"""Checks that an optional extra is installed before work that needs it. Imports none of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ttcompress.errors import MissingExtraError
 
 
 def require_extra(extra: str, packages: Sequence[str], what: str, instead: str = "") -> None:
-    """Refuse to go on without an extra; the message says what needs it, and what does not.
+    """Refuse to go on without an extra; `what` needs it, `instead` is advice for doing without.
 
     Raises:
         MissingExtraError: one of its packages is not installed.

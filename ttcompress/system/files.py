@@ -1,7 +1,7 @@
-"""Checks paths, reads parts of files, and writes files whole or not at all.
+"""Checks paths, reads parts of files, and writes files completely or not at all.
 
-An output is a temporary file beside its target, then a rename. So a target that is a symbolic link
-is replaced, and what it leads to, which may lie anywhere, stays as it is.
+An output is written to a temporary file beside its target and then renamed. So a target that is a
+symbolic link is replaced, and the file that it points to stays as it is.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class FileBytes:
     size: int
 
     def read(self, start: int, stop: int) -> bytearray:
-        """The bytes from `start` up to `stop`; the file is open only meanwhile.
+        """The bytes from `start` up to `stop`; the file is open only while they are read.
 
         Raises:
             CheckpointError: the file ends before the part does.
@@ -46,22 +46,22 @@ class FileBytes:
             got = file.readinto(buffer)
         if got != len(buffer):
             raise CheckpointError(
-                f"ends early: {len(buffer)} bytes expected at {self.start + start}, {got} there. "
+                f"ends early: expected {len(buffer)} bytes at {self.start + start}, got {got}. "
                 "Copy or download the file again."
             )
         return buffer
 
 
 def check_input(path: Path, wanted: str) -> None:
-    """Refuse what is no file: a pipe or a device may never end.
+    """Refuse what is not a regular file: a pipe or a device may never end.
 
     Args:
         path: may lead there by symbolic links.
-        wanted: what to give instead, as "a compressed .safetensors file".
+        wanted: what to give instead, such as "a compressed .safetensors file".
 
     Raises:
-        InputError: nothing is there, or it is a folder, a pipe or a device.
-        TTCompressError: what is there cannot be looked at.
+        InputError: the path does not exist, or is a folder, a pipe or a device.
+        TTCompressError: the system does not allow the check.
     """
     try:
         mode = os.stat(path).st_mode
@@ -72,7 +72,7 @@ def check_input(path: Path, wanted: str) -> None:
     if stat.S_ISREG(mode):
         return
     fact = (
-        "is a folder" if stat.S_ISDIR(mode) else "is no ordinary file" if mode else "no such file"
+        "is a folder" if stat.S_ISDIR(mode) else "is not a regular file" if mode else "no such file"
     )
     raise InputError(f"{path}: {fact}. Give the path of {wanted}; you are in {Path.cwd()}.")
 
@@ -88,20 +88,22 @@ def check_output(path: Path, overwrite: bool) -> None:
     except FileNotFoundError:
         pass
     except (OSError, ValueError) as error:  # too long, a NUL in it, a file as its folder
-        raise OutputPathError(f"{path}: no file can be there ({error}). Use another -o.") from error
+        raise OutputPathError(
+            f"{path}: no file can be written there ({error}). Choose another -o."
+        ) from error
     if path.is_dir():
         raise OutputPathError(f"{path}: is a folder. Give the name of a file in it.")
     if not path.parent.is_dir():
         raise OutputPathError(f"{path}: the folder {path.parent} does not exist. Create it first.")
-    if os.path.lexists(path) and not overwrite:  # a link that leads nowhere is someone's too
-        raise OutputPathError(f"{path}: exists already. Use --overwrite, or another -o.")
+    if os.path.lexists(path) and not overwrite:  # even a broken link belongs to someone
+        raise OutputPathError(f"{path}: already exists. Use --overwrite, or choose another -o.")
 
 
 @contextmanager
 def written_whole(path: Path, overwrite: bool = False) -> Iterator[BinaryIO]:
-    """A binary file that takes the place of `path` when the block ends well, and vanishes if not.
+    """Give a binary file that replaces `path` if the block succeeds, and is deleted otherwise.
 
-    What a killed writer of the same path left is cleared away first.
+    Temporary files that a killed writer of the same path left behind are removed first.
 
     Raises:
         OutputPathError: see `check_output`.
@@ -121,7 +123,7 @@ def written_whole(path: Path, overwrite: bool = False) -> Iterator[BinaryIO]:
         os.chmod(name, 0o666 & ~_umask())
         os.replace(name, path)
     except (OSError, RuntimeError) as error:
-        # torch.save meets a full disk twice: as the write fails, and as it closes what it wrote.
+        # torch.save fails twice on a full disk: at the write, and as it closes what it wrote.
         cause = error if isinstance(error, OSError) else error.__context__
         if not isinstance(cause, OSError):
             raise
@@ -131,24 +133,24 @@ def written_whole(path: Path, overwrite: bool = False) -> Iterator[BinaryIO]:
 
 
 def _create(path: Path) -> tuple[int, str]:
-    """A temporary file beside `path` that others know to be in use: its descriptor and its name."""
+    """Create a locked temporary file beside `path`; return its descriptor and its name."""
     while True:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-        with suppress(OSError):  # where locks are unknown, nothing is cleared away either
+        with suppress(OSError):  # without locks, nothing is removed either
             _lock(handle, wait=True)
         if os.path.exists(name):
             return handle, name
-        os.close(handle)  # another writer of `path` took it for a remain before it was held
+        os.close(handle)  # another writer removed it before it was locked
 
 
 def _lock(handle: int, wait: bool) -> None:
-    """Hold a file as long as this process lives: so others know that it is being written."""
+    """Lock a file while this process lives, so that others know that it is being written."""
     if sys.platform != "win32":
         fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
 
 
 def _clear_remains(path: Path) -> None:
-    """Remove the temporary files that no living process holds."""
+    """Remove the temporary files that no living process has locked."""
     found = path.parent.glob(f".{glob.escape(path.name)}.*.part")
     for remains in filter(Path.is_file, found):  # opening a pipe would wait for its other end
         with suppress(OSError), remains.open("rb") as file:
@@ -157,7 +159,7 @@ def _clear_remains(path: Path) -> None:
 
 
 def file_digest(path: Path) -> str:
-    """The sha256 of a file."""
+    """The SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -174,12 +176,14 @@ def model_stem(path: Path) -> str:
 
 def _fact(path: Path, error: OSError) -> str:
     if error.errno == errno.ENOSPC:
-        return f"{path}: the disk is full; nothing was written. Free some space, or use another -o."
-    return f"{path}: cannot be written: {error.strerror or error}. Use another -o."
+        return (
+            f"{path}: the disk is full; nothing was written. Free some space, or choose another -o."
+        )
+    return f"{path}: cannot be written: {error.strerror or error}. Choose another -o."
 
 
 def _umask() -> int:
-    """The permissions that an ordinary new file would not get (`mkstemp` gives none to others)."""
+    """The permissions that a new file does not get by default (`mkstemp` gives others none)."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

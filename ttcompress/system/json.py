@@ -1,8 +1,7 @@
-"""Reads JSON that others wrote, within bounds of memory and depth, and readies values for JSON.
+"""Reads untrusted JSON within bounds of memory and depth, and prepares values for JSON.
 
-Python's own reader accepts more than the writers of JSON mean: a repeated key silently wins, and
-half of a surrogate pair becomes a character that nothing can write again. It also accepts any
-amount.
+Python's own reader accepts too much: the last of repeated keys silently wins, half of a surrogate
+pair becomes a character that nothing can write again, and there is no limit on size.
 """
 
 from __future__ import annotations
@@ -23,24 +22,24 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MAX_VALUES = 10_000_000
-"""About what a million tensors need; Python takes up to 70 bytes for each."""
+"""About what a million tensors need; Python takes up to 70 bytes for each value."""
 
 _ESCAPED_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def read_json(text: bytes) -> Any:
-    """The value of a JSON text in UTF-8.
+    """Parse a JSON text in UTF-8.
 
     Raises:
-        ValueError: no JSON, or none that is read here: too many values, nested too deep, a key
-            twice in one object, an integer of thousands of digits, half a surrogate pair.
+        ValueError: the text is not JSON, has too many values, is nested too deeply, repeats a key
+            in an object, or contains an integer of thousands of digits or half a surrogate pair.
 
     >>> read_json(b'{"a": [1, 2.5]}')
     {'a': [1, 2.5]}
     """
     values = sum(map(text.count, (b",", b"[", b"{")))
     if values > MAX_VALUES:
-        raise ValueError(f"{values:,} values, and at most {MAX_VALUES:,} are read")
+        raise ValueError(f"{values:,} values, but at most {MAX_VALUES:,} are read")
     try:
         value = json.loads(text.decode("utf-8"), object_pairs_hook=_object)
     except RecursionError as error:
@@ -51,7 +50,7 @@ def read_json(text: bytes) -> Any:
 
 
 def finite(value: Any) -> Any:
-    """Plain values with None for every float that JSON has no word for: infinity and NaN.
+    """Replace the floats that JSON cannot write, infinity and NaN, by None.
 
     >>> finite({"a": [1.5, float("inf")]})
     {'a': [1.5, None]}
@@ -64,7 +63,7 @@ def finite(value: Any) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """Dicts, lists and single values for a dataclass and all that is in it, as JSON has them.
+    """Turn a dataclass and everything in it into the dicts, lists and values of JSON.
 
     >>> from ttcompress.system.timing import Timing
     >>> plain((Timing(2.0, 1.0, 3.0, calls=9),))
@@ -79,8 +78,8 @@ def plain(value: Any) -> Any:
     return str(value) if isinstance(value, PurePath) else value
 
 
-def validated(kind: type[T], document: Any) -> T:
-    """A dataclass out of the plain values that `plain` makes; unknown keys are ignored.
+def validate(kind: type[T], document: Any) -> T:
+    """Make a dataclass from the plain values that `plain` returns; unknown keys are ignored.
 
     Raises:
         ValueError: the values do not fit the fields of the class.
@@ -97,10 +96,10 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 
 def check_integers(value: Any) -> None:
-    """Hold every integer in plain values to 64 bits: beyond, arithmetic with floats fails.
+    """Check that every integer fits in 64 bits: arithmetic of larger ones with floats fails.
 
     Raises:
-        ValueError: one has more.
+        ValueError: one does not.
     """
     pending = [value]
     while pending:
@@ -108,12 +107,12 @@ def check_integers(value: Any) -> None:
         if isinstance(one, dict | list):
             pending.extend(one.values() if isinstance(one, dict) else one)
         elif isinstance(one, int) and not -(2**63) <= one < 2**63:
-            raise ValueError("an integer of over 64 bits")
+            raise ValueError("an integer has more than 64 bits")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
         (repeated, _), *_ = Counter(key for key, _ in pairs).most_common(1)
-        raise ValueError(f"the key {repeated[:80]!r} is written twice")
+        raise ValueError(f"the key {repeated[:80]!r} is given twice")
     return found

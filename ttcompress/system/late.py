@@ -1,10 +1,10 @@
-"""torch and numpy, imported when they are first used.
+"""torch and numpy, imported on first use.
 
-A store's facts (name, bytes, noise) serve recipes and plans, which must not wait for torch; its
+Recipes and plans read the facts of a store (name, bytes, noise) and must not wait for torch; its
 arithmetic needs torch. So that a store can still be one class in one file, its module takes `torch`
-from here: an attribute of it imports the real module. For type checkers it is the real module.
+from here: reading an attribute imports the real module. Type checkers see the real module.
 
-A function that torch traces (`Store.widen`) must not use these names, only methods of tensors:
+A function that torch traces (`Store.widen`) must use methods of tensors only, not these names:
 the tracer does not follow an import.
 """
 

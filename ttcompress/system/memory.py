@@ -1,4 +1,4 @@
-"""Memory: how much there is, giving back what is free, and the error where there is too little."""
+"""Measures and releases memory, and reports a lack of it as an `OutOfMemoryError`."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ _ASKED = re.compile(r"tried to allocate ([\d.]+ ?\w+)")
 
 
 def machine_memory() -> int:
-    """Bytes of this machine's memory; without bound where the system does not tell."""
+    """Bytes of this machine's memory, or `sys.maxsize` if the system does not say."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
         return sys.maxsize
 
 
-def give_back() -> None:
-    """Return free memory to the system, where the C library is one that would hold on to it.
+def release_memory() -> None:
+    """Return freed memory to the system if the C library would keep it.
 
     glibc keeps freed blocks of up to 32 MB: after a few matrices of 1500 columns, 160 MB.
     """
-    with suppress(AttributeError, OSError, TypeError):  # another C library gives it back by itself
+    with suppress(AttributeError, OSError, TypeError):  # other C libraries return it by themselves
         ctypes.CDLL(None).malloc_trim(0)
 
 
 @contextmanager
 def within_memory(what: str) -> Iterator[None]:
-    """Name what needed the memory that the system would not give.
+    """Turn a failed allocation in the block into an error that names `what` needed the memory.
 
-    Python says so by `MemoryError`; torch by a `RuntimeError` that only its text tells from others.
+    Python raises `MemoryError`; torch raises a `RuntimeError` that only its text identifies.
 
     Raises:
-        OutOfMemoryError: the block asked for more memory than there is.
+        OutOfMemoryError: the block needed more memory than there is.
     """
     try:
         yield
@@ -47,8 +47,8 @@ def within_memory(what: str) -> Iterator[None]:
         if not isinstance(error, MemoryError) and not _REFUSED.search(str(error)):
             raise
         asked = _ASKED.search(str(error))
-        fact = f", which refused {asked[1]} more" if asked else ""
+        fact = f": it could not provide {asked[1]} more" if asked else ""
         raise OutOfMemoryError(
-            f"{what}: needs more memory than this machine gives{fact}. "
-            "Free some, run fewer jobs at once (-j), or take a larger machine."
+            f"{what}: needs more memory than this machine has{fact}. "
+            "Free some, run fewer jobs at once (-j), or use a larger machine."
         ) from error

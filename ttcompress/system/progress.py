@@ -1,4 +1,4 @@
-"""How long work tells where it is: a callback that the command line turns into bars."""
+"""The callback by which long work reports its progress; the command line draws bars from it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ class Progress(Protocol):
     """
 
     def __call__(self, stage: str, done: int, total: int, detail: str = "") -> None:
-        """Tell that `done` of `total` units are done."""
+        """Report that `done` of `total` units are done."""
         ...
 
 
 def silent(stage: str, done: int, total: int, detail: str = "") -> None:
-    """The default: say nothing."""
+    """Report nothing: the default."""

@@ -3,8 +3,8 @@
 The format: the header's length as 8 bytes little-endian, the header as JSON, the data. The header
 gives each tensor's number type, shape, and range in the data; the ranges cover it, without overlap.
 
-Neither is left to the library. Its reader maps files into memory: a file that is cut meanwhile ends
-the program by a signal, and one that is rewritten changes tensors that were read already. Its
+The safetensors library is used for neither. Its reader maps files into memory: if a file is cut
+short meanwhile, a signal ends the program, and if it is rewritten, tensors already read change. Its
 writer keeps metadata in a hash map whose order changes from run to run, and builds the whole file
 in memory. Here tensors are sorted by item size (which keeps every one of them aligned) and name, so
 that the same content is always the same bytes.
@@ -52,16 +52,16 @@ DTYPES: dict[str, torch.dtype] = {
 LENGTH = struct.Struct("<Q")
 
 MAX_HEADER = 100_000_000
-"""Bytes; the format's own limit."""
+"""Bytes; a limit of the format."""
 
 MAX_DIMENSIONS = 64
-"""Of a tensor; torch's own limit."""
+"""Of a tensor; a limit of torch."""
 
 RESERVED = "__metadata__"
-"""The one name in a header that no tensor can have."""
+"""The only name in a header that a tensor cannot have."""
 
 ARTIFACT = "ttcompress"
-"""The key of the metadata by which an artifact of ttcompress is known."""
+"""The key of the metadata that identifies an artifact of ttcompress."""
 
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
@@ -75,7 +75,7 @@ class Entry:
     data: FileBytes
 
     def read(self) -> Tensor:
-        """The tensor, in memory of its own."""
+        """Read the tensor into new memory."""
         if not self.data.size:
             return torch.empty(self.shape, dtype=self.dtype)
         return torch.frombuffer(self.data.read(0, self.data.size), dtype=self.dtype).view(
@@ -87,7 +87,7 @@ class Entry:
 class Contents:
     """What a safetensors file holds: text by key, and tensors by name in the order of the bytes.
 
-    `stamps` has the file as it was before its header was read.
+    `stamps` holds the state of the file before its header was read.
     """
 
     metadata: Mapping[str, str]
@@ -95,10 +95,10 @@ class Contents:
     stamps: Mapping[Path, Stamp]
 
     def read(self) -> dict[str, Tensor]:
-        """All tensors, each in memory of its own.
+        """Read all tensors, each into new memory.
 
         Raises:
-            CheckpointError: the bytes are not there.
+            CheckpointError: the file ends early.
             TTCompressError: the file was changed since its header was read.
             OSError: the file cannot be read.
         """
@@ -108,7 +108,7 @@ class Contents:
 
 
 def open_safetensors(path: Path) -> Contents:
-    """Read the header of a safetensors file, and hold it against the file's length.
+    """Read the header of a safetensors file, and check it against the file's length.
 
     Raises:
         CheckpointError: damaged or truncated.
@@ -120,7 +120,7 @@ def open_safetensors(path: Path) -> Contents:
     start = LENGTH.size + length
     if length > MAX_HEADER or start > total:
         raise CheckpointError(
-            f"is truncated: its header should have {length} bytes, and the file has {total}. "
+            f"is truncated: its header should have {length} bytes, but the file has {total}. "
             "Copy or download the file again."
         )
     try:
@@ -130,10 +130,14 @@ def open_safetensors(path: Path) -> Contents:
             f"its safetensors header is damaged ({clip(str(error))}). Copy the file again."
         ) from error
     if not isinstance(header, dict):
-        raise CheckpointError("its safetensors header is no table of tensors. Copy the file again.")
+        raise CheckpointError(
+            "its safetensors header is not a table of tensors. Copy the file again."
+        )
     metadata = header.pop(RESERVED, {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
-        raise CheckpointError("its safetensors metadata is no table of text. Copy the file again.")
+        raise CheckpointError(
+            "its safetensors metadata is not a table of text. Copy the file again."
+        )
     data = FileBytes(path, start, total - start)
     entries = {name: _read_entry(name, claim, data) for name, claim in header.items()}
     in_order = sorted(entries.items(), key=lambda e: (e[1].data.start, e[1].data.size, e[0]))
@@ -142,17 +146,17 @@ def open_safetensors(path: Path) -> Contents:
 
 
 def _read_entry(name: str, claim: Any, data: FileBytes) -> Entry:
-    """One tensor by the header's claim, held against the data there is."""
+    """Read one entry of the header, and check it against the size of the data."""
     try:
         dtype, shape, (begin, end) = DTYPES[claim["dtype"]], claim["shape"], claim["data_offsets"]
         if not all(type(number) is int and number >= 0 for number in (*shape, begin, end)):
-            raise ValueError("a size that is no whole number")
+            raise ValueError("a size that is not a whole number")
         if len(shape) > MAX_DIMENSIONS:
             raise ValueError(f"a tensor of {len(shape)} dimensions")
     except (KeyError, TypeError, ValueError) as error:
         kind = claim.get("dtype") if isinstance(claim, Mapping) else claim
         raise CheckpointError(
-            f"{clip(name)}: not a tensor this program reads ({clip(str(kind), 40)}). "
+            f"{clip(name)}: not a tensor that ttcompress can read ({clip(str(kind), 40)}). "
             "Save it in float32, or copy the file again if it is damaged."
         ) from error
     shape = tuple(shape)
@@ -165,14 +169,14 @@ def _read_entry(name: str, claim: Any, data: FileBytes) -> Entry:
 
 
 def _check_cover(in_order: list[tuple[str, Entry]], data: FileBytes) -> None:
-    """A few bytes that a million tensors share would stand for any amount of memory."""
+    """Refuse overlaps: a few bytes that a million tensors share could claim any memory."""
     end = 0
     for name, entry in in_order:
         begin = entry.data.start - data.start
         if begin != end:
             what = "overlaps the tensor before it" if begin < end else "leaves a gap before it"
             raise CheckpointError(
-                f"{clip(name)}: {what} (it begins at byte {begin}, that one ends at {end}). "
+                f"{clip(name)}: {what} (it begins at byte {begin}, but that one ends at {end}). "
                 "The file is damaged; copy or download it again."
             )
         end += entry.data.size
@@ -188,7 +192,7 @@ def write_safetensors(
     """Write the header, then the tensors one by one.
 
     Raises:
-        OutputError: the header is longer than any reader takes.
+        OutputError: the header is longer than the format allows.
     """
     file.write(_header(tensors, metadata))
     for name in _order(tensors):
@@ -197,7 +201,7 @@ def write_safetensors(
 
 
 def file_size(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> int:
-    """The bytes `write_safetensors` will write."""
+    """How many bytes `write_safetensors` will write."""
     return len(_header(tensors, metadata)) + sum(tensor.nbytes for tensor in tensors.values())
 
 
@@ -216,8 +220,8 @@ def _header(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes
     text += b" " * (-len(text) % 8)
     if len(text) > MAX_HEADER:
         raise OutputError(
-            f"names and metadata take {len(text):,} bytes, and a safetensors header has at most "
-            f"{MAX_HEADER:,}. Keep the vocabulary in a file of its own, beside the model."
+            f"names and metadata take {len(text):,} bytes, but a safetensors header has at most "
+            f"{MAX_HEADER:,}. Keep the vocabulary in a separate file beside the model."
         )
     return LENGTH.pack(len(text)) + text
 

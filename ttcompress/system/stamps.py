@@ -1,4 +1,4 @@
-"""Notices that a file changed while it was read: stamp it before, and check the stamp after."""
+"""Detects files that change while they are read: stamp them before, check the stamps after."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ttcompress.errors import TTCompressError
 
 @dataclass(frozen=True)
 class Stamp:
-    """Which file stands under a path, how long it is, and when it was last written."""
+    """Which file a path leads to, how long it is, and when it was last written."""
 
     device: int
     inode: int
@@ -21,21 +21,21 @@ class Stamp:
 
     @classmethod
     def of(cls, path: Path) -> Self:
-        """The stamp of a file now.
+        """Take the stamp of a file.
 
         Raises:
-            OSError: it is gone.
+            OSError: the file does not exist.
         """
         found = path.stat()
         return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
 
 
 def check_unchanged(stamps: Mapping[Path, Stamp]) -> None:
-    """Refuse what was read of files that were written meanwhile: it is of no one state of them.
+    """Refuse what was read from files that changed meanwhile: it may mix two states of them.
 
     Raises:
         TTCompressError: a file was changed or replaced.
-        OSError: one is gone.
+        OSError: a file no longer exists.
     """
     for path, stamp in stamps.items():
         now = Stamp.of(path)

@@ -1,8 +1,8 @@
-"""Cleans text that comes out of other people's files before it is shown or written.
+"""Cleans text from untrusted files before it is shown or written.
 
-A name in a pickle or in JSON may hold control characters, which would command a terminal; half of a
-surrogate pair, which no encoding can write; or a million letters. Each function here is for one
-place where such text may go.
+A name in a pickle or in JSON may contain control characters, which a terminal would obey; half of a
+surrogate pair, which no encoding can write; or a million letters. Each function here prepares text
+for one place where it may go.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 SHOWN = 80
-"""Characters of a name that a message shows."""
+"""How many characters of a name a message shows."""
 
 _HALF_SURROGATE = re.compile("[\ud800-\udfff]")
 _TERMINAL_COMMANDS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]|\r(?!\n)")
@@ -37,12 +37,12 @@ def clean_for_terminal(text: str) -> str:
 
 
 def clean_for_xml(text: str) -> str:
-    """Text without what no XML 1.0 document may hold, not even escaped: terminal colours, say."""
+    """Text without the characters that XML 1.0 forbids even escaped, such as terminal colours."""
     return _NOT_XML.sub("?", text)
 
 
 def find_half_surrogate(text: str) -> int | None:
-    """Where the first half of a surrogate pair is, if there is one; no encoding can write it.
+    """Index of the first half of a surrogate pair, or None; no encoding can write one.
 
     >>> find_half_surrogate("a" + chr(0xD800)), find_half_surrogate("é")
     (1, None)

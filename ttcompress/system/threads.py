@@ -1,4 +1,4 @@
-"""The number of threads that torch works with."""
+"""Sets the number of threads that torch uses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:
-    """So many threads for as long as the block runs."""
+    """Let torch use `count` threads within the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

@@ -1,4 +1,4 @@
-"""Times several calls in turns, so that all of them meet the same machine: `timings`."""
+"""Times several calls in turns, so that the machine is equally busy for all of them: `timings`."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from time import perf_counter, thread_time
 from typing import Literal
 
 TURN = 0.02
-"""Seconds that one call is repeated before the next has its turn: its weights stay in the cache."""
+"""Seconds for which one call is repeated before the next: its weights stay in the cache."""
 
 LEAST = 9
-"""Times of each call, however long it takes."""
+"""Fewest times that each call is measured, however long it takes."""
 
 
 Clock = Literal["processor", "wall"]
-"""What the calling thread worked, or all the time that passed."""
+"""Processor time of the calling thread, or elapsed time."""
 
 CLOCKS: dict[Clock, Callable[[], float]] = {"processor": thread_time, "wall": perf_counter}
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Milliseconds: the median and the quartiles around it."""
+    """The median and the quartiles of a call's times, in milliseconds."""
 
     median: float
     low: float
@@ -33,7 +33,7 @@ class Timing:
 
 
 def clock_for(threads: int) -> Clock:
-    """The processor's for one thread: a busy machine interrupts long calls more than short ones.
+    """Processor time for one thread: a busy machine interrupts long calls more than short ones.
 
     Several threads work side by side, and Windows counts a thread's time too coarsely.
     """
@@ -43,15 +43,15 @@ def clock_for(threads: int) -> Clock:
 def timings(
     calls: Mapping[str, Callable[[], object]], seconds: float, clock: Clock
 ) -> dict[str, Timing]:
-    """Time all calls, taking turns, for so many seconds in all or until each has `LEAST` times."""
+    """Time all calls in turns, for `seconds` in all and at least `LEAST` times each."""
     now = CLOCKS[clock]
     for call in calls.values():
-        call()  # what is made once is made before
+        call()  # a first call may build caches
     taken: dict[str, list[float]] = {name: [] for name in calls}
     end = now() + seconds
     while now() < end or min(map(len, taken.values())) < LEAST:
         for name, call in calls.items():
-            call()  # the first of a turn finds another's weights in the cache
+            call()  # the first of a turn finds the other call's weights in the cache
             turn = now() + TURN
             while True:
                 start = now()

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ttcompress.errors import MissingExtraError, RecipeError
-from ttcompress.system.launch import launched
+from ttcompress.system.launch import count_processes
 from ttcompress.tasks.protocol import Batch
 
 PRECISIONS = ("no", "bf16", "fp16")
@@ -155,7 +155,7 @@ def make_machine(device: str | None = None, precision: str = "no") -> Machine:
         raise RecipeError(
             f"mixed precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}."
         )
-    together = launched() > 1 or precision != "no"
+    together = count_processes() > 1 or precision != "no"
     if not together and device is not None:
         return OneDevice(_check_device(device))
     try:

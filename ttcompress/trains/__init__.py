@@ -1,1 +1,1 @@
-"""The mathematics: matrices as cores in every format, the one TT-SVD, weighted errors."""
+"""The mathematics: matrices as cores in every format, TT-SVD, and weighted errors."""

@@ -1,7 +1,7 @@
-"""Reads the weights of a model, and remembers of each what planning and decomposing share.
+"""Reads the weights of a model, and keeps the results that planning and decomposing share.
 
-A plan needs the singular values of a weight; to carry it out takes the singular vectors at one of
-the cuts that were looked at. `Analysis` computes both together, once, and keeps them and the matrix
+A plan needs the singular values of a weight at several cuts; decomposing it needs the singular
+vectors at one of them. `Analysis` computes both together, once, and keeps them and the matrix
 within bounds of memory. What is not kept is read or computed again.
 """
 
@@ -15,31 +15,31 @@ from torch import Tensor
 from ttcompress.errors import DecompositionError
 from ttcompress.model.weights import Weight
 from ttcompress.planning.spectrum import Cut, Spectra
-from ttcompress.system.memory import give_back
+from ttcompress.system.memory import release_memory
 from ttcompress.system.progress import Progress, silent
 from ttcompress.trains.tt_svd import Factorization, factorize
 from ttcompress.trains.weighting import Weighting, weighted_factorize
 
 Weightings = Mapping[str, Weighting]
-"""What errors cost, by the names of the weights whose inputs are known."""
+"""The weighting of errors, by the names of the weights whose inputs are known."""
 
 NO_WEIGHTINGS: Weightings = {}
 
 SMALL = 96 * 2**20
-"""Bytes of weights up to which all matrices are kept in memory. Beyond, they are read again: that
-costs less than the singular vectors, which come first.
+"""Bytes of weights up to which all matrices are kept in memory. Larger models read them again: that
+costs less than computing singular vectors again, so those have priority.
 """
 
 _ROWS = 256
-"""Rows of a matrix that are checked together: no whole copy of it is needed."""
+"""How many rows are checked together, so that the matrix is never copied as a whole."""
 
 
 class Analysis:
     """The matrices, spectra and singular vectors of a model's weights.
 
     Args:
-        tensor: gives a matrix by its weight's name, in the source's dtype, on the CPU.
-        weights: all weights of the model; half of what they take may be kept as singular vectors.
+        tensor: returns a matrix by its weight's name, in the source's dtype, on the CPU.
+        weights: all weights of the model; singular vectors may take half of their bytes.
     """
 
     def __init__(self, tensor: Callable[[str], Tensor], weights: Sequence[Weight]) -> None:
@@ -67,7 +67,7 @@ class Analysis:
     ) -> dict[str, Spectra]:
         """The singular values of each weight at its cuts, by the weight's name.
 
-        Those of a weight with a weighting are in units of what its errors cost.
+        Those of a weight with a weighting are in units of the cost of its errors.
 
         Raises:
             DecompositionError: a weight holds NaN or infinity.
@@ -79,12 +79,14 @@ class Analysis:
             found[weight.name] = {
                 cut: self._factorization(weight, cut, weighting).spectrum for cut in wanted
             }
-            give_back()
+            release_memory()
         progress("spectra", len(cuts), len(cuts))
         return found
 
-    def known(self, weight: Weight, weighting: Weighting | None) -> dict[Cut, Factorization]:
-        """The factorizations of a weight that were kept with their vectors, by cut."""
+    def factorizations(
+        self, weight: Weight, weighting: Weighting | None
+    ) -> dict[Cut, Factorization]:
+        """The factorizations of a weight that were kept with their singular vectors, by cut."""
         return {
             cut: found
             for (name, cut, weighted), found in self._found.items()
@@ -109,7 +111,7 @@ class Analysis:
 
 
 def read_matrix(tensor: Callable[[str], Tensor], weight: Weight) -> Tensor:  # (rows, columns)
-    """A weight's matrix in the source's dtype, which must hold numbers.
+    """Read a weight's matrix, in the source's dtype.
 
     Raises:
         DecompositionError: it holds NaN or infinity.
@@ -119,6 +121,6 @@ def read_matrix(tensor: Callable[[str], Tensor], weight: Weight) -> Tensor:  # (
     if bad:
         raise DecompositionError(
             f"{weight.name}: {bad} of {weight.params} values are NaN or infinite. "
-            "The model is broken there: train it again, or keep this weight by a rule."
+            "The model is damaged: train it again, or keep this weight with a rule (format: keep)."
         )
     return matrix

@@ -1,4 +1,4 @@
-"""The tensor of a dense weight: one core, the matrix itself."""
+"""The train of a dense weight: a single core, the matrix itself."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from ttcompress.planning.formats import Layout
 from ttcompress.trains.train import ROWS, Decomposition, Ranks, Train
-from ttcompress.trains.tt_svd import NOTHING_KNOWN, Known
+from ttcompress.trains.tt_svd import NO_FACTORIZATIONS, Factorizations
 from ttcompress.trains.weighting import Weighting
 
 
@@ -24,14 +24,14 @@ class DenseTrain(Train):
         layout: Layout,
         ranks: Ranks,
         weighting: Weighting | None = None,
-        known: Known = NOTHING_KNOWN,
+        known: Factorizations = NO_FACTORIZATIONS,
     ) -> Decomposition:
-        """The matrix as it is, in its own type: nothing is lost that a weighting could weigh."""
+        """Return the matrix unchanged, in its own type; there is no error to weight."""
         return Decomposition(cls(layout, (matrix,)), ())
 
     @property
     def whitening_is_exact(self) -> bool:
-        """There is nothing to whiten."""
+        """True: there is nothing to whiten."""
         return True
 
     def to_dense(self) -> Tensor:  # (rows, columns)
@@ -39,7 +39,7 @@ class DenseTrain(Train):
         return self.cores[0]
 
     def blocks(self) -> Iterator[Tensor]:  # (some rows, columns) in float64
-        """As of `Train`, without a wide copy of the matrix."""
+        """As in `Train`, without a float64 copy of the whole matrix."""
         yield from (block.double() for block in torch.split(self.cores[0], ROWS))
 
     def apply(self, x: Tensor) -> Tensor:  # (..., columns) -> (..., rows)
@@ -51,5 +51,5 @@ class DenseTrain(Train):
         return functional.embedding(indices, self.cores[0])
 
     def reference(self) -> Tensor:  # (rows, columns), float64
-        """The core: nothing is contracted."""
+        """The core: there is nothing to contract."""
         return self.cores[0].double()

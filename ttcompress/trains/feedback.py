@@ -1,8 +1,8 @@
-"""Rounds values for known inputs: what the rounding of one loses, the later ones make up for.
+"""Rounds values so that outputs on known inputs change little: later values absorb earlier errors.
 
 Frantar, Ashkboos, Hoefler and Alistarh, "OPTQ: accurate quantization for generative pre-trained
-transformers" (ICLR 2023): columns are rounded one after another, and what is left is corrected so
-that the outputs on the known inputs change least.
+transformers" (ICLR 2023): columns are rounded one after another, and after each the columns that
+are left are corrected so that the outputs on the known inputs change least.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 
 from ttcompress.stores import Encoded, Store
-from ttcompress.trains.least_squares import improved
+from ttcompress.trains.least_squares import improve
 from ttcompress.trains.train import Train
-from ttcompress.trains.weighting import Weighting, damped_moment
+from ttcompress.trains.weighting import Weighting, damp_moment
 
 _DAMPING = 1e-2
-"""Of the moment, as in the paper: keeps corrections small where inputs hardly vary."""
+"""Fraction of the moment, as in the paper: keeps corrections small where inputs hardly vary."""
 
 _BLOCK = 128
-"""Columns corrected at once; those behind them are corrected when the block is done."""
+"""Columns per block; those after it are corrected in one product when the block is done."""
 
 
 def round_matrix(
@@ -31,12 +31,12 @@ def round_matrix(
 
     Args:
         matrix: what to round.
-        store: what to round to; where rounding costs little, the inputs are not looked at.
-        moment: of the inputs.
-        shape: what is stored, if the matrix is a core without its outer ranks.
+        store: what to round to; unless it is `coarse`, the inputs are ignored.
+        moment: second moment of the inputs.
+        shape: the shape to store, if the matrix is a core without its outer ranks.
 
     Raises:
-        DecompositionError: a value is outside what the store can hold.
+        DecompositionError: a value is out of the range of the store.
     """
     values = matrix.reshape(shape or matrix.shape)
     if not store.coarse:
@@ -45,20 +45,20 @@ def round_matrix(
     wide = matrix.double()
     steps = store.steps(fitted, wide.reshape(values.shape))
     if steps is not None:
-        wide = _compensated(wide, store, steps.reshape(matrix.shape), moment)
+        wide = _compensate(wide, store, steps.reshape(matrix.shape), moment)
     return store.encode(wide.reshape(values.shape), fitted)
 
 
 def round_train(
     train: Train, matrix: Tensor, store: Store, weighting: Weighting | None
 ) -> tuple[Encoded, ...]:
-    """Round the cores of a train; with a weighting, later ones make up for earlier ones.
+    """Round the cores of a train; with a weighting, later cores absorb the errors of earlier ones.
 
-    Where whitening is exact the last core is rounded for the weight's inputs. One before it is then
-    solved for what the rounded one makes of these, and rounded for that.
+    If whitening is exact, the last core is rounded for the weight's inputs. The core before it is
+    then solved for again, given the rounded one, and rounded for the outputs of that.
 
     Raises:
-        DecompositionError: a value is outside what the store can hold.
+        DecompositionError: a value is out of the range of the store.
     """
     if weighting is None or not store.coarse:
         return tuple(map(store.encode, train.cores))
@@ -72,27 +72,31 @@ def round_train(
         done = tuple(part.values().double() for part in parts)
         train = replace(train, cores=(*done, *train.cores[index + 1 :]))
         later = range(index + 1, len(train.cores))
-        train = improved(train, matrix.double(), weighting.apply, later)
+        train = improve(train, matrix.double(), weighting.apply, later)
     return tuple(parts)
 
 
 def _round_factors(
     train: Train, matrix: Tensor, store: Store, weighting: Weighting
 ) -> tuple[Encoded, ...]:
+    # Given the rounded right factor R, the best left factor L minimises |(W - L R) C^(1/2)|, so
+    # L (R C R^T) = W C R^T; its inputs are R x, whose second moment is R C R^T.
     left, right = train.cores
     right_part = round_matrix(right[..., 0], store, weighting.moment, tuple(right.shape))
     right = right_part.values().double()[..., 0]  # (rank, columns)
-    moment = damped_moment(right @ weighting.moment @ right.mT, 1e-9)
-    seen = matrix @ weighting.moment @ right.mT  # (rows, rank)
+    moment = damp_moment(right @ weighting.moment @ right.mT, 1e-9)
+    seen = matrix @ weighting.moment @ right.mT  # W C R^T, (rows, rank)
     solved = torch.linalg.solve(moment, seen.mT).mT
     return round_matrix(solved, store, moment, tuple(left.shape)), right_part
 
 
-def _compensated(
+def _compensate(
     matrix: Tensor, store: Store, steps: Tensor, moment: Tensor
-) -> Tensor:  # (rows, columns), float64: each value as it is when its turn comes to be rounded
-    damped = damped_moment(moment, _DAMPING)
-    order = damped.diagonal().argsort(descending=True)  # what counts most is rounded first
+) -> Tensor:  # (rows, columns), float64: each value as it is just before it is rounded
+    # With U the upper Cholesky factor of C^-1, the error of column k, divided by U[k, k] and times
+    # U[k, j], is subtracted from each later column j (Frantar et al. 2023, algorithm 1).
+    damped = damp_moment(moment, _DAMPING)
+    order = damped.diagonal().argsort(descending=True)  # the inputs with most energy come first
     hessian = damped[order][:, order]
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian))
     factor = torch.linalg.cholesky(inverse, upper=True)

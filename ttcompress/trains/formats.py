@@ -1,4 +1,4 @@
-"""The formats' tensor halves by name: the registry beside `ttcompress.planning.formats.FORMATS`."""
+"""Registers the `Train` of each format by name, beside `ttcompress.planning.formats.FORMATS`."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ TRAINS: dict[str, type[Train]] = {"mps": MpsTrain, "mpo": MpoTrain, "dense": Den
 
 
 def train_of(layout: Layout, cores: Iterable[Tensor]) -> Train:
-    """The train of a layout with these cores.
+    """Make the train of a layout from its cores.
 
     Raises:
-        ValueError: their shapes are not the layout's.
+        ValueError: the shapes of the cores are not those of the layout.
     """
     return TRAINS[layout.format](layout, tuple(cores))

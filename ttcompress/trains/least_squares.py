@@ -2,8 +2,13 @@
 
 Holtz, Rohwedder and Schneider, "The alternating linear scheme for tensor optimization in the tensor
 train format", SIAM J. Sci. Comput. 34 (2012). The matrix is linear in each core, so each step is a
-linear least squares problem; conjugate gradients solve it without forming its normal equations. A
-core that rounding errors made worse, where the others are nearly singular, is not taken.
+linear least squares problem. With A the map from a core to the matrix (the others fixed), A* its
+adjoint and M the metric, its normal equations are
+
+    A* M A core = A* M W
+
+and conjugate gradients solve them without forming A* M A. If the other cores are nearly singular,
+rounding errors can make a core worse; it is then discarded.
 """
 
 from __future__ import annotations
@@ -16,31 +21,31 @@ from torch import Tensor
 from ttcompress.trains.train import Train
 
 Metric = Callable[[Tensor], Tensor]
-"""A symmetric, positive linear map: of an error, the gradient of half the square that counts."""
+"""A symmetric, positive linear map M: the cost of an error E is <E, M E>, its gradient 2 M E."""
 
 _STEPS = 8
-"""Conjugate gradient steps a core: each starts from the core there is."""
+"""Conjugate gradient steps for each core, from its current value."""
 
 
-def alternated(train: Train, matrix: Tensor, metric: Metric, sweeps: int) -> Train:
+def alternate(train: Train, matrix: Tensor, metric: Metric, sweeps: int) -> Train:
     """Sweep over all cores, forwards and backwards in turn; the error never grows."""
     for sweep in range(sweeps):
         indices = range(len(train.cores))
-        train = improved(train, matrix, metric, indices if sweep % 2 else reversed(indices))
+        train = improve(train, matrix, metric, indices if sweep % 2 else reversed(indices))
     return train
 
 
-def improved(train: Train, matrix: Tensor, metric: Metric, indices: Iterable[int]) -> Train:
-    """The train with the cores of these indices solved for, one after another."""
+def improve(train: Train, matrix: Tensor, metric: Metric, indices: Iterable[int]) -> Train:
+    """Solve for the cores of these indices, one after another."""
     for index in indices:
-        solved = _solved(train, index, matrix, metric)
+        solved = _solve(train, index, matrix, metric)
         cores = (*train.cores[:index], solved, *train.cores[index + 1 :])
         train = replace(train, cores=cores)
     return train
 
 
-def _solved(train: Train, index: int, matrix: Tensor, metric: Metric) -> Tensor:
-    """Conjugate gradients on the normal equations of one core, from where it stands."""
+def _solve(train: Train, index: int, matrix: Tensor, metric: Metric) -> Tensor:
+    """Solve the normal equations of one core, from its current value."""
     core = train.cores[index]
     forward, adjoint = train.around(index)
 

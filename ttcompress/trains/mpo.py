@@ -1,4 +1,4 @@
-"""The tensors of an MPO, applied core by core from its cheaper end."""
+"""The train of an MPO, applied core by core from its cheaper end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class MpoTrain(TensorTrain):
     layout: MpoLayout
 
     def apply(self, x: Tensor) -> Tensor:  # (..., columns) -> (..., rows)
-        """In the cheaper of the two directions."""
+        """Contract from the first core to the last or back, whichever is cheaper."""
         layout, ranks = self.layout, self.ranks
         if layout.sweep_multiply_adds(ranks) <= layout.reversed.sweep_multiply_adds(ranks[::-1]):
             return _sweep(layout, self.cores, x)
@@ -30,8 +30,8 @@ class MpoTrain(TensorTrain):
         return _flip_modes(y, layout.row_modes[::-1]).reshape(*batch, layout.shape[0])
 
     def reference(self) -> Tensor:  # (rows, columns), float64
-        """By tensorly."""
-        # tensorly takes a second to import, and only a verification needs it.
+        """The matrix by tensorly."""
+        # tensorly takes a second to import, and only `verify` needs it.
         from ttcompress.trains.reference import mpo_matrix
 
         return mpo_matrix(self.cores, self.layout)
@@ -52,6 +52,6 @@ def _sweep(layout: MpoLayout, cores: Sequence[Tensor], x: Tensor) -> Tensor:
 
 
 def _flip_modes(x: Tensor, modes: Sequence[int]) -> Tensor:  # (batch, columns) -> the same
-    """Reverse the order of the modes that the last axis is made of."""
+    """Reverse the order of the modes that make up the last axis."""
     axes = range(len(modes), 0, -1)
     return x.reshape(-1, *modes).permute(0, *axes).reshape(x.shape)

@@ -1,4 +1,4 @@
-"""The tensors of an MPS, whose halves merge into two factors: W = left @ right."""
+"""The train of an MPS, whose halves merge into two factors: W = left @ right."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from ttcompress.planning.formats import Layout
 from ttcompress.trains.tensor_train import TensorTrain, join_cores
 from ttcompress.trains.train import ROWS, Decomposition, Ranks
-from ttcompress.trains.tt_svd import Known, tt_svd
+from ttcompress.trains.tt_svd import Factorizations, tt_svd
 from ttcompress.trains.weighting import Weighting
 
 
@@ -19,12 +19,12 @@ class MpsTrain(TensorTrain):
 
     @classmethod
     def _decompose_weighted(
-        cls, wide: Tensor, layout: Layout, ranks: Ranks, weighting: Weighting, known: Known
+        cls, wide: Tensor, layout: Layout, ranks: Ranks, weighting: Weighting, known: Factorizations
     ) -> Decomposition:
-        """With two cores the weighting is whitened away, which is exact.
+        """With two cores, decompose the whitened matrix, which is exact.
 
-        |D^(1/2) (W - V) C^(1/2)| is least where D^(1/2) V C^(1/2) is the truncated SVD of
-        D^(1/2) W C^(1/2); both roots then go back out of the two cores.
+        |D^(1/2) (W - V) C^(1/2)| is least if D^(1/2) V C^(1/2) is the truncated SVD of
+        D^(1/2) W C^(1/2); the inverse roots are then multiplied into the two cores.
         """
         if layout.cores != 2:
             return super()._decompose_weighted(wide, layout, ranks, weighting, known)
@@ -35,7 +35,7 @@ class MpsTrain(TensorTrain):
 
     @property
     def whitening_is_exact(self) -> bool:
-        """With two cores; in a longer train a full second moment would multiply the ranks."""
+        """True for two cores; in a longer train a full second moment would multiply the ranks."""
         return len(self.cores) == 2
 
     def factors(self) -> tuple[Tensor, Tensor]:  # (rows, middle rank), (middle rank, columns)
@@ -52,22 +52,22 @@ class MpsTrain(TensorTrain):
         return left @ right
 
     def blocks(self) -> Iterator[Tensor]:  # (some rows, columns) in float64
-        """As of `Train`, without the whole matrix."""
+        """As in `Train`, without the whole matrix."""
         left, right = self.double().factors()
         yield from (block @ right for block in torch.split(left, ROWS))
 
     def apply(self, x: Tensor) -> Tensor:  # (..., columns) -> (..., rows)
-        """Through the factors."""
+        """x @ W.T by the two factors."""
         left, right = self.factors()
         return (x @ right.mT) @ left.mT
 
     def rows(self, indices: Tensor) -> Tensor:  # (count,) -> (count, columns)
-        """Rows of the left factor, which are never all made, times the right one."""
+        """The requested rows of the left factor, times the right one."""
         return super().rows(indices) @ self.factors()[1]
 
     def reference(self) -> Tensor:  # (rows, columns), float64
-        """By tensorly."""
-        # tensorly takes a second to import, and only a verification needs it.
+        """The matrix by tensorly."""
+        # tensorly takes a second to import, and only `verify` needs it.
         from ttcompress.trains.reference import mps_matrix
 
         return mps_matrix(self.cores, self.layout)

@@ -1,7 +1,6 @@
-"""The matrix of an MPS or an MPO by tensorly: the oracle beside `Train.to_dense`.
+"""Rebuilds the matrix of an MPS or an MPO with tensorly, independently of `Train.to_dense`.
 
-The one module that names tensorly. Its code shares nothing with this package's own contraction, so
-that `verify` can hold one against the other.
+`verify` compares the two. This is the only module that imports tensorly.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ def mps_matrix(cores: Sequence[Tensor], layout: Layout) -> Tensor:  # (rows, col
     """The matrix of an MPS in float64; tensorly checks that the cores chain.
 
     Raises:
-        ValueError: the cores make no MPS of this layout.
+        ValueError: the cores are not an MPS of this layout.
     """
     with tensorly.backend_context("pytorch", local_threadsafe=True):
         train = TTTensor([core.double() for core in cores])
@@ -33,7 +32,7 @@ def mpo_matrix(cores: Sequence[Tensor], layout: Layout) -> Tensor:  # (rows, col
     """The matrix of an MPO in float64; tensorly checks that the cores chain.
 
     Raises:
-        ValueError: the cores make no MPO of this layout.
+        ValueError: the cores are not an MPO of this layout.
     """
     with tensorly.backend_context("pytorch", local_threadsafe=True):
         train = TTMatrix([core.double() for core in cores])
@@ -45,4 +44,4 @@ def mpo_matrix(cores: Sequence[Tensor], layout: Layout) -> Tensor:  # (rows, col
 def _check_modes(found: tuple[int, ...], layout: Layout) -> None:
     modes = layout.row_modes + layout.column_modes
     if found != modes:
-        raise ValueError(f"cores have modes {found}, the layout {modes}")
+        raise ValueError(f"the cores have modes {found}, but the layout has {modes}")

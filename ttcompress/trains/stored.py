@@ -1,4 +1,4 @@
-"""A weight as it is stored, `StoredWeight`: its rounded cores, and the error against its source."""
+"""A weight as it is stored, `StoredWeight`: its rounded cores, and their error."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ttcompress.system.memory import machine_memory
 from ttcompress.trains.feedback import round_train
 from ttcompress.trains.formats import TRAINS, train_of
 from ttcompress.trains.train import ROWS, Train
-from ttcompress.trains.tt_svd import NOTHING_KNOWN, Known
+from ttcompress.trains.tt_svd import NO_FACTORIZATIONS, Factorizations
 from ttcompress.trains.weighting import Weighting
 
 
@@ -48,13 +48,13 @@ class StoredWeight:
         """The matrix, in its source's dtype unless another is given; computed in float64.
 
         Raises:
-            ArtifactError: it would not fit into this machine: cores can claim any shape.
+            ArtifactError: it would not fit into memory; damaged cores may claim any shape.
         """
         needed, there = 8 * self.weight.params, machine_memory()
         if needed > there:
             raise ArtifactError(
-                f"{self.weight.name}: rebuilding it takes {needed:,} bytes, and this machine has "
-                f"{there:,}. The file is damaged, or meant for a larger machine."
+                f"{self.weight.name}: rebuilding it takes {needed:,} bytes, but this machine has "
+                f"{there:,}. The file is damaged, or needs a larger machine."
             )
         matrix = torch.empty(self.weight.shape, dtype=dtype or getattr(torch, self.weight.dtype))
         for place, block in zip(torch.split(matrix, ROWS), self.blocks(), strict=True):
@@ -68,12 +68,12 @@ class StoredWeight:
 
 def relative_errors(
     matrix: Tensor,  # (rows, columns), the source
-    stored: Iterable[Tensor],  # what is kept of it, in blocks of rows from the top, float64
+    stored: Iterable[Tensor],  # the stored matrix, in blocks of rows from the top, float64
     weight: Weight,
 ) -> tuple[float, tuple[float, ...]]:
     """Relative Frobenius error of the whole and of each gate (none unless there are gates).
 
-    An all-zero block has error 0 when it is kept as zeros, and infinity otherwise.
+    A gate of zeros has error 0 if it is stored as zeros, and infinity otherwise.
     """
     rows = torch.empty(2, len(matrix), dtype=torch.float64)
     start = 0
@@ -102,15 +102,15 @@ def store_weight(
     ranks: Sequence[int],
     store: Store,
     weighting: Weighting | None = None,
-    known: Known = NOTHING_KNOWN,
+    known: Factorizations = NO_FACTORIZATIONS,
 ) -> tuple[StoredWeight, tuple[Spectrum, ...]]:
-    """Decompose a matrix and round it; with a weighting, at the least cost on its inputs.
+    """Decompose a matrix and round it; with a weighting, to the least cost on its inputs.
 
     Returns:
         The weight as stored, and the spectrum at each cut of its train.
 
     Raises:
-        DecompositionError: a value is outside what the store can hold.
+        DecompositionError: a value is out of the range of the store.
     """
     found = TRAINS[layout.format].decompose(matrix, layout, ranks, weighting, known)
     parts = round_train(found.train, matrix, store, weighting)
@@ -118,6 +118,6 @@ def store_weight(
 
 
 def store_alike(matrix: Tensor, like: StoredWeight, weighting: Weighting) -> StoredWeight:
-    """Another matrix, stored as a weight is: the same layout, ranks and store, the same bytes."""
+    """Store another matrix like a stored weight: same layout, ranks and store, so as many bytes."""
     store = like.parts[0].store
     return store_weight(matrix, like.weight, like.layout, like.ranks, store, weighting)[0]

@@ -1,4 +1,4 @@
-"""What MPS and MPO share: cores chained by their ranks, found by the one TT-SVD.
+"""The base class of MPS and MPO: cores chained by their ranks, found by TT-SVD.
 
 An MPO is the same train on the interleaved tensor, so only the contraction with a vector and the
 order of the modes differ; see `mps.py` and `mpo.py`.
@@ -17,13 +17,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from ttcompress.planning.formats import Layout
-from ttcompress.trains.least_squares import alternated
+from ttcompress.trains.least_squares import alternate
 from ttcompress.trains.train import Decomposition, Ranks, Train
-from ttcompress.trains.tt_svd import NOTHING_KNOWN, Known, matricize, tensorize, tt_svd
+from ttcompress.trains.tt_svd import NO_FACTORIZATIONS, Factorizations, matricize, tensorize, tt_svd
 from ttcompress.trains.weighting import Weighting
 
 SWEEPS = 2
-"""Of alternating least squares, each over all cores: more change the error by less than 1 %."""
+"""Sweeps of alternating least squares over all cores; more change the error by less than 1 %."""
 
 
 class TensorTrain(Train):
@@ -36,9 +36,9 @@ class TensorTrain(Train):
         layout: Layout,
         ranks: Ranks,
         weighting: Weighting | None = None,
-        known: Known = NOTHING_KNOWN,
+        known: Factorizations = NO_FACTORIZATIONS,
     ) -> Decomposition:
-        """By TT-SVD; all cores but the last are left-orthogonal, the last carries the norm."""
+        """Decompose by TT-SVD: all cores but the last are left-orthogonal."""
         if weighting is not None:
             return cls._decompose_weighted(matrix.double(), layout, ranks, weighting, known)
         cores, spectra = tt_svd(matrix, layout, ranks, known)
@@ -46,26 +46,26 @@ class TensorTrain(Train):
 
     @classmethod
     def _decompose_weighted(
-        cls, wide: Tensor, layout: Layout, ranks: Ranks, weighting: Weighting, known: Known
+        cls, wide: Tensor, layout: Layout, ranks: Ranks, weighting: Weighting, known: Factorizations
     ) -> Decomposition:
-        """The train that costs least, found by a descent: TT-SVD, then alternating least squares.
+        """Minimise the cost: TT-SVD for a start, then alternating least squares.
 
-        TT-SVD takes the part of the weighting that is diagonal and a product over the modes: the
-        whole of it would multiply the ranks. The spectra are those that TT-SVD met.
+        TT-SVD uses the part of the weighting that is diagonal and a product over the modes, because
+        the full one would multiply the ranks. The spectra are those of this TT-SVD.
         """
         rows = _product_of_modes(weighting.rows.sqrt(), layout.row_modes)
         columns = _product_of_modes(weighting.moment.diagonal().sqrt(), layout.column_modes)
         scaled = reduce(torch.kron, rows)[:, None] * wide * reduce(torch.kron, columns)
         cores, spectra = tt_svd(scaled, layout, ranks)
-        train = cls(layout, cores)._divided([*rows, *columns])
-        return Decomposition(alternated(train, wide, weighting.apply, SWEEPS), spectra)
+        train = cls(layout, cores)._divide([*rows, *columns])
+        return Decomposition(alternate(train, wide, weighting.apply, SWEEPS), spectra)
 
     def to_dense(self) -> Tensor:  # (rows, columns)
-        """The matrix, by joining cores from the first to the last."""
+        """Join the cores from the first to the last."""
         return matricize(join_cores(self.cores), self.layout)
 
     def rows(self, indices: Tensor) -> Tensor:
-        """A row number in digits over the row modes: each digit picks a slice of its core."""
+        """Write row numbers in digits over the row modes; each digit picks a slice of its core."""
         modes = self.layout.row_modes
         state = self.cores[0].new_ones(indices.shape[0], 1, 1)  # (count, columns done, rank)
         for position, (mode, core) in enumerate(zip(modes, self.cores, strict=False)):
@@ -76,7 +76,7 @@ class TensorTrain(Train):
         return state.flatten(1)
 
     def around(self, index: int) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
-        """As of `Train`: one product with what stands left of the core, one with what is right."""
+        """As in `Train`: one product with the cores left of it, and one with those right of it."""
         core, one = self.cores[index], self.cores[0].new_ones(1, 1)
 
         def join(left: Tensor, core: Tensor) -> Tensor:
@@ -98,8 +98,8 @@ class TensorTrain(Train):
 
         return forward, adjoint
 
-    def _divided(self, scales: Sequence[Tensor]) -> Self:
-        """The train of the matrix divided by a scale of each of its modes, rows' first."""
+    def _divide(self, scales: Sequence[Tensor]) -> Self:
+        """Divide the matrix by a scale along each of its modes, those of the rows first."""
         cores = []
         for core, axes in zip(self.cores, self.layout.core_axes, strict=True):
             scale = reduce(lambda done, axis: done[..., None] * scales[axis], axes, torch.ones(()))
@@ -119,7 +119,11 @@ def join_cores(cores: Sequence[Tensor]) -> Tensor:  # (first rank, product of mo
 
 
 def _product_of_modes(scale: Tensor, modes: tuple[int, ...]) -> list[Tensor]:
-    """One factor for each mode, whose outer product is nearest to a scale in the logarithm."""
+    """Factors along each mode whose outer product is nearest to a scale, in the logarithm.
+
+    The least squares fit of a sum over modes is marginal means: with n modes, the logarithm of
+    factor k is the mean over the other modes, less (1 - 1/n) of the total mean.
+    """
     logs = scale.log().reshape(modes)
     mean = logs.mean()
     factors = []

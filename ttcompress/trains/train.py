@@ -1,7 +1,7 @@
-"""A matrix written as cores: `Train`, what every format does with its tensors.
+"""The base class of matrices written as cores, `Train`: what each format does with its tensors.
 
-The other half of a format is its `Layout`, which knows shapes alone. `ttcompress.trains.formats`
-has the registry; `train_of` there makes the right train for a layout.
+The other half of a format is its `Layout`, which describes shapes alone. To make the train of a
+layout, use `train_of` in `ttcompress.trains.formats`, the registry.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from torch import Tensor
 
 from ttcompress.planning.formats import Layout
 from ttcompress.planning.spectrum import Spectrum
-from ttcompress.trains.tt_svd import NOTHING_KNOWN, Known
+from ttcompress.trains.tt_svd import NO_FACTORIZATIONS, Factorizations
 from ttcompress.trains.weighting import Weighting
 
 Ranks = Sequence[int]
 """Interior ranks: one fewer than cores."""
 
 ROWS = 256
-"""Of a matrix that are looked at together: no whole copy of it is needed to measure an error."""
+"""Rows that are rebuilt together: an error is measured without a copy of the whole matrix."""
 
 
 @dataclass(frozen=True, eq=False)
 class Train(ABC):
-    """A matrix (rows, columns) as cores; what it computes is differentiable in them.
+    """A matrix (rows, columns) as cores; its results are differentiable in them.
 
     Cores have the shapes of `layout.core_shapes(ranks)` and are all of one floating-point type and
     device. Laws: `apply(x)` equals `x @ to_dense().T`, `rows(i)` equals `to_dense()[i]`, the matrix
     is linear in each core, and `params` equals the planned `sum(layout.core_params(ranks))`.
 
     Raises:
-        ValueError: the cores have other shapes.
+        ValueError: the cores have the wrong shapes.
     """
 
     layout: Layout
@@ -55,15 +55,15 @@ class Train(ABC):
         layout: Layout,
         ranks: Ranks,
         weighting: Weighting | None = None,
-        known: Known = NOTHING_KNOWN,
+        known: Factorizations = NO_FACTORIZATIONS,
     ) -> Decomposition:
-        """The train nearest to a matrix, in float64 but for a matrix kept whole.
+        """Find the train nearest to a matrix, in float64 unless the matrix is kept whole.
 
         Args:
-            matrix: of one weight, or the matrices of a group side by side.
-            layout: of this format.
+            matrix: that of one weight, or those of several side by side.
+            layout: a layout of this format.
             ranks: caps on the interior ranks; those above the attainable are lowered.
-            weighting: what errors cost, where the inputs are known.
+            weighting: the cost of errors, if the inputs are known.
             known: factorizations of the matrix that were made before; with a weighting, those by
                 `weighted_factorize`.
         """
@@ -78,7 +78,7 @@ class Train(ABC):
 
     @abstractmethod
     def rows(self, indices: Tensor) -> Tensor:  # (count,) -> (count, columns)
-        """Rows of the matrix, which is never built.
+        """Rows of the matrix, without building all of it.
 
         Raises:
             IndexError: an index is negative, or not below the number of rows.
@@ -86,18 +86,18 @@ class Train(ABC):
 
     @abstractmethod
     def reference(self) -> Tensor:  # (rows, columns), float64
-        """The matrix by code that shares nothing with `to_dense`, for `verify`."""
+        """The matrix by code that is independent of `to_dense`, for `verify`."""
 
     @property
     def whitening_is_exact(self) -> bool:
-        """Whether the least cost under a `Weighting` follows from the SVD of a whitened matrix.
+        """Whether the SVD of the whitened matrix gives the least cost under a `Weighting`.
 
-        Then there are at most two cores, and the last one alone has the columns.
+        If so, there are at most two cores, and only the last has column modes.
         """
         return False
 
     def factors(self) -> tuple[Tensor, Tensor] | None:  # (rows, rank), (rank, columns)
-        """W = left @ right, where merging cores gives that; None in other formats."""
+        """W = left @ right by merging cores; None in formats that cannot."""
         return None
 
     def blocks(self) -> Iterator[Tensor]:  # (some rows, columns) in float64
@@ -105,7 +105,7 @@ class Train(ABC):
         yield from torch.split(self.double().to_dense(), ROWS)
 
     def around(self, index: int) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
-        """The matrix as a linear function of one core, the others fixed, and its adjoint."""
+        """The matrix as a linear map of one core, the others fixed; and the adjoint of that map."""
         before, after = self.cores[:index], self.cores[index + 1 :]
 
         def forward(core: Tensor) -> Tensor:  # the core's shape -> (rows, columns)
@@ -136,7 +136,7 @@ class Train(ABC):
 
 @dataclass(frozen=True, eq=False)
 class Decomposition:
-    """A train, and the singular values met at each cut."""
+    """A train, and the singular values found at each cut."""
 
     train: Train
     spectra: tuple[Spectrum, ...]

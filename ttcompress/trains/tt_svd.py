@@ -1,7 +1,7 @@
-"""The one TT-SVD: `tt_svd` finds the cores of a matrix, `spectrum_at` singular values alone.
+"""TT-SVD: `tt_svd` finds the cores of a matrix, `spectrum_at` its singular values alone.
 
 Oseledets, "Tensor-train decomposition", SIAM J. Sci. Comput. 33 (2011), algorithm 1. An MPO is the
-same sweep on the interleaved tensor. Nothing is rounded to a store here.
+same sweep on the interleaved tensor. Rounding to a store comes later, in `feedback`.
 """
 
 from __future__ import annotations
@@ -16,19 +16,18 @@ from ttcompress.planning.formats import Layout
 from ttcompress.planning.spectrum import Cut, Spectrum
 
 _BLOCK = 1 << 22
-"""Values widened to float64 at a time (32 MB): no whole copy of a large matrix is ever made."""
-
+"""Values converted to float64 at a time (32 MB): a large matrix is never copied as a whole."""
 
 _GRAM_BANDS = 6
-"""Bands of the triangle: 7/12 of the work of the full product, in products still large."""
+"""Bands of the lower triangle: with 6, 7/12 of the work of the full product."""
 
 
 @dataclass(frozen=True, eq=False)
 class Factorization:
     """The SVD of one unfolding: its singular values, and the vectors that `tt_svd` projects on.
 
-    `vectors` are the eigenvectors of the Gram matrix of the smaller side, (n, n) with the largest
-    last; of a float64 matrix they are its own U and V^T.
+    `vectors` are the eigenvectors of the Gram matrix of the smaller side, (n, n), the largest last;
+    for a float64 matrix they are U and V^T.
     """
 
     spectrum: Spectrum
@@ -36,23 +35,23 @@ class Factorization:
 
     @property
     def bytes(self) -> int:
-        """Memory of the vectors."""
+        """Memory of the vectors, in bytes."""
         return sum(part.numel() * part.element_size() for part in self.vectors)
 
 
-Known = Mapping[Cut, Factorization]
+Factorizations = Mapping[Cut, Factorization]
 """Factorizations of one matrix by the cut of its unfolding."""
 
-NOTHING_KNOWN: Known = {}
+NO_FACTORIZATIONS: Factorizations = {}
 
 
 def tt_svd(
     matrix: Tensor,  # (rows, columns), floating point
     layout: Layout,
     ranks: Sequence[int],
-    known: Known = NOTHING_KNOWN,
+    known: Factorizations = NO_FACTORIZATIONS,
 ) -> tuple[tuple[Tensor, ...], tuple[Spectrum, ...]]:
-    """The cores of a matrix in float64, and the singular values met at each cut of the sweep.
+    """Find the cores of a matrix in float64, and the singular values at each cut of the sweep.
 
     The squared error equals the sum of the discarded squared singular values. All cores but the
     last are left-orthogonal; the last carries the norm.
@@ -62,7 +61,7 @@ def tt_svd(
         layout: the format and the modes.
         ranks: caps on the interior ranks; those above the attainable are lowered, and a rank is
             never above the number of singular values.
-        known: factorizations of the matrix by cut: that of a train of two cores is not made again.
+        known: factorizations of the matrix by cut; with two cores, the one needed is reused.
 
     >>> from ttcompress.planning.formats import MpsLayout
     >>> cores, spectra = tt_svd(torch.eye(4), MpsLayout((2, 2), (4,)), (2, 3))
@@ -72,14 +71,14 @@ def tt_svd(
     caps = layout.attainable(ranks)
     rest = tensorize(matrix, layout)
     # Only a single cut is sure to be the unfolding that `factorize` saw: in a longer MPO the sweep
-    # orders the columns in another way.
+    # orders the columns differently.
     first = known.get(layout.cuts[0]) if len(layout.cuts) == 1 else None
     exact = matrix.dtype == torch.float64
     cores: list[Tensor] = []
     spectra: list[Spectrum] = []
     rank = 1
     for modes, size, cap in zip(layout.core_modes, layout.sizes, caps, strict=False):
-        unfolded = rest.reshape(rank * size, -1)
+        unfolded = rest.reshape(rank * size, -1)  # (rank before * modes of the core, all others)
         found, first = first or _factorize(unfolded, exact), None
         left, rest = _cut(unfolded, found, cap, exact)
         cores.append(left.reshape(rank, *modes, -1))
@@ -90,7 +89,7 @@ def tt_svd(
 
 
 def tensorize(matrix: Tensor, layout: Layout) -> Tensor:  # (rows, columns) -> layout.sizes
-    """The matrix as the tensor whose cores are sought: the modes of each core side by side."""
+    """Reshape the matrix into the tensor to decompose: one axis for the modes of each core."""
     axes = [axis for core in layout.core_axes for axis in core]
     tensor = matrix.reshape(layout.row_modes + layout.column_modes)
     return tensor.permute(axes).reshape(layout.sizes)
@@ -112,7 +111,7 @@ def factorize(matrix: Tensor, cut: Cut) -> Factorization:  # matrix: (rows, colu
 
 
 def spectrum_at(matrix: Tensor, cut: Cut) -> Spectrum:  # matrix: (rows, columns)
-    """Singular values of one unfolding, in a third of the time that `factorize` takes."""
+    """The singular values of one unfolding, in a third of the time of `factorize`."""
     unfolded = _unfold(matrix, cut)
     if matrix.dtype == torch.float64:
         return _spectrum(torch.linalg.svdvals(unfolded))
@@ -132,10 +131,11 @@ def _tall(matrix: Tensor) -> Tensor:
 
 
 def _factorize(matrix: Tensor, exact: bool) -> Factorization:
-    """`exact` takes the SVD itself, otherwise the eigenvectors of the Gram matrix in float64.
+    """Take the SVD itself if `exact`, otherwise the eigenvectors of the Gram matrix in float64.
 
-    The latter loses singular values below 1e-8 of the largest, which is under the rounding error
-    of a float32 matrix, and the product stays a true projection of the matrix.
+    With A = U S V^T, A^T A = V S^2 V^T. Squaring loses singular values below 1e-8 of the largest,
+    which is under the rounding error of a float32 matrix, and the product of the cores stays an
+    orthogonal projection of the matrix.
     """
     if exact:
         u, s, vt = torch.linalg.svd(matrix.double(), full_matrices=False)
@@ -147,7 +147,7 @@ def _factorize(matrix: Tensor, exact: bool) -> Factorization:
 def _cut(
     matrix: Tensor, found: Factorization, cap: int, exact: bool
 ) -> tuple[Tensor, Tensor]:  # (rows, rank), (rank, columns) in float64
-    """matrix = left @ right at a rank of at most `cap`, left orthogonal."""
+    """Split matrix = left @ right at a rank of at most `cap`, with orthonormal columns in left."""
     rank = min(cap, len(found.spectrum.values))
     if exact:
         u, vt = found.vectors
@@ -168,7 +168,7 @@ def _cut(
 
 
 def _gram(tall: Tensor) -> Tensor:  # (rows, columns) -> (columns, columns), float64
-    """The Gram matrix, its lower triangle only: the eigensolvers read no more."""
+    """The Gram matrix, in its lower triangle only: the eigensolvers read no more."""
     columns = tall.shape[1]
     step = max(64, -(-columns // _GRAM_BANDS))
     gram = torch.zeros(columns, columns, dtype=torch.float64)
@@ -181,7 +181,7 @@ def _gram(tall: Tensor) -> Tensor:  # (rows, columns) -> (columns, columns), flo
 
 
 def _row_blocks(matrix: Tensor, columns: int | None = None) -> Iterator[Tensor]:
-    """Rows of `_BLOCK` values, or as many as of a matrix with so many columns."""
+    """Blocks of rows of `_BLOCK` values, or as many rows as a matrix of `columns` would have."""
     return iter(torch.split(matrix, max(1, _BLOCK // max(1, columns or matrix.shape[1]))))
 
 

@@ -1,8 +1,8 @@
-"""What an error of a weight costs where its inputs are known: `Weighting`.
+"""The cost of errors of a weight whose inputs are known: `Weighting`.
 
 The cost of V in place of W is E |D^(1/2) (W - V) x|^2 = |D^(1/2) (W - V) C^(1/2)|^2 (Frobenius),
-with C the second moment of the inputs x and D diagonal. Formats find the cores that cost least: see
-`Train.decompose` of each.
+with C = E x x^T the second moment of the inputs x, and D diagonal: the weight of each output. Each
+format minimises it in `Train.decompose`.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from ttcompress.planning.spectrum import Cut, Spectrum
 from ttcompress.trains.tt_svd import Factorization, factorize, spectrum_at
 
 _DAMPING = 1e-3
-"""Added to C and D, as a fraction of their mean: what was never seen must not become free."""
+"""Added to C and D, as a fraction of their mean, so that no direction costs nothing."""
 
 
 @dataclass(frozen=True, eq=False)
 class Weighting:
     """D and C of one weight, in float64 and damped.
 
-    `rows` is D, (rows,): how much an error of each output counts. `moment` is C, (columns,
+    `rows` is D, (rows,): the weight of an error in each output. `moment` is C, (columns,
     columns): the second moment of the inputs.
     """
 
@@ -33,8 +33,8 @@ class Weighting:
 
     @classmethod
     def damped(cls, rows: Tensor, moment: Tensor) -> Weighting:
-        """From what was counted: no output and no direction of the inputs becomes free."""
-        return cls(rows.double() + _DAMPING * rows.double().mean(), damped_moment(moment))
+        """Make a weighting from measured D and C, damped so that no direction costs nothing."""
+        return cls(rows.double() + _DAMPING * rows.double().mean(), damp_moment(moment))
 
     @cached_property
     def roots(self) -> tuple[Tensor, Tensor]:
@@ -45,27 +45,27 @@ class Weighting:
 
     @cached_property
     def rounding(self) -> float:
-        """The mean cost of a unit error in one input when later columns may answer for it.
+        """The mean cost of a unit error in one column if later columns compensate for it.
 
-        That is the mean squared diagonal of C's Cholesky factor: what rounding with error feedback
-        leaves of the mean of C's diagonal (Frantar et al. 2023, OPTQ).
+        That is the mean squared diagonal of C's Cholesky factor; without feedback it would be the
+        mean diagonal of C (Frantar et al. 2023, OPTQ).
         """
         return float(torch.linalg.cholesky(self.moment).diagonal().square().mean())
 
     def whiten(self, matrix: Tensor) -> Tensor:  # (rows, columns) -> D^(1/2) W C^(1/2), float64
-        """The matrix whose plain errors are what errors of this one cost."""
+        """The matrix whose plain squared errors are the costs of this one's."""
         return self.rows.sqrt()[:, None] * matrix.double() @ self.roots[0]
 
     def apply(self, error: Tensor) -> Tensor:  # (rows, columns) -> D error C
-        """The gradient of half the cost."""
+        """Half the gradient of the cost."""
         return self.rows[:, None] * (error @ self.moment)
 
     def cost(self, error: Tensor) -> float:
-        """The squared error that counts."""
+        """The cost of an error: the weighted squared norm."""
         return float((error * self.apply(error)).sum())
 
 
-def damped_moment(moment: Tensor, damping: float = _DAMPING) -> Tensor:
+def damp_moment(moment: Tensor, damping: float = _DAMPING) -> Tensor:
     """A second moment with a fraction of its mean diagonal added to the diagonal; float64."""
     wide = moment.double()
     mean = wide.diagonal().mean()
@@ -76,8 +76,8 @@ def damped_moment(moment: Tensor, damping: float = _DAMPING) -> Tensor:
 def weighted_factorize(matrix: Tensor, cut: Cut, weighting: Weighting) -> Factorization:
     """The SVD of one unfolding in units of the cost.
 
-    Exact for cuts that leave the columns whole. Where columns are split, C counts by its diagonal,
-    and the singular vectors serve nobody.
+    Exact for cuts that leave the columns whole. If columns are split, only the diagonal of C is
+    used, and no singular vectors are returned.
     """
     tall = weighting.rows.sqrt()[:, None] * matrix.double()
     if cut[1] > 1:

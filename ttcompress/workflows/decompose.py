@@ -21,7 +21,7 @@ from ttcompress.planning.plan import Plan
 from ttcompress.planning.planner import cuts_for, make_plan
 from ttcompress.planning.spectrum import Spectrum
 from ttcompress.results.from_plan import build_report
-from ttcompress.system.memory import give_back
+from ttcompress.system.memory import release_memory
 from ttcompress.trains.stored import StoredWeight, relative_errors, store_weight
 from ttcompress.workflows.job import Job
 
@@ -58,7 +58,7 @@ def execute(job: Job, plan: Plan) -> CompressedModel:
         weight, weighting = planned.weight, job.weightings.get(planned.weight.name)
         job.progress("decompose", done, len(plan.changed), weight.name)
         assert planned.layout is not None and planned.store is not None  # it is not kept
-        matrix, known = job.analysis.matrix(weight), job.analysis.known(weight, weighting)
+        matrix, known = job.analysis.matrix(weight), job.analysis.factorizations(weight, weighting)
         try:
             one, spectra = store_weight(
                 matrix, weight, planned.layout, planned.ranks, planned.store, weighting, known
@@ -68,7 +68,7 @@ def execute(job: Job, plan: Plan) -> CompressedModel:
         errors = relative_errors(matrix, one.blocks(), weight)
         measured.append(Measured(*errors, tuple(map(_draw, spectra, planned.ranks))))
         stored.append(one)
-        give_back()
+        release_memory()
     job.progress("decompose", len(plan.changed), len(plan.changed))
     changed = {one.weight.name for one in stored}
     model = job.checkpoint

@@ -14,7 +14,7 @@ from typing import Any
 
 from ttcompress.artifact import CompressedModel
 from ttcompress.errors import PlanError, RecipeError
-from ttcompress.model.report import Asked
+from ttcompress.model.report import RecipeUsed
 from ttcompress.recipe import Drop, effective
 from ttcompress.system.files import written_whole
 from ttcompress.system.json import read_json
@@ -131,7 +131,7 @@ class _Search:
         tried = len(self.known) - 1
         note = f"drop {self.allowed.written}: factor {factor:.4g} found in {tried} trials"
         recipe = self.job.recipe
-        asked: Asked = {"text": recipe.text, "effective": effective(recipe)}
+        asked: RecipeUsed = {"text": recipe.text, "effective": effective(recipe)}
         report = replace(model.report, recipe=asked, notes=(*model.report.notes, note))
         return replace(model, report=report)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from ttcompress.checkpoint import open_checkpoint
 from ttcompress.model.weights import OtherTensor, Weight
 from ttcompress.results.inspection import Inspection, inspect_weight
-from ttcompress.system.memory import give_back
+from ttcompress.system.memory import release_memory
 from ttcompress.system.progress import Progress, silent
 from ttcompress.trains.analysis import read_matrix
 from ttcompress.trains.tt_svd import spectrum_at
@@ -33,7 +33,7 @@ def inspect(
         progress("spectra", done, len(checkpoint.weights), weight.name)
         matrix = read_matrix(checkpoint.tensor, weight)
         spectra.append(spectrum_at(matrix, (weight.shape[0], 1)))
-        give_back()
+        release_memory()
     progress("spectra", len(spectra), len(spectra))
     tensors: list[Weight | OtherTensor] = [*checkpoint.weights, *checkpoint.others]
     return Inspection(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from ttcompress.model.report import Asked
+from ttcompress.model.report import RecipeUsed
 from ttcompress.recipe import effective, parse_recipe
 from ttcompress.results.sweep import Point, Sweep
 from ttcompress.system.files import check_output, written_whole
@@ -38,7 +38,7 @@ def pick(found: Sweep, name: str, output: str | Path, *, overwrite: bool = False
     text = recipe_text(found, point, path)
     recipe = parse_recipe(text, str(path))
     model = load(point.path)
-    asked: Asked = {"text": text, "effective": effective(recipe)}
+    asked: RecipeUsed = {"text": text, "effective": effective(recipe)}
     plain = replace(model, report=replace(model.report, recipe=asked, limits=()))
     judged(plain, recipe.limits).save(artifact, overwrite)
     with written_whole(path, overwrite) as file:

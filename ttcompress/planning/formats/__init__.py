@@ -1,8 +1,8 @@
-"""The formats a weight can be written in, as far as shapes tell: no tensor and no torch.
+"""The formats that a weight can be written in, described by shapes alone, without torch.
 
 `FORMATS` is the registry. A format's other half, which works on tensors, is registered under the
-same name in `ttcompress.trains.formats`. To add one, write a `Layout` and a `Train`, and name
-each in its registry: recipes, plans, reports and artifacts know it from there.
+same name in `ttcompress.trains.formats`. To add one, write a `Layout` and a `Train`, and add
+each to its registry: recipes, plans, reports and artifacts then know it.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ FORMATS: dict[str, type[Layout]] = {one.format: one for one in (MpsLayout, MpoLa
 """Every format by its name, in the order in which `auto` tries them."""
 
 AUTO: Final = "auto"
-"""What a recipe says of a weight for which the program chooses among all formats."""
+"""The word in a recipe that lets the program choose among all formats."""
 
 KEEP: Final = "keep"
-"""What a recipe says of a weight that stays as it is: not a format, for nothing is executed."""
+"""The word in a recipe for a weight that stays as it is; not a format, since nothing is done."""
 
 
 def formats_named(name: str) -> tuple[type[Layout], ...]:
@@ -41,5 +41,5 @@ def decomposing() -> tuple[str, ...]:
 
 
 def is_whole(name: str | None) -> bool:
-    """Whether a recipe's word leaves the matrix in one piece, without ranks: `dense` or `keep`."""
+    """Whether a word of a recipe leaves the matrix whole, without ranks: `dense` or `keep`."""
     return name == KEEP or (name in FORMATS and not FORMATS[name].decomposes)

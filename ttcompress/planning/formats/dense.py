@@ -12,7 +12,7 @@ from ttcompress.planning.formats.layout import Layout
 
 @dataclass(frozen=True)
 class DenseLayout(Layout):
-    """The matrix (rows, columns) as its own only core; each side is one mode.
+    """The matrix (rows, columns) as a single core; each side is one mode.
 
     >>> DenseLayout((32,), (16,)).core_shapes(())
     ((32, 16),)
@@ -23,21 +23,21 @@ class DenseLayout(Layout):
 
     @classmethod
     def candidates(cls, shape: tuple[int, int], gates: int = 1) -> tuple[Self, ...]:
-        """The one there is."""
+        """The only layout: both sides whole."""
         return (cls(shape[:1], shape[1:]),)
 
     @property
     def core_axes(self) -> tuple[tuple[int, ...], ...]:
-        """All in one."""
+        """All modes in one core."""
         return (tuple(range(len(self.row_modes) + len(self.column_modes))),)
 
     def core_shapes(self, ranks: Sequence[int]) -> tuple[tuple[int, ...], ...]:
-        """The matrix's own: there are no ranks."""
+        """The shape of the matrix, without ranks."""
         return (self.shape,)
 
     @property
     def core_names(self) -> tuple[str, ...]:
-        """One name, and no number."""
+        """One name, without a number."""
         return ("dense",)
 
     def count_multiply_adds(self, ranks: tuple[int, ...]) -> int:
@@ -45,9 +45,9 @@ class DenseLayout(Layout):
         return prod(self.shape)
 
     def rebuilding_rank(self, ranks: Sequence[int]) -> int:
-        """Nothing is rebuilt, and a lookup finds its rows there."""
+        """0: nothing is rebuilt, and a lookup reads its rows directly."""
         return 0
 
     def as_json(self) -> dict[str, Any]:
-        """Without modes: there are none to choose."""
+        """The format alone: there are no modes to choose."""
         return {"format": self.format, "row_modes": (), "column_modes": ()}

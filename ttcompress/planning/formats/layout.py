@@ -1,6 +1,6 @@
-"""What every format answers about itself from shapes alone: `Layout`, the abstract half.
+"""The base class of formats, `Layout`: everything that follows from shapes alone.
 
-`ttcompress.trains` executes what is described here.
+The other half of a format works on tensors: see `ttcompress.trains.train`.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ class Layout(ABC):
 
     A format is defined by `core_axes`: which modes each core carries. Neighbouring cores share a
     rank, so core k holds `ranks[k - 1] * sizes[k] * ranks[k]` values. Ranks are interior: one fewer
-    than cores. A layout knows a matrix and not the weight it came from, so that the matrices of a
-    group of weights, side by side, can have one too.
+    than cores. A layout describes a matrix, not the weight it came from, so that the matrices of
+    several weights, side by side, can have one too.
     """
 
     format: ClassVar[str]
     """The name in recipes, reports and artifacts."""
     aliases: ClassVar[tuple[str, ...]] = ()
-    """Other people's words for it, understood on the command line only."""
+    """Other names of it, accepted on the command line only."""
     decomposes: ClassVar[bool] = True
-    """Whether there are ranks to choose. False: the one core is the matrix itself."""
+    """Whether there are ranks to choose. If not, the only core is the matrix itself."""
     cost_model: ClassVar[str] = ""
     """How parameters and multiply-adds are counted, in one line for reports."""
 
@@ -39,10 +39,10 @@ class Layout(ABC):
     @classmethod
     @abstractmethod
     def candidates(cls, shape: tuple[int, int], gates: int = 1) -> tuple[Self, ...]:
-        """The layouts to try for a matrix of this shape whose rows are so many gates.
+        """The layouts to try for a matrix of this shape, whose rows are `gates` blocks.
 
-        Which of them is taken is decided by error at the budget, not by how even the modes look:
-        on trained weights few long modes often beat many short ones.
+        The error at the budget decides among them, not how even the modes look: on trained weights
+        few long modes often beat many short ones.
         """
 
     @classmethod
@@ -52,7 +52,7 @@ class Layout(ABC):
         Raises:
             RecipeError: with the fact and the cure.
         """
-        return  # whatever modes there are
+        return  # any modes will do
 
     @property
     @abstractmethod
@@ -65,7 +65,7 @@ class Layout(ABC):
 
     @abstractmethod
     def count_multiply_adds(self, ranks: tuple[int, ...]) -> int:
-        """Multiply-adds of W @ x through the cores; `chain_multiply_adds` remembers the answers."""
+        """Multiply-adds of W @ x through the cores; `chain_multiply_adds` caches the results."""
 
     @cached_property
     def shape(self) -> tuple[int, int]:
@@ -80,7 +80,7 @@ class Layout(ABC):
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:
-        """Values of one slice of each core: the product of its modes."""
+        """How many values a slice of each core has: the product of its modes."""
         return tuple(map(prod, self.core_modes))
 
     @property
@@ -90,7 +90,7 @@ class Layout(ABC):
 
     @property
     def middle(self) -> int | None:
-        """Index of the rank that is the rank of the matrix; None where no core ends there."""
+        """Index of the rank that is the rank of the matrix; None if there is no such rank."""
         return None
 
     @cached_property
@@ -131,18 +131,18 @@ class Layout(ABC):
         return tuple(lowered)
 
     def core_shapes(self, ranks: Sequence[int]) -> tuple[tuple[int, ...], ...]:
-        """Shape of every core; the last axis of each but the last core is the rank behind it."""
+        """Shape of every core; the last axis of each but the last core is the rank after it."""
         edges = pairwise((1, *ranks, 1))
         return tuple((a, *modes, b) for modes, (a, b) in zip(self.core_modes, edges, strict=True))
 
     def core_params(self, ranks: Sequence[int]) -> tuple[int, ...]:
-        """Values in every core."""
+        """How many values every core has."""
         edges = pairwise((1, *ranks, 1))
         return tuple(a * size * b for size, (a, b) in zip(self.sizes, edges, strict=True))
 
     @property
     def core_names(self) -> tuple[str, ...]:
-        """What each core is called in an artifact, behind the weight's name and a dot."""
+        """The name of each core in an artifact, after the weight's name and a dot."""
         return tuple(f"cores.{k}" for k in range(self.cores))
 
     def chain_multiply_adds(self, ranks: Sequence[int]) -> int:
@@ -154,16 +154,16 @@ class Layout(ABC):
         return max(ranks, default=1) if self.middle is None else ranks[self.middle]
 
     def multiply_adds(self, ranks: Sequence[int], *, lookup: bool = False) -> int:
-        """Multiply-adds of W @ x by the cheapest order, rebuilding W first being one.
+        """Multiply-adds of W @ x by the cheapest order; one of them is to rebuild W first.
 
-        A `lookup` rebuilds one row instead.
+        With `lookup`, those of rebuilding one row.
         """
         if lookup:
             return self.rebuilding_rank(ranks) * self.shape[1]
         return min(self.chain_multiply_adds(ranks), prod(self.shape))
 
     def as_json(self) -> dict[str, Any]:
-        """The fields that reports and artifacts have of it."""
+        """The fields that reports and artifacts store."""
         return {
             "format": self.format,
             "row_modes": self.row_modes,
@@ -171,6 +171,6 @@ class Layout(ABC):
         }
 
 
-@lru_cache(maxsize=1 << 16)  # an allocation asks for the same ranks of many weights, stores, prices
+@lru_cache(maxsize=1 << 16)  # allocation asks for the same ranks at many weights, stores and prices
 def _count_multiply_adds(layout: Layout, ranks: tuple[int, ...]) -> int:
     return layout.count_multiply_adds(ranks)

@@ -1,4 +1,4 @@
-"""Factors of a side of a matrix, from which formats make their automatic modes."""
+"""Factorises the sides of a matrix; formats make their automatic modes from the factors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def divisors(number: int) -> tuple[int, ...]:
 
 
 def balanced(number: int, count: int) -> Modes | None:
-    """`count` factors above 1, as even as can be, ascending; None where the number has too few.
+    """`count` ascending factors above 1, as even as possible; None if the number has too few.
 
     >>> balanced(1024, 2), balanced(129, 2), balanced(83, 2)
     ((32, 32), (3, 43), None)
@@ -37,5 +37,5 @@ def balanced(number: int, count: int) -> Modes | None:
 
 
 def split_gates(rows: int, gates: int) -> Modes | None:
-    """The gates and the rows of each; None where there is only one, or one row in each."""
+    """(gates, rows of each); None if there is only one gate, or one row in each."""
     return (gates, rows // gates) if gates > 1 and rows > gates else None

@@ -60,18 +60,18 @@ class MpoLayout(Layout):
                 f"an mpo pairs its modes, but there are {rows} row mode{'s' * (rows != 1)} and"
                 f" {columns} column mode{'s' * (columns != 1)}: {list(row_modes)} and"
                 f" {list(column_modes)}."
-                "\nGive as many of one as of the other; a mode may be 1."
+                "\nGive the same number of both; a mode may be 1."
             )
 
     @property
     def core_axes(self) -> tuple[tuple[int, ...], ...]:
-        """A row mode and a column mode in each."""
+        """A row mode and a column mode in each core."""
         count = len(self.row_modes)
         rows, columns = range(count), range(count, count + len(self.column_modes))
         return tuple(zip(rows, columns, strict=True))
 
     def count_multiply_adds(self, ranks: tuple[int, ...]) -> int:
-        """From the first core to the last, or back, whichever is cheaper."""
+        """Multiply-adds from the first core to the last or back, whichever is cheaper."""
         backwards = self.reversed.sweep_multiply_adds(ranks[::-1])
         return min(self.sweep_multiply_adds(ranks), backwards)
 

@@ -47,16 +47,16 @@ class MpsLayout(Layout):
 
     @classmethod
     def check_modes(cls, row_modes: Sequence[int], column_modes: Sequence[int]) -> None:
-        """Refuse modes of 1, which only add cores."""
+        """Refuse modes of 1, which add cores and nothing else."""
         if any(1 in modes and len(modes) > 1 for modes in (row_modes, column_modes)):
             raise RecipeError(
-                "a mode of 1 makes an mps longer and no smaller:"
-                f" {list(row_modes)} and {list(column_modes)}. Take it out."
+                "a mode of 1 makes an mps longer but not smaller:"
+                f" {list(row_modes)} and {list(column_modes)}. Remove it."
             )
 
     @property
     def core_axes(self) -> tuple[tuple[int, ...], ...]:
-        """One mode in each."""
+        """One mode in each core."""
         return tuple((axis,) for axis in range(len(self.row_modes) + len(self.column_modes)))
 
     @property
@@ -65,7 +65,7 @@ class MpsLayout(Layout):
         return len(self.row_modes) - 1
 
     def count_multiply_adds(self, ranks: tuple[int, ...]) -> int:
-        """Both halves, each merged into one factor or applied core by core."""
+        """Multiply-adds of both halves, each merged into one factor or applied core by core."""
         rows, middle = len(self.row_modes), ranks[self.middle]
         outer_left, outer_right = (1, *ranks[: rows - 1]), (1, *reversed(ranks[rows:]))
         return _half(self.row_modes, outer_left, middle) + _half(

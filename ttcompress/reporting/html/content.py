@@ -8,7 +8,7 @@ from functools import partial
 
 import yaml
 
-from ttcompress.model.report import Asked, Change, Report, WeightReport
+from ttcompress.model.report import Change, RecipeUsed, Report, WeightReport
 from ttcompress.planning.formats import KEEP, is_whole
 from ttcompress.reporting.budget import answers
 from ttcompress.reporting.html.pictures import gate_names
@@ -122,7 +122,7 @@ def kept_table(report: Report) -> Table:
     )
 
 
-def effective_text(recipe: Asked) -> str:
+def effective_text(recipe: RecipeUsed) -> str:
     """The recipe in force as YAML."""
     text: str = yaml.safe_dump(plain(recipe["effective"]), sort_keys=False, allow_unicode=True)
     return text
