@@ -103,10 +103,10 @@ def check_ordinary(path: str | Path, cure: str) -> None:
     """Refuse a pipe or a device, which may never end; what is not there is left to its reader.
 
     Raises:
-        InputError: it is there, and is no ordinary file.
+        InputError: it exists, but is not a regular file.
     """
     if os.path.exists(path) and not os.path.isfile(path):
-        raise InputError(f"{path}: is no ordinary file. {cure}")
+        raise InputError(f"{path}: is not a regular file. {cure}")
 
 
 def unreadable(path: str | Path, error: OSError) -> TTCompressError:

@@ -217,7 +217,7 @@ def test_a_record_that_does_not_hold_is_no_record(spoil, jobs, tmp_path) -> None
 
 def test_an_output_folder_that_cannot_be_made(run, folder) -> None:
     (folder / "out").write_text("a file")
-    with pytest.raises(OutputError, match="cannot be made"):
+    with pytest.raises(OutputError, match="cannot be created"):
         run()
 
 

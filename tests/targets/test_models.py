@@ -136,7 +136,10 @@ def test_a_module_that_torch_cannot_trace_is_refused(compressed, tmp_path) -> No
     [
         (ttcompress.OwnModule(Model(), (*WORDS, 3), AXES), "only tensors"),
         (ttcompress.OwnModule(Model(), WORDS, ()), "1 tensors, but there are 1 names and axes"),
-        (ttcompress.OwnModule(Model(), WORDS, AXES, outputs=("y",)), "1 names for outputs"),
+        (
+            ttcompress.OwnModule(Model(), WORDS, AXES, outputs=("y",)),
+            "1 outputs were named, but the module has 2",
+        ),
     ],
 )
 def test_an_example_that_does_not_fit_is_refused(compressed, tmp_path, own, message) -> None:

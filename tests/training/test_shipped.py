@@ -25,7 +25,9 @@ def test_a_few_steps_already_win_something_back(name: str) -> None:
     recipe = replace(recipe, finetune=short, task=TaskChoice(name="charlm"))
     tuned = compress(CHARLM, recipe)
     checkpoint = open_checkpoint(CHARLM)
-    start = measure_metrics(task_for(checkpoint, "charlm"), meet_tolerance(prepare(checkpoint, recipe)))
+    start = measure_metrics(
+        task_for(checkpoint, "charlm"), meet_tolerance(prepare(checkpoint, recipe))
+    )
     assert tuned.report.finetune is not None and tuned.report.finetune["steps"] == STEPS
     assert tuned.report.metrics is not None
     found = tuned.report.metrics["bits_per_character"]

@@ -66,7 +66,7 @@ def test_a_drop_is_judged_by_the_counting_metric_alone(drop: Drop, ok: bool, mod
 
 
 def test_a_drop_that_nobody_measured_is_refused(model: CompressedModel) -> None:
-    with pytest.raises(RecipeError, match="no task measures the model"):
+    with pytest.raises(RecipeError, match="a drop of 1% can only be judged with a task"):
         judged_report(model.report, Limits(max_drop="1%"), 1)
 
 

@@ -7,7 +7,7 @@ from ttcompress.cli.arguments import DecomposeOptions, Model, Talk, flattened
 
 @flattened
 def plan(model: Model, chosen: DecomposeOptions, talk: Talk) -> None:
-    """Say what decompose would do: sizes, ranks, multiply-adds. Nothing is written.
+    """Show what decompose would do, without writing anything.
 
     \b
     Example:

@@ -10,7 +10,7 @@ import typer
 from ttcompress.cli.arguments import Artifact, Key, Talk, flattened
 
 Against = Annotated[
-    Path, typer.Option("--against", metavar="MODEL", help="The checkpoint it was made from.")
+    Path, typer.Option("--against", metavar="MODEL", help="Checkpoint it was made from.")
 ]
 
 DIFFERENT = 1
@@ -19,13 +19,14 @@ DIFFERENT = 1
 
 @flattened
 def verify(file: Artifact, against: Against, talk: Talk, key: Key = None) -> None:
-    """Compute every error of FILE again, from it and from the model it was made from.
-
-    Exit code 0 says that the report is right and that every kept tensor is the model's own.
+    """Check a compressed model's report against its original.
 
     \b
     Example:
       ttcompress verify charlm.mps.safetensors --against charlm.pt
+
+    Every error is computed again from the two files. Exit code 0 means that the report is right
+    and that every tensor that was kept is the original's, bit for bit.
     """
     from ttcompress.cli import console
     from ttcompress.reporting.verification import verification_remarks, verification_table

@@ -87,7 +87,7 @@ def open_board(parent: Path, jobs: Jobs, progress: Progress) -> Iterator[Board]:
         made = TemporaryDirectory(prefix="run-", dir=parent, ignore_cleanup_errors=True)
     except OSError as error:
         raise OutputError(
-            f"{parent}: cannot be written: {error.strerror}. Give another `output.folder`."
+            f"{parent}: cannot be written: {error.strerror}. Choose another `output.folder`."
         ) from error
     over = Event()
 

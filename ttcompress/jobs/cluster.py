@@ -64,8 +64,8 @@ def connect(address: str | None, workers: int, threads: int) -> Iterator[Cluster
         distributed: Any = import_module("distributed")
     except ImportError as error:
         raise MissingExtraError(
-            "--engine dask: needs Dask, which is not installed. "
-            "Install it: pip install 'ttcompress[dask]'."
+            "--engine dask needs Dask, which is not installed. "
+            "Install the extra: pip install 'ttcompress[dask]'."
         ) from error
     if address is None:
         with _own_cluster(distributed, workers, threads) as cluster:
@@ -76,7 +76,7 @@ def connect(address: str | None, workers: int, threads: int) -> Iterator[Cluster
     except (OSError, ValueError) as error:
         raise InputError(
             f"--scheduler {address}: no Dask scheduler answers there ({error}). "
-            "Start one: dask scheduler; its address is tcp://HOST:8786."
+            "Start one with `dask scheduler`; its address is tcp://HOST:8786."
         ) from error
 
     def wait() -> None:
@@ -84,8 +84,8 @@ def connect(address: str | None, workers: int, threads: int) -> Iterator[Cluster
             client.wait_for_workers(1, timeout=PATIENCE)
         except TimeoutError as error:
             raise InputError(
-                f"--scheduler {address}: it had no worker in {PATIENCE} seconds, and one is "
-                f"needed. Start one: dask worker {address}."
+                f"--scheduler {address}: no worker joined within {PATIENCE} seconds, but one is "
+                f"needed. Start one with `dask worker {address}`."
             ) from error
 
     def installed() -> str | None:  # nested, so that it goes to the workers whole, not by name
@@ -100,8 +100,8 @@ def connect(address: str | None, workers: int, threads: int) -> Iterator[Cluster
         for worker, theirs in client.run(installed).items():
             if theirs != ours:
                 raise InputError(
-                    f"--scheduler {address}: the worker {worker} has ttcompress {theirs}, and here "
-                    f"it is {ours}. Install the same version in both places."
+                    f"--scheduler {address}: the worker {worker} has ttcompress {theirs}, but this "
+                    f"machine has {ours}. Install the same version on both."
                 )
         yield Cluster(_backend(client, wait), max(1, len(client.nthreads())))
 

@@ -55,7 +55,7 @@ def run_queue(
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(
-                f"{folder}: cannot be made: {error.strerror}. Give another `output.folder`."
+                f"{folder}: cannot be created: {error.strerror}. Choose another `output.folder`."
             ) from error
     with open_board(folders[0], left, progress) as board:
         yield from run_in_workers(left, work, engine, board, force)

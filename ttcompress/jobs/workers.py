@@ -80,7 +80,7 @@ class Worker(Generic[Payload]):
         except OSError as error:  # of the board or of the lock; the job's own are in its result
             message = (
                 f"{beside(output, '').parent}: cannot be written: {error.strerror or error}. "
-                "Free some space, or give another `output.folder`."
+                "Free some space, or choose another `output.folder`."
             )
             return output, Result(error=message, kind=OutputError.__name__)
         except OutputError as error:

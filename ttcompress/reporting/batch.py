@@ -64,7 +64,7 @@ def outcome_remarks(outcome: Outcome) -> Iterator[str]:
     if outcome.error:
         yield f"{outcome.name}: {outcome.error.splitlines()[0]}"
     if outcome.attempts > 1:
-        yield f"{outcome.name}: started {outcome.attempts} times, its worker process had died"
+        yield f"{outcome.name}: started {outcome.attempts} times, because its worker process died"
 
 
 def _problems(result: BatchResult) -> list[str]:

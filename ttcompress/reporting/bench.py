@@ -32,6 +32,6 @@ def bench_remarks(found: Json | None) -> tuple[str, ...]:
     steps, threads = counted(found["steps"], "step"), counted(found["threads"], "thread")
     return (
         f"ms: {found['clock']} time of {steps} on {threads} of this machine; speed-up: over the "
-        "fastest dense run with that batch, int8 included",
+        "fastest dense run at the same batch size, int8 included",
         *found["remarks"],
     )

@@ -24,7 +24,7 @@ def comparison_tables(found: Comparison) -> list[Table]:
 def _quantities_table(found: Comparison, row: Row) -> Table:
     def best(quantity: Quantity) -> str:
         winners = found.winners(row, quantity)
-        return " ".join(winners) if len(winners) < 3 else f"{len(winners)} alike"
+        return " ".join(winners) if len(winners) < 3 else f"{len(winners)} tied"
 
     columns = (
         Column(f"factor {row.factor:g}", name=True),

@@ -71,13 +71,13 @@ def inspection_remarks(found: Inspection) -> tuple[str, ...]:
     others = sum(other.bytes for other in found.others)
     dtypes = ", ".join(dict.fromkeys(weight.dtype for weight in found.weights))
     return (
-        "90%, 95%, 99%: the rank that holds as much of the energy (the squared norm)",
-        "falls to: singular values at 1/4, 1/2 and 3/4 of the spectrum, the largest being 1",
-        "spectrum: singular values at every eighth of it, in eighths of the largest",
+        "90%, 95%, 99%: the rank that holds this share of the energy (the squared norm)",
+        "falls to: singular values at 1/4, 1/2 and 3/4 of the spectrum, relative to the largest",
+        "spectrum: nine singular values, evenly spaced, drawn relative to the largest",
         f"weights are {dtypes}",
         f"{found.params:,} params, {found.tensor_bytes:,} bytes of tensors, "
         f"{found.file_bytes:,} bytes of file",
-        f"beside the weights: {counted(len(found.others), 'tensor')}, {others:,} bytes",
+        f"not weights: {counted(len(found.others), 'other tensor')}, {others:,} bytes",
         *found.notes,
     )
 

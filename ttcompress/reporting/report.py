@@ -19,8 +19,8 @@ from ttcompress.reporting.table import Column, Table, tabulate
 from ttcompress.results.from_plan import NO_WEIGHT
 
 EXPECTED_SIZES = (
-    "sizes are expected under a tolerance: decompose measures the rounding, "
-    "and takes more ranks or bits where it is above"
+    "sizes are estimates under a tolerance: decompose measures the rounding error, "
+    "and spends more ranks or bits where it is too large"
 )
 NOT_MEASURED = "accuracy not measured: add --task"
 
@@ -140,13 +140,13 @@ def report_remarks(report: Report, file_bytes: int) -> tuple[str, ...]:
 def plan_remarks(report: PlanReport) -> tuple[str, ...]:
     """Lines below a plan's tables."""
     tensors = report.totals["model"].bytes_after
-    basis = "the weights' spectra" if report.from_spectra else "shapes alone, no weight was read"
+    basis = "the weights' spectra" if report.from_spectra else "shapes alone (no weight was read)"
     most = max((len(weight.tried) for weight in report.weights), default=0)
     tolerance = report.recipe["effective"].get("budget", {}).get("tolerance")
     tried = (f"modes: the best of up to {most} tried for each weight, listed by --json",)
     return (
         *_asked_and_achieved(report),
-        f"file: {tensors:,} bytes of tensors, and a header",
+        f"file: {tensors:,} bytes of tensors, plus a header",
         *(tried if most > 1 else ()),
         *_kept_and_noted(report),
         *((EXPECTED_SIZES,) if tolerance else ()),
@@ -166,7 +166,7 @@ def limit_text(limit: Verdict) -> str:
 
 def _asked_and_achieved(report: BaseReport, file_bytes: int | None = None) -> Iterator[str]:
     for answer in answers(report, file_bytes):
-        yield f"{answer.name}: {answer.asked} asked, {answer.achieved} achieved"
+        yield f"{answer.name}: {answer.achieved} (budget: {answer.asked})"
 
 
 def _kept_and_noted(report: BaseReport) -> Iterator[str]:
@@ -177,7 +177,7 @@ def _kept_and_noted(report: BaseReport) -> Iterator[str]:
             yield f"{entry.name} is kept ({entry.bytes:,} bytes): {entry.why}"
     if plain:
         total = sum(entry.bytes for entry in plain)
-        yield f"kept beside the weights: {counted(len(plain), 'tensor')}, {total:,} bytes"
+        yield f"not compressed: {counted(len(plain), 'other tensor')}, {total:,} bytes"
     for weight in report.weights:
         yield from (f"{weight.name}: {note}" for note in weight.notes)
     yield from report.notes

@@ -11,7 +11,7 @@ from ttcompress.reporting.report import NOT_MEASURED
 from ttcompress.reporting.table import Column, Table
 from ttcompress.results.sweep import Figures, Sweep
 
-STANDS_IN = "largest error, of any weight, stands in for the metric"
+STANDS_IN = "without a metric, points are judged by the largest error of any weight"
 
 
 def sweep_table(found: Sweep) -> Table:
@@ -56,5 +56,6 @@ def sweep_remarks(found: Sweep) -> tuple[str, ...]:
         *((NOT_MEASURED, STANDS_IN) if found.metric is None else ()),
         *(line for point in found.points for line in outcome_remarks(point.outcome)),
         f"{counted(len(found.points), 'point')} in {found.seconds:.1f} s{from_cache}",
-        f"artifacts: {found.points[0].path.parent.name}; --pick NAME takes one, with its recipe",
+        f"artifacts are in {found.points[0].path.parent.name}; "
+        "--pick NAME copies one, with its recipe",
     )

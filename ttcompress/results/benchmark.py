@@ -92,10 +92,10 @@ class Benchmark:
 def _reason(layer: BenchLayer) -> str:
     if layer.fewer < FEW:
         return (
-            f"it takes only {layer.fewer:.1f}x fewer multiply-adds. Few bits save bytes, ranks "
-            "save time: see the recipe fast"
+            f"it needs only {layer.fewer:.1f}x fewer multiply-adds. Few bits save bytes, but only "
+            "low ranks save time: see the recipe fast"
         )
     return (
-        f"of {layer.hidden_size} hidden units a step is so short that starting its small "
-        "operations takes longer than their arithmetic; a dense layer is one operation in all"
+        f"with {layer.hidden_size} hidden units a step is so short that starting its many small "
+        "operations takes longer than the arithmetic; a dense layer is a single operation"
     )

@@ -151,7 +151,9 @@ def check_name(name: str, known: Sequence[str]) -> None:
         RecipeError: it is not.
     """
     if name not in known:
-        raise RecipeError(f"--pick: {name!r} is no point of this sweep. It has {', '.join(known)}.")
+        raise RecipeError(
+            f"--pick: the sweep has no point {name!r}. Its points are {', '.join(known)}."
+        )
 
 
 def _dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:

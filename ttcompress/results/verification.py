@@ -38,7 +38,7 @@ class CheckedWeight:
         else:
             said = f"gate errors {_listed(self.gates_reported)}"
             made = _listed(self.gates_recomputed)
-        return f"{self.name}: the report says {said}, the files make {made}"
+        return f"{self.name}: the report says {said}, but the files give {made}"
 
 
 @dataclass(frozen=True)

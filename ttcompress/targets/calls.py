@@ -45,7 +45,7 @@ class Call:
         if others:
             raise RecipeError(
                 f"export: the example holds {', '.join(others)}; only tensors can be inputs. "
-                "Give tensors, and leave arguments with a default away."
+                "Give tensors, and omit arguments that have a default."
             )
         if not len(self.tensors) == len(self.axes) == len(self.inputs):
             raise RecipeError(

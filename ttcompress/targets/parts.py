@@ -90,8 +90,8 @@ def own_part(compressed: CompressedModel, own: OwnModule) -> Part:
     outputs = own.outputs or (("output",) if count == 1 else _numbered("output", count))
     if len(outputs) != count:
         raise RecipeError(
-            f"export: {len(outputs)} names for outputs, and the module gives {count}. "
-            "Give one for each."
+            f"export: {len(outputs)} outputs were named, but the module has {count}. "
+            "Give a name for each."
         )
     return _whole(compressed, module, Call(own.example, own.axes, inputs, outputs))
 

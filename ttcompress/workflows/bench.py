@@ -70,7 +70,7 @@ def bench(
     onnx.require()
     for name, value in (("batch", min(batches, default=0)), ("steps", steps), ("threads", threads)):
         if value < 1:
-            raise RecipeError(f"bench: {name} is {value}, and 1 is the least. Give more.")
+            raise RecipeError(f"bench: {name} must be at least 1, got {value}.")
     compressed = source if isinstance(source, CompressedModel) else load(source)
     clock = clock_for(threads)
     parts = choose_parts(compressed, onnx)

@@ -76,7 +76,7 @@ def tune(job: Job, model: CompressedModel, original: Checkpoint | None) -> Compr
     """
     if job.task is None:
         raise RecipeError(
-            "finetune: needs a task, which says what is trained and what counts. "
+            "finetune: a task is needed, which gives the training data and the metrics. "
             "Add --task, or a task block to the recipe."
         )
     settings = job.recipe.finetune or Finetune()

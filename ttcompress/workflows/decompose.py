@@ -107,7 +107,7 @@ def _check_names(stored: StoredWeight, kept: Mapping[str, Tensor]) -> None:
     for key, part in keyed_parts(stored):
         for name in kept.keys() & {key + suffix for suffix in part.tensors}:
             raise CheckpointError(
-                f"{name}: is a tensor of the model, and a core of {stored.weight.name} gets "
+                f"{name}: is a tensor of the model, but a core of {stored.weight.name} needs "
                 "that name. Rename the tensor, or keep the weight by a rule: format: keep."
             )
 
@@ -116,7 +116,7 @@ def _broken(kept: Mapping[str, Tensor]) -> Iterator[str]:
     """What is no weight is kept whatever it holds; infinity can be meant, as in a mask."""
     for name, tensor in kept.items():
         if tensor.is_floating_point() and bool(tensor.float().isnan().any()):
-            yield f"{name} holds NaN, and is kept as it is"
+            yield f"{name} holds NaN and is kept unchanged"
 
 
 def meet_tolerance(job: Job, overhead: int = 0) -> CompressedModel:
@@ -143,8 +143,8 @@ def meet_tolerance(job: Job, overhead: int = 0) -> CompressedModel:
             return model
         aim *= 0.999 * asked / worst
     raise PlanError(
-        f"budget.tolerance: {asked} asked, but the stored weights lose {worst:.4g}. "
-        "Ask for a larger tolerance, or for a store with more bits."
+        f"budget.tolerance: {asked} is out of reach: the stored weights have an error of "
+        f"{worst:.4g}. Allow a larger tolerance, or choose a store with more bits."
     )
 
 
@@ -181,9 +181,9 @@ def meet_size(
         overhead = header
     if best is None:
         raise PlanError(
-            f"budget.size: {size:,} bytes asked, the smallest file found has {least:,.0f}, and "
-            f"{reserved:,} more are kept free for what is measured. "
-            "Ask for a larger file, or decompose more weights."
+            f"budget.size: {size:,} bytes are out of reach: the smallest file found has "
+            f"{least:,.0f}, and {reserved:,} more are reserved for the measurements. "
+            "Allow a larger file, or decompose more weights."
         )
     return best
 

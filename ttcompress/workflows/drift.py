@@ -65,13 +65,13 @@ def _check_inputs(inputs: Mapping[str, Tensor], stacks: tuple[RecurrentStack, ..
     for prefix, values in inputs.items():
         if prefix not in sizes:
             raise RecipeError(
-                f"drift: inputs for {prefix!r}, and the recurrent layers are "
-                f"{', '.join(map(repr, sizes))}. Give their prefixes."
+                f"drift: there is no recurrent layer {prefix!r}. "
+                f"Inputs may be given for {', '.join(map(repr, sizes))}."
             )
         if values.dim() != 3 or values.shape[2] != sizes[prefix] or values.shape[1] == 0:
             raise RecipeError(
-                f"drift: inputs for {prefix!r} have shape {tuple(values.shape)}, and "
-                f"(batch, time, {sizes[prefix]}) is needed."
+                f"drift: inputs for {prefix!r} must have the shape (batch, time, {sizes[prefix]}) "
+                f"and at least one step, got {tuple(values.shape)}."
             )
 
 

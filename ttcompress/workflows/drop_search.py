@@ -49,15 +49,15 @@ def find_within_drop(job: Job, build: Build, trials: Path | None = None) -> Comp
     allowed = job.recipe.budget.drop
     if job.task is None or allowed is None:
         raise RecipeError(
-            "budget.drop: needs a task, which measures what is lost. "
+            "budget.drop: a task is needed, which measures what is lost. "
             "Add --task, or a task block to the recipe."
         )
     search = _Search(job, build, job.task, allowed, trials)
     low = job.recipe.budget.factor or LEAST
     if not search.is_within(low):
         raise PlanError(
-            f"budget.drop: {allowed.written} asked, and at factor {low:g} it is "
-            f"{search.told(low)}. Allow more, or fine-tune: --finetune."
+            f"budget.drop: {allowed.written} is out of reach: factor {low:g}, the smallest tried, "
+            f"gives {search.describe(low)}. Allow a larger drop, or fine-tune: --finetune."
         )
     return search.result(_largest(search.is_within, low))
 
@@ -114,14 +114,14 @@ class _Search:
             return None
         return (self.before - after) * (1 if self.counting.higher_is_better else -1)
 
-    def told(self, factor: float) -> str:
-        """The drop at a factor in the unit of the one allowed, for people."""
+    def describe(self, factor: float) -> str:
+        """Say in words what a factor gives, in the unit of the drop that is allowed."""
         lost = self.lost(factor)
         if lost is None:
-            return "out of reach"
+            return "no model"
         if self.allowed.relative and self.before:
-            return f"{100 * lost / abs(self.before):.3g} %"
-        return f"{lost:.4g}"
+            return f"a drop of {100 * lost / abs(self.before):.3g} %"
+        return f"a drop of {lost:.4g}"
 
     def result(self, factor: float) -> CompressedModel:
         """The model of a factor, its report naming the search."""

@@ -94,10 +94,13 @@ def export(
     chosen = find_target(target)
     chosen.require()
     if quantize is not None and quantize not in chosen.roundings:
-        known = " or ".join(chosen.roundings) or f"taken by {target}"
-        raise RecipeError(f"quantize: {quantize!r} is not {known}. Use that, or leave it away.")
+        known = " or ".join(map(repr, chosen.roundings)) or f"nothing for {target}"
+        raise RecipeError(
+            f"quantize: expected {known}, got {quantize!r}. Omit the option to export in float32."
+        )
     if nonlinearity not in NONLINEARITIES:
-        raise RecipeError(f"nonlinearity: {nonlinearity!r} is none of {', '.join(NONLINEARITIES)}.")
+        known = " or ".join(NONLINEARITIES)
+        raise RecipeError(f"nonlinearity: expected {known}, got {nonlinearity!r}.")
     check_output(Path(output), overwrite)  # before the work, which can be long
     compressed = source if isinstance(source, CompressedModel) else load(source)
     parts = choose_parts(compressed, chosen, task, module, nonlinearity)
@@ -141,13 +144,13 @@ def choose_parts(
         RecipeError: both are given, there is no such stack, or the target takes no whole models.
     """
     if task is not None and module is not None:
-        raise RecipeError("export: a task and a module were given. Give one of them.")
+        raise RecipeError("export: use either a task or a module, not both.")
     if task is None and module is None:
         parts = tuple(recurrent_parts(compressed, nonlinearity))
         if not parts:
             raise RecipeError(
                 "export: the model has no recurrent layer to export by itself. "
-                "Export the whole of it: --task, or from Python a module."
+                "Export the whole model: with --task, or in Python with a module."
             )
         return parts
     if not target.whole_models:
@@ -232,7 +235,7 @@ def check(target: Target, written: Written, part: Part, seed: int = 0) -> Differ
     except Exception as error:  # a runtime's classes have no base in common
         raise TTCompressError(
             f"the exported model does not run: {error}. "
-            "Lengths and batches must stay free in the module's forward."
+            "The module's forward must take any length and batch size."
         ) from error
     return Difference(max(values), max(norms))
 
@@ -250,13 +253,13 @@ def _differences(found: Arrays, wanted: Arrays) -> Iterator[tuple[float, float]]
 
 
 def _judge(found: Difference, quantize: str | None) -> None:
-    value, limit, cure = found.value, FLOAT_LIMIT, "This is a defect: report it."
+    value, limit, cure = found.value, FLOAT_LIMIT, "This is a defect: please report it."
     if quantize is not None:
         value, limit, cure = found.norm, ROUNDED_LIMIT, "Export it without --quantize."
     if value > limit:
         raise TTCompressError(
-            f"the exported model's outputs differ from torch's by {value:.2g}, and {limit:g} is "
-            f"the limit; no file was kept. {cure}"
+            f"the exported model's outputs differ from torch's by {value:.2g}, but at most "
+            f"{limit:g} is allowed; nothing was written. {cure}"
         )
 
 
@@ -273,7 +276,7 @@ def output_path(output: Path, name: str, count: int) -> Path:
         return output
     if Path(name).name != name:
         raise RecipeError(
-            f"export: the layer {name[:80]!r} gives its name to a file, and has a folder in it. "
-            "Export the whole model: --task."
+            f"export: the layer's name {name[:80]!r} cannot be part of a file's name. "
+            "Export the whole model with --task."
         )
     return output.with_name(f"{output.stem}.{name}{output.suffix}")

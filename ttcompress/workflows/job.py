@@ -103,8 +103,8 @@ def _calibrate(job: Job) -> Calibration:
         return calibrate(job.checkpoint, FileSource(wanted.data, stacks), job.progress)
     if job.task is None:
         raise RecipeError(
-            "calibration: needs data. Add --task, whose batches show the weights their inputs, "
-            "or --calibration-data with a file of them."
+            "calibration: there is no data. Add --task, to use the task's training batches, "
+            "or --calibration-data with a file of recorded inputs."
         )
     source = TaskSource(job.task, stacks, wanted.batches, job.recipe.seed)
     return calibrate(job.checkpoint, source, job.progress)

@@ -61,7 +61,7 @@ def check_limits(recipe: Recipe) -> None:
 
 def _unmeasured(limit: Drop) -> RecipeError:
     return RecipeError(
-        f"limits.max_drop: {limit.written} asked, but no task measures the model. Add --task."
+        f"limits.max_drop: a drop of {limit.written} can only be judged with a task. Add --task."
     )
 
 

@@ -32,7 +32,7 @@ def jobs_of(manifest: Manifest, folder: Path) -> tuple[tuple[BatchJob, ...], lis
     expansion.check_outputs(jobs)
     if not jobs and not expansion.problems:
         cure = "Write `matrix:` with models and recipes, or `jobs:`."
-        expansion.problems.append(Problem((), f"there is no job in it.\n{cure}"))
+        expansion.problems.append(Problem((), f"it has no jobs.\n{cure}"))
     return jobs, expansion.problems
 
 
@@ -75,14 +75,14 @@ class _Expansion:
                 self._problem(
                     ("output",),
                     f"{other.model} under {other.recipe_name} and {job.model} under "
-                    f"{job.recipe_name} both go to {job.output.name}."
-                    "\nTell them apart in `output.name`, for example with {folder}.",
+                    f"{job.recipe_name} would both be written to {job.output.name}."
+                    "\nMake their names differ in `output.name`, for example with {folder}.",
                 )
             if job.output in models:
                 self._problem(
                     ("output",),
-                    f"{job.output} is to be written, and is one of the models too."
-                    "\nGive the results a folder of their own: `output.folder`.",
+                    f"{job.output} is one of the models, but a result would be written there."
+                    "\nChoose another folder for the results: `output.folder`.",
                 )
 
     def _matrix(self, matrix: Matrix) -> Iterator[_Pair]:
@@ -102,14 +102,14 @@ class _Expansion:
                 if not out:
                     yield _Pair(place, entry, model, name)
         for n in sorted(set(range(len(matrix.exclude))) - used):
-            fact = "leaves nothing out: no model and recipe of the matrix have these names."
-            self._problem(("matrix", "exclude", n), f"{fact} Correct it, or take it out.")
+            fact = "excludes nothing: no model and recipe of the matrix have these names."
+            self._problem(("matrix", "exclude", n), f"{fact} Correct it, or remove it.")
 
     def _models(self, entry: ModelEntry, place: KeyPath) -> list[Path]:
         found = sorted(glob.glob(entry.path, root_dir=self.folder, recursive=True))
         files = [path for name in found if (path := self.folder / name).is_file()]
         if not files:
-            fact = "is a folder, and a model is a file." if found else "there is no such file."
+            fact = "is a folder, but a model is a file." if found else "there is no such file."
             self._problem((*place, "path"), f"{entry.path}: {fact}\nYou are in {self.folder}.")
         return files
 

@@ -45,7 +45,7 @@ def method_recipe(
         RecipeError, PlanError: the recipe does not fit the model, or there is no such method.
     """
     if method not in METHODS:
-        raise RecipeError(f"{method!r} is none of {', '.join(METHODS)}.")
+        raise RecipeError(f"method: expected one of {', '.join(METHODS)}, got {method!r}.")
     if method not in BY_HAND:
         return with_options(recipe, format=method, factor=factor)
     rules = [

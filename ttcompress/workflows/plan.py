@@ -29,8 +29,8 @@ def plan(
     chosen = as_recipe(recipe)
     if chosen.budget.drop is not None:
         raise PlanError(
-            f"budget.drop: {chosen.budget.drop.written} asked, and what is lost is known only when "
-            "it is measured. Use decompose, or give the plan a factor."
+            f"budget.drop: whether {chosen.budget.drop.written} is kept shows only when a "
+            "compressed model is measured. Use decompose, or plan for a factor."
         )
     job = prepare(source, chosen, key=key, progress=progress, measured=False)
     overhead = 0 if chosen.budget.size is None else header_bytes(job)

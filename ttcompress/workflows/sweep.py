@@ -81,10 +81,12 @@ def sweep_jobs(
         InputError: there is no such model, or the folder is a file.
     """
     if not model.is_file():
-        fact = "is a folder, and a model is a file" if model.is_dir() else "there is no such file"
+        fact = "is a folder, but a model is a file" if model.is_dir() else "there is no such file"
         raise InputError(f"{model}: {fact}. You are in {Path.cwd()}.")
     if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder}: is a file, and points go to a folder. Use another --folder.")
+        raise InputError(
+            f"{folder}: is a file, but the points need a folder. Choose another --folder."
+        )
 
     @cache
     def weights() -> Sequence[Weight]:

@@ -90,8 +90,8 @@ def _strange_weights(model: CompressedModel) -> Iterator[str]:
     """Weights that only the report or only the file has."""
     reported = {weight.name for weight in model.report.weights}
     stored = {stored.weight.name for stored in model.weights}
-    yield from (f"{name}: in the report and not in the file" for name in sorted(reported - stored))
-    yield from (f"{name}: in the file and not in the report" for name in sorted(stored - reported))
+    yield from (f"{name}: in the report but not in the file" for name in sorted(reported - stored))
+    yield from (f"{name}: in the file but not in the report" for name in sorted(stored - reported))
 
 
 def _kept_differences(
@@ -105,7 +105,7 @@ def _kept_differences(
     yield from (f"{name}: is not in the model" for name in sorted(model.kept.keys() - wanted))
     for name in sorted((wanted & model.kept.keys()) - fitted):
         if not _identical(model.kept[name], source.tensor(name)):
-            yield f"{name}: was to be kept as it is, and differs from the model's"
+            yield f"{name}: should be unchanged, but differs from the model's"
 
 
 def _identical(one: Tensor, other: Tensor) -> bool:

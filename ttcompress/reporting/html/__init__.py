@@ -31,7 +31,7 @@ def report_page(reports: Sequence[tuple[str, Report, int]]) -> str:
     return make_page(reports)
 
 
-def require_plots(what: str = "HTML", instead: str = "--as markdown needs nothing.") -> None:
+def require_plots(what: str = "HTML", instead: str = "--as markdown works without it.") -> None:
     """Refuse to go on without the extra; the message says what needs it, and what does not.
 
     Raises:

@@ -103,7 +103,7 @@ def metrics_table(report: Report) -> Table:
         Column("drop", right=True): lambda one: f"{one[1]['drop']:.4g}",
     }
     if control:
-        trained = Column("original trained as long", right=True)
+        trained = Column("original, trained as long", right=True)
         cells[trained] = lambda one: f"{control[one[0]]['control']:.4g}"
     cells[Column("better is")] = lambda one: "higher" if one[1]["higher_is_better"] else "lower"
     return tabulate((report.metrics or {}).items(), cells)

@@ -66,7 +66,8 @@ def convert(module: nn.Module, call: Call, *, fold: bool) -> ModelProto:
         reason = str(error.__cause__ or error).strip().splitlines()[0]
         raise TTCompressError(
             f"torch cannot export this module: {reason}. "
-            "Its forward must not depend on values, nor on lengths but through tensors."
+            "Its forward must not branch on the values of tensors, and may use lengths only in "
+            "operations on tensors."
         ) from error
     assert program is not None  # with dynamo there always is one
     return _tidied(program.model, fold)
