@@ -236,7 +236,7 @@ def test_a_file_is_shown_a_few_sequences_at_a_time(gru, tmp_path):
 
 def test_a_pipe_is_no_data_and_is_not_waited_for(tmp_path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(InputError, match="is not a regular file"):
+    with pytest.raises(InputError, match="is no ordinary file"):
         FileSource(tmp_path / "pipe", ())
 
 

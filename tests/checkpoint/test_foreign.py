@@ -114,7 +114,7 @@ def test_a_folder_names_a_file_in_it(tmp_path: Path) -> None:
 
 def test_a_pipe_is_not_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(InputError, match="not a regular file"):
+    with pytest.raises(InputError, match="no ordinary file"):
         open_checkpoint(tmp_path / "pipe")
 
 

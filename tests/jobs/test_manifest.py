@@ -116,7 +116,9 @@ PROBLEMS = {
     f"matrix: {BOTH}\noutput: {{name: '{{model}}'}}": (
         "a.pt under half and {folder}/models/a.pt under balanced would both be written to a."
     ),
-    f"matrix: {BOTH}\noutput: {{folder: models, name: 'b.pt'}}": "is one of the models, but a result would be written there.",
+    f"matrix: {BOTH}\noutput: {{folder: models, name: 'b.pt'}}": (
+        "is one of the models, but a result would be written there."
+    ),
     "jobs: [{path: models/a.pt}]": "jobs[0].recipe (line 2): missing.",
     "jobs: [{path: models/a.pt, recipe: tiny, task: {text: x}}]": (
         "jobs[0].task.name (line 2): missing."

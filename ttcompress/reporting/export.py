@@ -27,7 +27,7 @@ def exported_table(files: Sequence[Exported]) -> Table:
 
 
 def exported_remarks(files: Sequence[Exported], artifact_bytes: int) -> tuple[str, ...]:
-    """What the files hold, and how the figures were found."""
+    """What the files hold, and how the differences were measured."""
     remarks = []
     for one in files:
         counts = ", ".join(f"{count:,} values in {type}" for type, count in one.holds.items())

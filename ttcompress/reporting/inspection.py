@@ -1,4 +1,4 @@
-"""Shows what is inside a checkpoint: its layers, its weights with their spectra, and remarks."""
+"""Shows the content of a checkpoint: its layers, its weights with their spectra, and remarks."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def spectra_table(weights: Iterable[InspectedWeight]) -> Table:
 
 
 def inspection_remarks(found: Inspection) -> tuple[str, ...]:
-    """Sizes in all, the tensors that are no weights, and the checkpoint's notes."""
+    """The legend, total sizes, the tensors that are not weights, and the checkpoint's notes."""
     others = sum(other.bytes for other in found.others)
     dtypes = ", ".join(dict.fromkeys(weight.dtype for weight in found.weights))
     return (

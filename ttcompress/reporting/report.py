@@ -1,4 +1,4 @@
-"""Shows the report of a compression, or that of a plan: its tables, and remarks below them.
+"""Shows the report of a compression or a plan: tables, and remarks below them.
 
 The console, Markdown and the HTML page all draw these tables.
 """
@@ -32,7 +32,7 @@ class _File(NamedTuple):
 
 
 def report_summary(report: Report, file_bytes: int) -> tuple[list[Table], list[str]]:
-    """Everything that is said about one compressed model: tables and remarks."""
+    """All tables and remarks about one compressed model."""
     tables = [weights_table(report), totals_table(report.totals), *bench_tables(report.bench)]
     return tables, [*report_remarks(report, file_bytes), *bench_remarks(report.bench)]
 
@@ -81,7 +81,7 @@ def totals_table(totals: Mapping[str, Totals]) -> Table:
 
 
 def files_table(files: Sequence[tuple[str, Report, int]]) -> Table:
-    """Artifacts side by side; the metric only where one of them was measured.
+    """Artifacts side by side; with the metric if any of them was measured.
 
     Args:
         files: the name of each, its report, and its size in bytes.
@@ -122,7 +122,7 @@ def files_table(files: Sequence[tuple[str, Report, int]]) -> Table:
 
 
 def report_remarks(report: Report, file_bytes: int) -> tuple[str, ...]:
-    """Lines below a report's tables: asked and achieved, the file, what was kept, the limits."""
+    """Lines below a report's tables: budget, file, what was kept, notes, limits and metrics."""
     before = report.source["bytes"]
     metrics = [
         f"{name}: {found['before']:.4g} -> {found['after']:.4g}, drop {found['drop']:.4g}"
@@ -155,7 +155,7 @@ def plan_remarks(report: PlanReport) -> tuple[str, ...]:
 
 
 def limit_text(limit: Verdict) -> str:
-    """A limit with what was asked, what was found, and the verdict.
+    """A limit, the value reached, and the verdict.
 
     >>> limit_text({"name": "min_factor", "limit": 8.0, "value": 7.5, "ok": False})
     'limit min_factor 8: 7.5, BROKEN'

@@ -1,4 +1,4 @@
-"""Shows a verification: a table with a row for each weight, what differs, and the verdict."""
+"""Shows a verification: a table of the weights, the differences, and the verdict."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def verification_table(found: Verification) -> Table:
 
 
 def verification_remarks(found: Verification) -> tuple[str, ...]:
-    """What was checked besides, what differs, and the verdict."""
+    """What else was checked, the differences, and the verdict."""
     compared = f"{found.kept} kept tensors compared bit for bit"
     if not found.kept:
         compared = "no kept tensors compared: they were trained, or there are none"

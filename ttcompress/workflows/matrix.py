@@ -1,6 +1,6 @@
-"""Expands a manifest to jobs, every model under every recipe, and finds what is wrong with it.
+"""Expands a manifest into jobs, every model under every recipe, and collects its problems.
 
-Every path in it is relative to the manifest's folder, in which the jobs run.
+Paths in a manifest are relative to its folder, in which the jobs run.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from ttcompress.workflows.limits import check_limits
 
 
 def jobs_of(manifest: Manifest, folder: Path) -> tuple[tuple[BatchJob, ...], list[Problem]]:
-    """The jobs that a manifest in `folder` asks for, in its order.
+    """List the jobs of a manifest in `folder`, in its order, and its problems.
 
-    Nothing is written, and no model is opened. Where there are problems, jobs are missing.
+    Nothing is written, and no model is opened. If there are problems, jobs are missing.
     """
     expansion = _Expansion(manifest, folder)
     jobs = tuple(expansion.jobs())
@@ -38,7 +38,7 @@ def jobs_of(manifest: Manifest, folder: Path) -> tuple[tuple[BatchJob, ...], lis
 
 @dataclass(frozen=True)
 class _Pair:
-    """A model and the recipe it is asked for under; `place` is where."""
+    """A model and a recipe for it; `place` is the key in the manifest that pairs them."""
 
     place: KeyPath
     entry: ModelEntry
@@ -47,7 +47,7 @@ class _Pair:
 
 
 class _Expansion:
-    """From entries to jobs, collecting problems."""
+    """Turns entries of a manifest into jobs, collecting problems."""
 
     def __init__(self, manifest: Manifest, folder: Path) -> None:
         self.manifest, self.folder = manifest, folder
@@ -66,7 +66,7 @@ class _Expansion:
                 yield from self._job(pair, recipe)
 
     def check_outputs(self, jobs: tuple[BatchJob, ...]) -> None:
-        """No two jobs write one file, and none writes what is a model of another."""
+        """Refuse two jobs that write the same file, and one that writes over a model."""
         models = {job.model: job for job in jobs}
         first: dict[Path, BatchJob] = {}
         for job in jobs:
@@ -145,7 +145,7 @@ class _Expansion:
 
 
 def _given(limits: Limits | None) -> dict[str, Any]:
-    """Limits that are set, as options spell them."""
+    """The limits that are set, by the names of options."""
     if limits is None:
         return {}
     values = {field.name: getattr(limits, field.name) for field in fields(limits)}

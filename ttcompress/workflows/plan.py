@@ -1,4 +1,4 @@
-"""Says what compressing a checkpoint would do; nothing is written."""
+"""Plans the compression of a checkpoint without writing anything: `plan`."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def plan(
     key: str | None = None,
     progress: Progress = silent,
 ) -> tuple[Checkpoint, Plan]:
-    """What `compress` would do, with exact sizes.
+    """Plan what `compress` would do, with exact sizes.
 
     Under a `size` budget the weights are decomposed once, to measure the file's header. Under a
-    `tolerance` sizes are expected: where rounding is then measured above it, `compress` plans
-    again, as much lower.
+    `tolerance` sizes are estimates: if the measured rounding error exceeds it, `compress` plans
+    again, aiming lower.
     """
     chosen = as_recipe(recipe)
     if chosen.budget.drop is not None:
