@@ -18,7 +18,7 @@ from ttcompress.errors import OutputError
 from ttcompress.jobs.board import Board
 from ttcompress.jobs.engine import Engine
 from ttcompress.jobs.job import QueuedJob, Result
-from ttcompress.jobs.records import FOLDER, beside, record, recorded
+from ttcompress.jobs.records import FOLDER, beside, find_record, record
 from ttcompress.jobs.workers import Worker
 from ttcompress.results.batch import BatchResult
 from ttcompress.results.outcome import Outcome
@@ -206,13 +206,13 @@ def test_a_record_that_does_not_hold_is_no_record(spoil, jobs, tmp_path) -> None
     job.output.write_bytes(b"artifact")
     outcome = Outcome(job.output.name, "a", "half")
     record(job, Result(outcome.as_json()))
-    found = recorded(job, Compression())
+    found = find_record(job, Compression())
     assert found is not None
     assert outcome_of(job.payload, found) == replace(outcome, cached=True)
     other = QueuedJob(job.name, "another key", job.output, job.payload)
-    assert recorded(other, Compression()) is None
+    assert find_record(other, Compression()) is None
     spoil(job, beside(job.output, ".json"))
-    assert recorded(job, Compression()) is None
+    assert find_record(job, Compression()) is None
 
 
 def test_an_output_folder_that_cannot_be_made(run, folder) -> None:

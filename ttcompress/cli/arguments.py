@@ -1,7 +1,7 @@
 """Arguments and options that several commands share, each declared once.
 
-A command takes a group of options as one dataclass: see `flattened`. Options that replace a key of
-the recipe are made from the recipe's own declaration of that key.
+A command takes a group of options as one dataclass: see `flatten_options`. Options that replace a
+key of the recipe are made from the recipe's own declaration of that key.
 """
 
 from __future__ import annotations
@@ -222,7 +222,7 @@ class RecipeOptions:
         ),
     ] = None
 
-    def in_force(self) -> Recipe:
+    def resolve(self) -> Recipe:
         """The recipe with the options applied."""
         return with_options(as_recipe(self.recipe or None), **_given(self))
 
@@ -250,7 +250,7 @@ def _written(value: object) -> str:
     return f" {value:g}" if isinstance(value, float) else f" {value}"
 
 
-def numbers(text: str) -> list[float]:
+def parse_factors(text: str) -> list[float]:
     """Parse the value of `Factors`."""
     try:
         numbers = [float(part) for part in text.split(",")]
@@ -263,7 +263,7 @@ def numbers(text: str) -> list[float]:
     return numbers
 
 
-def flattened(command: Callable[..., None]) -> Callable[..., None]:
+def flatten_options(command: Callable[..., None]) -> Callable[..., None]:
     """Let a command take a dataclass of options: each of its fields becomes one option.
 
     A shared option is declared in its group and nowhere else; Typer sees a flat signature.

@@ -32,7 +32,7 @@ def deliver(made: CompressedModel, path: Path, overwrite: bool, title: str, talk
     """Write an artifact and show its report; exit with 4 if a limit is broken."""
     from ttcompress.cli import console
     from ttcompress.reporting.report import report_summary
-    from ttcompress.workflows.limits import broken
+    from ttcompress.workflows.limits import broken_limits
 
     if not is_first():
         return
@@ -40,7 +40,7 @@ def deliver(made: CompressedModel, path: Path, overwrite: bool, title: str, talk
     summary = report_summary(made.report, path.stat().st_size)
     console.result(talk, made.report, title, *summary)
     console.say(f"wrote {path}", talk)
-    failed = broken(made.report)
+    failed = broken_limits(made.report)
     for limit in failed:
         allowed, reached = f"{limit['limit']:,.12g}", f"{limit['value']:,.12g}"
         console.say(f"limit broken: {limit['name']} is {allowed}, but got {reached}", talk)

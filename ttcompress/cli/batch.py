@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ttcompress.cli.arguments import Talk, flattened
+from ttcompress.cli.arguments import Talk, flatten_options
 from ttcompress.cli.engine import EngineOptions, Force, say_done
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class ReportOptions:
                 file.write(batch_markdown(result).encode())
 
 
-@flattened
+@flatten_options
 def batch(
     manifest: ManifestFile,
     where: EngineOptions,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ttcompress.cli.arguments import Artifact, Talk, flattened
+from ttcompress.cli.arguments import Artifact, Talk, flatten_options
 from ttcompress.errors import BROKEN_LIMIT
 
 Batches = Annotated[str, typer.Option("--batch", metavar="N,N,...", help="Batch sizes.")]
@@ -22,7 +22,7 @@ MinSpeedup = Annotated[
 ]
 
 
-@flattened
+@flatten_options
 def bench(
     file: Artifact,
     talk: Talk,

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from ttcompress.cli.arguments import Factors, Model, RecipeOptions, Talk, flattened, numbers
+from ttcompress.cli.arguments import (
+    Factors,
+    Model,
+    RecipeOptions,
+    Talk,
+    flatten_options,
+    parse_factors,
+)
 
 
-@flattened
+@flatten_options
 def compare(model: Model, chosen: RecipeOptions, talk: Talk, factors: Factors = "4,8,16") -> None:
     """Compare all methods at equal size: error, time, accuracy.
 
@@ -25,8 +32,8 @@ def compare(model: Model, chosen: RecipeOptions, talk: Talk, factors: Factors = 
     from ttcompress.reporting.comparison import comparison_remarks, comparison_tables
     from ttcompress.workflows.compare import compare as run
 
-    recipe = chosen.in_force()
+    recipe = chosen.resolve()
     with console.progress(talk) as progress:
-        found = run(model, numbers(factors), recipe, progress=progress)
+        found = run(model, parse_factors(factors), recipe, progress=progress)
     title, tables = f"{model}: {chosen.title()}", comparison_tables(found)
     console.result(talk, found, title, tables, comparison_remarks(found))

@@ -13,7 +13,7 @@ from ttcompress.cli.arguments import (
     Overwrite,
     Talk,
     TuningOptions,
-    flattened,
+    flatten_options,
 )
 from ttcompress.cli.artifact import default_name, deliver
 from ttcompress.errors import OutputPathError
@@ -24,7 +24,7 @@ Output = Annotated[
 ]
 
 
-@flattened
+@flatten_options
 def decompose(
     model: Model,
     chosen: DecomposeOptions,
@@ -52,7 +52,7 @@ def decompose(
     from ttcompress.training.finetune import CONDITIONS
     from ttcompress.workflows.compress import compress
 
-    recipe, conditions = chosen.in_force(), CONDITIONS
+    recipe, conditions = chosen.resolve(), CONDITIONS
     path = output or Path(default_name(model, recipe.format))
     if recipe.finetune is None:
         tuning.refuse()

@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from ttcompress.cli.arguments import Key, Talk, flattened
+from ttcompress.cli.arguments import Key, Talk, flatten_options
 from ttcompress.cli.task import TaskName, WithTask, recipe_with_task
 
 AnyModel = Annotated[Path, typer.Argument(metavar="FILE", help="Checkpoint or compressed model.")]
 
 
-@flattened
+@flatten_options
 def evaluate(
     file: AnyModel,
     talk: Talk,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from ttcompress.cli.arguments import Artifact, Overwrite, Talk, flattened
+from ttcompress.cli.arguments import Artifact, Overwrite, Talk, flatten_options
 from ttcompress.cli.task import TaskName, WithTask
 from ttcompress.targets.registry import DEFAULT, TARGETS
 
@@ -42,7 +42,7 @@ OfRNNs = Annotated[
 ]
 
 
-@flattened
+@flatten_options
 def export(
     file: Artifact,
     output: Output,

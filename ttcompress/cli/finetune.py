@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ttcompress.cli.arguments import Artifact, Overwrite, Talk, TuningOptions, flattened
+from ttcompress.cli.arguments import Artifact, Overwrite, Talk, TuningOptions, flatten_options
 from ttcompress.cli.artifact import deliver
 from ttcompress.cli.task import TaskName, WithTask, recipe_with_task
 
@@ -20,7 +20,7 @@ Original = Annotated[
 ]
 
 
-@flattened
+@flatten_options
 def finetune(
     file: Artifact,
     talk: Talk,

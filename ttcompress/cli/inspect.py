@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ttcompress.cli.arguments import Key, Model, Talk, flattened
+from ttcompress.cli.arguments import Key, Model, Talk, flatten_options
 
 
-@flattened
+@flatten_options
 def inspect(model: Model, talk: Talk, key: Key = None) -> None:
     """List a checkpoint's layers, sizes and singular values.
 

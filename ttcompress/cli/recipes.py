@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ttcompress.cli.arguments import Key, Talk, flattened
+from ttcompress.cli.arguments import Key, Talk, flatten_options
 from ttcompress.cli.headings import Command
 
 recipes = typer.Typer(
@@ -26,7 +26,7 @@ MaybeModel = Annotated[Path | None, typer.Argument(metavar="MODEL", help="Traine
 
 
 @recipes.command("list", cls=Command)
-@flattened
+@flatten_options
 def list_recipes(talk: Talk) -> None:
     """List the shipped recipes.
 
@@ -46,7 +46,7 @@ def list_recipes(talk: Talk) -> None:
 
 
 @recipes.command("show", cls=Command)
-@flattened
+@flatten_options
 def show_recipe(name: Name, talk: Talk) -> None:
     """Print a recipe; with --json, also every key that is in effect.
 
@@ -65,7 +65,7 @@ def show_recipe(name: Name, talk: Talk) -> None:
 
 
 @recipes.command("check", cls=Command)
-@flattened
+@flatten_options
 def check_recipe(name: Name, talk: Talk, model: MaybeModel = None, key: Key = None) -> None:
     """Check a recipe, and show which rule applies to each weight of MODEL.
 
@@ -96,7 +96,7 @@ def check_recipe(name: Name, talk: Talk, model: MaybeModel = None, key: Key = No
 
 
 @recipes.command("schema", cls=Command)
-@flattened
+@flatten_options
 def print_schema(talk: Talk, manifest: OfManifest = False) -> None:
     """Print the JSON Schema of recipes, for checking and completion in an editor.
 

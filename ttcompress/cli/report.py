@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
-from ttcompress.cli.arguments import Overwrite, Talk, flattened
+from ttcompress.cli.arguments import Overwrite, Talk, flatten_options
 from ttcompress.errors import InputError, TTCompressError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ Timed = Annotated[
 NOTATIONS = ("table", "json", "markdown", "html")
 
 
-@flattened
+@flatten_options
 def report(
     files: Artifacts = None,
     notation: Notation = "table",

@@ -15,8 +15,8 @@ from ttcompress.cli.arguments import (
     Model,
     Overwrite,
     Talk,
-    flattened,
-    numbers,
+    flatten_options,
+    parse_factors,
 )
 from ttcompress.cli.artifact import default_name
 from ttcompress.cli.engine import EngineOptions, Force, say_done
@@ -99,7 +99,7 @@ class SweepOutputs:
         return self.output or Path(default_name(model, pick.partition("@")[0]))
 
 
-@flattened
+@flatten_options
 def sweep(
     model: Model,
     chosen: LimitOptions,
@@ -123,12 +123,12 @@ def sweep(
     from ttcompress.cli import console
     from ttcompress.workflows import sweep as run
 
-    asked, names, engine = numbers(factors), formats.split(","), where.chosen()
+    asked, names, engine = parse_factors(factors), formats.split(","), where.chosen()
     wanted.check(model, [run.point_name(name, factor) for name in names for factor in asked])
     with console.jobs_progress(talk) as (progress, say):
         found = run.sweep(
             model,
-            chosen.in_force(),
+            chosen.resolve(),
             factors=asked,
             formats=names,
             folder=folder,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ttcompress.cli.arguments import Artifact, Key, Talk, flattened
+from ttcompress.cli.arguments import Artifact, Key, Talk, flatten_options
 
 Against = Annotated[
     Path, typer.Option("--against", metavar="MODEL", help="Checkpoint it was made from.")
@@ -17,7 +17,7 @@ DIFFERENT = 1
 """The exit code where an artifact is not what its report says."""
 
 
-@flattened
+@flatten_options
 def verify(file: Artifact, against: Against, talk: Talk, key: Key = None) -> None:
     """Check a compressed model's report against its original.
 

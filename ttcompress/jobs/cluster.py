@@ -34,7 +34,7 @@ class Cluster:
     workers: int
 
 
-def broken() -> tuple[type[Exception], ...]:
+def worker_deaths() -> tuple[type[Exception], ...]:
     """The exceptions that mean a dead worker: of loky, and of Dask if it is loaded."""
     dask: Any = sys.modules.get("distributed")
     return (BrokenProcessPool,) if dask is None else (BrokenProcessPool, dask.KilledWorker)

@@ -12,7 +12,7 @@ from ttcompress.errors import OutputError
 from ttcompress.jobs.board import open_board
 from ttcompress.jobs.engine import Engine
 from ttcompress.jobs.job import Payload, QueuedJob, Result, Work
-from ttcompress.jobs.records import beside, recorded
+from ttcompress.jobs.records import beside, find_record
 from ttcompress.system.progress import Progress, silent
 
 
@@ -40,7 +40,7 @@ def run_queue(
     """
     left = []
     for job in jobs:
-        result = None if force else recorded(job, work)
+        result = None if force else find_record(job, work)
         if result is None:
             left.append(job)
         else:

@@ -25,12 +25,12 @@ def beside(output: Path, suffix: str) -> Path:
     return output.parent / FOLDER / f"{output.name}{suffix}"
 
 
-def locked(output: Path) -> AbstractContextManager[object]:
+def lock_output(output: Path) -> AbstractContextManager[object]:
     """Lock an output against other batches in the same folder; the lock ends with the process."""
     return FileLock(beside(output, ".lock"))
 
 
-def recorded(job: QueuedJob[Payload], work: Work[Payload]) -> Result | None:
+def find_record(job: QueuedJob[Payload], work: Work[Payload]) -> Result | None:
     """The recorded result of a job, if its key and its output are unchanged."""
     try:
         record = read_json(beside(job.output, ".json").read_bytes())

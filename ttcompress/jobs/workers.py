@@ -20,10 +20,10 @@ from joblib.externals.loky import get_reusable_executor
 
 from ttcompress.errors import OutputError, TTCompressError
 from ttcompress.jobs.board import Board
-from ttcompress.jobs.cluster import broken, connect, threads_here
+from ttcompress.jobs.cluster import connect, threads_here, worker_deaths
 from ttcompress.jobs.engine import Engine
 from ttcompress.jobs.job import Payload, QueuedJob, Result, Work
-from ttcompress.jobs.records import beside, locked, record, recorded
+from ttcompress.jobs.records import beside, find_record, lock_output, record
 
 MOST_STARTS = 3
 """A job whose worker dies gets two more attempts."""
@@ -65,8 +65,8 @@ class Worker(Generic[Payload]):
         """
         output = job.output
         try:
-            with _ONE_AT_A_TIME, locked(output):
-                if not self.force and (found := recorded(job, self.work)) is not None:
+            with _ONE_AT_A_TIME, lock_output(output):
+                if not self.force and (found := find_record(job, self.work)) is not None:
                     return output, found
                 starts = self.board.start(output)
                 if starts > MOST_STARTS:
@@ -155,7 +155,7 @@ def _in_rounds(jobs: Queue[Payload], at_once: int, worker: Worker[Payload]) -> E
         try:
             for output, result in run(delayed(worker)(job) for job in now):
                 yield unfinished.pop(output), result
-        except broken() as error:
+        except worker_deaths() as error:
             if len(unfinished) == len(now) and not any(map(worker.board.starts, unfinished)):
                 raise TTCompressError(f"worker processes die as they start: {error}") from error
         left = [job for job in unfinished.values() if not worker.board.starts(job.output)]

@@ -22,16 +22,16 @@ def judged(model: CompressedModel, limits: Limits | None) -> CompressedModel:
     if limits is None:
         return model
     # The verdicts are in the file but not its size, so any size gives the right length.
-    size = replace(model, report=judged_report(model.report, limits, 0)).file_bytes
-    return replace(model, report=judged_report(model.report, limits, size))
+    size = replace(model, report=judge_report(model.report, limits, 0)).file_bytes
+    return replace(model, report=judge_report(model.report, limits, size))
 
 
-def judged_report(report: Report, limits: Limits, file_bytes: int) -> Report:
+def judge_report(report: Report, limits: Limits, file_bytes: int) -> Report:
     """Add an entry for each limit to a report: its name, the limit, and the value reached."""
     return replace(report, limits=tuple(_verdicts(report, limits, file_bytes)))
 
 
-def broken(report: Report) -> tuple[Verdict, ...]:
+def broken_limits(report: Report) -> tuple[Verdict, ...]:
     """The limits that were not kept."""
     return tuple(limit for limit in report.limits if not limit["ok"])
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from ttcompress.layers.swap import replace_layer
 from ttcompress.targets.onnx.convert import convert, describe
-from ttcompress.targets.onnx.quantize import quantized
+from ttcompress.targets.onnx.quantize import quantize_model
 from ttcompress.targets.onnx.views import see_stored
 from ttcompress.targets.target import Part, Written
 
@@ -35,7 +35,7 @@ def build(part: Part, facts: Mapping[str, str], *, int8: bool) -> Written:
             see_stored(module, names, stored)
     model = convert(module.eval(), part.call, fold=int8)
     if int8:
-        model = quantized(model)
+        model = quantize_model(model)
     counts = Counter[str]()
     for tensor in model.graph.initializer:
         counts[TensorProto.DataType.Name(tensor.data_type).lower()] += prod(tensor.dims)

@@ -18,7 +18,7 @@ QUANTIZED = ("MatMul", "Gather")
 """Matrix products, and lookups in embeddings."""
 
 
-def quantized(model: ModelProto) -> ModelProto:
+def quantize_model(model: ModelProto) -> ModelProto:
     """Quantise every constant matrix of the graph to int8."""
     plain = ModelProto()
     plain.CopyFrom(model)
