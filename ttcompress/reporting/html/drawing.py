@@ -44,7 +44,7 @@ _STYLE = {
     "savefig.facecolor": "none",
     "svg.fonttype": "none",
     "text.color": light("ink"),
-    "text.parse_math": False,  # a weight's name is no formula
+    "text.parse_math": False,  # a weight's name is not a formula
     "xtick.color": light("line"),
     "xtick.labelcolor": light("muted"),
     "xtick.labelsize": 10,
