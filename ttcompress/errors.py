@@ -1,7 +1,7 @@
 """Every error a user of ttcompress can meet.
 
     TTCompressError
-      RecipeError          the recipe (an option, a manifest) is wrong; carries all its problems
+      RecipeError          the recipe (an option, a manifest) is wrong; lists every problem
         PlanError          recipe and model do not fit each other, or the budget is out of reach
       OutputError          the output cannot be written where it was asked for
         OutputPathError    it exists already, or its folder does not
@@ -13,9 +13,9 @@
       InputError           a path that does not exist, or a folder where a file is needed
       OutOfMemoryError     the machine has too little memory; names what was too large
 
-Messages have three movements: the place, the fact with both numbers, the cure. Inner code raises
-the bare fact; the layer that knows the file or the weight adds it with `at`. The exit code of the
-command line belongs to the class (see the README's table), so that Python and shell agree.
+A message says where, what is wrong with both numbers, and what to do. Inner code raises the bare
+fact; the layer that knows the file or the weight adds it with `at`. Each class has the exit code of
+the command line, so that Python and the shell agree.
 
     try:
         ttcompress.compress("model.pt", recipe)
@@ -30,11 +30,11 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 BROKEN_LIMIT, PARTLY_FAILED = 4, 5
-"""Exit codes that belong to no error: a limit broke, some jobs of a batch failed."""
+"""Exit codes without an error: a limit was broken, or some jobs of a batch failed."""
 
 
 class TTCompressError(Exception):
-    """Base of every error that is not a defect of ttcompress itself."""
+    """Base of every error that is not a defect in ttcompress."""
 
     exit_code: ClassVar[int] = 1
 
@@ -86,7 +86,7 @@ class DecompositionError(CheckpointError):
 
 
 class TrainingError(TTCompressError):
-    """Fine-tuning cannot go on: the loss is not finite; names the step."""
+    """Fine-tuning cannot continue: the loss is not finite; the message names the step."""
 
 
 class ArtifactError(TTCompressError):
@@ -100,17 +100,17 @@ class OutOfMemoryError(TTCompressError):
 
 
 def check_ordinary(path: str | Path, cure: str) -> None:
-    """Refuse a pipe or a device, which may never end; what is not there is left to its reader.
+    """Refuse a pipe or a device, which may never end; a missing file is left to its reader.
 
     Raises:
-        InputError: it is there, and is no ordinary file.
+        InputError: it exists, but is not a regular file.
     """
     if os.path.exists(path) and not os.path.isfile(path):
-        raise InputError(f"{path}: is no ordinary file. {cure}")
+        raise InputError(f"{path}: is not a regular file. {cure}")
 
 
 def unreadable(path: str | Path, error: OSError) -> TTCompressError:
-    """What to say of a file that the system does not let us read."""
+    """The error for a file that the system does not let us read."""
     return TTCompressError(
         f"{path}: cannot be read: {error.strerror or error}. Check its permissions and the disk."
     )

@@ -248,7 +248,7 @@ TABLE = (
         2,
         GOOD,
         "is the model itself",
-        "another -o",
+        "another output with -o",
     ),
     Bad(
         "unknown recipe",
@@ -271,8 +271,8 @@ TABLE = (
         lambda: ["report"],
         2,
         "",
-        "no compressed model in this folder",
-        "Give a FILE",
+        "there is no compressed model in this folder",
+        "Name a FILE",
     ),
     Bad(
         "a report in a folder that is not there",
@@ -367,7 +367,7 @@ def test_options_of_a_training_are_refused_where_nothing_is_trained(
 ) -> None:
     found = run("decompose", tiny_checkpoint, *option)
     assert found.code == 2
-    assert f"{option[0]}: belongs to a fine-tuning" in found.err
+    assert f"{option[0]} only applies to fine-tuning" in found.err
 
 
 def test_a_limit_that_cannot_be_judged_is_refused_before_the_work(
@@ -376,7 +376,7 @@ def test_a_limit_that_cannot_be_judged_is_refused_before_the_work(
     found = run("decompose", tiny_checkpoint, "--max-drop", "1%")
     assert found.code == 2
     said = " ".join(found.err.split())
-    assert "limits.max_drop: 1% asked, but no task measures the model. Add --task." in said
+    assert "limits.max_drop: a drop of 1% can only be judged with a task. Add --task." in said
     assert "spectra" not in found.err and not list(folder.glob("*.safetensors"))
 
 

@@ -77,8 +77,11 @@ def test_worse_than_the_baseline_exits_4(run, folder, models) -> None:
     ("arguments", "message"),
     [
         (["absent.yaml"], "absent.yaml: there is no such manifest file."),
-        (["models.yaml", "--scheduler", "tcp://x:1"], "Add --engine dask."),
-        (["models.yaml", "--engine", "spark"], "'spark' is none of loky, dask"),
+        (
+            ["models.yaml", "--scheduler", "tcp://x:1"],
+            "--scheduler only applies to Dask; add --engine dask.",
+        ),
+        (["models.yaml", "--engine", "spark"], "expected loky or dask, got 'spark'"),
         (["models.yaml", "-j", "0"], "Invalid value for '--jobs' / '-j'"),
         (["models.yaml", "--baseline", "absent.json"], "there is no such baseline"),
         (["models.yaml", "--junit", "no/junit.xml"], "the folder no does not exist"),

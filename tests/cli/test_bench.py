@@ -56,7 +56,7 @@ def test_a_limit_that_breaks_is_exit_4(run, tiny_artifact, wanted, code) -> None
     result = run("bench", tiny_artifact, "--steps", "5", "--min-speedup", wanted, "--json")
     assert result.code == code
     assert result.json["speed_up"] == 3.0
-    assert ("limit broken: min_speedup 3.5 asked, 3 found" in result.err) == (code == 4)
+    assert ("limit broken: min_speedup is 3.5, but got 3" in result.err) == (code == 4)
 
 
 def test_a_batch_that_is_no_number_is_refused(run, tiny_artifact) -> None:

@@ -14,7 +14,7 @@ def test_export_prints_a_table_and_writes_the_file(run, folder, tiny_artifact) -
     lines = result.out.splitlines()
     assert lines[2].split() == ["part", "inputs", "outputs", "bytes", "difference", "largest"]
     assert lines[3].startswith("lstm")
-    assert any("int5 to int8 in uint8, the next types of ONNX" in line for line in lines)
+    assert any("int5 to int8 as uint8, the nearest ONNX types" in line for line in lines)
     assert (folder / "tiny.onnx").stat().st_size > 0
 
 
@@ -35,8 +35,8 @@ def test_export_in_json_is_one_document(run, folder, tiny_artifact) -> None:
     ("options", "code", "message"),
     [
         (["--as", "tflite"], 2, "target: expected onnx, got 'tflite'"),
-        (["--quantize", "int4"], 2, "'int4' is not int8"),
-        (["--nonlinearity", "sigmoid"], 2, "'sigmoid' is none of tanh, relu"),
+        (["--quantize", "int4"], 2, "expected 'int8', got 'int4'. Omit"),
+        (["--nonlinearity", "sigmoid"], 2, "expected tanh or relu, got 'sigmoid'"),
         (["--task", "nosuch"], 2, "no such task"),
         (["-o", "nowhere/tiny.onnx"], 2, "does not exist"),
     ],

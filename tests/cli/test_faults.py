@@ -114,7 +114,7 @@ def job(there: Path) -> QueuedJob[BatchJob]:
 
 @pytest.mark.parametrize(
     ("place", "name"),
-    [(Board, "start"), (workers, "locked"), (tempfile, "mkstemp"), (records, "file_digest")],
+    [(Board, "start"), (workers, "lock_output"), (tempfile, "mkstemp"), (records, "file_digest")],
 )
 def test_a_full_disk_in_a_worker_is_an_outcome(
     place: object,

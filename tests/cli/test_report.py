@@ -44,8 +44,8 @@ def test_a_file_that_exists_stays(run, folder, tiny_artifact) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--as", "html", "--json"], "--json and --as html are two notations"),
-        (["--as", "pdf"], "'pdf' is none of table, json, markdown, html"),
+        (["--as", "html", "--json"], "use either --json or --as html, not both"),
+        (["--as", "pdf"], "expected one of table, json, markdown, html, got 'pdf'"),
     ],
 )
 def test_notations_that_are_refused(run, tiny_artifact, options, said) -> None:

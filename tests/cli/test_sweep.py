@@ -38,13 +38,13 @@ def test_the_command_writes_table_picture_artifact_and_recipe(tiny_checkpoint, r
     [
         (["--format", "mps"], "No such option: --format .*--formats"),
         (["--factor", "4"], "No such option: --factor .*--factors"),
-        (["--pick", "mps@7"], r"'mps@7' is no point of this sweep. It has mps@2, mps@4"),
-        (["-o", "x.safetensors"], "--output: is for the point that is picked. Add --pick"),
-        (["--picture", "x.jpg"], "x.jpg ends in none of .svg, .png"),
-        (["--formats", "mps,tt"], "'tt' is none of mps, mpo, svd, quantised, auto"),
-        (["--factors", "1"], "no list of factors above 1"),
-        (["--folder", "taken"], "taken: is a file, and points go to a folder"),
-        (["--finetune"], "finetune: needs a task"),
+        (["--pick", "mps@7"], r"has no point 'mps@7'. Its points are mps@2, mps@4"),
+        (["-o", "x.safetensors"], "--output only applies to a picked point; add --pick"),
+        (["--picture", "x.jpg"], "expected a name ending in .svg or .png, got x.jpg"),
+        (["--formats", "mps,tt"], "expected one of mps, mpo, svd, quantised, auto, got 'tt'"),
+        (["--factors", "1"], "--factors: expected numbers above 1"),
+        (["--folder", "taken"], "taken: is a file, but the points need a folder"),
+        (["--finetune"], "finetune: a task is needed"),
     ],
 )
 def test_what_does_not_fit_is_refused(options, said, tiny_checkpoint, run, folder) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from ttcompress.jobs.board import Board
 from ttcompress.jobs.job import Json, QueuedJob, Result
-from ttcompress.jobs.records import beside, record, recorded
+from ttcompress.jobs.records import beside, find_record, record
 from ttcompress.jobs.workers import Worker
 from ttcompress.system.progress import Progress
 
@@ -61,7 +61,7 @@ def test_what_the_work_raises_is_the_result_and_no_record_is_made(job, worker) -
     result = worker(unlucky)[1]
     assert (result.kind, result.attempts) == ("ValueError", 1)
     assert result.error.startswith("ValueError: unlucky\nTraceback")
-    assert recorded(unlucky, Doubling()) is None
+    assert find_record(unlucky, Doubling()) is None
 
 
 @pytest.mark.parametrize(
@@ -80,10 +80,10 @@ def test_a_record_that_does_not_hold_is_no_record(spoil, job) -> None:
     job.output.write_text("4")
     done = Result({"doubled": 4}, seconds=0.5, attempts=2)
     record(job, done)
-    found = recorded(job, Doubling())
+    found = find_record(job, Doubling())
     assert found is not None
     assert (found.facts["doubled"], found.seconds, found.attempts) == (4, 0.5, 2)
     assert found.cached
-    assert recorded(replace(job, key="another key"), Doubling()) is None
+    assert find_record(replace(job, key="another key"), Doubling()) is None
     spoil(job, beside(job.output, ".json"))
-    assert recorded(job, Doubling()) is None
+    assert find_record(job, Doubling()) is None

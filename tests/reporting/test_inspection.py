@@ -44,7 +44,7 @@ def test_a_built_spectrum_is_found_in_the_file(tmp_path) -> None:
     assert weight.fall[:5:2] == pytest.approx((1, 0.5, 0.125), abs=1e-6)
     assert (found.params, found.tensor_bytes) == (84, 336)
     assert found.file_bytes == path.stat().st_size
-    assert "beside the weights: 1 tensor, 48 bytes" in inspection_remarks(found)
+    assert "not weights: 1 other tensor, 48 bytes" in inspection_remarks(found)
 
 
 def test_layers_are_told_with_what_is_special_about_them() -> None:

@@ -147,10 +147,10 @@ def test_remarks_leave_nothing_out() -> None:
         {"name": "max_size", "limit": 4000, "value": 4800, "ok": False},
     )
     assert report_remarks(replace(REPORT, limits=limits), 4800) == (
-        "factor: 7.5 asked, 8.00 achieved",
+        "factor: 8.00 (budget: 7.5)",
         "file: 6,000 -> 4,800 bytes, 1.25x",
         "head.weight is kept (3,600 bytes): no rule matches it",
-        "kept beside the weights: 2 tensors, 400 bytes",
+        "not compressed: 2 other tensors, 400 bytes",
         "lstm.weight_hh_l0: ranks [9] lowered to the attainable [5]",
         "a note",
         "limit min_factor 6: 8, kept",
@@ -196,7 +196,7 @@ def test_what_is_kept_is_told_in_time_that_grows_with_it_and_not_with_its_square
 
     kept = tuple(Watched(f"bias_{k}", 1, 4, "not a weight") for k in range(50))
     remarks = report_remarks(replace(REPORT, kept=kept), 4800)
-    assert "kept beside the weights: 50 tensors, 200 bytes" in remarks
+    assert "not compressed: 50 other tensors, 200 bytes" in remarks
     assert compared == 0
 
 

@@ -88,7 +88,7 @@ def test_remarks_say_why_and_count() -> None:
     assert batch_remarks(ALL) == (
         "b under small: limit max_size 1,000: 1,200, BROKEN",
         "c under small: ValueError: \x1b[31mno | <good>",
-        "c under small: started 3 times, its worker process had died",
+        "c under small: started 3 times, because its worker process died",
         "4 jobs in 3.2 s: 2 done, 1 failed, 1 limit broken, 1 from the cache",
     )
 
@@ -225,5 +225,5 @@ def test_a_baseline_is_read_from_the_json_of_a_batch(tmp_path: Path) -> None:
             read_baseline(path)
     with pytest.raises(InputError, match="there is no such baseline"):
         read_baseline(tmp_path / "absent.json")
-    with pytest.raises(InputError, match="is no ordinary file"):
+    with pytest.raises(InputError, match="is not a regular file"):
         read_baseline(tmp_path)

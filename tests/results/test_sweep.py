@@ -112,7 +112,7 @@ def test_the_table_shows_every_point_and_the_remarks_why_one_is_not_there() -> N
 def test_a_point_that_is_not_there_cannot_be_picked() -> None:
     found = swept(point("mps@4", (25, 50, 0.1, 1.5)), point("mpo@8", None, "PlanError"))
     assert found.point("mps@4") is found.points[0]
-    with pytest.raises(RecipeError, match=r"'mps@5' is no point of this sweep. It has mps@4, mpo"):
+    with pytest.raises(RecipeError, match=r"has no point 'mps@5'. Its points are mps@4, mpo"):
         found.point("mps@5")
     with pytest.raises(PlanError, match="mpo@8: 8 asked, 4 at most"):
         found.point("mpo@8")

@@ -107,7 +107,7 @@ def test_what_a_target_computes_wrongly_is_not_kept(toy, compressed, tmp_path, m
         (nn.GRU(24, 16), {}, {}, "npz does not take layers of kind gru, only lstm"),
         (nn.LSTM(24, 16), {"store": "float16"}, {}, "does not take the store float16 of layer.wei"),
         (nn.LSTM(24, 16), {}, {"task": "charlm"}, "npz takes only recurrent layers"),
-        (nn.LSTM(24, 16), {}, {"quantize": "int8"}, "quantize: 'int8' is not taken by npz"),
+        (nn.LSTM(24, 16), {}, {"quantize": "int8"}, "quantize: npz cannot quantise, got 'int8'"),
         (nn.LSTM(24, 16), {}, {"target": "c"}, "expected onnx or npz, got 'c'"),
     ],
 )

@@ -26,7 +26,7 @@ from ttcompress.system.timing import timings
 from ttcompress.targets.calls import BATCH, TIME, Call
 from ttcompress.targets.onnx.convert import convert
 from ttcompress.targets.onnx.dense import dense_int8, dense_model
-from ttcompress.targets.onnx.quantize import quantized
+from ttcompress.targets.onnx.quantize import quantize_model
 from ttcompress.targets.onnx.sessions import start_session
 from ttcompress.trains.formats import train_of
 
@@ -46,7 +46,7 @@ def exported(dense: nn.LSTM, rank: int) -> tuple[ModelProto, ModelProto]:
     axes = ({0: TIME, 1: BATCH}, {1: BATCH}, {1: BATCH})
     call = Call((torch.zeros(5, 3, hidden), state), axes, ("x", "h0", "c0"), ("y", "hn", "cn"))
     layer = LSTM.from_dense(dense, trains)
-    return convert(layer, call, fold=False), quantized(convert(layer, call, fold=True))
+    return convert(layer, call, fold=False), quantize_model(convert(layer, call, fold=True))
 
 
 def value(name: str, *sizes: str | int) -> ValueInfoProto:
@@ -114,7 +114,7 @@ def calls(hidden: int, batch: int, rank: int) -> dict[str, Callable[[], object]]
         "dense int8": dense_int8(dense),
         "hand": hand,
         "ours": ours,
-        "hand int8": quantized(hand),
+        "hand int8": quantize_model(hand),
         "ours int8": ours_int8,
     }
     x = np.random.randn(STEPS, batch, hidden).astype(np.float32)

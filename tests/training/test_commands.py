@@ -177,7 +177,7 @@ def test_the_original_is_found_by_its_hash(case, here):
     run("decompose", case.path, "-r", "plain.yaml", "-o", "x.safetensors")
     result = run("finetune", "x.safetensors", "-r", "tuned.yaml", "-o", "y.safetensors", "--json")
     assert result.exit_code == 0, result.output
-    assert "the original is" in result.stderr and "renamed.pt" in result.stderr
+    assert "found the original by its hash: " in result.stderr and "renamed.pt" in result.stderr
     assert not any("without the original" in note for note in report_of(result)["notes"])
 
 

@@ -17,7 +17,7 @@ import ttcompress
 from ttcompress.errors import OutputError
 from ttcompress.jobs.engine import Engine
 from ttcompress.jobs.job import Result
-from ttcompress.jobs.records import FOLDER, beside, record, recorded
+from ttcompress.jobs.records import FOLDER, beside, find_record, record
 from ttcompress.results.batch import BatchResult
 from ttcompress.results.outcome import Outcome
 from ttcompress.workflows.batch import batch
@@ -181,16 +181,16 @@ def test_an_outcome_comes_back_from_its_record_unless_that_is_damaged(jobs) -> N
     job.output.write_bytes(b"artifact")
     outcome = Outcome(job.output.name, "a", "half")
     record(job, Result(outcome.as_json()))
-    found = recorded(job, Compression())
+    found = find_record(job, Compression())
     assert found is not None
     assert outcome_of(job.payload, found) == replace(outcome, cached=True)
     path.write_text(path.read_text().replace('"attempts": 1', '"attempts": []'))
-    assert recorded(job, Compression()) is None
+    assert find_record(job, Compression()) is None
 
 
 def test_an_output_folder_that_cannot_be_made(run, folder) -> None:
     (folder / "out").write_text("a file")
-    with pytest.raises(OutputError, match="cannot be made"):
+    with pytest.raises(OutputError, match="cannot be created"):
         run()
 
 

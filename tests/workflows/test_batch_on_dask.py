@@ -86,7 +86,10 @@ def test_a_cluster_without_a_worker_is_not_waited_for_long(
     alone = distributed.LocalCluster(
         n_workers=0, host="127.0.0.1", scheduler_port=0, dashboard_address=":0"
     )
-    with alone, pytest.raises(InputError, match=r"no worker in 1 seconds.*dask worker tcp://"):
+    with (
+        alone,
+        pytest.raises(InputError, match=r"no worker joined within 1 seconds.*dask worker tcp://"),
+    ):
         batch(folder / "manifest.yaml", engine=Engine("dask", scheduler=alone.scheduler_address))
 
 

@@ -129,9 +129,9 @@ def test_slower_is_said_and_why(fewer, reason) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batches": (0,)}, "batch is 0"),
-        ({"batches": ()}, "batch is 0"),
-        ({"steps": 0}, "steps is 0"),
+        ({"batches": (0,)}, "batch must be at least 1, got 0"),
+        ({"batches": ()}, "batch must be at least 1, got 0"),
+        ({"steps": 0}, "steps must be at least 1, got 0"),
     ],
 )
 def test_numbers_below_one_are_refused(tiny_artifact, options, message) -> None:

@@ -132,10 +132,13 @@ def test_a_layer_of_zeros_has_no_drift(tmp_path):
 @pytest.mark.parametrize(
     ("inputs", "fact"),
     [
-        ({"c.": torch.ones(1, 1, 5)}, "the recurrent layers are 'a.', 'b.'"),
-        ({"a.": torch.ones(1, 1, 6)}, r"\(batch, time, 5\) is needed"),
-        ({"a.": torch.ones(4, 5)}, r"have shape \(4, 5\)"),
-        ({"a.": torch.ones(1, 0, 5)}, r"have shape \(1, 0, 5\)"),
+        (
+            {"c.": torch.ones(1, 1, 5)},
+            "no recurrent layer 'c.'. Inputs may be given for 'a.', 'b.'",
+        ),
+        ({"a.": torch.ones(1, 1, 6)}, r"must have the shape \(batch, time, 5\) .* got \(1, 1, 6\)"),
+        ({"a.": torch.ones(4, 5)}, r"got \(4, 5\)"),
+        ({"a.": torch.ones(1, 0, 5)}, r"at least one step, got \(1, 0, 5\)"),
     ],
 )
 def test_inputs_that_do_not_fit_are_told(checkpoint, inputs, fact):

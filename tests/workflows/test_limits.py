@@ -12,7 +12,7 @@ import ttcompress
 from ttcompress.artifact import CompressedModel
 from ttcompress.errors import RecipeError
 from ttcompress.recipe import Drop, Limits
-from ttcompress.workflows.limits import broken, judged, judged_report
+from ttcompress.workflows.limits import broken_limits, judge_report, judged
 
 
 @pytest.fixture(scope="module")
@@ -37,11 +37,11 @@ def test_without_limits_nothing_changes(model: CompressedModel) -> None:
     ],
 )
 def test_each_limit_holds_or_breaks(limits: Limits, ok: bool, model: CompressedModel) -> None:
-    report = judged_report(model.report, limits, file_bytes=10_000)
+    report = judge_report(model.report, limits, file_bytes=10_000)
     [entry] = report.limits
     assert set(entry) == {"name", "limit", "value", "ok"}
     assert entry["ok"] is ok
-    assert broken(report) == (() if ok else (entry,))
+    assert broken_limits(report) == (() if ok else (entry,))
 
 
 METRICS = {
@@ -61,36 +61,34 @@ METRICS = {
 )
 def test_a_drop_is_judged_by_the_counting_metric_alone(drop: Drop, ok: bool, model) -> None:
     measured = replace(model.report, metrics=METRICS)
-    [entry] = judged_report(measured, Limits(max_drop=drop.written), 1).limits
+    [entry] = judge_report(measured, Limits(max_drop=drop.written), 1).limits
     assert entry["ok"] is ok
 
 
 def test_a_drop_that_nobody_measured_is_refused(model: CompressedModel) -> None:
-    with pytest.raises(RecipeError, match="no task measures the model"):
-        judged_report(model.report, Limits(max_drop="1%"), 1)
+    with pytest.raises(RecipeError, match="a drop of 1% can only be judged with a task"):
+        judge_report(model.report, Limits(max_drop="1%"), 1)
 
 
 @pytest.mark.parametrize(("drop", "ok"), [(0.0, True), (0.1, False)])
 def test_a_relative_limit_on_a_metric_that_was_zero_allows_no_drop_at_all(drop, ok, model) -> None:
     metrics = {"loss": {"before": 0.0, "after": drop, "drop": drop, "higher_is_better": False}}
-    [entry] = judged_report(
-        replace(model.report, metrics=metrics), Limits(max_drop="50%"), 1
-    ).limits
+    [entry] = judge_report(replace(model.report, metrics=metrics), Limits(max_drop="50%"), 1).limits
     assert entry["ok"] is ok
     json.dumps(entry, allow_nan=False)
 
 
 def test_a_value_equal_to_its_limit_keeps_it(model: CompressedModel) -> None:
     factor = model.report.totals["weights"].compression_factor
-    assert not broken(judged_report(model.report, Limits(min_factor=factor), 1))
-    assert not broken(judged_report(model.report, Limits(max_size=77), 77))
-    assert broken(judged_report(model.report, Limits(max_size=77), 78))
+    assert not broken_limits(judge_report(model.report, Limits(min_factor=factor), 1))
+    assert not broken_limits(judge_report(model.report, Limits(max_size=77), 77))
+    assert broken_limits(judge_report(model.report, Limits(max_size=77), 78))
 
 
 def test_all_limits_are_judged_in_one_report(model: CompressedModel) -> None:
     limits = Limits(min_factor=50, max_size=1, min_multiply_adds=1)
     report = judged(model, limits).report
-    assert [entry["name"] for entry in broken(report)] == ["min_factor", "max_size"]
+    assert [entry["name"] for entry in broken_limits(report)] == ["min_factor", "max_size"]
     assert len(report.limits) == 3
 
 

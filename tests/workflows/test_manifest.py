@@ -89,7 +89,7 @@ PROBLEMS = {
     "matrix: {models: [no/*.pt], recipes: [tiny]}": (
         "matrix.models[0].path (line 2): no/*.pt: there is no such file."
     ),
-    "matrix: {models: [models], recipes: [tiny]}": "is a folder, and a model is a file.",
+    "matrix: {models: [models], recipes: [tiny]}": "is a folder, but a model is a file.",
     "matrix: {models: [models/*.pt], recipes: [tniy]}": (
         "matrix.recipes[0] (line 2): tniy: neither a recipe file nor a shipped recipe."
         " Did you mean `tiny`?"
@@ -101,10 +101,10 @@ PROBLEMS = {
         "output.folder (line 3): 'o\\x00ut' contains the character"
     ),
     f"matrix: {{exclude: [{{model: c}}], {BOTH[1:]}": (
-        "matrix.exclude[0] (line 2): leaves nothing out"
+        "matrix.exclude[0] (line 2): excludes nothing"
     ),
     f"matrix: {BOTH}\nlimits: {{max_drop: 1%}}": (
-        "limits.max_drop: 1% asked, but no task measures the model."
+        "limits.max_drop: a drop of 1% can only be judged with a task."
     ),
     f"matrix: {BOTH}\nlimits: {{max_drpo: 1%}}": (
         "limits.max_drpo (line 3): unknown key. Did you mean `max_drop`?"
@@ -118,9 +118,11 @@ PROBLEMS = {
     f"matrix: {BOTH}\noutput: {{name: 'a/{{model}}'}}": "is not a file name",
     f"matrix: {BOTH}\noutput: {{name: '{{model'}}": "is not a valid name: ",
     f"matrix: {BOTH}\noutput: {{name: '{{model}}'}}": (
-        "a.pt under half and {folder}/models/a.pt under balanced both go to a."
+        "a.pt under half and {folder}/models/a.pt under balanced would both be written to a."
     ),
-    f"matrix: {BOTH}\noutput: {{folder: models, name: 'b.pt'}}": "is one of the models too.",
+    f"matrix: {BOTH}\noutput: {{folder: models, name: 'b.pt'}}": (
+        "is one of the models, but a result would be written there."
+    ),
     "jobs: [{path: models/a.pt}]": "jobs[0].recipe (line 2): missing.",
     "jobs: [{path: models/a.pt, recipe: tiny, task: {text: x}}]": (
         "jobs[0].task.name (line 2): missing."
@@ -128,7 +130,7 @@ PROBLEMS = {
     "jobs: [{path: models/a.pt, recipe: tiny, task: {name: t, rate: 1e-3}}]": (
         "jobs[0].task.rate (line 2): got the text '1e-3'."
     ),
-    "output: x": "there is no job in it.",
+    "output: x": "it has no jobs.",
     "on: push": "YAML 1.1 reads this key as a bool, but every key of a manifest is text.",
 }
 

@@ -9,7 +9,6 @@ import sys
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 import ttcompress
 from ttcompress.cli.batch import batch
@@ -19,6 +18,7 @@ from ttcompress.cli.decompose import decompose
 from ttcompress.cli.evaluate import evaluate
 from ttcompress.cli.export import export
 from ttcompress.cli.finetune import finetune
+from ttcompress.cli.headings import Command, Group
 from ttcompress.cli.inspect import inspect
 from ttcompress.cli.plan import plan
 from ttcompress.cli.recipes import recipes
@@ -29,18 +29,19 @@ from ttcompress.cli.verify import verify
 from ttcompress.errors import TTCompressError
 
 
-class _Commands(TyperGroup):
-    """Turns the program's own errors, and a lack of memory, into a message and an exit code; others
-    are defects and keep their traceback.
+class _Commands(Group):
+    """Turns the program's own errors, and a lack of memory, into a message and an exit code.
+
+    Any other exception is a defect and keeps its traceback.
     """
 
     def invoke(self, ctx: Any) -> Any:
-        from ttcompress.system.memory import within_memory  # none of --help's time
+        from ttcompress.system.memory import within_memory  # not for --help
 
         try:
             with within_memory("the command"):
                 result = super().invoke(ctx)
-            sys.stdout.flush()  # a reader that has gone must show here, not as Python exits
+            sys.stdout.flush()  # a closed pipe must fail here, not while Python exits
         except TTCompressError as error:
             from ttcompress.cli import console  # Rich is slow to import
 
@@ -74,20 +75,36 @@ def _root(
         ),
     ] = False,
 ) -> None:
-    """Make a trained LSTM smaller and faster by writing its weights as tensor trains.
+    """Make a trained LSTM, GRU or RNN smaller by storing its weights as tensor trains.
 
-    Exit codes: 0 done; 1 unexpected, disk full or unreadable; 2 usage or recipe; 3 checkpoint or
-    artifact not understood; 4 a limit broke; 5 a batch partly failed; 130 interrupted.
+    A tensor train is a product of small factors, like a truncated SVD with more than two of them.
+
+    \b
+    Example:
+      ttcompress inspect charlm.pt       # its layers, and how well low ranks suit them
+      ttcompress decompose charlm.pt --factor 8 --task charlm
+      ttcompress report charlm.mps.safetensors
+
+    \b
+    Exit codes:
+      0 done                            4 a limit is broken
+      1 unexpected, or disk trouble     5 some jobs of a batch failed
+      2 wrong usage or recipe           130 interrupted
+      3 unreadable model
     """
 
 
-_COMMANDS = (
-    *(inspect, plan, decompose, evaluate, finetune, compare, sweep),
-    *(report, verify, restore, export, bench, batch),
-)
-for command in _COMMANDS:
-    app.command()(command)
-app.add_typer(recipes, name="recipes")
+_COMMANDS = {
+    "Compress": (inspect, plan, decompose, finetune),
+    "Choose": (compare, sweep),
+    "Judge": (evaluate, report, verify, bench),
+    "Use": (restore, export),
+    "Many models": (batch,),
+}
+for heading, commands in _COMMANDS.items():
+    for command in commands:
+        app.command(cls=Command, rich_help_panel=heading)(command)
+app.add_typer(recipes, name="recipes", rich_help_panel="Choose")
 
 
 def main() -> None:

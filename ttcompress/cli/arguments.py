@@ -1,6 +1,7 @@
-"""The words of the command line, each declared once: arguments, options, and groups of options.
+"""Arguments and options that several commands share, each declared once.
 
-Options that replace a key of the recipe are made from the recipe's own declaration of that key.
+A command takes a group of options as one dataclass: see `flatten_options`. Options that replace a
+key of the recipe are made from the recipe's own declaration of that key.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_type_hin
 
 import typer
 
+from ttcompress.cli import headings
 from ttcompress.errors import OutputPathError, RecipeError
 from ttcompress.recipe import Recipe, as_recipe, with_options
 from ttcompress.recipe.overrides import OVERRIDES
@@ -24,22 +26,28 @@ if TYPE_CHECKING:
     from ttcompress.training.loop import StepReport
 
 Model = Annotated[
-    Path, typer.Argument(metavar="MODEL", help="A trained checkpoint.", show_default=False)
+    Path, typer.Argument(metavar="MODEL", help="Trained checkpoint.", show_default=False)
 ]
 Artifact = Annotated[
-    Path, typer.Argument(metavar="FILE", help="A compressed model.", show_default=False)
+    Path, typer.Argument(metavar="FILE", help="Compressed model.", show_default=False)
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")]
 
 Factors = Annotated[
-    str, typer.Option(metavar="LIST", help="Times fewer bytes of the decomposed weights.")
+    str,
+    typer.Option(
+        metavar="X,X,...", help="Compression factors to try, of the bytes of the weights."
+    ),
 ]
 
-# Options in place of a recipe's keys, in the order of --help.
+# Options that replace keys of the recipe.
 BUDGET = ("format", "rank", "tolerance", "factor", "size", "params", "multiply_adds", "drop")
 SHARED = ("store", "key", "task", "finetune", "calibrate", "calibration_data", "seed")
 LIMITS = ("max_drop", "min_factor", "max_size")
-_GROUPS: dict[object, str] = {"budget": "Budget", "limits": "Limit"}
+_HEADINGS: dict[str | int, str] = {"limits": headings.LIMITS}
+_HEADINGS |= dict.fromkeys(("budget", "format", "store"), headings.BUDGET)
+_HEADINGS |= dict.fromkeys(("task", "finetune", "calibration"), headings.TASK)
+"""Of the first key on the way to an option's key; all other options are about the recipe."""
 
 G = TypeVar("G")
 
@@ -48,59 +56,89 @@ def _overriding(name: str) -> Any:
     """The option that replaces a key of the recipe, as the key declares it."""
     path, key = OVERRIDES[name]
     flag, _, metavar = key.option.partition(" ")
-    help = key.help
-    if path[0] in _GROUPS:
-        help = f"{_GROUPS[path[0]]}: {help[0].lower()}{help[1:]}"
-    return typer.Option(flag, metavar=metavar or None, help=help)
+    heading = _HEADINGS.get(path[0], headings.RECIPE)
+    return typer.Option(flag, metavar=metavar or None, help=key.help, rich_help_panel=heading)
 
 
 Key = Annotated[str | None, _overriding("key")]
 
 MixedPrecision = Annotated[
     Literal["no", "bf16", "fp16"],
-    typer.Option(metavar="no|bf16|fp16", help="Precision a training multiplies in."),
+    typer.Option(
+        metavar="no|bf16|fp16",
+        help="Lower precision for training.",
+        rich_help_panel=headings.TASK,
+    ),
 ]
 
 
 def _remember(context: typer.Context, verbose: bool) -> bool:
-    """Tell whoever reports the error, which is no command."""
+    """Keep the option for `_Commands.invoke`, which reports errors for every command."""
     context.meta["verbose"] = verbose
     return verbose
 
 
 @dataclass(frozen=True)
 class Talk:
-    """How results and progress are told; the same for every command."""
+    """How results and progress are shown; the same for every command."""
 
     json: Annotated[
-        bool, typer.Option("--json", help="One JSON document on stdout, and nothing else.")
+        bool,
+        typer.Option(
+            "--json",
+            help="Print one JSON document to stdout, and nothing else.",
+            rich_help_panel=headings.OUTPUT,
+        ),
     ] = False
     quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="No progress and no remarks on stderr.")
+        bool,
+        typer.Option(
+            "--quiet", "-q", help="Print only errors to stderr.", rich_help_panel=headings.OUTPUT
+        ),
     ] = False
     verbose: Annotated[
         bool,
-        typer.Option("--verbose", "-v", callback=_remember, help="Errors with their traceback."),
+        typer.Option(
+            "--verbose",
+            "-v",
+            callback=_remember,
+            help="Print tracebacks of errors.",
+            rich_help_panel=headings.OUTPUT,
+        ),
     ] = False
 
 
 @dataclass(frozen=True)
 class TuningOptions:
-    """How a fine-tuning runs: what does not belong in a recipe."""
+    """How fine-tuning runs; what it trains and for how long is in the recipe."""
 
     control: Annotated[
-        bool, typer.Option("--control", help="Train the original equally long, to compare with.")
+        bool,
+        typer.Option(
+            "--control",
+            help="Train the original for as long, to compare.",
+            rich_help_panel=headings.TASK,
+        ),
     ] = False
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the interrupted run of the same output.")
+        bool,
+        typer.Option(
+            "--resume",
+            help="Continue the interrupted run with this output.",
+            rich_help_panel=headings.TASK,
+        ),
     ] = False
     device: Annotated[
-        str | None, typer.Option(help="Where to train, as cuda:0.  [what accelerate finds, or cpu]")
+        str | None,
+        typer.Option(
+            help="Device to train on, such as cuda:0.  [chosen by accelerate, or cpu]",
+            rich_help_panel=headings.TASK,
+        ),
     ] = None
     mixed_precision: MixedPrecision = "no"
 
     def refuse(self) -> None:
-        """Where nothing is trained.
+        """Refuse these options where nothing is trained.
 
         Raises:
             RecipeError: one of the options was given.
@@ -108,15 +146,16 @@ class TuningOptions:
         for field in fields(self):
             if getattr(self, field.name) != field.default:
                 name = field.name.replace("_", "-")
-                raise RecipeError(f"--{name}: belongs to a fine-tuning. Add --finetune.")
+                raise RecipeError(f"--{name} only applies to fine-tuning; add --finetune.")
 
     def conditions(
         self, output: Path, overwrite: bool, watch: Callable[[StepReport], None]
     ) -> Conditions:
-        """Of a run whose result goes to `output`; it saves itself beside that.
+        """Conditions of a run whose result goes to `output`, beside which it saves its state.
 
         Raises:
-            OutputPathError: a run was interrupted there, and nobody said to go on or to overwrite.
+            OutputPathError: an interrupted run left its state there, and neither `--resume` nor
+                `--overwrite` was given.
         """
         from ttcompress.training.finetune import Conditions
 
@@ -127,8 +166,8 @@ class TuningOptions:
         if stale and not self.resume:
             if not overwrite:
                 raise OutputPathError(
-                    f"{stale[0]}: a training that was interrupted. "
-                    "Go on with --resume, or start anew with --overwrite."
+                    f"{stale[0]}: left by an interrupted training. "
+                    "Continue it with --resume, or start again with --overwrite."
                 )
             if is_first():
                 for path in stale:
@@ -156,7 +195,7 @@ def _adding(*names: str) -> Callable[[type[G]], type[G]]:
 
 
 def _given(group: Any) -> dict[str, Any]:
-    """The options of a group that were given, but for the recipe they are laid over."""
+    """The options of a group that were given, except `recipe`, to which they apply."""
     values = {field.name: getattr(group, field.name) for field in fields(group)}
     return {key: value for key, value in values.items() if value is not None and key != "recipe"}
 
@@ -164,21 +203,27 @@ def _given(group: Any) -> dict[str, Any]:
 @dataclass(frozen=True)
 @_adding(*BUDGET)
 class BudgetOptions:
-    """A format and a budget: what `sweep` and `compare` set themselves."""
+    """A format and a budget, which `sweep` and `compare` set themselves."""
 
 
 @dataclass(frozen=True)
 @_adding(*SHARED)
 class RecipeOptions:
-    """A recipe, and the options that stand in place of its keys."""
+    """A recipe, and the options that replace its keys."""
 
     recipe: Annotated[
         str | None,
-        typer.Option("--recipe", "-r", help="A file, or a shipped recipe's name.  [balanced]"),
+        typer.Option(
+            "--recipe",
+            "-r",
+            metavar="RECIPE",
+            help="Recipe file, or the name of a shipped recipe.  [balanced]",
+            rich_help_panel=headings.RECIPE,
+        ),
     ] = None
 
-    def in_force(self) -> Recipe:
-        """The recipe with the options laid over it."""
+    def resolve(self) -> Recipe:
+        """The recipe with the options applied."""
         return with_options(as_recipe(self.recipe or None), **_given(self))
 
     def title(self) -> str:
@@ -191,12 +236,12 @@ class RecipeOptions:
 @dataclass(frozen=True)
 @_adding(*LIMITS)
 class LimitOptions(RecipeOptions):
-    """With limits."""
+    """A recipe with limits on the result."""
 
 
 @dataclass(frozen=True)
 class DecomposeOptions(LimitOptions, BudgetOptions):
-    """All of a recipe that the command line can say; fields come in the order of `--help`."""
+    """Every option that replaces a key of the recipe."""
 
 
 def _written(value: object) -> str:
@@ -205,19 +250,21 @@ def _written(value: object) -> str:
     return f" {value:g}" if isinstance(value, float) else f" {value}"
 
 
-def numbers(text: str) -> list[float]:
-    """The factors of `Factors`."""
+def parse_factors(text: str) -> list[float]:
+    """Parse the value of `Factors`."""
     try:
         numbers = [float(part) for part in text.split(",")]
     except ValueError:
         numbers = []
     if not numbers or min(numbers) <= 1:
-        raise typer.BadParameter(f"--factors: {text!r} is no list of factors above 1, as 4,8,16.")
+        raise typer.BadParameter(
+            f"--factors: expected numbers above 1, such as 4,8,16, got {text!r}."
+        )
     return numbers
 
 
-def flattened(command: Callable[..., None]) -> Callable[..., None]:
-    """Let a command take a dataclass of options: each of its fields becomes an option of its own.
+def flatten_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Let a command take a dataclass of options: each of its fields becomes one option.
 
     A shared option is declared in its group and nowhere else; Typer sees a flat signature.
     """

@@ -1,4 +1,4 @@
-"""What the commands that make an artifact have in common: its name, and what is said of it."""
+"""Names an artifact, and saves and shows it, for every command that makes one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def default_name(model: Path, format: str) -> str:
-    """The artifact's name where none is given.
+    """The artifact's name if none is given.
 
     >>> default_name(Path("runs/charlm.pt"), "mps")
     'charlm.mps.safetensors'
@@ -29,10 +29,10 @@ def default_name(model: Path, format: str) -> str:
 
 
 def deliver(made: CompressedModel, path: Path, overwrite: bool, title: str, talk: Talk) -> None:
-    """Write an artifact, show its report, and end with the exit code of a limit that is broken."""
+    """Write an artifact and show its report; exit with 4 if a limit is broken."""
     from ttcompress.cli import console
     from ttcompress.reporting.report import report_summary
-    from ttcompress.workflows.limits import broken
+    from ttcompress.workflows.limits import broken_limits
 
     if not is_first():
         return
@@ -40,10 +40,10 @@ def deliver(made: CompressedModel, path: Path, overwrite: bool, title: str, talk
     summary = report_summary(made.report, path.stat().st_size)
     console.result(talk, made.report, title, *summary)
     console.say(f"wrote {path}", talk)
-    failed = broken(made.report)
+    failed = broken_limits(made.report)
     for limit in failed:
-        asked, found = limit["limit"], limit["value"]
-        console.say(f"limit broken: {limit['name']} {asked:,.12g} asked, {found:,.12g} found", talk)
+        allowed, reached = f"{limit['limit']:,.12g}", f"{limit['value']:,.12g}"
+        console.say(f"limit broken: {limit['name']} is {allowed}, but got {reached}", talk)
     if failed:
-        console.say(f"{path} is marked failed", talk)
+        console.say(f"{path} was written, and its report names the broken limits", talk)
         raise typer.Exit(BROKEN_LIMIT)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ttcompress.cli.arguments import Talk, flattened
+from ttcompress.cli.arguments import Talk, flatten_options
 from ttcompress.cli.engine import EngineOptions, Force, say_done
 
 if TYPE_CHECKING:
@@ -17,34 +17,36 @@ if TYPE_CHECKING:
 
 ManifestFile = Annotated[
     Path,
-    typer.Argument(metavar="MANIFEST", help="Models, recipes, limits: YAML.", show_default=False),
+    typer.Argument(
+        metavar="MANIFEST", help="YAML file of models, recipes and limits.", show_default=False
+    ),
 ]
 Baseline = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="An earlier --json; what became worse is a broken limit."),
+    typer.Option(metavar="FILE", help="Earlier --json output; anything worse breaks a limit."),
 ]
 
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """Files that tell others what became of the jobs; one that exists is replaced."""
+    """Files with the results, for CI; an existing one is replaced."""
 
     junit: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write test results; replaces FILE.")
+        Path | None, typer.Option(metavar="FILE", help="Write JUnit test results, replacing FILE.")
     ] = None
     markdown: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the summary; replaces FILE.")
+        Path | None, typer.Option(metavar="FILE", help="Write a Markdown summary, replacing FILE.")
     ] = None
 
     def check(self) -> None:
-        """Refuse, before the work, what cannot be written after it."""
+        """Refuse, before the work, an output that could not be written after it."""
         from ttcompress.system.files import check_output
 
         for path in filter(None, (self.junit, self.markdown)):
             check_output(path, overwrite=True)
 
     def write(self, result: BatchResult) -> None:
-        """Write those that were asked for."""
+        """Write the files that were asked for."""
         from ttcompress.reporting.batch import batch_markdown
         from ttcompress.reporting.junit import junit
         from ttcompress.system.files import written_whole
@@ -57,7 +59,7 @@ class ReportOptions:
                 file.write(batch_markdown(result).encode())
 
 
-@flattened
+@flatten_options
 def batch(
     manifest: ManifestFile,
     where: EngineOptions,
@@ -66,13 +68,14 @@ def batch(
     force: Force = False,
     baseline: Baseline = None,
 ) -> None:
-    """Compress many models under many recipes, in parallel; what has not changed is not run again.
-
-    Exit code 5 says that a job failed, 4 that a limit broke; all other jobs are done all the same.
+    """Compress many models under many recipes, in parallel.
 
     \b
     Example:
       ttcompress batch models.yaml -j 2 --junit junit.xml
+
+    Jobs whose inputs have not changed are not run again. One that fails does not stop the others.
+    The exit code is 5 if a job failed, else 4 if a limit is broken.
     """
     from ttcompress.cli import console
     from ttcompress.reporting.batch import batch_remarks, batch_table

@@ -6,23 +6,23 @@ from typing import Annotated
 
 import typer
 
-from ttcompress.cli.arguments import Artifact, Talk, flattened
+from ttcompress.cli.arguments import Artifact, Talk, flatten_options
 from ttcompress.errors import BROKEN_LIMIT
 
-Batches = Annotated[str, typer.Option("--batch", metavar="N,N,...", help="Sequences side by side.")]
-Steps = Annotated[int, typer.Option("--steps", help="Length of the sequences.")]
-Threads = Annotated[int, typer.Option("--threads", help="Of torch and ONNX Runtime.")]
+Batches = Annotated[str, typer.Option("--batch", metavar="N,N,...", help="Batch sizes.")]
+Steps = Annotated[int, typer.Option("--steps", help="Sequence length.")]
+Threads = Annotated[int, typer.Option("--threads", help="Threads of torch and ONNX Runtime.")]
 MinSpeedup = Annotated[
     float | None,
     typer.Option(
         "--min-speedup",
         metavar="X",
-        help="Exit 4 unless the fastest compressed run beats the fastest dense one X times.",
+        help="Exit 4 unless compressed is X times as fast as dense, each at its fastest.",
     ),
 ]
 
 
-@flattened
+@flatten_options
 def bench(
     file: Artifact,
     talk: Talk,
@@ -31,13 +31,14 @@ def bench(
     threads: Threads = 1,
     min_speedup: MinSpeedup = None,
 ) -> None:
-    """Time FILE's recurrent layers beside dense ones, in torch and ONNX Runtime, float and int8.
-
-    Where the compressed layer is the slower one, it says so, and why. Needs the extra onnx.
+    """Time a compressed model's layers against dense ones.
 
     \b
     Example:
       ttcompress bench charlm.mps.safetensors --batch 1,8
+
+    Layers run in torch and in ONNX Runtime, in float32 and int8. Where the compressed layer is
+    slower, the remarks say so, and why. Needs the extra onnx.
     """
     batches = _numbers(batch)
     from ttcompress.cli import console
@@ -50,7 +51,7 @@ def bench(
     console.result(talk, plain, str(file), bench_tables(plain), bench_remarks(plain))
     if min_speedup is not None and found.speed_up < min_speedup:
         console.say(
-            f"limit broken: min_speedup {min_speedup:g} asked, {found.speed_up:.3g} found", talk
+            f"limit broken: min_speedup is {min_speedup:g}, but got {found.speed_up:.3g}", talk
         )
         raise typer.Exit(BROKEN_LIMIT)
 
@@ -64,4 +65,4 @@ def _numbers(text: str) -> tuple[int, ...]:
     try:
         return tuple(map(int, text.split(",")))
     except ValueError:
-        raise typer.BadParameter(f"{text!r} is no list of whole numbers. Write 1,8,32.") from None
+        raise typer.BadParameter(f"expected whole numbers, such as 1,8,32, got {text!r}.") from None

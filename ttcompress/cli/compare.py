@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
-from ttcompress.cli.arguments import Factors, Model, RecipeOptions, Talk, flattened, numbers
+from ttcompress.cli.arguments import (
+    Factors,
+    Model,
+    RecipeOptions,
+    Talk,
+    flatten_options,
+    parse_factors,
+)
 
 
-@flattened
+@flatten_options
 def compare(model: Model, chosen: RecipeOptions, talk: Talk, factors: Factors = "4,8,16") -> None:
-    """Set mps, mpo, svd, quantised and auto side by side at equal bytes: size, error, time, metric.
-
-    svd is each weight by itself at the same factor, its factors in int8; quantised is few bits
-    alone. With --calibrate or --finetune, mps, mpo and auto have it; add --task for the metric.
+    """Compare all methods at equal size: error, time, accuracy.
 
     \b
     Example:
       ttcompress compare charlm.pt --factors 4,8,16 --task charlm
+
+    \b
+    mps, mpo   tensor trains, in ranks and bits chosen together
+    svd        every weight by itself, cut by the same factor, its factors in int8
+    quantised  every weight whole, in few bits
+    auto       for each weight the best of mps, mpo and quantised
+
+    --task adds the metric. --calibrate and --finetune apply to mps, mpo and auto only.
     """
     from ttcompress.cli import console
     from ttcompress.reporting.comparison import comparison_remarks, comparison_tables
     from ttcompress.workflows.compare import compare as run
 
-    recipe = chosen.in_force()
+    recipe = chosen.resolve()
     with console.progress(talk) as progress:
-        found = run(model, numbers(factors), recipe, progress=progress)
+        found = run(model, parse_factors(factors), recipe, progress=progress)
     title, tables = f"{model}: {chosen.title()}", comparison_tables(found)
     console.result(talk, found, title, tables, comparison_remarks(found))

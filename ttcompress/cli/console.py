@@ -1,6 +1,6 @@
-"""Writes to the terminal: results to stdout, messages and progress to stderr. Only this knows Rich.
+"""Prints results to stdout, and messages and progress to stderr; the only module that uses Rich.
 
-Rich leaves out colours where nobody looks.
+Rich omits colours when the output is not a terminal.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from ttcompress.training.loop import StepReport
 
 PATIENCE = 1.0
-"""Seconds without bars: shorter work needs none."""
+"""Seconds before bars appear: shorter work needs none."""
 
-_WIDE = 100  # characters from which columns may stand apart
+_WIDE = 100  # characters from which there is room between columns
 _PIPE_WIDTH = 240
 _PLAIN = str.maketrans(dict(zip(LEVELS, "12345678", strict=True)) | {WHOLE: "=", HALF: "-"})
 
@@ -55,9 +55,9 @@ def result(
     tables: Sequence[Table],
     lines: Sequence[str] = (),
 ) -> None:
-    """A command's result on stdout: one JSON document where the user asked for it, or tables.
+    """Print a command's result: one JSON document if the user asked for it, otherwise tables.
 
-    `found` is a value with `as_json`, or is plain already.
+    `found` is a value with `as_json`, or plain already.
     """
     if talk.json:
         document(found.as_json() if hasattr(found, "as_json") else found)
@@ -66,7 +66,7 @@ def result(
 
 
 def document(content: Any, file: TextIO | None = None) -> None:
-    """One JSON document on stdout; infinities are null, for JSON has no word for them."""
+    """Print one JSON document; infinities, which JSON lacks, are null."""
     file = file or sys.stdout
     content = finite(content)
     written = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
@@ -78,7 +78,7 @@ def document(content: Any, file: TextIO | None = None) -> None:
 
 
 def text(content: str, file: TextIO | None = None) -> None:
-    """Text on stdout, as it is, but for what would command the terminal."""
+    """Print text unchanged, except for control characters of the terminal."""
     (file or sys.stdout).write(_harmless(content))
 
 
@@ -90,10 +90,10 @@ def show(
     file: TextIO | None = None,
     width: int | None = None,
 ) -> None:
-    """A title, tables, and lines of text, on stdout.
+    """Print a title, tables, and lines of text.
 
-    A pipe or a file has no width of its own: a row stays one line there, for grep, unless the
-    user sets COLUMNS.
+    A pipe or a file has no width: there a row stays on one line, for grep, unless the user sets
+    COLUMNS.
     """
     console = Console(file=file, width=width, highlight=False, markup=False, emoji=False)
     if width is None and not console.is_terminal and "COLUMNS" not in os.environ:
@@ -111,13 +111,13 @@ def show(
 
 
 def say(message: str, talk: Talk) -> None:
-    """Talk on stderr, unless the user wants none."""
+    """Print a message to stderr, unless the user asked for quiet."""
     if not talk.quiet:
         stderr().print(_harmless(message), soft_wrap=True)
 
 
 def fail(error: TTCompressError, verbose: bool) -> None:
-    """An error's message on stderr; with `verbose`, where it came from."""
+    """Print an error's message to stderr; with `verbose`, its traceback first."""
     if verbose:
         traceback.print_exception(error)
     stderr().print(_harmless(f"error: {error}"), style="red", soft_wrap=True)
@@ -125,9 +125,9 @@ def fail(error: TTCompressError, verbose: bool) -> None:
 
 @contextmanager
 def progress(talk: Talk) -> Iterator[Progress]:
-    """Bars on stderr for as long as the block runs, once it has run for a second.
+    """Show bars on stderr while the block runs, once it has run for a second.
 
-    None are drawn where stderr is no terminal.
+    None are drawn if stderr is not a terminal.
     """
     console = stderr()
     if talk.quiet or not is_first() or not console.is_terminal:
@@ -146,9 +146,9 @@ def progress(talk: Talk) -> Iterator[Progress]:
 
 @contextmanager
 def jobs_progress(talk: Talk) -> Iterator[tuple[Progress, Callable[[str], None]]]:
-    """A bar for the batch and one for each running job, and a way to say lines above them.
+    """Show a bar for the batch and one for each running job; also gives a way to print above them.
 
-    Where stderr is no terminal there are the lines alone.
+    If stderr is not a terminal, only the printed lines appear.
     """
     console = stderr()
 
@@ -171,7 +171,7 @@ def _bars(console: Console) -> Bars:
 
 
 def watching(progress: Progress, talk: Talk) -> Callable[[StepReport], None]:
-    """Tell about training: on the bar, and a line at the end of every epoch where there is none."""
+    """Report on training: on the bar, or without one by a line at the end of every epoch."""
     bars = progress is not silent
 
     def watch(report: StepReport) -> None:
@@ -191,7 +191,7 @@ def _teller(bars: Bars, leave_done: bool = True) -> Progress:
     def tell(stage: str, done: int, total: int, detail: str = "") -> None:
         if stage not in tasks:
             tasks[stage] = bars.add_task(_STAGES.get(stage, stage), detail=detail)
-        detail = _harmless(_STAGES.get(detail, detail))  # of a job
+        detail = _harmless(_STAGES.get(detail, detail))  # a job's detail is its stage
         over = done == total and not detail
         visible = leave_done or not over
         bars.update(tasks[stage], completed=done, total=total, detail=detail, visible=visible)
@@ -205,9 +205,9 @@ def stderr() -> Console:
 
 
 def _draw(console: Console, table: Table) -> None:
-    """A table whose names stay in one piece, without the columns that this width has no room for.
+    """Draw a table with names unbroken, dropping spare columns that do not fit the width.
 
-    Where even that is too wide, everything is folded.
+    If it is still too wide, everything is folded.
     """
     left = list(range(len(table.columns)))
     widths = [_least_width(table, index) for index in left]
@@ -238,14 +238,14 @@ def _draw(console: Console, table: Table) -> None:
 
 
 def _least_width(table: Table, index: int) -> int:
-    """Characters that a column needs so that it is folded at spaces only, and a name nowhere."""
+    """Characters that a column needs, if text is folded at spaces only and names nowhere."""
     column, cells = table.columns[index], [row[index] for row in table.rows]
     pieces = cells if column.name else [word for cell in cells for word in cell.split()]
     return max(map(len, [*column.heading.split(), *pieces]))
 
 
 def _encodable(cell: str, encoding: str) -> str:
-    """Blocks and lines as plain characters where the output cannot show them."""
+    """Replace blocks and lines by plain characters if the output cannot show them."""
     cell = _harmless(cell)
     try:
         cell.encode(encoding)

@@ -13,18 +13,18 @@ from ttcompress.cli.arguments import (
     Overwrite,
     Talk,
     TuningOptions,
-    flattened,
+    flatten_options,
 )
 from ttcompress.cli.artifact import default_name, deliver
 from ttcompress.errors import OutputPathError
 
 Output = Annotated[
     Path | None,
-    typer.Option("--output", "-o", help="The artifact.  [MODEL's stem + .mps.safetensors, here]"),
+    typer.Option("--output", "-o", help="File to write.  [charlm.mps.safetensors for charlm.pt]"),
 ]
 
 
-@flattened
+@flatten_options
 def decompose(
     model: Model,
     chosen: DecomposeOptions,
@@ -33,24 +33,32 @@ def decompose(
     output: Output = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Compress MODEL as a recipe says, and write one file that explains itself.
+    """Compress a checkpoint into one file, with its report.
 
     \b
     Example:
-      ttcompress decompose charlm.pt --format mps --factor 8 -o small.safetensors
+      ttcompress decompose charlm.pt --format auto --factor 8 -o small.safetensors
+
+    Without options the recipe balanced is followed. --factor or --size says how small the result
+    must be; with a task, --drop 1% finds the smallest file that is accurate enough.
+
+    \b
+    mps   factors for the rows, then for the columns; with two it is a truncated SVD
+    mpo   factors that each hold a part of the rows and of the columns
+    auto  for each weight the best of mps, mpo and fewer bits alone
     """
     from ttcompress.cli import console
     from ttcompress.system.files import check_output
     from ttcompress.training.finetune import CONDITIONS
     from ttcompress.workflows.compress import compress
 
-    recipe, conditions = chosen.in_force(), CONDITIONS
+    recipe, conditions = chosen.resolve(), CONDITIONS
     path = output or Path(default_name(model, recipe.format))
     if recipe.finetune is None:
         tuning.refuse()
     check_output(path, overwrite)  # before the work, which can be long
     if path.exists() and model.exists() and path.samefile(model):
-        raise OutputPathError(f"{path}: is the model itself. Use another -o.")
+        raise OutputPathError(f"{path}: is the model itself. Choose another output with -o.")
     with console.progress(talk) as progress:
         if recipe.finetune is not None:
             conditions = tuning.conditions(path, overwrite, console.watching(progress, talk))

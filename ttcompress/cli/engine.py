@@ -1,4 +1,4 @@
-"""The options of the commands that run many jobs, and the line they say for each."""
+"""Options of the commands that run many jobs, and the line that each job prints."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from ttcompress.cli import headings
 from ttcompress.cli.arguments import MixedPrecision
 from ttcompress.errors import RecipeError
 
@@ -15,7 +16,14 @@ if TYPE_CHECKING:
     from ttcompress.jobs.engine import Engine
     from ttcompress.results.outcome import Outcome
 
-Force = Annotated[bool, typer.Option("--force", help="Run also what has not changed.")]
+Force = Annotated[
+    bool,
+    typer.Option(
+        "--force",
+        help="Rerun jobs whose inputs have not changed.",
+        rich_help_panel=headings.JOBS,
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -24,29 +32,45 @@ class EngineOptions:
 
     jobs: Annotated[
         int | None,
-        typer.Option("--jobs", "-j", min=1, metavar="N", help="Jobs at once.  [one for each core]"),
+        typer.Option(
+            "--jobs",
+            "-j",
+            min=1,
+            metavar="N",
+            help="Jobs to run at once.  [one per core]",
+            rich_help_panel=headings.JOBS,
+        ),
     ] = None
     engine: Annotated[
-        str, typer.Option(metavar="loky|dask", help="Processes here, or a Dask cluster.")
+        str,
+        typer.Option(
+            metavar="loky|dask",
+            help="Run in local processes, or on a Dask cluster.",
+            rich_help_panel=headings.JOBS,
+        ),
     ] = "loky"
     scheduler: Annotated[
         str | None,
-        typer.Option(metavar="ADDRESS", help="A Dask cluster's, tcp://host:8786.  [its own]"),
+        typer.Option(
+            metavar="ADDRESS",
+            help="Dask scheduler, such as tcp://host:8786.  [one started here]",
+            rich_help_panel=headings.JOBS,
+        ),
     ] = None
     mixed_precision: MixedPrecision = "no"
 
     def chosen(self) -> Engine:
-        """The engine that the options name.
+        """The engine that the options describe.
 
         Raises:
-            RecipeError: a scheduler without Dask.
+            RecipeError: a scheduler was given, but the engine is not Dask.
         """
         from ttcompress.jobs.engine import Engine
 
         if self.engine not in ("loky", "dask"):
-            raise typer.BadParameter(f"--engine: {self.engine!r} is none of loky, dask.")
+            raise typer.BadParameter(f"--engine: expected loky or dask, got {self.engine!r}.")
         if self.scheduler is not None and self.engine != "dask":
-            raise RecipeError("--scheduler: belongs to Dask. Add --engine dask.")
+            raise RecipeError("--scheduler only applies to Dask; add --engine dask.")
         name: Literal["loky", "dask"] = "dask" if self.engine == "dask" else "loky"
         return Engine(name, self.jobs, self.scheduler, self.mixed_precision)
 

@@ -7,15 +7,13 @@ from typing import Annotated
 
 import typer
 
-from ttcompress.cli.arguments import Key, Talk, flattened
+from ttcompress.cli.arguments import Key, Talk, flatten_options
 from ttcompress.cli.task import TaskName, WithTask, recipe_with_task
 
-AnyModel = Annotated[
-    Path, typer.Argument(metavar="FILE", help="A checkpoint, or a compressed model.")
-]
+AnyModel = Annotated[Path, typer.Argument(metavar="FILE", help="Checkpoint or compressed model.")]
 
 
-@flattened
+@flatten_options
 def evaluate(
     file: AnyModel,
     talk: Talk,
@@ -23,7 +21,7 @@ def evaluate(
     recipe: WithTask = None,
     key: Key = None,
 ) -> None:
-    """Measure a dense or a compressed model on a task.
+    """Measure a dense or compressed model on a task.
 
     \b
     Example:
@@ -33,7 +31,7 @@ def evaluate(
     from ttcompress.workflows.evaluate import evaluate as measure
 
     asked = recipe_with_task(recipe, task).task
-    assert asked is not None  # it would have been refused
+    assert asked is not None  # `recipe_with_task` refuses that
     with console.progress(talk) as progress:
         found = measure(file, asked.name, dict(asked.options), key=key, progress=progress)
     lines = [f"{name}: {value:.6g}" for name, value in found.items()]

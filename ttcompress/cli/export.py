@@ -1,4 +1,4 @@
-"""`export`: writes a compressed model for ONNX Runtime, or another target."""
+"""The command `export`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from ttcompress.cli.arguments import Artifact, Overwrite, Talk, flattened
+from ttcompress.cli.arguments import Artifact, Overwrite, Talk, flatten_options
 from ttcompress.cli.task import TaskName, WithTask
 from ttcompress.targets.registry import DEFAULT, TARGETS
 
@@ -19,22 +19,30 @@ if TYPE_CHECKING:
 Output = Annotated[
     Path,
     typer.Option(
-        "--output", "-o", help="The file to write; of several layers, each gets its name in it."
+        "--output", "-o", help="File to write; several layers go to one file each, by name."
     ),
 ]
 TargetName = Annotated[
-    str, typer.Option("--as", metavar="|".join(TARGETS), help="What to write it for.")
+    str,
+    typer.Option("--as", metavar="|".join(TARGETS), help="Target to write for."),
 ]
 Quantize = Annotated[
     str | None,
-    typer.Option("--quantize", metavar="int8", help="Multiply in int8, rounding inputs too."),
+    typer.Option(
+        "--quantize", metavar="int8", help="Multiply in int8, which rounds the inputs too."
+    ),
 ]
 OfRNNs = Annotated[
-    str, typer.Option("--nonlinearity", metavar="tanh|relu", help="Of RNNs, without a task.")
+    str,
+    typer.Option(
+        "--nonlinearity",
+        metavar="tanh|relu",
+        help="Nonlinearity of plain RNNs, if no task is given.",
+    ),
 ]
 
 
-@flattened
+@flatten_options
 def export(
     file: Artifact,
     output: Output,
@@ -46,14 +54,14 @@ def export(
     nonlinearity: OfRNNs = "tanh",
     overwrite: Overwrite = False,
 ) -> None:
-    """Write FILE for ONNX Runtime, with any length and batch, after comparing it with torch.
-
-    With a task it is the whole model; without one, each recurrent layer by itself. Needs the extra
-    onnx.
+    """Write a compressed model for ONNX Runtime.
 
     \b
     Example:
       ttcompress export charlm.mps.safetensors --task charlm -o charlm.onnx
+
+    With a task the whole model is written, otherwise each recurrent layer by itself; both take any
+    length and batch size. Outputs are compared with torch's first. Needs the extra onnx.
     """
     from ttcompress.artifact import load
     from ttcompress.cli import console

@@ -7,20 +7,20 @@ from typing import Annotated
 
 import typer
 
-from ttcompress.cli.arguments import Artifact, Overwrite, Talk, TuningOptions, flattened
+from ttcompress.cli.arguments import Artifact, Overwrite, Talk, TuningOptions, flatten_options
 from ttcompress.cli.artifact import deliver
 from ttcompress.cli.task import TaskName, WithTask, recipe_with_task
 
-Output = Annotated[Path, typer.Option("--output", "-o", help="The tuned artifact.")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="File to write.")]
 Original = Annotated[
     Path | None,
     typer.Option(
-        metavar="MODEL", help="What it was made from: teacher and measure.  [found beside FILE]"
+        metavar="MODEL", help="Checkpoint it was made from, to learn from.  [found beside FILE]"
     ),
 ]
 
 
-@flattened
+@flatten_options
 def finetune(
     file: Artifact,
     talk: Talk,
@@ -31,11 +31,13 @@ def finetune(
     original: Original = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Train a compressed model on a task to win accuracy back; it never becomes worse.
+    """Train a compressed model on a task to regain accuracy.
 
     \b
     Example:
       ttcompress finetune small.safetensors --task charlm --original charlm.pt -o tuned.safetensors
+
+    The best state of the run is kept, so that the metric never becomes worse.
     """
     from ttcompress.cli import console
     from ttcompress.system.files import check_output
@@ -47,7 +49,7 @@ def finetune(
     with console.progress(talk) as progress:
         conditions = tuning.conditions(output, overwrite, console.watching(progress, talk))
         if original is None and (original := find_original(file)) is not None:
-            console.say(f"the original is {original}, by its hash", talk)
+            console.say(f"found the original by its hash: {original}", talk)
         tuned = tune_artifact(
             file, chosen, original=original, conditions=conditions, progress=progress
         )

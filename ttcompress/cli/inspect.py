@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from ttcompress.cli.arguments import Key, Model, Talk, flattened
+from ttcompress.cli.arguments import Key, Model, Talk, flatten_options
 
 
-@flattened
+@flatten_options
 def inspect(model: Model, talk: Talk, key: Key = None) -> None:
-    """Look inside MODEL: its layers, shapes and sizes, and how fast each spectrum falls.
+    """List a checkpoint's layers, sizes and singular values.
 
     \b
     Example:
       ttcompress inspect charlm.pt
+
+    A weight whose singular values fall fast keeps its accuracy at a low rank.
     """
     from ttcompress.cli import console
     from ttcompress.reporting.inspection import inspection_remarks, layers_table, spectra_table

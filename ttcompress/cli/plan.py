@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ttcompress.cli.arguments import DecomposeOptions, Model, Talk, flattened
+from ttcompress.cli.arguments import DecomposeOptions, Model, Talk, flatten_options
 
 
-@flattened
+@flatten_options
 def plan(model: Model, chosen: DecomposeOptions, talk: Talk) -> None:
-    """Say what decompose would do: sizes, ranks, multiply-adds. Nothing is written.
+    """Show what decompose would do, without writing anything.
 
     \b
     Example:
@@ -18,7 +18,7 @@ def plan(model: Model, chosen: DecomposeOptions, talk: Talk) -> None:
     from ttcompress.results.from_plan import plan_report
     from ttcompress.workflows.plan import plan as make_plan
 
-    recipe = chosen.in_force()
+    recipe = chosen.resolve()
     with console.progress(talk) as progress:
         checkpoint, made = make_plan(model, recipe, progress=progress)
     report = plan_report(checkpoint, recipe, made)

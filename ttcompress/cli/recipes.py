@@ -7,21 +7,26 @@ from typing import Annotated
 
 import typer
 
-from ttcompress.cli.arguments import Key, Talk, flattened
+from ttcompress.cli.arguments import Key, Talk, flatten_options
+from ttcompress.cli.headings import Command
 
 recipes = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="The shipped recipes; check one against a model.",
+    help="List, show and check recipes.",
 )
 
-Name = Annotated[str, typer.Argument(metavar="RECIPE", help="A file, or a shipped recipe's name.")]
-OfManifest = Annotated[bool, typer.Option("--manifest", help="Print that of a batch's manifest.")]
-MaybeModel = Annotated[Path | None, typer.Argument(metavar="MODEL", help="A trained checkpoint.")]
+Name = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="Recipe file, or the name of a shipped recipe.")
+]
+OfManifest = Annotated[
+    bool, typer.Option("--manifest", help="Print the schema of batch manifests instead.")
+]
+MaybeModel = Annotated[Path | None, typer.Argument(metavar="MODEL", help="Trained checkpoint.")]
 
 
-@recipes.command("list")
-@flattened
+@recipes.command("list", cls=Command)
+@flatten_options
 def list_recipes(talk: Talk) -> None:
     """List the shipped recipes.
 
@@ -40,10 +45,10 @@ def list_recipes(talk: Talk) -> None:
         console.show("", [Table((Column("recipe", name=True), Column("what for")), tuple(found))])
 
 
-@recipes.command("show")
-@flattened
+@recipes.command("show", cls=Command)
+@flatten_options
 def show_recipe(name: Name, talk: Talk) -> None:
-    """Print a recipe as it is written; with --json, also as it is understood.
+    """Print a recipe; with --json, also every key that is in effect.
 
     \b
     Example:
@@ -59,16 +64,16 @@ def show_recipe(name: Name, talk: Talk) -> None:
         console.text(recipe.text)
 
 
-@recipes.command("check")
-@flattened
+@recipes.command("check", cls=Command)
+@flatten_options
 def check_recipe(name: Name, talk: Talk, model: MaybeModel = None, key: Key = None) -> None:
-    """Check a recipe, and with MODEL, which rule takes which weight.
-
-    Whether the budget can be reached takes the weights' spectra: see `ttcompress plan`.
+    """Check a recipe, and show which rule applies to each weight of MODEL.
 
     \b
     Example:
       ttcompress recipes check mine.yaml charlm.pt
+
+    Whether the budget can be reached is not checked: see ttcompress plan.
     """
     from ttcompress.checkpoint import open_checkpoint
     from ttcompress.cli import console
@@ -90,18 +95,18 @@ def check_recipe(name: Name, talk: Talk, model: MaybeModel = None, key: Key = No
         console.show(f"{name} {fits}", [assignments_table(taken)])
 
 
-@recipes.command("schema")
-@flattened
+@recipes.command("schema", cls=Command)
+@flatten_options
 def print_schema(talk: Talk, manifest: OfManifest = False) -> None:
-    """Print the JSON Schema of recipes, with which an editor checks and completes them.
-
-    \b
-    Save it beside a recipe, and name it in the recipe's first line:
-      # yaml-language-server: $schema=schema.json
+    """Print the JSON Schema of recipes, for checking and completion in an editor.
 
     \b
     Example:
       ttcompress recipes schema > schema.json
+
+    \b
+    Save it beside a recipe, and name it in the recipe's first line:
+      # yaml-language-server: $schema=schema.json
     """
     from ttcompress.cli import console
     from ttcompress.recipe.manifest import Manifest

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
-from ttcompress.cli.arguments import Overwrite, Talk, flattened
+from ttcompress.cli.arguments import Overwrite, Talk, flatten_options
 from ttcompress.errors import InputError, TTCompressError
 
 if TYPE_CHECKING:
@@ -18,23 +18,21 @@ if TYPE_CHECKING:
 
 Artifacts = Annotated[
     list[Path] | None,
-    typer.Argument(metavar="FILE", help="Compressed models.  [those in this folder]"),
+    typer.Argument(metavar="FILE", help="Compressed models.  [all in this folder]"),
 ]
 Notation = Annotated[
     str, typer.Option("--as", metavar="table|json|markdown|html", help="How to write the report.")
 ]
-Output = Annotated[
-    Path | None, typer.Option("--output", "-o", help="The file to write it to.  [stdout]")
-]
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="File to write.  [stdout]")]
 Timed = Annotated[
     bool,
-    typer.Option("--bench", help="Time it here too, as `bench` does; the file stays as it is."),
+    typer.Option("--bench", help="Also time the model here, as ttcompress bench does."),
 ]
 
 NOTATIONS = ("table", "json", "markdown", "html")
 
 
-@flattened
+@flatten_options
 def report(
     files: Artifacts = None,
     notation: Notation = "table",
@@ -46,19 +44,19 @@ def report(
 ) -> None:
     """Show what was done to a model, from the compressed file alone.
 
-    Several files, or none (those in this folder), are set side by side.
-
     \b
     Example:
       ttcompress report charlm.mps.safetensors --as html -o charlm.html
+
+    Several files are shown side by side; without FILE, all in this folder.
     """
     from ttcompress.cli import console
     from ttcompress.system.files import check_output, written_whole
 
     if notation not in NOTATIONS:
-        raise typer.BadParameter(f"{notation!r} is none of {', '.join(NOTATIONS)}.")
+        raise typer.BadParameter(f"--as: expected one of {', '.join(NOTATIONS)}, got {notation!r}.")
     if talk.json and notation not in ("table", "json"):
-        raise typer.BadParameter(f"--json and --as {notation} are two notations. Give one.")
+        raise typer.BadParameter(f"use either --json or --as {notation}, not both.")
     if output is not None:
         check_output(output, overwrite)
     found = _load_reports(files, talk)
@@ -73,7 +71,7 @@ def report(
 
 
 def _write(found: list[tuple[Path, Report]], notation: str, alone: bool, file: TextIO) -> None:
-    """Write reports to a file; `alone` is one that was asked for by itself."""
+    """Write reports to a file; `alone` where a single FILE was given."""
     from ttcompress.cli import console
     from ttcompress.reporting.bench import bench_remarks
     from ttcompress.reporting.html import report_page
@@ -107,15 +105,15 @@ def _load_reports(files: list[Path] | None, talk: Talk) -> list[tuple[Path, Repo
     for path in sorted(filter(Path.is_file, Path().glob("*.safetensors"))):
         try:
             found.append((path, load(path).report))
-        except TTCompressError as error:  # none of ours, damaged, unreadable, or gone meanwhile
-            console.say(f"left out: {error}", talk)
+        except TTCompressError as error:  # not an artifact, damaged, unreadable, or gone by now
+            console.say(f"skipped: {error}", talk)
     if not found:
-        raise InputError(f"{Path.cwd()}: no compressed model in this folder. Give a FILE.")
+        raise InputError(f"{Path.cwd()}: there is no compressed model in this folder. Name a FILE.")
     return found
 
 
 def _time(path: Path, report: Report, talk: Talk) -> Report:
-    """The report with what `bench` finds on this machine."""
+    """The report with timings of this machine added."""
     from ttcompress.cli import console
     from ttcompress.workflows.bench import bench
 

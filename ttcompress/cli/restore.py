@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from ttcompress.cli.arguments import Artifact, Overwrite, Talk, flattened
+from ttcompress.cli.arguments import Artifact, Overwrite, Talk, flatten_options
 
-Dense = Annotated[Path, typer.Option("--output", "-o", help="The dense checkpoint to write.")]
+Dense = Annotated[Path, typer.Option("--output", "-o", help="Dense checkpoint to write.")]
 
 
-@flattened
+@flatten_options
 def restore(file: Artifact, output: Dense, talk: Talk, overwrite: Overwrite = False) -> None:
-    """Write FILE as an ordinary state dict for the original code.
+    """Write a compressed model as a dense checkpoint.
 
     \b
     Example:

@@ -15,8 +15,8 @@ from ttcompress.cli.arguments import (
     Model,
     Overwrite,
     Talk,
-    flattened,
-    numbers,
+    flatten_options,
+    parse_factors,
 )
 from ttcompress.cli.artifact import default_name
 from ttcompress.cli.engine import EngineOptions, Force, say_done
@@ -25,36 +25,43 @@ from ttcompress.errors import RecipeError
 if TYPE_CHECKING:
     from ttcompress.results.sweep import Sweep
 
-Formats = Annotated[str, typer.Option(metavar="LIST", help="Of mps, mpo, auto, svd, quantised.")]
+Formats = Annotated[
+    str,
+    typer.Option(metavar="NAME,NAME,...", help="Methods to try: mps, mpo, auto, svd, quantised."),
+]
 Folder = Annotated[
     Path | None,
-    typer.Option(help="Where artifacts go, and are found the next time.  [MODEL.sweep]"),
+    typer.Option(
+        help="Folder for the artifacts, reused by the next run.  [charlm.sweep for charlm.pt]"
+    ),
 ]
 
 
 @dataclass(frozen=True)
 class SweepOutputs:
-    """What is written beside the table."""
+    """Files that are written besides the table."""
 
     picture: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Draw the front: .svg or .png.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Draw size against quality, as .svg or .png."),
     ] = None
     pick: Annotated[
-        str | None, typer.Option(metavar="POINT", help="Write this point, and its recipe: mps@16.")
+        str | None,
+        typer.Option(metavar="POINT", help="Write this point, such as mps@16, and its recipe."),
     ] = None
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="The picked artifact.  [as of decompose]"),
+        typer.Option("--output", "-o", help="File for the picked point.  [as for decompose]"),
     ] = None
     overwrite: Overwrite = False
 
     def check(self, model: Path, points: list[str]) -> None:
-        """Refuse, before the work, what cannot be written after it.
+        """Refuse, before the work, an output that could not be written after it.
 
         Raises:
             RecipeError: an option that does not fit the others.
             OutputPathError: an output exists, or its folder does not.
-            MissingExtraError: a picture, without the extra.
+            MissingExtraError: a picture was asked for, but the extra is not installed.
         """
         from ttcompress.reporting.front import check_picture
         from ttcompress.results.sweep import check_name
@@ -70,10 +77,10 @@ class SweepOutputs:
             for path in (artifact, recipe_beside(artifact)):
                 check_output(path, self.overwrite)
         elif self.output is not None:
-            raise RecipeError("--output: is for the point that is picked. Add --pick.")
+            raise RecipeError("--output only applies to a picked point; add --pick.")
 
     def write(self, found: Sweep, model: Path, talk: Talk) -> None:
-        """Write what was asked for."""
+        """Write the picture and the picked point, where they were asked for."""
         from ttcompress.cli import console
         from ttcompress.reporting.front import front_picture
         from ttcompress.system.files import written_whole
@@ -92,7 +99,7 @@ class SweepOutputs:
         return self.output or Path(default_name(model, pick.partition("@")[0]))
 
 
-@flattened
+@flatten_options
 def sweep(
     model: Model,
     chosen: LimitOptions,
@@ -104,23 +111,24 @@ def sweep(
     folder: Folder = None,
     force: Force = False,
 ) -> None:
-    """Compress MODEL in every format at every factor, and show the front of size and quality.
-
-    svd and quantised are done by hand, as in compare. Exit codes are those of batch.
+    """Compress at many sizes, and show which are worth taking.
 
     \b
     Example:
       ttcompress sweep charlm.pt --factors 4,8,16 --task charlm --pick mps@16
+
+    A point is on the front if no other is as small, as fast and as accurate, and better in one of
+    these. svd and quantised are as in compare; exit codes are those of batch.
     """
     from ttcompress.cli import console
     from ttcompress.workflows import sweep as run
 
-    asked, names, engine = numbers(factors), formats.split(","), where.chosen()
+    asked, names, engine = parse_factors(factors), formats.split(","), where.chosen()
     wanted.check(model, [run.point_name(name, factor) for name in names for factor in asked])
     with console.jobs_progress(talk) as (progress, say):
         found = run.sweep(
             model,
-            chosen.in_force(),
+            chosen.resolve(),
             factors=asked,
             formats=names,
             folder=folder,

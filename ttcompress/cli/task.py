@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ttcompress.cli.headings import TASK
 from ttcompress.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -13,11 +14,22 @@ if TYPE_CHECKING:
 
 TaskName = Annotated[
     str | None,
-    typer.Option("--task", help="A built-in task, or file.py:Name.", metavar="TASK"),
+    typer.Option(
+        "--task",
+        metavar="TASK",
+        help="Built-in task, or file.py:Name for your own.",
+        rich_help_panel=TASK,
+    ),
 ]
 WithTask = Annotated[
     str | None,
-    typer.Option("--recipe", "-r", help="A recipe whose task and finetune blocks count."),
+    typer.Option(
+        "--recipe",
+        "-r",
+        metavar="RECIPE",
+        help="Recipe to take the task and fine-tuning settings from.",
+        rich_help_panel=TASK,
+    ),
 ]
 
 
@@ -31,5 +43,7 @@ def recipe_with_task(recipe: str | None, task: str | None) -> Recipe:
 
     chosen = with_options(as_recipe(recipe), task=task)
     if chosen.task is None:
-        raise RecipeError("no task: nothing says what to measure. Add --task, as --task charlm.")
+        raise RecipeError(
+            "no task is given, so there is nothing to measure. Add one, such as --task charlm."
+        )
     return chosen

@@ -7,25 +7,26 @@ from typing import Annotated
 
 import typer
 
-from ttcompress.cli.arguments import Artifact, Key, Talk, flattened
+from ttcompress.cli.arguments import Artifact, Key, Talk, flatten_options
 
 Against = Annotated[
-    Path, typer.Option("--against", metavar="MODEL", help="The checkpoint it was made from.")
+    Path, typer.Option("--against", metavar="MODEL", help="Checkpoint it was made from.")
 ]
 
 DIFFERENT = 1
 """The exit code where an artifact is not what its report says."""
 
 
-@flattened
+@flatten_options
 def verify(file: Artifact, against: Against, talk: Talk, key: Key = None) -> None:
-    """Compute every error of FILE again, from it and from the model it was made from.
-
-    Exit code 0 says that the report is right and that every kept tensor is the model's own.
+    """Check a compressed model's report against its original.
 
     \b
     Example:
       ttcompress verify charlm.mps.safetensors --against charlm.pt
+
+    Every error is computed again from the two files. Exit code 0 means that the report is right
+    and that every tensor that was kept is the original's, bit for bit.
     """
     from ttcompress.cli import console
     from ttcompress.reporting.verification import verification_remarks, verification_table

@@ -1,1 +1,1 @@
-"""Runs many jobs in worker processes or on a Dask cluster, and remembers what was done."""
+"""Runs many jobs in worker processes or on a Dask cluster, and skips those done before."""

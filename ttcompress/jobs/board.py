@@ -1,6 +1,6 @@
-"""How running jobs tell the parent of their starts and stages: by files that both can see.
+"""Passes starts and stages from running jobs to the parent, through files that both can see.
 
-A worker that is killed says nothing any more, but what it wrote before stays.
+A worker that is killed cannot send anything any more, but the files that it wrote stay.
 """
 
 from __future__ import annotations
@@ -21,43 +21,45 @@ from ttcompress.jobs.job import QueuedJob
 from ttcompress.system.progress import Progress, silent
 
 PAUSE = 0.5
-"""Seconds between two lines of a job about its stage."""
+"""Seconds between two reports of a job's stage."""
 
 Jobs = Sequence[QueuedJob[Any]]
 
 
 @dataclass(frozen=True)
 class Board:
-    """A folder for one run; workers write, the parent reads."""
+    """A folder for one run, which workers write to and the parent reads."""
 
     folder: Path
 
     def start(self, output: Path) -> int:
-        """Note that the job of an output starts, and say how often it has."""
+        """Record that the job of an output starts; returns how often it has."""
         with self._path(output, "starts").open("ab") as file:
             file.write(b".")
             return file.tell()
 
     def starts(self, output: Path) -> int:
-        """How often a job was started."""
+        """How often the job of an output was started."""
         path = self._path(output, "starts")
         return path.stat().st_size if path.exists() else 0
 
     def teller(self, output: Path) -> Progress:
-        """What a job tells its progress to."""
+        """The `Progress` of a job, which writes its stage to a file."""
         path, last = self._path(output, "stage"), float("-inf")
 
         def tell(stage: str, done: int, total: int, detail: str = "") -> None:
             nonlocal last
             if time.monotonic() - last >= PAUSE:
-                with suppress(OSError):  # a full disk: the job's own files decide what it costs
+                with suppress(
+                    OSError
+                ):  # a full disk fails the job only if its own files do not fit
                     path.write_text(json.dumps([stage, done, total, detail]), encoding="utf-8")
                 last = time.monotonic()
 
         return tell
 
     def stages(self, jobs: Jobs) -> Iterator[tuple[str, str, int, int]]:
-        """The name of every job that has told its stage, the stage, what is done and the total."""
+        """Name, stage, steps done and total of every job that has reported a stage."""
         for job in jobs:
             try:
                 text = self._path(job.output, "stage").read_text(encoding="utf-8")
@@ -67,7 +69,7 @@ class Board:
             yield job.name, stage, done, total
 
     def clear(self, output: Path) -> None:
-        """Take a job's stage off, when it is over."""
+        """Remove a job's stage once it is over."""
         self._path(output, "stage").unlink(missing_ok=True)
 
     def _path(self, output: Path, suffix: str) -> Path:
@@ -77,17 +79,17 @@ class Board:
 
 @contextmanager
 def open_board(parent: Path, jobs: Jobs, progress: Progress) -> Iterator[Board]:
-    """A board below `parent` for as long as the block runs; stages are passed on to `progress`.
+    """Open a board below `parent` while the block runs; stages are passed on to `progress`.
 
     Raises:
-        OutputError: it cannot be made.
+        OutputError: its folder cannot be created.
     """
     try:
         # A job that is interrupted may still be writing there.
         made = TemporaryDirectory(prefix="run-", dir=parent, ignore_cleanup_errors=True)
     except OSError as error:
         raise OutputError(
-            f"{parent}: cannot be written: {error.strerror}. Give another `output.folder`."
+            f"{parent}: cannot be written: {error.strerror}. Choose another `output.folder`."
         ) from error
     over = Event()
 

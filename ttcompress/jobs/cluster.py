@@ -1,7 +1,7 @@
-"""A Dask cluster, by the address of its scheduler or of our own, as a backend of joblib.
+"""Makes a Dask cluster a backend of joblib: `connect` to a scheduler, or start a cluster here.
 
-Dask is an extra: it is imported as a cluster is asked for. Both kinds of cluster are waited for
-where they have no worker, at first and again after all of them have died.
+Dask is an extra, imported only when a cluster is asked for. A cluster without workers is waited
+for, at the start and again after all of them have died.
 """
 
 from __future__ import annotations
@@ -20,52 +20,52 @@ from typing import Any
 from ttcompress.errors import InputError, MissingExtraError, TTCompressError
 
 PATIENCE = 60
-"""Seconds that a cluster of someone else's has for its first worker."""
+"""Seconds that a given scheduler has to get its first worker."""
 
 _GAP = 30
-"""Seconds that none of our own worker processes may be alive: each is soon started anew."""
+"""Seconds in which none of our own worker processes may be alive: each is soon restarted."""
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """joblib's backend for a cluster, and how many workers this has."""
+    """joblib's backend for a cluster, and the number of its workers."""
 
     backend: Any
     workers: int
 
 
-def broken() -> tuple[type[Exception], ...]:
-    """What tells that a worker died: in loky, and in Dask where that is loaded."""
+def worker_deaths() -> tuple[type[Exception], ...]:
+    """The exceptions that mean a dead worker: of loky, and of Dask if it is loaded."""
     dask: Any = sys.modules.get("distributed")
     return (BrokenProcessPool,) if dask is None else (BrokenProcessPool, dask.KilledWorker)
 
 
 def threads_here() -> int:
-    """The threads of the Dask worker that this code runs on."""
+    """The number of threads of the Dask worker that this code runs on."""
     threads: int = import_module("distributed").get_worker().state.nthreads
     return threads
 
 
 @contextmanager
 def connect(address: str | None, workers: int, threads: int) -> Iterator[Cluster]:
-    """The cluster at an address; without one, a cluster made here for as long as the block runs.
+    """Connect to the cluster at an address, or without one start a cluster while the block runs.
 
     Args:
-        address: of a scheduler.
-        workers: how many processes a cluster of our own has.
-        threads: of each of these.
+        address: the scheduler's, such as `tcp://host:8786`.
+        workers: how many processes a cluster started here has.
+        threads: how many threads each of them has.
 
     Raises:
         MissingExtraError: Dask is not installed.
-        InputError: no scheduler answers, it has no worker, or one of another version.
-        TTCompressError: the processes of our own cluster die as they start.
+        InputError: no scheduler answers, it has no worker, or one with another version.
+        TTCompressError: the processes of a cluster started here die as they start.
     """
     try:
         distributed: Any = import_module("distributed")
     except ImportError as error:
         raise MissingExtraError(
-            "--engine dask: needs Dask, which is not installed. "
-            "Install it: pip install 'ttcompress[dask]'."
+            "--engine dask needs Dask, which is not installed. "
+            "Install the extra: pip install 'ttcompress[dask]'."
         ) from error
     if address is None:
         with _own_cluster(distributed, workers, threads) as cluster:
@@ -76,7 +76,7 @@ def connect(address: str | None, workers: int, threads: int) -> Iterator[Cluster
     except (OSError, ValueError) as error:
         raise InputError(
             f"--scheduler {address}: no Dask scheduler answers there ({error}). "
-            "Start one: dask scheduler; its address is tcp://HOST:8786."
+            "Start one with `dask scheduler`; its address is tcp://HOST:8786."
         ) from error
 
     def wait() -> None:
@@ -84,8 +84,8 @@ def connect(address: str | None, workers: int, threads: int) -> Iterator[Cluster
             client.wait_for_workers(1, timeout=PATIENCE)
         except TimeoutError as error:
             raise InputError(
-                f"--scheduler {address}: it had no worker in {PATIENCE} seconds, and one is "
-                f"needed. Start one: dask worker {address}."
+                f"--scheduler {address}: no worker joined within {PATIENCE} seconds, but one is "
+                f"needed. Start one with `dask worker {address}`."
             ) from error
 
     def installed() -> str | None:  # nested, so that it goes to the workers whole, not by name
@@ -100,16 +100,16 @@ def connect(address: str | None, workers: int, threads: int) -> Iterator[Cluster
         for worker, theirs in client.run(installed).items():
             if theirs != ours:
                 raise InputError(
-                    f"--scheduler {address}: the worker {worker} has ttcompress {theirs}, and here "
-                    f"it is {ours}. Install the same version in both places."
+                    f"--scheduler {address}: the worker {worker} has ttcompress {theirs}, but this "
+                    f"machine has {ours}. Install the same version on both."
                 )
         yield Cluster(_backend(client, wait), max(1, len(client.nthreads())))
 
 
 @contextmanager
 def _own_cluster(distributed: Any, workers: int, threads: int) -> Iterator[Cluster]:
-    # A worker that died is started anew by its nanny, however long a busy machine takes for it;
-    # by default the cluster gives up its nanny after 15 seconds.
+    # A dead worker is restarted by its nanny, however long a busy machine takes for it; by
+    # default the cluster gives up on the nanny after 15 seconds.
     patient = import_module("dask").config.set({"distributed.deploy.lost-worker-timeout": "1 day"})
     with patient:
         try:
@@ -135,10 +135,10 @@ def _own_cluster(distributed: Any, workers: int, threads: int) -> Iterator[Clust
 
 
 def _backend(client: Any, wait: Callable[[], None]) -> Any:
-    """joblib's backend for Dask, mended in three places.
+    """Repair joblib's backend for Dask in three places.
 
-    joblib waits for ever for a job that Dask has given up, for 10 seconds for a worker, and runs
-    all jobs in this process where the cluster has a single thread.
+    As shipped, it waits forever for a job that Dask has given up, waits only 10 seconds for a
+    worker, and runs all jobs in this process if the cluster has a single thread.
     """
     from joblib._dask import DaskDistributedBackend  # of the extra
 

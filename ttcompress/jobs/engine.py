@@ -1,4 +1,4 @@
-"""Where jobs run, as a value."""
+"""The choice of where jobs run."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Literal
 class Engine:
     """Where jobs run: worker processes of this machine (`loky`), or a Dask cluster.
 
-    `jobs` run at once, by default one for each core here, or for each worker of the cluster at the
-    address `scheduler`; without an address Dask has a cluster of its own on this machine. A
-    fine-tuning has its products in `mixed_precision`: no, bf16 or fp16.
+    `jobs` run at once, by default one per core here, or per worker of the cluster at the address
+    `scheduler`; without an address Dask starts a cluster on this machine. Fine-tuning multiplies in
+    `mixed_precision`: no, bf16 or fp16.
     """
 
     name: Literal["loky", "dask"] = "loky"
@@ -22,4 +22,4 @@ class Engine:
 
 
 HERE = Engine()
-"""The default."""
+"""The default: local worker processes."""

@@ -1,4 +1,4 @@
-"""What the engine knows of a job, of the work that is done for it, and of what became of it."""
+"""Types of the queue: a job, the work done for each, and its result."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class QueuedJob(Generic[Payload]):
     """A job in the queue. Only the work looks at the payload.
 
     Attributes:
-        name: as people call it; its progress is told under this name.
-        key: a hash of all that its result depends on. A job that was done under it is not rerun.
-        output: the file that it writes, an absolute path; no two jobs have the same.
+        name: for people; its progress is reported under this name.
+        key: a hash of all that the result depends on. A job done under the same key is not rerun.
+        output: absolute path of the file that it writes; no two jobs share one.
         payload: what to do; it must be picklable.
     """
 
@@ -31,38 +31,38 @@ class QueuedJob(Generic[Payload]):
 
 
 class Work(Protocol[Payload]):
-    """What is done for each job. It is sent to worker processes, so it must be picklable."""
+    """The work done for each job. It is sent to worker processes, so it must be picklable."""
 
     def prepare(self) -> None:
-        """Load what takes time, once in each worker process and not counted as a job's time."""
+        """Do slow imports, once in each worker process and outside the time of any job."""
 
     def run(self, job: QueuedJob[Payload], threads: int, progress: Progress) -> Json:
-        """Write the job's output with so many threads.
+        """Write the job's output, using `threads` threads.
 
         Returns:
-            What is to be remembered of it, as plain values.
+            The facts to record, as plain values.
 
         Raises:
             Exception: of any kind; it becomes the error in the job's result.
         """
 
     def check(self, facts: Json) -> object:
-        """Hold what was remembered, in a file that may be damaged, against what `run` returns.
+        """Check that recorded facts, from a file that may be damaged, are what `run` returns.
 
         Raises:
-            ValueError: they differ; the job runs again.
+            ValueError: they are not; the job runs again.
         """
 
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a job.
+    """The result of a job.
 
     Attributes:
-        facts: what the work returned; nothing where there is an error.
-        seconds: how long the work took the last time.
+        facts: what the work returned; empty if there is an error.
+        seconds: duration of the last attempt.
         attempts: how often the job was started.
-        cached: whether it was done before.
+        cached: whether the result is from an earlier run.
         error: why nothing was written, or "".
         kind: the class of that error.
     """
@@ -75,6 +75,6 @@ class Result:
     kind: str = ""
 
     def as_json(self) -> Json:
-        """The facts, and all that the engine adds to them."""
+        """The facts, with the engine's own fields added."""
         own = ("seconds", "attempts", "cached", "error", "kind")
         return {**self.facts, **{name: getattr(self, name) for name in own}}

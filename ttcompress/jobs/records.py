@@ -1,4 +1,4 @@
-"""What was done before: a record for each output in a folder beside it, and a lock.
+"""Remembers finished jobs: a record and a lock for each output, in a folder beside it.
 
 compressed/charlm.small.safetensors
 compressed/.ttcompress-batch/charlm.small.safetensors.json    key, hash of the output, outcome
@@ -21,17 +21,17 @@ FOLDER = ".ttcompress-batch"
 
 
 def beside(output: Path, suffix: str) -> Path:
-    """A file in the folder of records that belongs to one output."""
+    """The file in the folder of records that belongs to an output."""
     return output.parent / FOLDER / f"{output.name}{suffix}"
 
 
-def locked(output: Path) -> AbstractContextManager[object]:
-    """Hold an output against other batches in the same folder; a process that ends lets go."""
+def lock_output(output: Path) -> AbstractContextManager[object]:
+    """Lock an output against other batches in the same folder; the lock ends with the process."""
     return FileLock(beside(output, ".lock"))
 
 
-def recorded(job: QueuedJob[Payload], work: Work[Payload]) -> Result | None:
-    """The result of a job that was done under the same key, if its output is as it was left."""
+def find_record(job: QueuedJob[Payload], work: Work[Payload]) -> Result | None:
+    """The recorded result of a job, if its key and its output are unchanged."""
     try:
         record = read_json(beside(job.output, ".json").read_bytes())
         if record["key"] != job.key or record["sha256"] != file_digest(job.output):
@@ -44,7 +44,7 @@ def recorded(job: QueuedJob[Payload], work: Work[Payload]) -> Result | None:
 
 
 def record(job: QueuedJob[Any], result: Result) -> None:
-    """Keep the result of a job beside its output.
+    """Record the result of a job beside its output.
 
     Raises:
         OutputError: the disk is full or not writable.

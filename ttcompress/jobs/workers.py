@@ -1,7 +1,7 @@
-"""Runs jobs in worker processes by joblib: `run_in_workers` is what the parent calls.
+"""Runs jobs in worker processes through joblib: `run_in_workers` is the entry.
 
-A worker that dies takes with it every job of its pool (loky), or its own job alone, which the
-scheduler gives to another worker (Dask). Either way no job starts more than three times.
+With loky, a worker that dies takes every running job of its pool with it; with Dask only its own,
+which the scheduler gives to another worker. Either way no job starts more than three times.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from joblib.externals.loky import get_reusable_executor
 
 from ttcompress.errors import OutputError, TTCompressError
 from ttcompress.jobs.board import Board
-from ttcompress.jobs.cluster import broken, connect, threads_here
+from ttcompress.jobs.cluster import connect, threads_here, worker_deaths
 from ttcompress.jobs.engine import Engine
 from ttcompress.jobs.job import Payload, QueuedJob, Result, Work
-from ttcompress.jobs.records import beside, locked, record, recorded
+from ttcompress.jobs.records import beside, find_record, lock_output, record
 
 MOST_STARTS = 3
-"""A job whose worker dies is tried twice more."""
+"""A job whose worker dies gets two more attempts."""
 
 _ONE_AT_A_TIME = Lock()  # the working folder and torch's threads belong to the whole process
 
 _NO_NEWS = ("A worker stopped while some jobs", ".*tasks (which were still|have been)")
-"""What joblib warns of: a worker that has grown is started anew between two jobs, and a batch that
-is interrupted leaves jobs undone.
+"""Warnings of joblib to silence: that a worker which has grown is restarted between two jobs, and
+that an interrupted batch leaves jobs undone.
 """
 
 _DIED = (
@@ -48,8 +48,8 @@ class Worker(Generic[Payload]):
     Attributes:
         work: what is done.
         board: where starts and stages are written.
-        threads: of each job; None for as many as the Dask worker has.
-        force: do what was done before again.
+        threads: for each job; None for as many as the Dask worker has.
+        force: rerun jobs that were done before.
     """
 
     work: Work[Payload]
@@ -58,15 +58,15 @@ class Worker(Generic[Payload]):
     force: bool
 
     def __call__(self, job: QueuedJob[Payload]) -> tuple[Path, Result]:
-        """Do one job, unless another batch has done it meanwhile.
+        """Do one job, unless another batch has done it in the meantime.
 
         Returns:
-            The job's output, by which the parent knows the job, and what became of it.
+            The job's output, which identifies it to the parent, and its result.
         """
         output = job.output
         try:
-            with _ONE_AT_A_TIME, locked(output):
-                if not self.force and (found := recorded(job, self.work)) is not None:
+            with _ONE_AT_A_TIME, lock_output(output):
+                if not self.force and (found := find_record(job, self.work)) is not None:
                     return output, found
                 starts = self.board.start(output)
                 if starts > MOST_STARTS:
@@ -80,7 +80,7 @@ class Worker(Generic[Payload]):
         except OSError as error:  # of the board or of the lock; the job's own are in its result
             message = (
                 f"{beside(output, '').parent}: cannot be written: {error.strerror or error}. "
-                "Free some space, or give another `output.folder`."
+                "Free some space, or choose another `output.folder`."
             )
             return output, Result(error=message, kind=OutputError.__name__)
         except OutputError as error:
@@ -108,11 +108,11 @@ Ended = Iterator[tuple[QueuedJob[Payload], Result]]
 def run_in_workers(
     jobs: Queue[Payload], work: Work[Payload], engine: Engine, board: Board, force: bool
 ) -> Ended[Payload]:
-    """Do all jobs; each ends in one result, whatever happens to it.
+    """Do all jobs; each gives exactly one result, whatever happens.
 
     Raises:
         MissingExtraError: the engine is Dask, and the extra is not installed.
-        InputError: no scheduler answers, or its cluster cannot run jobs.
+        InputError: no scheduler answers, or its cluster cannot run the jobs.
         TTCompressError: worker processes die as they start.
     """
     at_once = min(engine.jobs or cpu_count(), len(jobs))
@@ -131,7 +131,7 @@ def run_in_workers(
             try:
                 yield from _in_rounds(jobs, at_once, worker)
             except (KeyboardInterrupt, GeneratorExit):
-                # A worker may have missed the interruption, and would be waited for.
+                # A worker may have missed the interrupt, and would be waited for.
                 get_reusable_executor(reuse=True).shutdown(wait=False, kill_workers=True)
                 raise
 
@@ -139,8 +139,8 @@ def run_in_workers(
 def _in_rounds(jobs: Queue[Payload], at_once: int, worker: Worker[Payload]) -> Ended[Payload]:
     """One round after another, until no job is left.
 
-    A round breaks as a worker dies. Those of its jobs that were running come last, each in a round
-    of its own: then the one that kills its worker is told from those that were beside it.
+    A round ends when a worker dies. Its jobs that were running then come last, each in a separate
+    round, so that the one that kills its worker is told apart from its neighbours.
     """
     left, suspects = list(jobs), list[QueuedJob[Payload]]()
     while left or suspects:
@@ -155,7 +155,7 @@ def _in_rounds(jobs: Queue[Payload], at_once: int, worker: Worker[Payload]) -> E
         try:
             for output, result in run(delayed(worker)(job) for job in now):
                 yield unfinished.pop(output), result
-        except broken() as error:
+        except worker_deaths() as error:
             if len(unfinished) == len(now) and not any(map(worker.board.starts, unfinished)):
                 raise TTCompressError(f"worker processes die as they start: {error}") from error
         left = [job for job in unfinished.values() if not worker.board.starts(job.output)]

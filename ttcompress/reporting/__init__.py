@@ -1,4 +1,4 @@
-"""Shows results: tables and remarks for the terminal, Markdown, JUnit, and in `html` the page.
+"""Turns results into tables and remarks for the terminal, Markdown, JUnit and, in `html`, a page.
 
-`table.py` is the form that all of them share, `numbers.py` how figures are written.
+All share the `Table` of `table.py`; `numbers.py` formats figures.
 """

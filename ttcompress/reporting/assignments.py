@@ -1,4 +1,4 @@
-"""Shows which rule of a recipe takes each weight of a model, as a table and as JSON."""
+"""Shows which rule of a recipe applies to each weight of a model, as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _CHOSEN = ("format", "store", "row_modes", "column_modes", "ranks")
 
 
 def assignments_json(assignments: Iterable[Assignment]) -> list[Json]:
-    """One object for each weight; `rule` counts from 0, and null is the recipe's default."""
+    """One object for each weight; `rule` counts from 0, and null means the recipe's default."""
     return [
         {
             "name": one.weight.name,
@@ -27,7 +27,7 @@ def assignments_json(assignments: Iterable[Assignment]) -> list[Json]:
 
 
 def assignments_table(assignments: Iterable[Assignment]) -> Table:
-    """One row for each weight, with the rule that takes it."""
+    """One row for each weight, with the rule that applies to it."""
 
     def rule(one: Assignment) -> str:
         return "default" if one.rule is None else f"rules[{one.index}] {one.rule.weights}"

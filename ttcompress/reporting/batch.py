@@ -46,7 +46,7 @@ def batch_table(result: BatchResult) -> Table:
 
 
 def batch_remarks(result: BatchResult) -> tuple[str, ...]:
-    """What the table leaves out: broken limits, errors, and the count of each status."""
+    """What the table does not show: broken limits, errors, and the count of each status."""
     return (*_problems(result), _summary(result))
 
 
@@ -57,14 +57,14 @@ def batch_markdown(result: BatchResult) -> str:
 
 
 def outcome_remarks(outcome: Outcome) -> Iterator[str]:
-    """Why an outcome is not plainly done."""
+    """Say why an outcome is not simply done: a broken limit, an error, a restart."""
     for limit in outcome.limits:
         if not limit["ok"]:
             yield f"{outcome.name}: {limit_text(limit)}"
     if outcome.error:
         yield f"{outcome.name}: {outcome.error.splitlines()[0]}"
     if outcome.attempts > 1:
-        yield f"{outcome.name}: started {outcome.attempts} times, its worker process had died"
+        yield f"{outcome.name}: started {outcome.attempts} times, because its worker process died"
 
 
 def _problems(result: BatchResult) -> list[str]:

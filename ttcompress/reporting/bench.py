@@ -1,4 +1,4 @@
-"""Shows a benchmark, from its JSON as a report holds it: a table, and what is fastest and why."""
+"""Shows a benchmark, given as JSON as in a report: a table, and what is fastest and why."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ttcompress.reporting.table import Column, Table, tabulate
 
 
 def bench_tables(found: Json | None) -> tuple[Table, ...]:
-    """One row for each way to run a layer with a batch; no table where nothing was timed."""
+    """One row for each layer, batch and way to run; no table if nothing was timed."""
     if found is None:
         return ()
     cells = {
@@ -26,12 +26,12 @@ def bench_tables(found: Json | None) -> tuple[Table, ...]:
 
 
 def bench_remarks(found: Json | None) -> tuple[str, ...]:
-    """How it was measured, then what is fastest for each layer and batch, and why."""
+    """How the times were measured, then what is fastest for each layer and batch, and why."""
     if found is None:
         return ()
     steps, threads = counted(found["steps"], "step"), counted(found["threads"], "thread")
     return (
         f"ms: {found['clock']} time of {steps} on {threads} of this machine; speed-up: over the "
-        "fastest dense run with that batch, int8 included",
+        "fastest dense run at the same batch size, int8 included",
         *found["remarks"],
     )

@@ -1,4 +1,4 @@
-"""Sets what was achieved beside every key of the budget that a recipe asks for."""
+"""Compares the result with every key of the recipe's budget: `answers`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ttcompress.stores import AUTO
 
 @dataclass(frozen=True)
 class Answer:
-    """One key of the budget: what was asked, and what the result has."""
+    """One key of the budget: the requested value, and the one achieved."""
 
     name: str
     asked: str
@@ -22,7 +22,7 @@ class Answer:
 
 
 def answers(report: BaseReport, file_bytes: int | None = None) -> tuple[Answer, ...]:
-    """Asked and achieved for every key of the budget; `size` only where the file is there."""
+    """Compare every key of the budget with the result; `size` only if the file's size is given."""
     effective = report.recipe["effective"]
     budget: Mapping[str, float | str] = effective.get("budget", {})
     totals = report.totals["weights"]
@@ -46,7 +46,7 @@ def answers(report: BaseReport, file_bytes: int | None = None) -> tuple[Answer, 
 
 
 def _is_chosen(weight: WeightReport, effective: Json) -> bool:
-    """Whether the budget chose a weight's ranks or its store: its rule fixed neither."""
+    """Whether the budget chose a weight's ranks or store, so that its rule fixed neither."""
     rules = effective.get("rules", ())
     rule: Json = next((rule for rule in rules if selects(rule["weights"], weight)), {})
     if isinstance(rule.get("ranks"), Sequence):
@@ -56,7 +56,7 @@ def _is_chosen(weight: WeightReport, effective: Json) -> bool:
 
 
 def _dropped(report: BaseReport) -> str:
-    """Of the counting metric, in its unit and as a fraction of what it was."""
+    """The drop of the counting metric, in its own unit and as a percentage."""
     if not isinstance(report, Report) or not report.metrics:
         return ""
     counting = next(iter(report.metrics.values()))

@@ -1,4 +1,4 @@
-"""Shows a comparison: for each factor the methods side by side, and bars of what each one loses."""
+"""Shows a comparison: for each factor a table of the methods, and bars of what each one loses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ WHOLE, HALF = "━", "╸"
 
 
 def comparison_tables(found: Comparison) -> list[Table]:
-    """For each factor a line for each quantity, a column for each method; below it, bars."""
+    """For each factor, a table of quantities by method, then one with bars."""
     lost = (_lost(found, cell) for row in found.rows for cell in row.cells)
     most = max(lost, default=0.0) or 1.0
     return [
@@ -24,7 +24,7 @@ def comparison_tables(found: Comparison) -> list[Table]:
 def _quantities_table(found: Comparison, row: Row) -> Table:
     def best(quantity: Quantity) -> str:
         winners = found.winners(row, quantity)
-        return " ".join(winners) if len(winners) < 3 else f"{len(winners)} alike"
+        return " ".join(winners) if len(winners) < 3 else f"{len(winners)} tied"
 
     columns = (
         Column(f"factor {row.factor:g}", name=True),
@@ -40,7 +40,7 @@ def _quantities_table(found: Comparison, row: Row) -> Table:
 
 
 def _bars_table(found: Comparison, row: Row, most: float) -> Table:
-    """What each method loses, on one scale for all factors: of the metric, or else the error."""
+    """What each method loses of the metric, or else its error; one scale for all factors."""
     value = "relative_error" if found.metric is None else "metric"
     return tabulate(
         (cell for cell in row.cells if not cell.why),
@@ -53,7 +53,7 @@ def _bars_table(found: Comparison, row: Row, most: float) -> Table:
 
 
 def _lost(found: Comparison, cell: Cell) -> float:
-    """How much worse than the dense model; 0 where better, or out of reach."""
+    """How much worse than the dense model; 0 if better or out of reach."""
     if found.metric is None:
         return cell.relative_error or 0.0
     if cell.metric is None or found.dense.metric is None:
@@ -73,7 +73,7 @@ def _bar(share: float) -> str:
 
 
 def comparison_remarks(found: Comparison) -> list[str]:
-    """What cannot be read off the table: the closed forms, and why a cell is empty."""
+    """What the table does not show: the closed forms, and why a cell is empty."""
     return [f"{name}: {formula}" for name, formula in found.models.items()] + [
         f"{cell.method} at factor {row.factor:g}: {cell.why}"
         for row in found.rows

@@ -27,7 +27,7 @@ def exported_table(files: Sequence[Exported]) -> Table:
 
 
 def exported_remarks(files: Sequence[Exported], artifact_bytes: int) -> tuple[str, ...]:
-    """What the files hold, and how the figures were found."""
+    """What the files hold, and how the differences were measured."""
     remarks = []
     for one in files:
         counts = ", ".join(f"{count:,} values in {type}" for type, count in one.holds.items())
@@ -35,18 +35,18 @@ def exported_remarks(files: Sequence[Exported], artifact_bytes: int) -> tuple[st
     held = {type for one in files for type in one.holds}
     if "int8" in held:
         remarks.append(
-            "int8: weights were rounded again (an MPO as its matrix), and products run in int8"
+            "int8: weights were rounded again (an MPO as its whole matrix); products run in int8"
         )
     elif held & _INTEGERS:
         remarks.append(
-            "few bits: int2 to int4 are in uint4, int5 to int8 in uint8, the next types of ONNX; a "
-            "runtime widens them to float32 once, as it loads the file"
+            "few bits: int2 to int4 are stored as uint4 and int5 to int8 as uint8, the nearest "
+            "ONNX types; the runtime widens them to float32 once, when it loads the file"
         )
     elif held & _HALVES:
-        remarks.append("16 bits: a runtime widens them to float32 once, as it loads the file")
+        remarks.append("16 bits: the runtime widens them to float32 once, when it loads the file")
     return (
         *remarks,
         f"{artifact_bytes:,} bytes compressed -> {sum(one.bytes for one in files):,} bytes of ONNX",
-        "difference: from torch on random inputs of 3 lengths and 2 batches, the norm relative to "
-        "the output's; largest: of one value",
+        "difference: norm of the difference from torch's output, relative to that output, on "
+        "random inputs of 3 lengths and 2 batch sizes; largest: of any one value",
     )

@@ -19,8 +19,10 @@ def check_picture(path: Path) -> None:
         MissingExtraError: the extra `plots` is not installed.
     """
     if path.suffix not in NOTATIONS:
-        raise RecipeError(f"--picture: {path} ends in none of {', '.join(NOTATIONS)}. Rename it.")
-    require_plots("--picture", "The table and --json need nothing.")
+        raise RecipeError(
+            f"--picture: expected a name ending in {' or '.join(NOTATIONS)}, got {path}."
+        )
+    require_plots("--picture", "The table and --json work without it.")
 
 
 def front_picture(found: Sweep, suffix: str = ".svg") -> bytes:

@@ -1,4 +1,4 @@
-"""Shows what is inside a checkpoint: its layers, its weights with their spectra, and remarks."""
+"""Shows the content of a checkpoint: its layers, its weights with their spectra, and remarks."""
 
 from __future__ import annotations
 
@@ -67,17 +67,17 @@ def spectra_table(weights: Iterable[InspectedWeight]) -> Table:
 
 
 def inspection_remarks(found: Inspection) -> tuple[str, ...]:
-    """Sizes in all, the tensors that are no weights, and the checkpoint's notes."""
+    """The legend, total sizes, the tensors that are not weights, and the checkpoint's notes."""
     others = sum(other.bytes for other in found.others)
     dtypes = ", ".join(dict.fromkeys(weight.dtype for weight in found.weights))
     return (
-        "90%, 95%, 99%: the rank that holds as much of the energy (the squared norm)",
-        "falls to: singular values at 1/4, 1/2 and 3/4 of the spectrum, the largest being 1",
-        "spectrum: singular values at every eighth of it, in eighths of the largest",
+        "90%, 95%, 99%: the rank that holds this share of the energy (the squared norm)",
+        "falls to: singular values at 1/4, 1/2 and 3/4 of the spectrum, relative to the largest",
+        "spectrum: nine singular values, evenly spaced, drawn relative to the largest",
         f"weights are {dtypes}",
         f"{found.params:,} params, {found.tensor_bytes:,} bytes of tensors, "
         f"{found.file_bytes:,} bytes of file",
-        f"beside the weights: {counted(len(found.others), 'tensor')}, {others:,} bytes",
+        f"not weights: {counted(len(found.others), 'other tensor')}, {others:,} bytes",
         *found.notes,
     )
 

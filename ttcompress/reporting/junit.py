@@ -1,6 +1,6 @@
-"""Outcomes come in, the bytes of a JUnit file go out: what CI systems show as test results.
+"""Writes the outcomes of a batch as a JUnit file, which CI systems show as test results.
 
-The elements and attributes are those that the schemas of Ant and of Jenkins both know.
+Only elements and attributes that the schemas of both Ant and Jenkins know are used.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from ttcompress.reporting.report import report_summary
 from ttcompress.reporting.table import Table
 
 _SPECIAL = str.maketrans({letter: f"\\{letter}" for letter in "\\|*_`["} | {"<": "&lt;", "\n": " "})
-"""What is not text in Markdown; names come out of other people's files, and could be links."""
+"""Characters that Markdown interprets; names come from other people's files, and could be links."""
 
 
 def report_markdown(title: str, report: Report, file_bytes: int) -> str:
@@ -18,7 +18,7 @@ def report_markdown(title: str, report: Report, file_bytes: int) -> str:
 
 
 def page(title: str, tables: Sequence[Table], remarks: Sequence[str]) -> str:
-    """A heading, tables, and a list of remarks where there are any."""
+    """A heading, tables, and the remarks, if any, as a list."""
     parts = [f"# {_escaped(title)}", *map(table_markdown, tables)]
     if remarks:
         parts.append("\n".join(f"- {_escaped(line)}" for line in remarks))

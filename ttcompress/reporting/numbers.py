@@ -1,4 +1,4 @@
-"""How numbers are written in tables, remarks and on the page."""
+"""Formats numbers for tables, remarks and the page."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _UNITS = ((1_000_000_000_000, "TB"), (1_000_000_000, "GB"), (1_000_000, "MB"), (
 
 
 def cell_text(value: object) -> str:
-    """What stands in a table: text as it is, integers with commas, four digits of a fraction.
+    """A cell of a table: text unchanged, integers with commas, floats to four digits.
 
     >>> cell_text("mps"), cell_text(1048576), cell_text(1.23456), cell_text(None)
     ('mps', '1,048,576', '1.235', '-')
@@ -28,7 +28,7 @@ def cell_text(value: object) -> str:
 
 
 def error_text(error: float) -> str:
-    """Four decimals, unless nothing would be left of it; an error that is not known is NaN.
+    """Four decimals, or an exponent if those would all be zero; NaN is an unknown error.
 
     >>> error_text(0.01234), error_text(3.2e-7), error_text(0.0), error_text(float("nan"))
     ('0.0123', '3.2e-07', '0.0000', '-')
@@ -39,7 +39,7 @@ def error_text(error: float) -> str:
 
 
 def limit_figure(value: float) -> str:
-    """Four digits, unless that would take an exponent: sizes are whole numbers with commas."""
+    """Four digits below 1000, otherwise a whole number with commas, as for sizes."""
     return f"{value:.4g}" if isinstance(value, float) and abs(value) < 1000 else f"{value:,.0f}"
 
 

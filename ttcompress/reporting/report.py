@@ -1,4 +1,4 @@
-"""Shows the report of a compression, or that of a plan: its tables, and remarks below them.
+"""Shows the report of a compression or a plan: tables, and remarks below them.
 
 The console, Markdown and the HTML page all draw these tables.
 """
@@ -19,8 +19,8 @@ from ttcompress.reporting.table import Column, Table, tabulate
 from ttcompress.results.from_plan import NO_WEIGHT
 
 EXPECTED_SIZES = (
-    "sizes are expected under a tolerance: decompose measures the rounding, "
-    "and takes more ranks or bits where it is above"
+    "sizes are estimates under a tolerance: decompose measures the rounding error, "
+    "and spends more ranks or bits where it is too large"
 )
 NOT_MEASURED = "accuracy not measured: add --task"
 
@@ -32,7 +32,7 @@ class _File(NamedTuple):
 
 
 def report_summary(report: Report, file_bytes: int) -> tuple[list[Table], list[str]]:
-    """Everything that is said about one compressed model: tables and remarks."""
+    """All tables and remarks about one compressed model."""
     tables = [weights_table(report), totals_table(report.totals), *bench_tables(report.bench)]
     return tables, [*report_remarks(report, file_bytes), *bench_remarks(report.bench)]
 
@@ -81,7 +81,7 @@ def totals_table(totals: Mapping[str, Totals]) -> Table:
 
 
 def files_table(files: Sequence[tuple[str, Report, int]]) -> Table:
-    """Artifacts side by side; the metric only where one of them was measured.
+    """Artifacts side by side; with the metric if any of them was measured.
 
     Args:
         files: the name of each, its report, and its size in bytes.
@@ -122,7 +122,7 @@ def files_table(files: Sequence[tuple[str, Report, int]]) -> Table:
 
 
 def report_remarks(report: Report, file_bytes: int) -> tuple[str, ...]:
-    """Lines below a report's tables: asked and achieved, the file, what was kept, the limits."""
+    """Lines below a report's tables: budget, file, what was kept, notes, limits and metrics."""
     before = report.source["bytes"]
     metrics = [
         f"{name}: {found['before']:.4g} -> {found['after']:.4g}, drop {found['drop']:.4g}"
@@ -140,13 +140,13 @@ def report_remarks(report: Report, file_bytes: int) -> tuple[str, ...]:
 def plan_remarks(report: PlanReport) -> tuple[str, ...]:
     """Lines below a plan's tables."""
     tensors = report.totals["model"].bytes_after
-    basis = "the weights' spectra" if report.from_spectra else "shapes alone, no weight was read"
+    basis = "the weights' spectra" if report.from_spectra else "shapes alone (no weight was read)"
     most = max((len(weight.tried) for weight in report.weights), default=0)
     tolerance = report.recipe["effective"].get("budget", {}).get("tolerance")
     tried = (f"modes: the best of up to {most} tried for each weight, listed by --json",)
     return (
         *_asked_and_achieved(report),
-        f"file: {tensors:,} bytes of tensors, and a header",
+        f"file: {tensors:,} bytes of tensors, plus a header",
         *(tried if most > 1 else ()),
         *_kept_and_noted(report),
         *((EXPECTED_SIZES,) if tolerance else ()),
@@ -155,7 +155,7 @@ def plan_remarks(report: PlanReport) -> tuple[str, ...]:
 
 
 def limit_text(limit: Verdict) -> str:
-    """A limit with what was asked, what was found, and the verdict.
+    """A limit, the value reached, and the verdict.
 
     >>> limit_text({"name": "min_factor", "limit": 8.0, "value": 7.5, "ok": False})
     'limit min_factor 8: 7.5, BROKEN'
@@ -166,7 +166,7 @@ def limit_text(limit: Verdict) -> str:
 
 def _asked_and_achieved(report: BaseReport, file_bytes: int | None = None) -> Iterator[str]:
     for answer in answers(report, file_bytes):
-        yield f"{answer.name}: {answer.asked} asked, {answer.achieved} achieved"
+        yield f"{answer.name}: {answer.achieved} (budget: {answer.asked})"
 
 
 def _kept_and_noted(report: BaseReport) -> Iterator[str]:
@@ -177,7 +177,7 @@ def _kept_and_noted(report: BaseReport) -> Iterator[str]:
             yield f"{entry.name} is kept ({entry.bytes:,} bytes): {entry.why}"
     if plain:
         total = sum(entry.bytes for entry in plain)
-        yield f"kept beside the weights: {counted(len(plain), 'tensor')}, {total:,} bytes"
+        yield f"not compressed: {counted(len(plain), 'other tensor')}, {total:,} bytes"
     for weight in report.weights:
         yield from (f"{weight.name}: {note}" for note in weight.notes)
     yield from report.notes

@@ -1,4 +1,4 @@
-"""Shows a sweep: a table of its points with the dense model above them, and remarks."""
+"""Shows a sweep: a table of the dense model and all points, and remarks."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from ttcompress.reporting.report import NOT_MEASURED
 from ttcompress.reporting.table import Column, Table
 from ttcompress.results.sweep import Figures, Sweep
 
-STANDS_IN = "largest error, of any weight, stands in for the metric"
+STANDS_IN = "without a metric, points are judged by the largest error of any weight"
 
 
 def sweep_table(found: Sweep) -> Table:
-    """One row for each point, and the dense model above them."""
+    """A row for the dense model, then one for each point."""
 
     def row(name: str, figures: Figures | None, factor: float | None, place: str) -> Iterable[str]:
         if figures is None:
@@ -49,12 +49,13 @@ def sweep_table(found: Sweep) -> Table:
 
 
 def sweep_remarks(found: Sweep) -> tuple[str, ...]:
-    """What the table leaves out: what was not measured, why a point is not there, the cache."""
+    """What the table does not show: what was not measured, why a point is missing, the cache."""
     cached = sum(point.outcome.cached for point in found.points)
     from_cache = f", {cached} from the cache" if cached else ""
     return (
         *((NOT_MEASURED, STANDS_IN) if found.metric is None else ()),
         *(line for point in found.points for line in outcome_remarks(point.outcome)),
         f"{counted(len(found.points), 'point')} in {found.seconds:.1f} s{from_cache}",
-        f"artifacts: {found.points[0].path.parent.name}; --pick NAME takes one, with its recipe",
+        f"artifacts are in {found.points[0].path.parent.name}; "
+        "--pick NAME copies one, with its recipe",
     )

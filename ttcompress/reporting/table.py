@@ -1,6 +1,6 @@
-"""A table of text, the form in which every result is shown: columns, rows, what may be left out.
+"""The `Table` of text in which every result is shown.
 
-`tabulate` makes one from values: a column's heading, and the function that gives its cell.
+`tabulate` makes one from values, given a function for the cells of each column.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Column:
-    """A column's heading; numbers stand at the right, and a name is not to be broken.
+    """A column's heading; numbers are aligned to the `right`, and a `name` must not be broken.
 
-    Where all columns together are too wide, those with the highest `spare` are left out first, and
+    If all columns together are too wide, those with the highest `spare` are dropped first, and
     those with 0 never.
     """
 
@@ -30,7 +30,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of text."""
+    """Columns, and rows of text with one cell for each."""
 
     columns: tuple[Column, ...]
     rows: tuple[tuple[str, ...], ...]

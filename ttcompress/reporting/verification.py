@@ -1,4 +1,4 @@
-"""Shows a verification: a table with a row for each weight, what differs, and the verdict."""
+"""Shows a verification: a table of the weights, the differences, and the verdict."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ def verification_table(found: Verification) -> Table:
         {
             Column("weight", name=True): lambda one: one.name,
             Column("error reported", right=True): lambda one: f"{one.reported:.9g}",
-            Column("computed again", right=True): lambda one: f"{one.recomputed:.9g}",
+            Column("recomputed", right=True): lambda one: f"{one.recomputed:.9g}",
             Column("agrees"): lambda one: "yes" if one.agrees else "NO",
         },
     )
 
 
 def verification_remarks(found: Verification) -> tuple[str, ...]:
-    """What was checked besides, what differs, and the verdict."""
+    """What else was checked, the differences, and the verdict."""
     compared = f"{found.kept} kept tensors compared bit for bit"
     if not found.kept:
-        compared = "no kept tensor compared: they were trained, or there are none"
+        compared = "no kept tensors compared: they were trained, or there are none"
     count = counted(len(found.differences), "difference")
     verdict = "verified" if found.agrees else f"NOT VERIFIED: {count}"
-    return (f"{compared}; the source is the model given", *found.differences, verdict)
+    return (f"{compared}; the given model is the source", *found.differences, verdict)

@@ -1,1 +1,1 @@
-"""What workflows return, as values without torch; `ttcompress.reporting` shows them."""
+"""What workflows return: values without torch, shown by `ttcompress.reporting`."""

@@ -12,7 +12,7 @@ from ttcompress.results.outcome import Outcome
 
 @dataclass(frozen=True)
 class BatchResult:
-    """What became of every job, in the order of the manifest; `seconds` are of the whole batch."""
+    """The outcome of every job, in the order of the manifest; `seconds` is for the whole batch."""
 
     manifest: str
     outcomes: tuple[Outcome, ...]
@@ -20,7 +20,7 @@ class BatchResult:
 
     @property
     def exit_code(self) -> int:
-        """5 where a job failed, 4 where a limit broke, otherwise 0."""
+        """5 if a job failed, 4 if a limit is broken, otherwise 0."""
         found = {outcome.status for outcome in self.outcomes}
         if "failed" in found:
             return PARTLY_FAILED

@@ -1,4 +1,4 @@
-"""What `bench` returns: the timings of every way to run a layer, and what they say in words."""
+"""What `bench` returns: timings of every way to run a layer, and remarks on which is fastest."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ SMALL = ("torch compressed", "onnx compressed", "onnx compressed int8")
 """Names of the ways to run a layer."""
 
 FEW = 2.0
-"""Times fewer multiply-adds below which arithmetic explains that nothing became faster."""
+"""Below this saving in multiply-adds, arithmetic explains why nothing became faster."""
 
 
 @dataclass(frozen=True)
 class BenchLayer:
-    """A recurrent layer: its path, hidden size, and how many times fewer multiply-adds it takes."""
+    """A recurrent layer: its path, hidden size, and how many times fewer multiply-adds it needs."""
 
     name: str
     hidden_size: int
@@ -30,8 +30,8 @@ class BenchLayer:
 class TimedRun:
     """One way to run one layer with one batch.
 
-    `speed_up` is over the fastest dense way, int8 included; `bytes` are those of the file, of a
-    torch layer those of its tensors as stored.
+    `speed_up` is over the fastest dense way, int8 included; `bytes` is the size of the file, or
+    for torch that of the layer's tensors as stored.
     """
 
     part: str
@@ -44,7 +44,7 @@ class TimedRun:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Everything that one run measured; `left_out` are ways that cannot run, and why."""
+    """The measurements of one run; `left_out` lists ways that cannot run, and why."""
 
     steps: int
     threads: int
@@ -55,11 +55,11 @@ class Benchmark:
 
     @property
     def speed_up(self) -> float:
-        """The least, over layers and batches, of the fastest compressed way's speed-up."""
+        """The speed-up of the fastest compressed way, at the layer and batch where it is lowest."""
         return min(best.speed_up for _, _, best in self._verdicts())
 
     def remarks(self) -> Iterator[str]:
-        """A line for each layer and batch: what is fastest; where that is dense, why."""
+        """A line for each layer and batch: what is fastest, and why if that is dense."""
         for layer, dense, best in self._verdicts():
             place = f"{layer.name}, batch {best.batch}"
             times = (
@@ -92,10 +92,10 @@ class Benchmark:
 def _reason(layer: BenchLayer) -> str:
     if layer.fewer < FEW:
         return (
-            f"it takes only {layer.fewer:.1f}x fewer multiply-adds. Few bits save bytes, ranks "
-            "save time: see the recipe fast"
+            f"it needs only {layer.fewer:.1f}x fewer multiply-adds. Few bits save bytes, but only "
+            "low ranks save time: see the recipe fast"
         )
     return (
-        f"of {layer.hidden_size} hidden units a step is so short that starting its small "
-        "operations takes longer than their arithmetic; a dense layer is one operation in all"
+        f"with {layer.hidden_size} hidden units a step is so short that starting its many small "
+        "operations takes longer than the arithmetic; a dense layer is a single operation"
     )

@@ -1,4 +1,4 @@
-"""What `compare` returns: every method at every factor, and which is best in what."""
+"""What `compare` returns: every method at every factor, and which wins by each quantity."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from ttcompress.system.json import plain
 class Cell:
     """One method at one factor, over the decomposed weights.
 
-    `factor` is the one reached. `multiply_adds` are of a time step, by the closed form of the
-    format; `milliseconds` are measured, for `Comparison.steps` steps at batch 1. `metric` is the
-    task's counting one. All are None where the method cannot reach the factor; `why` says so.
+    `factor` is the one reached. `multiply_adds` is per time step, by the closed form of the
+    format; `milliseconds` is measured, for `Comparison.steps` steps at batch 1. `metric` is the
+    task's counting one. All are None if the method cannot reach the factor; `why` says so.
     """
 
     method: str
@@ -38,7 +38,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Quantity:
-    """One line of the comparison: which field, how it is called, and which direction is better."""
+    """One line of the comparison: its field, its title, and which direction is better."""
 
     field: str
     title: str
@@ -62,7 +62,7 @@ class Comparison:
 
     @property
     def quantities(self) -> tuple[Quantity, ...]:
-        """What is compared, the metric only where a task measured it."""
+        """What is compared; the metric only if a task measured it."""
         found = [
             Quantity("params", "params"),
             Quantity("bytes", "bytes", wins=False),
@@ -75,7 +75,7 @@ class Comparison:
         return tuple(found)
 
     def winners(self, row: Row, quantity: Quantity) -> tuple[str, ...]:
-        """The best methods of a row; several where they tie, none where bytes are equal by rule."""
+        """The best methods of a row; several if they tie, none where bytes are equal by rule."""
         values = {
             cell.method: float(value)
             for cell in row.cells

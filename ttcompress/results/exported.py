@@ -15,15 +15,15 @@ class Exported:
     """One part of a model, written for a target.
 
     Attributes:
-        file: the path of its file, the first where the target writes several.
-        part: the recurrent layer that it is, or "model".
-        bytes: of its files.
-        inputs: their names.
-        outputs: their names.
+        file: the path of its file, or of the first if the target writes several.
+        part: the recurrent layer's name, or "model".
+        bytes: size of its files.
+        inputs: names of the inputs.
+        outputs: names of the outputs.
         largest_difference: of any value from torch's, relative to the output's largest.
-        relative_difference: the norm of the difference over that of torch's output.
-        holds: how many constant values there are in each type. In ONNX few bits are those of the
-            artifact, in 4 or 8; the runtime widens them to float32 once, as it loads the model.
+        relative_difference: norm of the difference over that of torch's output.
+        holds: how many constant values there are in each type. In ONNX few bits are stored in 4 or
+            8; the runtime widens them to float32 once, when it loads the model.
     """
 
     file: Path

@@ -1,6 +1,6 @@
-"""Makes the report of a plan, and that of the compression which carried it out.
+"""Makes reports from plans: `plan_report` before a compression, `build_report` after it.
 
-`plan_report` needs the plan alone; `build_report` also what was measured on each stored weight.
+The latter also takes what was measured on each stored weight.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from ttcompress.checkpoint import Checkpoint  # torch
 
 NO_WEIGHT = "not a weight"
-"""Why a bias or a buffer is kept; such tensors are told of together."""
+"""Why a bias or a buffer is kept; reports count such tensors together."""
 
 
 def plan_report(source: Checkpoint, recipe: Recipe, plan: Plan) -> PlanReport:
-    """What `ttcompress plan` tells."""
+    """The report that `ttcompress plan` shows."""
     weights = tuple(
         WeightReport(
             **_facts(planned),
@@ -61,7 +61,7 @@ def build_report(
 def _shared(
     source: Checkpoint, recipe: Recipe, plan: Plan, notes: Iterable[str] = ()
 ) -> dict[str, Any]:
-    """What both reports say of the whole model; first of `kept` are weights, with the reason."""
+    """What both reports say of the whole model; weights come first in `kept`, with the reason."""
     weights = [planned for planned in plan.weights if planned.layout is None]
     return {
         "ttcompress": version("ttcompress"),

@@ -1,4 +1,4 @@
-"""What `inspect` returns: the content of a checkpoint, and how fast each spectrum falls."""
+"""What `inspect` returns: the content of a checkpoint, and the spectrum of each weight."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _EIGHTHS = 8
 class InspectedWeight(Weight):
     """One weight and how its spectrum falls.
 
-    `ranks` are those that hold 90, 95 and 99 % of the energy (the squared norm), of `full_rank`.
-    `fall` are singular values as fractions of the largest, at every eighth of the full rank: a
-    spectrum that falls fast is one that a low rank serves well.
+    `ranks` hold 90, 95 and 99 % of the energy (the squared norm), out of `full_rank`. `fall` are
+    singular values as fractions of the largest, at every eighth of the full rank: where they fall
+    fast, a low rank is accurate.
     """
 
     full_rank: int
@@ -37,8 +37,8 @@ class InspectedWeight(Weight):
 class Inspection:
     """The content of a checkpoint: its recurrent layers, weights and other tensors.
 
-    `file_bytes` is the whole file, `tensor_bytes` the model's tensors: optimizer state is in the
-    one and not in the other.
+    `file_bytes` is for the whole file, including optimizer state; `tensor_bytes` only for the
+    model's tensors.
     """
 
     container: str
@@ -57,7 +57,7 @@ class Inspection:
 
 
 def inspect_weight(weight: Weight, spectrum: Spectrum) -> InspectedWeight:
-    """A weight with what the singular values of its matrix tell."""
+    """Summarise the singular values of a weight's matrix."""
     values = spectrum.values
     fall: tuple[float, ...] = ()
     if values and values[0] != 0.0:

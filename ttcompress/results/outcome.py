@@ -1,4 +1,4 @@
-"""What became of one job of a batch or a sweep: sizes, metrics, limits, or why it failed."""
+"""The outcome of one job of a batch or sweep: sizes, metrics and limits, or why it failed."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Status = Literal["done", "limit broken", "failed"]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one job.
+    """The outcome of one job.
 
     `file` is the artifact's name, `bytes_before` and `bytes_after` are sizes of files, `factor` is
-    the compression factor of the decomposed weights, `metrics` and `limits` are those of the
-    report. `attempts` counts how often it was started, `seconds` are of the last time. Where
-    `error` is set nothing was written, and the numbers are None.
+    the compression factor of the decomposed weights, `metrics` and `limits` are the report's.
+    `attempts` counts starts, and `seconds` is the duration of the last. If `error` is set, nothing
+    was written, and the numbers are None.
     """
 
     file: str
@@ -38,19 +38,19 @@ class Outcome:
 
     @property
     def status(self) -> Status:
-        """Failed, or done with all limits kept, or not."""
+        """Whether the job failed, and if not, whether all limits were kept."""
         if self.error:
             return "failed"
         return "done" if all(limit["ok"] for limit in self.limits) else "limit broken"
 
     @property
     def name(self) -> str:
-        """As people call the job: `charlm under small`."""
+        """The job for people: `charlm under small`."""
         return f"{self.model} under {self.recipe}"
 
     @property
     def counting(self) -> tuple[str, Change] | None:
-        """The task's counting metric by name, with its values; None where nothing was measured."""
+        """Name and values of the task's counting metric; None if nothing was measured."""
         return next(iter(self.metrics.items())) if self.metrics else None
 
     def as_json(self) -> Json:

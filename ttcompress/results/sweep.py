@@ -1,4 +1,4 @@
-"""What `sweep` returns: every point, and which of them are on the front of size and quality."""
+"""What `sweep` returns: every point, and which are on the front of size, quality and speed."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from ttcompress.results.outcome import Outcome
 from ttcompress.system.json import plain
 
 OUT_OF_REACH = PlanError.__name__
-"""The kind of an outcome that says no more than that the model has no such point."""
+"""The kind of an outcome that only says that the model has no such point."""
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What a model costs and what it is worth.
+    """What a model costs and how good it is.
 
-    `bytes` are those of its tensors and `multiply_adds` those of a time step, over the whole model;
-    `metric` is the task's counting one, None where nothing was measured; `largest_error` is the
-    relative error of the weight that lost most.
+    `bytes` is for its tensors and `multiply_adds` for a time step, both of the whole model;
+    `metric` is the task's counting one, None if nothing was measured; `largest_error` is the
+    highest relative error of a weight.
     """
 
     bytes: int
@@ -37,7 +37,7 @@ class Figures:
 
 @dataclass(frozen=True)
 class Point:
-    """One format at one factor: what was asked, what became of it, and the figures if it is there.
+    """One format at one factor: its recipe, its outcome, and its figures unless it failed.
 
     `format` is one of `ttcompress.workflows.methods.METHODS`; `outcome.recipe` is the point's
     name, and `path` its artifact.
@@ -52,16 +52,16 @@ class Point:
 
     @property
     def name(self) -> str:
-        """As the table calls it: `mps@16`."""
+        """Its name in the table: `mps@16`."""
         return self.outcome.recipe
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """Every point in the order asked, and the dense model beside them.
+    """Every point in the order requested, and the dense model to compare them with.
 
-    `metric` names the task's counting metric; without a task it is None, and the largest error
-    stands in for it.
+    `metric` names the task's counting metric; without a task it is None, and points are judged by
+    their largest error.
     """
 
     model: str
@@ -73,7 +73,7 @@ class Sweep:
 
     @cached_property
     def front(self) -> tuple[Point, ...]:
-        """The points that none is ahead of: the cheapest first."""
+        """The points that no other point is ahead of, the smallest first."""
         found = [p for p in self.points if p.figures is not None and not self._ahead(p)]
         return tuple(sorted(found, key=lambda point: self.costs(point.figures)))
 
@@ -82,11 +82,11 @@ class Sweep:
         return next((one for one in self._ahead(point) if one in self.front), None)
 
     def worth(self, figures: Figures) -> float:
-        """What is set against the bytes: the metric, or else the largest error."""
+        """The quality: the metric if there is one, otherwise the largest error."""
         return figures.largest_error if self.metric is None else figures.metric or 0.0
 
     def costs(self, figures: Figures | None) -> tuple[float, ...]:
-        """Bytes, metric and multiply-adds, each the better the lower."""
+        """Bytes, quality and multiply-adds, signed so that lower is better in each."""
         if figures is None:
             return (inf, inf, inf)
         worth = self.worth(figures)
@@ -94,11 +94,11 @@ class Sweep:
         return (figures.bytes, inf if isnan(worth) else worth, figures.multiply_adds)
 
     def point(self, name: str) -> Point:
-        """The point of a name.
+        """Find a point by its name.
 
         Raises:
-            RecipeError: there is none.
-            PlanError: there is, and it is out of reach or failed.
+            RecipeError: there is no such point.
+            PlanError: the point is out of reach, or its job failed.
         """
         check_name(name, [point.name for point in self.points])
         point = next(point for point in self.points if point.name == name)
@@ -108,12 +108,12 @@ class Sweep:
 
     @property
     def exit_code(self) -> int:
-        """As of a batch: 5 where a point failed, 4 where a limit broke; out of reach is neither."""
+        """As for a batch: 5 if a point failed, 4 if a limit is broken; out of reach is neither."""
         outcomes = [p.outcome for p in self.points if p.outcome.kind != OUT_OF_REACH]
         return BatchResult(self.model, tuple(outcomes), self.seconds).exit_code
 
     def as_json(self) -> Json:
-        """Plain values; each point says whether it is on the front, or which one is ahead of it."""
+        """Plain values; each point tells whether it is on the front, or which is ahead of it."""
         return {
             "ttcompress": version("ttcompress"),
             "model": self.model,
@@ -145,13 +145,15 @@ class Sweep:
 
 
 def check_name(name: str, known: Sequence[str]) -> None:
-    """Refuse the name of a point that is not among those known.
+    """Refuse the name of a point that the sweep does not have.
 
     Raises:
-        RecipeError: it is not.
+        RecipeError: the name is not in `known`.
     """
     if name not in known:
-        raise RecipeError(f"--pick: {name!r} is no point of this sweep. It has {', '.join(known)}.")
+        raise RecipeError(
+            f"--pick: the sweep has no point {name!r}. Its points are {', '.join(known)}."
+        )
 
 
 def _dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:

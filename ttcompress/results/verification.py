@@ -1,4 +1,4 @@
-"""What `verify` returns: errors as reported and as computed again, and what differs."""
+"""What `verify` returns: reported and recomputed errors, and every difference."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ABSOLUTE_TOLERANCE = 1e-9
 
 @dataclass(frozen=True)
 class CheckedWeight:
-    """The errors of one weight as reported and as computed again."""
+    """The reported and the recomputed errors of one weight."""
 
     name: str
     reported: float
@@ -25,25 +25,25 @@ class CheckedWeight:
 
     @property
     def agrees(self) -> bool:
-        """Whether both are the same, to the rounding error of the computation."""
+        """Whether both are equal, up to rounding."""
         reported = (self.reported, *self.gates_reported)
         recomputed = (self.recomputed, *self.gates_recomputed)
         return len(reported) == len(recomputed) and all(map(_close, reported, recomputed))
 
     @property
     def difference(self) -> str:
-        """In words: the errors of the whole weight, or those of its gates if these differ alone."""
+        """Describes the differing errors: of the whole weight, or else of its gates."""
         if not _close(self.reported, self.recomputed):
             said, made = f"error {self.reported:.6g}", f"{self.recomputed:.6g}"
         else:
             said = f"gate errors {_listed(self.gates_reported)}"
             made = _listed(self.gates_recomputed)
-        return f"{self.name}: the report says {said}, the files make {made}"
+        return f"{self.name}: the report says {said}, but the files give {made}"
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What was checked: the weights, how many kept tensors, and in words whatever differs."""
+    """The checked weights, the number of kept tensors, and a sentence for each difference."""
 
     weights: tuple[CheckedWeight, ...]
     kept: int

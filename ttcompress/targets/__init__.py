@@ -1,1 +1,1 @@
-"""What a compressed model can be exported to. `registry` lists the targets."""
+"""The targets that a compressed model can be exported to, listed in `registry`."""

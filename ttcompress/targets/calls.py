@@ -1,7 +1,7 @@
-"""How an exported module is called: its example, its free axes, the names of what goes in and out.
+"""Describes how an exported module is called: a `Call` has an example, free axes and names.
 
-Files have flat lists of inputs and outputs, but a module's arguments may be nests of tensors;
-`Flat` stands between them.
+Files have flat lists of inputs and outputs, but a module's arguments may be nested; `Flat`
+translates between them.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ Axes = Mapping[int, str]
 Sizes = Mapping[str, int]
 
 EXAMPLE_SIZES: Sizes = {BATCH: 3, TIME: 5}
-"""No 0 and no 1, which `torch.export` takes for constants."""
+"""Neither 0 nor 1, which `torch.export` treats as constants."""
 
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """The call of a module that is exported.
+    """How a module is called, for its export.
 
     Attributes:
-        example: positional arguments, tensors or nests of them.
-        axes: for each tensor among them the names of its free axes; other axes are constant.
-        inputs: the name of each of these tensors.
-        outputs: the name of each tensor that comes back.
+        example: positional arguments, each a tensor or a nest of tensors.
+        axes: for each of these tensors the names of its free axes; other axes are constant.
+        inputs: a name for each of these tensors.
+        outputs: a name for each tensor that is returned.
     """
 
     example: tuple[Any, ...]
@@ -45,7 +45,7 @@ class Call:
         if others:
             raise RecipeError(
                 f"export: the example holds {', '.join(others)}; only tensors can be inputs. "
-                "Give tensors, and leave arguments with a default away."
+                "Give tensors, and omit arguments that have a default."
             )
         if not len(self.tensors) == len(self.axes) == len(self.inputs):
             raise RecipeError(
@@ -55,11 +55,11 @@ class Call:
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        """The example, flat."""
+        """The tensors of the example, flattened."""
         return tuple(pytree.tree_leaves(self.example))
 
     def random_inputs(self, sizes: Sizes, seed: int) -> tuple[Tensor, ...]:
-        """Inputs with free axes of these sizes: standard normal, or integers of the example."""
+        """Make inputs with free axes of these sizes: standard normal, or the example's integers."""
         generator = torch.Generator().manual_seed(seed)
         found = []
         for tensor, axes in zip(self.tensors, self.axes, strict=True):
@@ -73,11 +73,11 @@ class Call:
 
 
 class Flat(nn.Module):
-    """A module that takes a call's tensors one by one and gives a tuple of tensors.
+    """Calls a module with a flat list of tensors, and returns a flat tuple of tensors.
 
     Args:
-        module: what runs.
-        call: whose nesting it gets its arguments in.
+        module: the module to call.
+        call: its example shows how arguments are nested.
     """
 
     def __init__(self, module: nn.Module, call: Call) -> None:
@@ -86,6 +86,6 @@ class Flat(nn.Module):
         self._nesting = pytree.tree_structure(call.example)
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """The module's output, flat."""
+        """The module's output, flattened."""
         result = self.module(*pytree.tree_unflatten(tensors, self._nesting))
         return tuple(leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, Tensor))

@@ -1,6 +1,6 @@
-"""The parts of a compressed model that are exported: recurrent stacks, or the whole of it.
+"""Makes the parts of a compressed model that are exported: its recurrent stacks, or all of it.
 
-The whole model runs in the module that a task builds, or in a user's own.
+The whole model runs in the module that a task builds, or in a user's.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class OwnModule:
     """A user's module and how it is called.
 
     Attributes:
-        module: what the artifact was made from; it is copied.
-        example: its positional arguments, tensors or nests of them; no free axis of size 0 or 1.
+        module: the one that the artifact was made from; it is copied.
+        example: positional arguments, tensors or nests of them; no free axis of size 0 or 1.
         axes: for each tensor of the example the names of its free axes: `{0: "time", 1: "batch"}`.
-        inputs: a name for each of them, by default those of `forward`'s parameters.
-        outputs: a name for each tensor that comes back.
+        inputs: a name for each of these tensors, by default from `forward`'s parameters.
+        outputs: a name for each tensor that is returned.
     """
 
     module: nn.Module
@@ -50,13 +50,13 @@ class OwnModule:
 def recurrent_parts(
     compressed: CompressedModel, nonlinearity: Nonlinearity = "tanh"
 ) -> Iterator[Part]:
-    """Each recurrent stack as a module of (time, batch, input) and its first state.
+    """Make each recurrent stack a module of (time, batch, input) and its initial state.
 
     A cell becomes a layer that steps through time.
 
     Args:
         compressed: the model.
-        nonlinearity: of RNNs, which a checkpoint does not tell.
+        nonlinearity: for RNNs, since a checkpoint does not tell it.
     """
     content = compressed.content()
     by_name = {name: stored for stored in compressed.weights for name in stored.weight.names}
@@ -68,7 +68,7 @@ def recurrent_parts(
 
 
 def stack_call(stack: RecurrentStack) -> Call:
-    """Of torch's layer of this geometry with its state, (time, batch, input)."""
+    """The call of torch's layer with this geometry: (time, batch, input) and its state."""
     batch, time = EXAMPLE_SIZES[BATCH], EXAMPLE_SIZES[TIME]
     layers = stack.num_layers * (2 if stack.bidirectional else 1)
     hidden = torch.zeros(layers, batch, stack.proj_size or stack.hidden_size)
@@ -81,7 +81,7 @@ def stack_call(stack: RecurrentStack) -> Call:
 
 
 def own_part(compressed: CompressedModel, own: OwnModule) -> Part:
-    """A user's module with the compressed weights in it."""
+    """Put the compressed weights into a user's module."""
     inputs = own.inputs or _argument_names(own)
     call = Call(own.example, own.axes, inputs, own.outputs or ())
     module = load_into(deepcopy(own.module), compressed).eval()
@@ -90,18 +90,18 @@ def own_part(compressed: CompressedModel, own: OwnModule) -> Part:
     outputs = own.outputs or (("output",) if count == 1 else _numbered("output", count))
     if len(outputs) != count:
         raise RecipeError(
-            f"export: {len(outputs)} names for outputs, and the module gives {count}. "
-            "Give one for each."
+            f"export: {len(outputs)} outputs were named, but the module has {count}. "
+            "Give a name for each."
         )
     return _whole(compressed, module, Call(own.example, own.axes, inputs, outputs))
 
 
 def task_part(compressed: CompressedModel, task: Task) -> Part:
-    """A task's model with the compressed weights in it.
+    """Put the compressed weights into a task's model.
 
-    A built-in task's takes symbols (batch, time), and where the task carries a state from batch to
-    batch, that of every recurrent layer goes in and comes out. Of a task of your own the first
-    training batch shows the call; the first two axes of each tensor are batch and time.
+    A built-in task's model takes symbols (batch, time); if the task carries state from batch to
+    batch, the state of every recurrent layer is both an input and an output. For other tasks the
+    first training batch shows the call, and the first two axes of a tensor are batch and time.
     """
     module = load_into(task.build(), compressed).eval()
     if isinstance(chain := getattr(task, "chain", None), Chain):  # a built-in task's
@@ -118,7 +118,7 @@ def _whole(compressed: CompressedModel, module: nn.Module, call: Call) -> Part:
 
 
 def _chain_call(chain: Chain, carries_state: bool) -> Call:
-    """Of a `RecurrentModel`: symbols, and a state for each stack if there is one to carry."""
+    """The call of a `RecurrentModel`: symbols, and if state is carried, one for each stack."""
     sizes = EXAMPLE_SIZES[BATCH], EXAMPLE_SIZES[TIME]
     symbols = torch.randint(chain.symbols, sizes, generator=torch.Generator().manual_seed(0))
     if not carries_state:
@@ -135,7 +135,7 @@ def _chain_call(chain: Chain, carries_state: bool) -> Call:
 
 
 def _called_with(task: Task, module: nn.Module) -> tuple[Tensor, ...]:
-    """The tensors that a task calls its model with, from its first training batch."""
+    """Record the tensors that a task passes to its model for the first training batch."""
     seen: list[tuple[Any, ...]] = []
     handle = module.register_forward_pre_hook(lambda _, arguments: seen.append(arguments))
     try:
@@ -147,7 +147,7 @@ def _called_with(task: Task, module: nn.Module) -> tuple[Tensor, ...]:
 
 
 def _argument_names(own: OwnModule) -> tuple[str, ...]:
-    """A parameter's name; numbered where its argument is a nest."""
+    """Names from `forward`'s parameters, numbered if an argument is a nest."""
     names: list[str] = []
     parameters = list(signature(own.module.forward).parameters)
     for k, argument in enumerate(own.example):

@@ -1,4 +1,4 @@
-"""Every target by its name: the one place that lists them."""
+"""Lists every target by its name; a new one is added here."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ DEFAULT = Onnx.name
 
 
 def find_target(name: str) -> Target:
-    """The target of a name.
+    """Find a target by its name.
 
     Raises:
-        RecipeError: there is none.
+        RecipeError: there is no such target.
     """
     if name not in TARGETS:
         raise RecipeError(f"target: expected {' or '.join(TARGETS)}, got {name!r}.")

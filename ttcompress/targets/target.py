@@ -1,8 +1,8 @@
-"""What a target is: something that a compressed model, or a recurrent layer of it, is written for.
+"""Defines a target: a runtime for which a compressed model, or one of its layers, is written.
 
-A target is one folder with a class that has these members, and one line in `registry`. It writes
-files in memory and runs them; whether their outputs are right is checked by whoever exports, in the
-same way for every target. Nothing here imports torch: the command line names targets.
+A target is a folder with a class that has these members, and one line in `registry`. It writes
+files in memory and runs them; the export workflow checks their outputs, in the same way for every
+target. Nothing here imports torch, because the command line lists targets in its help.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ Arrays = Sequence["NDArray[Any]"]
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """What becomes a file by itself: a recurrent stack, or the whole model.
+    """A recurrent stack or the whole model, which is written by itself.
 
     Attributes:
         name: the path of the stack in the model, "" for the whole model.
-        module: runs it in torch, with trains and in float32; a target leaves it as it is.
+        module: runs it in torch, with trains and in float32; a target must not modify it.
         call: how the module is called.
-        weights: the compressed weights in it as they are stored, each with its names in the
-            module's state dict, were it dense; several where it is tied.
-        stack: the geometry, None for the whole model.
+        weights: its compressed weights as stored, each with the names it would have in the state
+            dict of a dense module; several if it is tied.
+        stack: the geometry; None for the whole model.
     """
 
     name: str
@@ -49,8 +49,8 @@ class Written:
     """A part as files in memory.
 
     Attributes:
-        files: their content by suffix; "" is the file that the user names, and ".h" one beside it
-            with this suffix in place of its own.
+        files: content by suffix; "" is the file that the user names, ".h" the same path with this
+            suffix instead.
         holds: how many constant values there are in each type, the most first.
     """
 
@@ -59,14 +59,14 @@ class Written:
 
 
 class Target(Protocol):
-    """Something to export to.
+    """A runtime to export to.
 
     Attributes:
-        name: as `--as` takes it.
-        whole_models: whether it takes whole models, beside recurrent stacks by themselves.
-        kinds: the kinds of recurrent stacks that it takes by themselves.
+        name: the name for `--as`.
+        whole_models: whether it takes whole models, and not only recurrent stacks.
+        kinds: the kinds of recurrent stacks that it takes.
         stores: the names of the stores that it takes weights in.
-        roundings: what `quantize` may be: types that products can run in, inputs rounded too.
+        roundings: values of `quantize`: types that products can run in, with rounded inputs.
     """
 
     name: str
@@ -76,7 +76,7 @@ class Target(Protocol):
     roundings: tuple[str, ...]
 
     def require(self) -> None:
-        """Refuse to go on without what `write` and `run` need.
+        """Check that the packages for `write` and `run` are installed.
 
         Raises:
             MissingExtraError: a package is not installed.
@@ -87,7 +87,7 @@ class Target(Protocol):
 
         Args:
             part: one that the target takes.
-            facts: what the files should say of where they come from.
+            facts: where the files come from, to be noted in them.
             quantize: one of `roundings`, or None.
 
         Raises:
@@ -95,8 +95,8 @@ class Target(Protocol):
         """
 
     def run(self, written: Written, call: Call, cases: Sequence[Arrays]) -> Iterable[Arrays]:
-        """Run what was written on the inputs of each case, in the order of the call.
+        """Run the files on the inputs of each case, given in the order of the call.
 
         Raises:
-            Exception: of any kind, where it does not run.
+            Exception: of any kind, if they do not run.
         """

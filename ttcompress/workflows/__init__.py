@@ -1,1 +1,1 @@
-"""One module for each thing a user does. Read `compress.py` first."""
+"""One module for each thing that a user does. Read `compress.py` first."""

@@ -1,4 +1,4 @@
-"""Judges the outcomes of a batch by those of an earlier one, read from its JSON."""
+"""Compares the outcomes of a batch with those of an earlier one, read from its JSON."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ Baseline = Mapping[str, Outcome]
 
 
 def read_baseline(path: Path) -> Baseline:
-    """What `--json` of an earlier batch says.
+    """Read the `--json` output of an earlier batch.
 
     Raises:
-        InputError: there is no such file, or it is no JSON of a batch.
+        InputError: there is no such file, or it is not the JSON of a batch.
         TTCompressError: it cannot be read.
     """
     check_ordinary(path, "Write a baseline with --json.")
@@ -47,7 +47,7 @@ def read_baseline(path: Path) -> Baseline:
 
 
 def judge_against(baseline: Baseline | None, outcome: Outcome, allowed: Tolerance) -> Outcome:
-    """The outcome with a limit for its metric and one for its size, where the baseline has both.
+    """Add limits for size and metric to an outcome, taken from the same job of the baseline.
 
     A job that failed, then or now, has nothing to compare.
     """

@@ -1,4 +1,4 @@
-"""Runs the jobs of a manifest: every model under every recipe, unless that was done before."""
+"""Runs the jobs of a manifest, every model under every recipe, except those done before."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ def batch(
     told: Told = lambda outcome: None,
     progress: Progress = silent,
 ) -> BatchResult:
-    """Compress every model of a manifest under every recipe it names for it.
+    """Compress every model of a manifest under each of its recipes.
 
     Args:
-        manifest: its file.
-        engine: where jobs run; by default worker processes here, one for each core.
-        force: run jobs again whose inputs have not changed.
-        baseline: the JSON of an earlier batch: what became worse since is a broken limit.
+        manifest: the manifest's file.
+        engine: where jobs run; by default local worker processes, one per core.
+        force: rerun jobs whose inputs have not changed.
+        baseline: the JSON of an earlier batch; whatever got worse since breaks a limit.
         told: called with each outcome as it comes.
-        progress: told where each running job is, under its name.
+        progress: receives the stage of each running job, under its name.
 
     Raises:
         RecipeError: the manifest is wrong; every problem, with its line.
-        TTCompressError: it or the baseline cannot be read, or nothing can be written. A job that
-            fails raises nothing: it is an outcome.
+        TTCompressError: it or the baseline cannot be read, or nothing can be written. A failing
+            job raises nothing: the failure is its outcome.
     """
     started = time.monotonic()
     before = None if baseline is None else read_baseline(Path(baseline))
@@ -69,11 +69,11 @@ def run_jobs(
     told: Told = lambda outcome: None,
     progress: Progress = silent,
 ) -> tuple[Outcome, ...]:
-    """Run jobs, unless they were done before, and give their outcomes in the order of the jobs.
+    """Run jobs, unless they were done before, and return their outcomes in the same order.
 
     Raises:
-        OutputError: an output's folder cannot be made.
-        TTCompressError: the engine is not there; see `jobs.workers.run_in_workers`.
+        OutputError: an output's folder cannot be created.
+        TTCompressError: the engine is missing; see `jobs.workers.run_in_workers`.
     """
     queue = queue_jobs(jobs, engine.mixed_precision)
     work = Compression(engine.mixed_precision)

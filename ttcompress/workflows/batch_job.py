@@ -1,6 +1,6 @@
-"""A job of a batch: one model under one recipe, its key, how it is done and what became of it.
+"""One job of a batch: a model under a recipe, its key, the work done for it, and its outcome.
 
-The parent imports this module too, so torch comes with the work itself.
+The parent process imports this module too, so torch is imported only when the work runs.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from ttcompress.workflows.keys import readable_digest, result_key
 class BatchJob:
     """One model under one recipe, and the file its artifact goes to.
 
-    `folder` is where relative paths in the recipe start. Every path is absolute; no two jobs have
-    the same `output`.
+    Relative paths in the recipe start in `folder`. Every path here is absolute; no two jobs share
+    an `output`.
     """
 
     model: Path
@@ -40,14 +40,14 @@ class BatchJob:
 
     @property
     def name(self) -> str:
-        """As people call it: `charlm under small`."""
+        """The job for people: `charlm under small`."""
         return f"{self.model_name} under {self.recipe_name}"
 
 
 def queue_jobs(
     jobs: Sequence[BatchJob], mixed_precision: str = "no"
 ) -> tuple[QueuedJob[BatchJob], ...]:
-    """The jobs with their keys, see `result_key`; each file is read once."""
+    """Give each job its key, see `result_key`; each file is read once."""
     digest = cache(readable_digest)
     queue = []
     for job in jobs:
@@ -58,25 +58,25 @@ def queue_jobs(
 
 
 def _model_files(path: Path) -> Iterator[Path]:
-    """A model's file, and the shards where it is an index of them."""
+    """A model's file, and its shards if the file is an index of them."""
     yield path
     if path.suffix == ".json" and path.is_file():
         try:
             index: Any = read_json(path.read_bytes())
             shards = set(index["weight_map"].values())
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
-            return  # no index: the job says so itself
+            return  # not an index: the job reports that
         yield from (path.parent / str(shard) for shard in sorted(shards, key=str))
 
 
 @dataclass(frozen=True)
 class Compression:
-    """The work of a batch: compress a model and save it. `mixed_precision` is of a fine-tuning."""
+    """The work of a batch: compress a model, fine-tune it in `mixed_precision`, and save it."""
 
     mixed_precision: str = "no"
 
     def prepare(self) -> None:
-        """Load torch and all that is needed to compress."""
+        """Import torch and everything needed to compress."""
         import ttcompress.workflows.compress  # noqa: F401  heavy
 
     def run(self, queued: QueuedJob[BatchJob], threads: int, progress: Progress) -> Json:
@@ -94,7 +94,7 @@ class Compression:
         torch.set_num_threads(threads)
         conditions = Conditions(
             precision=self.mixed_precision,
-            # Of the same key: it always fits.
+            # The key is in the name, so saved state always fits.
             resume=beside(job.output, f".{queued.key[:16]}.resume"),
             watch=lambda report: progress("finetune", report.step, report.steps),
         )
@@ -117,7 +117,7 @@ class Compression:
         ).as_json()
 
     def check(self, facts: Json) -> Outcome:
-        """The outcome of a record.
+        """Read the outcome from a record.
 
         Raises:
             ValueError: the record is damaged.
@@ -126,6 +126,6 @@ class Compression:
 
 
 def outcome_of(job: BatchJob, result: Result) -> Outcome:
-    """What became of a job, in the words of a batch."""
+    """The outcome of a job from its result in the queue."""
     names = {"file": job.output.name, "model": job.model_name, "recipe": job.recipe_name}
     return Outcome.from_json(names | result.as_json())

@@ -1,6 +1,6 @@
-"""Times a compressed model's recurrent layers on this machine, beside dense ones: `bench`.
+"""Times a compressed model's recurrent layers against dense ones on this machine: `bench`.
 
-Everything of ONNX needs the extra `onnx`, so it is imported where it is used.
+Whatever needs the extra `onnx` is imported where it is used.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Timed = Callable[[], object]
 
 @dataclass(frozen=True, eq=False)
 class Runner:
-    """One way to run a layer: what makes a call for inputs (time, batch, input), and its bytes."""
+    """One way to run a layer: `call` prepares a run on (time, batch, input); `bytes` its size."""
 
     call: Callable[[Tensor], Timed]
     bytes: int
@@ -50,17 +50,17 @@ def bench(
 ) -> Benchmark:
     """Time each recurrent layer, dense and compressed, in torch and in ONNX Runtime.
 
-    All ways take turns, so that a busy machine slows all of them; one thread is timed by what it
-    worked. The dense weights are rebuilt from the artifact: of the original's shapes, and so of its
-    cost.
+    All ways take turns, so that a busy machine slows all of them; a single thread is timed by its
+    CPU time. The dense weights are rebuilt from the artifact: they have the original's shapes, and
+    so its cost.
 
     Args:
         source: an artifact's path, or a `CompressedModel`.
-        batches: sequences side by side; each is measured.
-        steps: length of the sequences.
-        threads: of torch and of ONNX Runtime.
-        seconds: for each layer and batch.
-        progress: told what is being measured.
+        batches: batch sizes; each is measured.
+        steps: sequence length.
+        threads: for torch and ONNX Runtime.
+        seconds: spent on each layer and batch.
+        progress: receives what is being measured.
 
     Raises:
         MissingExtraError: the extra `onnx` is not installed.
@@ -70,7 +70,7 @@ def bench(
     onnx.require()
     for name, value in (("batch", min(batches, default=0)), ("steps", steps), ("threads", threads)):
         if value < 1:
-            raise RecipeError(f"bench: {name} is {value}, and 1 is the least. Give more.")
+            raise RecipeError(f"bench: {name} must be at least 1, got {value}.")
     compressed = source if isinstance(source, CompressedModel) else load(source)
     clock = clock_for(threads)
     parts = choose_parts(compressed, onnx)
@@ -78,7 +78,7 @@ def bench(
     left_out = []
     try:
         graphs[SMALL[2]] = write_parts(compressed, onnx, parts, "int8", silent)
-    except TTCompressError as error:  # a model so rough that int8 inputs change its outputs
+    except TTCompressError as error:  # so rough a model that int8 inputs change its outputs
         left_out.append(f"{SMALL[2]}: {error}")
     layers, rows = [], list[TimedRun]()
     done, total = 0, len(parts) * len(batches)
@@ -107,9 +107,9 @@ def bench(
 def _dense_runners(
     compressed: CompressedModel, stack: RecurrentStack, threads: int
 ) -> dict[str, Runner]:
-    """All ways to run the layer with its weights rebuilt, by the names in tables.
+    """All dense ways to run a layer with rebuilt weights, by their names in tables.
 
-    Their values are not the original's, but their cost is.
+    The values are not the original's, but the cost is.
     """
     from ttcompress.targets.onnx.dense import dense_int8, dense_model  # the extra
 
@@ -125,7 +125,7 @@ def _dense_runners(
 
 
 def _graph_runner(content: bytes, threads: int) -> Runner:
-    """An ONNX file in ONNX Runtime, from zero states where it takes any."""
+    """Run an ONNX file in ONNX Runtime, from zero states if it takes states."""
     from ttcompress.targets.onnx.sessions import start_session  # the extra
 
     session = start_session(content, threads)
@@ -140,7 +140,7 @@ def _graph_runner(content: bytes, threads: int) -> Runner:
 
 
 def _stored_bytes(compressed: CompressedModel, stack: RecurrentStack) -> int:
-    """What the artifact takes for the layer."""
+    """The bytes that the artifact uses for a layer."""
     names = set(stored_names(stack).values())
     weights = [s for s in compressed.weights if names & set(s.weight.names)]
     kept = [

@@ -1,4 +1,4 @@
-"""Compresses a model by every method at every factor, and measures all of them alike."""
+"""Compresses a model by every method at every factor, and measures all in the same way."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from ttcompress.workflows.job import Job, prepare
 from ttcompress.workflows.methods import METHODS, method_recipe
 
 STEPS, SECONDS = 35, 0.3
-"""What is timed: so many steps of all methods, for so long in all at each factor."""
+"""The sequence length that is timed, and the seconds spent at each factor on all methods."""
 
 MODELS = {name: one.cost_model for name, one in FORMATS.items() if one.cost_model}
 """The cost models: Murua et al. (2020), section 3, for one matrix and one time step."""
@@ -41,15 +41,15 @@ def compare(
     key: str | None = None,
     progress: Progress = silent,
 ) -> Comparison:
-    """Compress a model by every method at every factor, and measure all of them alike.
+    """Compress a model by every method at every factor, and measure all in the same way.
 
     Args:
         source: the checkpoint's file.
         factors: compression factors of the decomposed weights.
-        recipe: which weights, calibration, fine-tuning and task; its format and budget do not
-            count. Calibration is for mps, mpo and auto; svd and quantised are done by hand.
-        key: which state dict to take where the file holds several.
-        progress: told what is being done.
+        recipe: weights, calibration, fine-tuning and task; its format and budget are ignored.
+            Calibration applies to mps, mpo and auto only.
+        key: which state dict to use if the file holds several.
+        progress: receives what is being done.
 
     Raises:
         TTCompressError: see `ttcompress.errors`.
@@ -73,10 +73,10 @@ def compare(
 
 
 def _models(job: Job, factor: float) -> tuple[dict[str, CompressedModel], dict[str, str]]:
-    """The models by method, and why some methods have none.
+    """Compress by every method: the models, and the reasons of methods that cannot.
 
     Raises:
-        PlanError: no method has one, as where the recipe does not fit the model.
+        PlanError: no method can, for example because the recipe does not fit the model.
     """
     models, why = {}, {}
     for method in METHODS:
@@ -96,7 +96,7 @@ def _models(job: Job, factor: float) -> tuple[dict[str, CompressedModel], dict[s
 def _measured(
     checkpoint: Checkpoint, models: Mapping[str, CompressedModel], task: Task | None
 ) -> tuple[Cell, dict[str, Cell]]:
-    """The dense model's cell but for its metric, and those of the models that could be made."""
+    """The dense model's cell without its metric, and the cell of each compressed model."""
     contents: dict[str, Content] = {name: model.content() for name, model in models.items()}
     contents["dense"] = checkpoint.state_dict()
     times = _milliseconds(checkpoint.stacks, contents)

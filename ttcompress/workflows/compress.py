@@ -38,19 +38,19 @@ def compress(
 ) -> CompressedModel:
     """Compress a trained checkpoint, fine-tune it where the recipe says so, measure and judge it.
 
-    A broken limit is no error: see `report.limits`.
+    A broken limit is not an error: see `report.limits`.
 
     Args:
         source: the checkpoint's file.
         recipe: a `Recipe`, a file, the name of a shipped recipe, or a mapping with a recipe's keys;
             the default is `balanced`.
-        key: which state dict to take where the file holds several.
-        conditions: of a fine-tuning: device, resuming, control.
-        trials: under a budget of drop, the file that keeps what was tried; removed at the end.
-        progress: told what is being done.
+        key: which state dict to use if the file holds several.
+        conditions: how fine-tuning runs: device, resuming, control.
+        trials: with a `drop` budget, the file that keeps the trials; removed at the end.
+        progress: receives what is being done.
 
     Raises:
-        TTCompressError: see `ttcompress.errors`; nothing else is written here.
+        TTCompressError: see `ttcompress.errors`.
     """
     chosen = with_options(as_recipe(recipe), key=key)
     check_limits(chosen)
@@ -76,7 +76,7 @@ def tune(job: Job, model: CompressedModel, original: Checkpoint | None) -> Compr
     """
     if job.task is None:
         raise RecipeError(
-            "finetune: needs a task, which says what is trained and what counts. "
+            "finetune: a task is needed, which gives the training data and the metrics. "
             "Add --task, or a task block to the recipe."
         )
     settings = job.recipe.finetune or Finetune()
@@ -87,7 +87,7 @@ def tune(job: Job, model: CompressedModel, original: Checkpoint | None) -> Compr
 def measure(job: Job, model: CompressedModel) -> CompressedModel:
     """Add to the report what was lost: drift always, the task's metrics where there is a task."""
     task = job.task
-    # A task's model tells of what kind an RNN is, which a file does not.
+    # Whether a plain RNN uses tanh or relu is known to the task's model, not to the file.
     unclear = task is not None and any(stack.kind == "rnn" for stack in model.stacks)
     like = task.build() if task is not None and unclear else None
     drift = drift_over_time(job.model, model, seed=job.recipe.seed, like=like)

@@ -1,8 +1,8 @@
 """Plans and decomposes until the result is within its budget.
 
-A plan decides before anything is decomposed. Two things only the result can tell: the error of the
-rounding, for a tolerance, and the length of the file's header, for a size. Where one of them is
-over, the weights are planned and decomposed again.
+A plan is made before anything is decomposed. Two things show only in the result: the rounding
+error, for a tolerance, and the length of the file's header, for a size. If one of them exceeds the
+budget, the weights are planned and decomposed again.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _ROUNDS = 6
 def plan_weights(job: Job, overhead: int = 0) -> Plan:
     """Decide what is done to every weight.
 
-    `overhead` are the bytes of the output file that are no tensor, for a `size` budget.
+    `overhead` is the number of bytes of the output file outside tensors, for a `size` budget.
 
     Raises:
         PlanError: the recipe does not fit the model, or the budget is out of reach.
@@ -50,7 +50,7 @@ def execute(job: Job, plan: Plan) -> CompressedModel:
 
     Raises:
         DecompositionError: a weight holds NaN or infinity, or overflows its store.
-        CheckpointError: a tensor of the model has the name that a core gets.
+        CheckpointError: a tensor of the model has the name that a core needs.
     """
     stored: list[StoredWeight] = []
     measured: list[Measured] = []
@@ -94,7 +94,7 @@ def execute(job: Job, plan: Plan) -> CompressedModel:
 
 
 def _draw(spectrum: Spectrum, rank: int) -> CutSpectrum:
-    """At most `SPECTRUM_POINTS` values for a picture: even steps, and both sides of the cut."""
+    """Keep `SPECTRUM_POINTS` values for a picture: even steps, and both sides of the cut."""
     count = len(spectrum.values)
     step = max(1, -(-count // (SPECTRUM_POINTS - 3)))
     marks = {*range(0, count, step), rank - 1, rank, count - 1}
@@ -103,27 +103,27 @@ def _draw(spectrum: Spectrum, rank: int) -> CutSpectrum:
 
 
 def _check_names(stored: StoredWeight, kept: Mapping[str, Tensor]) -> None:
-    """No tensor of the model has the name that a core gets, and would be lost."""
+    """Refuse a core whose name a tensor of the model has, since that tensor would be lost."""
     for key, part in keyed_parts(stored):
         for name in kept.keys() & {key + suffix for suffix in part.tensors}:
             raise CheckpointError(
-                f"{name}: is a tensor of the model, and a core of {stored.weight.name} gets "
+                f"{name}: is a tensor of the model, but a core of {stored.weight.name} needs "
                 "that name. Rename the tensor, or keep the weight by a rule: format: keep."
             )
 
 
 def _broken(kept: Mapping[str, Tensor]) -> Iterator[str]:
-    """What is no weight is kept whatever it holds; infinity can be meant, as in a mask."""
+    """Note tensors with NaN, which are kept anyway; infinity can be intended, as in a mask."""
     for name, tensor in kept.items():
         if tensor.is_floating_point() and bool(tensor.float().isnan().any()):
-            yield f"{name} holds NaN, and is kept as it is"
+            yield f"{name} holds NaN and is kept unchanged"
 
 
 def meet_tolerance(job: Job, overhead: int = 0) -> CompressedModel:
-    """Plan and execute until every measured error is within the tolerance, if one is asked for.
+    """Plan and execute until every measured error is within the tolerance, if there is one.
 
-    A plan knows the rounding error only as an expectation: where the measured one is above the
-    tolerance, the next plan aims as much lower.
+    A plan only estimates the rounding error: if the measured one exceeds the tolerance, the next
+    plan aims lower by the same ratio.
     """
     asked = aim = job.recipe.budget.tolerance
     worst = 0.0
@@ -134,7 +134,7 @@ def meet_tolerance(job: Job, overhead: int = 0) -> CompressedModel:
         except PlanError:
             if aim == asked:
                 raise
-            break  # what was asked could be planned: the lower aim is not the user's to hear of
+            break  # the tolerance itself could be planned: do not report the lower aim
         model = execute(replace(job, recipe=recipe), plan)
         chosen = {p.weight.name for p in plan.weights if p.in_budget and not p.explicit}
         errors = [w.relative_error for w in model.report.weights if w.name in chosen]
@@ -143,8 +143,8 @@ def meet_tolerance(job: Job, overhead: int = 0) -> CompressedModel:
             return model
         aim *= 0.999 * asked / worst
     raise PlanError(
-        f"budget.tolerance: {asked} asked, but the stored weights lose {worst:.4g}. "
-        "Ask for a larger tolerance, or for a store with more bits."
+        f"budget.tolerance: {asked} is out of reach: the stored weights have an error of "
+        f"{worst:.4g}. Allow a larger tolerance, or choose a store with more bits."
     )
 
 
@@ -153,13 +153,13 @@ def meet_size(
 ) -> CompressedModel:
     """Plan and execute until the file is as large as `size` allows.
 
-    The header holds the report, whose length is known only afterwards: each round plans with the
-    header that the round before really had.
+    The header holds the report, whose length is known only afterwards, so each round plans with
+    the length from the round before.
 
     Args:
         job: what to compress.
         size: bytes of the file.
-        make: makes the model whose header takes so many bytes.
+        make: makes a model, given the bytes of its header.
     """
     reserved = _to_be_measured(job)
     overhead, room = header_bytes(job), size - reserved
@@ -181,17 +181,17 @@ def meet_size(
         overhead = header
     if best is None:
         raise PlanError(
-            f"budget.size: {size:,} bytes asked, the smallest file found has {least:,.0f}, and "
-            f"{reserved:,} more are kept free for what is measured. "
-            "Ask for a larger file, or decompose more weights."
+            f"budget.size: {size:,} bytes are out of reach: the smallest file found has "
+            f"{least:,.0f}, and {reserved:,} more are reserved for the measurements. "
+            "Allow a larger file, or decompose more weights."
         )
     return best
 
 
 def header_bytes(job: Job) -> int:
-    """Bytes of the file beside the tensors: measured on a model planned as if there were none.
+    """Bytes of the file outside tensors, measured on a model that was planned without them.
 
-    Those that are added when the model is measured are counted too.
+    What is added to the report when the model is measured is counted too.
 
     Raises:
         PlanError: not even the tensors fit the budget.

@@ -1,7 +1,7 @@
-"""Measures how far the hidden states of a model drift apart from the original's over time.
+"""Measures how far the hidden states of a model drift from the original's over time.
 
-A recurrent layer feeds on its own output, so that a small error of its weights may grow from step
-to step. No task and no data are needed to see that.
+A recurrent layer feeds on its own output, so a small error in its weights may grow from step to
+step. Measuring this needs neither a task nor data.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ def drift_over_time(
     Args:
         original: the model before.
         compressed: the model after.
-        inputs: by a stack's prefix, (batch, time, input) for it; the others get standard normal
-            ones, which embeddings and hidden states of trained models resemble roughly.
-        seed: of those.
-        like: the whole model as a module, for what a checkpoint does not tell: whether an RNN is
-            one of relu. Without it, it is one of tanh.
+        inputs: (batch, time, input) by a stack's prefix; the others get standard normal inputs,
+            which embeddings and hidden states of trained models roughly resemble.
+        seed: for the random inputs.
+        like: the whole model as a module, which tells whether an RNN uses relu, as a checkpoint
+            does not. Without it, tanh is assumed.
 
     Returns:
         By prefix and step, `{"lstm.": {"1": 0.02, "10": 0.05, "100": 0.06}}`: the norm of the
-        difference of the outputs after so many steps, relative to the norm before, over the batch.
-        Given inputs that are shorter have fewer steps.
+        difference of the outputs at that step, relative to the original norm, over the batch.
+        Shorter inputs give fewer steps.
 
     Raises:
-        RecipeError: inputs of another shape, or for a stack that is not there.
+        RecipeError: inputs have the wrong shape, or name a stack that does not exist.
     """
     given = inputs or {}
     _check_inputs(given, compressed.stacks)
@@ -65,13 +65,13 @@ def _check_inputs(inputs: Mapping[str, Tensor], stacks: tuple[RecurrentStack, ..
     for prefix, values in inputs.items():
         if prefix not in sizes:
             raise RecipeError(
-                f"drift: inputs for {prefix!r}, and the recurrent layers are "
-                f"{', '.join(map(repr, sizes))}. Give their prefixes."
+                f"drift: there is no recurrent layer {prefix!r}. "
+                f"Inputs may be given for {', '.join(map(repr, sizes))}."
             )
         if values.dim() != 3 or values.shape[2] != sizes[prefix] or values.shape[1] == 0:
             raise RecipeError(
-                f"drift: inputs for {prefix!r} have shape {tuple(values.shape)}, and "
-                f"(batch, time, {sizes[prefix]}) is needed."
+                f"drift: inputs for {prefix!r} must have the shape (batch, time, {sizes[prefix]}) "
+                f"and at least one step, got {tuple(values.shape)}."
             )
 
 
@@ -89,9 +89,9 @@ def _nonlinearity(stack: RecurrentStack, like: nn.Module | None) -> Nonlinearity
 def _outputs(
     stack: RecurrentStack, nonlinearity: Nonlinearity, model: Model, inputs: Tensor
 ) -> Tensor:
-    """(batch, time, output) in float32; both directions counted from where they start.
+    """(batch, time, output) in float32; each direction counted from its own start.
 
-    Layer by layer, so that the weights of one are in memory at a time.
+    Layer by layer, so that only the weights of one are in memory at a time.
     """
     outputs = inputs.float()
     with torch.no_grad():

@@ -1,7 +1,7 @@
-"""Searches for the smallest model whose metric worsens by no more than a budget of drop allows.
+"""Searches for the smallest model whose metric drops by no more than the budget allows.
 
-Bisection on the factor: what is lost grows with it, as a rule. Every trial is measured on the task
-and kept in a file, so that an interrupted search goes on where it was.
+The search bisects the factor, since the drop grows with it as a rule. Every trial is measured on
+the task and kept in a file, so that an interrupted search continues where it was.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from ttcompress.workflows.job import Job
 from ttcompress.workflows.keys import result_key
 
 LEAST, MOST = 1.25, 128.0
-"""Where the search begins unless a budget says so, and beyond which it does not double."""
+"""The factor where the search begins without one in the budget, and where doubling stops."""
 
 PRECISION = 1.02
-"""How near, as a ratio, the factor found is to the next one that lost too much."""
+"""The ratio between the lowest factor known to lose too much and the one found, at the end."""
 
 Build = Callable[[Job], CompressedModel]
 
 
 def find_within_drop(job: Job, build: Build, trials: Path | None = None) -> CompressedModel:
-    """The model of the largest factor whose counting metric worsens by no more than asked.
+    """Find the largest factor at which the counting metric drops by no more than allowed.
 
     A `factor` in the budget is where the search begins; its other keys hold in every trial.
 
     Args:
-        job: its recipe's budget has a `drop`.
-        build: makes the model that a job asks for.
-        trials: the file that keeps what was measured; removed at the end.
+        job: one whose budget has a `drop`.
+        build: makes the model of a job.
+        trials: the file that keeps the measurements; removed at the end.
 
     Raises:
         RecipeError: there is no task.
@@ -49,21 +49,21 @@ def find_within_drop(job: Job, build: Build, trials: Path | None = None) -> Comp
     allowed = job.recipe.budget.drop
     if job.task is None or allowed is None:
         raise RecipeError(
-            "budget.drop: needs a task, which measures what is lost. "
+            "budget.drop: a task is needed, which measures what is lost. "
             "Add --task, or a task block to the recipe."
         )
     search = _Search(job, build, job.task, allowed, trials)
     low = job.recipe.budget.factor or LEAST
     if not search.is_within(low):
         raise PlanError(
-            f"budget.drop: {allowed.written} asked, and at factor {low:g} it is "
-            f"{search.told(low)}. Allow more, or fine-tune: --finetune."
+            f"budget.drop: {allowed.written} is out of reach: factor {low:g}, the smallest tried, "
+            f"gives {search.describe(low)}. Allow a larger drop, or fine-tune: --finetune."
         )
     return search.result(_largest(search.is_within, low))
 
 
 def _largest(is_within: Callable[[float], bool], low: float) -> float:
-    """The largest factor that passes, at and above one that does: doubled, then halved between."""
+    """The largest factor that passes, starting at one that does: doubling, then bisection."""
     while low < MOST and is_within(2 * low):
         low = 2 * low
     high = 2 * low
@@ -77,7 +77,7 @@ def _largest(is_within: Callable[[float], bool], low: float) -> float:
 
 
 class _Search:
-    """The trials of one search, by factor; None where no plan reaches it."""
+    """The trials of one search: the metric by factor, or None if no plan reaches that factor."""
 
     def __init__(
         self, job: Job, build: Build, task: Task, allowed: Drop, path: Path | None
@@ -92,12 +92,12 @@ class _Search:
         self.before = float(self.known["before"] or 0.0)
 
     def is_within(self, factor: float) -> bool:
-        """Whether the model of a factor can be made, and loses no more than allowed."""
+        """Whether a factor can be reached, and loses no more than allowed."""
         lost = self.lost(factor)
         return lost is not None and lost <= self.allowed.most(self.before)
 
     def lost(self, factor: float) -> float | None:
-        """The drop at a factor, in the metric's own unit; None where it is out of reach."""
+        """The drop at a factor, in the metric's unit; None if the factor is out of reach."""
         name = f"{factor:.6g}"
         if name not in self.known:
             self.job.progress(
@@ -114,17 +114,17 @@ class _Search:
             return None
         return (self.before - after) * (1 if self.counting.higher_is_better else -1)
 
-    def told(self, factor: float) -> str:
-        """The drop at a factor in the unit of the one allowed, for people."""
+    def describe(self, factor: float) -> str:
+        """Say in words what a factor gives, in the unit of the drop that is allowed."""
         lost = self.lost(factor)
         if lost is None:
-            return "out of reach"
+            return "no model"
         if self.allowed.relative and self.before:
-            return f"{100 * lost / abs(self.before):.3g} %"
-        return f"{lost:.4g}"
+            return f"a drop of {100 * lost / abs(self.before):.3g} %"
+        return f"a drop of {lost:.4g}"
 
     def result(self, factor: float) -> CompressedModel:
-        """The model of a factor, its report naming the search."""
+        """The model of a factor, with a note about the search in its report."""
         model = self._built(factor)
         if self.path is not None:
             self.path.unlink(missing_ok=True)
@@ -151,7 +151,7 @@ class _Search:
 
 
 def _read(path: Path | None, key: str) -> dict[str, float | None]:
-    """The trials of an interrupted search for the same; none where it was another."""
+    """The trials of an interrupted search, if it was the same search."""
     if path is None or not path.is_file():
         return {}
     try:

@@ -27,14 +27,14 @@ def evaluate(
     key: str | None = None,
     progress: Progress = silent,
 ) -> Metrics:
-    """Measure a dense or a compressed model.
+    """Measure a dense or compressed model on a task.
 
     Args:
         model: a checkpoint or an artifact, or the file of either.
         task: a task, or its name (see `find_task`).
-        options: of the task, where it is given by name.
-        key: which state dict to take where a checkpoint's file holds several.
-        progress: told what is being done.
+        options: for the task, if it is given by name.
+        key: which state dict to use if a checkpoint's file holds several.
+        progress: receives what is being done.
 
     Returns:
         The task's metrics by name, the counting one first.
@@ -60,14 +60,14 @@ def metrics_before_after(
     *,
     progress: Progress = silent,
 ) -> Comparison:
-    """Measure a model and what it was compressed to.
+    """Measure a model before and after its compression.
 
     Returns:
         For each metric, the counting one first, `before`, `after`, `drop` and `higher_is_better`.
-        `drop` is how much it worsened in its own unit; below zero it became better.
+        `drop` is how much the metric worsened, in its unit; a negative one is an improvement.
 
     Raises:
-        as `evaluate`.
+        TTCompressError: as for `evaluate`.
     """
     chosen = task_for(original, task, options)
     progress("evaluate", 0, 2, f"{chosen.name}, before")
@@ -79,7 +79,7 @@ def metrics_before_after(
 
 
 def open_model(path: str | Path, key: str | None = None) -> Model:
-    """Whatever a model file holds: an artifact of ttcompress, or a checkpoint.
+    """Open a model file: an artifact of ttcompress, or a checkpoint.
 
     Raises:
         InputError: no such file.

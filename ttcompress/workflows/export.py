@@ -2,8 +2,8 @@
 
     parts -> target.write -> check: target.run against torch -> files
 
-The parts are the whole model, with a task or a module, or each recurrent stack by itself. Nothing
-is written unless the outputs of all parts are those of torch.
+The parts are the whole model, given a task or a module, or else each recurrent stack. Nothing is
+written unless the outputs of all parts agree with torch's.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ from ttcompress.tasks.registry import task_for
 __all__ = ["Exported", "OwnModule", "export"]
 
 STEPS, BATCHES = (1, 7, 20), (1, 4)
-"""What the outputs are compared at: no size of the example that is exported."""
+"""Sequence lengths and batch sizes of the comparison, all different from the exported example's."""
 
 FLOAT_LIMIT = 1e-4
-"""The largest difference of any value, of outputs near 1: what float32 leaves of another order."""
+"""Allowed for any value of outputs near 1: float32 rounding in a different order of summation."""
 
 ROUNDED_LIMIT = 0.2
-"""The norm of the difference over that of the output, where products are rounded: that costs some
-hundredths, and an output that is wrong has about 1."""
+"""Allowed for the relative norm of the difference if products are rounded. Rounding costs a few
+hundredths; a wrong output has about 1."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """The worst over all sizes: of one value, and of the norm, relative to the output's."""
+    """The largest difference over all sizes: of any value, and of the norm, both relative."""
 
     value: float
     norm: float
@@ -72,32 +72,36 @@ def export(
     overwrite: bool = False,
     progress: Progress = silent,
 ) -> tuple[Exported, ...]:
-    """Write a compressed model for a target, after holding its outputs against torch's.
+    """Write a compressed model for a target, after comparing its outputs with torch's.
 
     Args:
         source: an artifact's path, or a `CompressedModel`.
-        output: the file; several recurrent layers become several files, with their names in it.
-        target: what for, a name in `ttcompress.targets.registry`.
-        task: exports the whole model, as a task builds it.
-        module: exports the whole model, in a module of your own. Without either, each recurrent
-            layer is one of (time, batch, input) and its state.
+        output: the file; several recurrent layers go to several files, by their names.
+        target: a name in `ttcompress.targets.registry`.
+        task: exports the whole model, as the task builds it.
+        module: exports the whole model, in your module. Without either, each recurrent layer is
+            exported as a function of (time, batch, input) and its state.
         quantize: "int8" multiplies in int8, by onnxruntime's dynamic quantisation.
-        nonlinearity: of RNNs exported by themselves; a checkpoint does not tell it.
-        overwrite: replace files that exist.
-        progress: told which part is being exported.
+        nonlinearity: for RNNs exported by themselves; a checkpoint does not tell it.
+        overwrite: replace existing files.
+        progress: receives the part that is being exported.
 
     Raises:
-        MissingExtraError: the extra that the target needs, as `onnx`, is not installed.
+        MissingExtraError: the extra that the target needs, such as `onnx`, is not installed.
         RecipeError: the arguments do not fit each other, the target or the model.
         TTCompressError: the export failed or its outputs differ; nothing was written.
     """
     chosen = find_target(target)
     chosen.require()
     if quantize is not None and quantize not in chosen.roundings:
-        known = " or ".join(chosen.roundings) or f"taken by {target}"
-        raise RecipeError(f"quantize: {quantize!r} is not {known}. Use that, or leave it away.")
+        known = " or ".join(map(repr, chosen.roundings))
+        fact = f"expected {known}" if known else f"{target} cannot quantise"
+        raise RecipeError(
+            f"quantize: {fact}, got {quantize!r}. Omit the option to export in float32."
+        )
     if nonlinearity not in NONLINEARITIES:
-        raise RecipeError(f"nonlinearity: {nonlinearity!r} is none of {', '.join(NONLINEARITIES)}.")
+        known = " or ".join(NONLINEARITIES)
+        raise RecipeError(f"nonlinearity: expected {known}, got {nonlinearity!r}.")
     check_output(Path(output), overwrite)  # before the work, which can be long
     compressed = source if isinstance(source, CompressedModel) else load(source)
     parts = choose_parts(compressed, chosen, task, module, nonlinearity)
@@ -135,19 +139,19 @@ def choose_parts(
     module: OwnModule | None = None,
     nonlinearity: Nonlinearity = "tanh",
 ) -> Sequence[Part]:
-    """The whole model with a task or a module, otherwise each recurrent stack.
+    """The whole model if a task or a module is given, otherwise each recurrent stack.
 
     Raises:
         RecipeError: both are given, there is no such stack, or the target takes no whole models.
     """
     if task is not None and module is not None:
-        raise RecipeError("export: a task and a module were given. Give one of them.")
+        raise RecipeError("export: use either a task or a module, not both.")
     if task is None and module is None:
         parts = tuple(recurrent_parts(compressed, nonlinearity))
         if not parts:
             raise RecipeError(
                 "export: the model has no recurrent layer to export by itself. "
-                "Export the whole of it: --task, or from Python a module."
+                "Export the whole model: with --task, or in Python with a module."
             )
         return parts
     if not target.whole_models:
@@ -168,7 +172,7 @@ def write_parts(
     quantize: str | None,
     progress: Progress,
 ) -> tuple[CheckedPart, ...]:
-    """Each part of a model in memory, as a target writes it, held against torch.
+    """Write each part of a model in memory, and compare its outputs with torch's.
 
     Raises:
         RecipeError: the target does not take a part.
@@ -212,10 +216,10 @@ def _refuse(part: Part, target: Target) -> None:
 
 
 def check(target: Target, written: Written, part: Part, seed: int = 0) -> Difference:
-    """Run the files on random inputs of several sizes, and hold the outputs against torch's.
+    """Run the files on random inputs of several sizes, and compare the outputs with torch's.
 
     Raises:
-        TTCompressError: the files, or the module, do not run at other sizes than the example's.
+        TTCompressError: the files or the module run only at the sizes of the example.
     """
     flat, call = Flat(part.module, part.call).eval(), part.call
     sizes = [{TIME: steps, BATCH: batch} for steps, batch in product(STEPS, BATCHES)]
@@ -229,16 +233,18 @@ def check(target: Target, written: Written, part: Part, seed: int = 0) -> Differ
             for value, norm in _differences(ours, theirs):
                 values.append(value)
                 norms.append(norm)
-    except Exception as error:  # a runtime's classes have no base in common
+    except Exception as error:  # exceptions of runtimes have no common base
         raise TTCompressError(
             f"the exported model does not run: {error}. "
-            "Lengths and batches must stay free in the module's forward."
+            "The module's forward must take any length and batch size."
         ) from error
     return Difference(max(values), max(norms))
 
 
 def _differences(found: Arrays, wanted: Arrays) -> Iterator[tuple[float, float]]:
-    """Of each output: values relative to its largest, unless that is below 1, and of the norm."""
+    """For each output: the largest difference of a value, relative to max(1, largest value), and
+    the relative norm of the difference.
+    """
     for one, other in zip(found, wanted, strict=True):
         if one.shape != other.shape or not np.isfinite(one).all():
             yield np.inf, np.inf
@@ -250,21 +256,21 @@ def _differences(found: Arrays, wanted: Arrays) -> Iterator[tuple[float, float]]
 
 
 def _judge(found: Difference, quantize: str | None) -> None:
-    value, limit, cure = found.value, FLOAT_LIMIT, "This is a defect: report it."
+    value, limit, cure = found.value, FLOAT_LIMIT, "This is a defect: please report it."
     if quantize is not None:
         value, limit, cure = found.norm, ROUNDED_LIMIT, "Export it without --quantize."
     if value > limit:
         raise TTCompressError(
-            f"the exported model's outputs differ from torch's by {value:.2g}, and {limit:g} is "
-            f"the limit; no file was kept. {cure}"
+            f"the exported model's outputs differ from torch's by {value:.2g}, but at most "
+            f"{limit:g} is allowed; nothing was written. {cure}"
         )
 
 
 def output_path(output: Path, name: str, count: int) -> Path:
-    """Where a part goes; several are told apart by their names.
+    """The file of a part, named after it if there are several.
 
     Raises:
-        RecipeError: its name, which is the file's word, would lead to another folder.
+        RecipeError: the part's name, which comes from the checkpoint, would lead to another folder.
 
     >>> output_path(Path("model.onnx"), "encoder.lstm", 2).name
     'model.encoder.lstm.onnx'
@@ -273,7 +279,7 @@ def output_path(output: Path, name: str, count: int) -> Path:
         return output
     if Path(name).name != name:
         raise RecipeError(
-            f"export: the layer {name[:80]!r} gives its name to a file, and has a folder in it. "
-            "Export the whole model: --task."
+            f"export: the layer's name {name[:80]!r} cannot be part of a file's name. "
+            "Export the whole model with --task."
         )
     return output.with_name(f"{output.stem}.{name}{output.suffix}")

@@ -1,4 +1,4 @@
-"""Fine-tunes a model that is already compressed, and judges it anew."""
+"""Fine-tunes a model that is already compressed, and judges it again."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ def tune_artifact(
     conditions: Conditions = CONDITIONS,
     progress: Progress = silent,
 ) -> CompressedModel:
-    """Fine-tune a model that is compressed already, and judge it anew.
+    """Fine-tune a model that is already compressed, and judge it again.
 
     Args:
         artifact: the compressed file.
-        recipe: its `task:`, `finetune:` and `limits:` blocks count; the rest was done. Without
-            limits, those of the recipe that made the artifact hold.
-        original: the checkpoint it was made from: the teacher, and what is measured against.
+        recipe: only its `task:`, `finetune:` and `limits:` blocks are used. Without limits, those
+            of the recipe that made the artifact apply.
+        original: the checkpoint it was made from, as the teacher and for the errors.
         conditions: device, resuming, control.
-        progress: told what is being done.
+        progress: receives what is being done.
 
     Raises:
         CheckpointError: `original` is another file than the one that was compressed.
         TTCompressError: see `ttcompress.errors`.
     """
-    # What was decomposed stays as it is, whatever the recipe says about calibration.
+    # The decomposition is not redone, whatever the recipe says about calibration.
     chosen, compressed = replace(as_recipe(recipe), calibration=None), load(artifact)
     under = recipe_from(compressed.report.recipe["effective"])
     dense = None
@@ -50,14 +50,14 @@ def tune_artifact(
     if dense is None:
         return judged(_measure_alone(job, compressed, tuned), chosen.limits or under.limits)
     made = measure(job, tuned)
-    # All was measured: what an earlier training without the original said no longer holds.
+    # Everything was measured, so the note of an earlier training without the original is wrong now.
     notes = tuple(note for note in made.report.notes if note != BLIND)
     made = replace(made, report=replace(made.report, notes=notes))
     return judged(made, chosen.limits or under.limits)
 
 
 def _measure_alone(job: Job, before: CompressedModel, after: CompressedModel) -> CompressedModel:
-    """Metrics without the original: against what the report knew of it, or the start."""
+    """Measure without the original: against its metrics in the report, or those before training."""
     task = job.task
     assert task is not None  # `tune` asked for one
     known = {name: found["before"] for name, found in (before.report.metrics or {}).items()}

@@ -1,4 +1,4 @@
-"""A checkpoint's file enters; an `Inspection` of it leaves."""
+"""Lists the content of a checkpoint and the singular values of its weights: `inspect`."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from ttcompress.trains.tt_svd import spectrum_at
 def inspect(
     source: str | Path, *, key: str | None = None, progress: Progress = silent
 ) -> Inspection:
-    """Look into a checkpoint: layers, shapes, sizes, and how fast each spectrum falls.
+    """List a checkpoint's layers, shapes and sizes, and how fast each spectrum falls.
 
     Args:
         source: the checkpoint's file.
-        key: which state dict to take where the file holds several.
-        progress: told what is being done.
+        key: which state dict to use if the file holds several.
+        progress: receives what is being done.
 
     Raises:
-        InputError: no file there.
-        CheckpointError: not understood, damaged, unsafe, without weights, or holding NaN.
+        InputError: there is no such file.
+        CheckpointError: it is damaged, unsafe, not understood, has no weights, or holds NaN.
     """
     checkpoint = open_checkpoint(source, key)
     spectra = []

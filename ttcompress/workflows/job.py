@@ -1,4 +1,4 @@
-"""Opens what one compression needs and checks it: a `Job`, which every workflow passes on."""
+"""Opens and checks everything that one compression needs: `prepare` makes the `Job`."""
 
 from __future__ import annotations
 
@@ -26,13 +26,12 @@ class Job:
 
     Attributes:
         model: the checkpoint to compress, or a compressed model to fine-tune.
-        recipe: what is asked of it.
-        task: measures and trains it; None where the recipe names none.
-        calibration: what the recipe's data showed; None where it names none.
-        conditions: of a fine-tuning: device, resuming, control.
-        progress: told what is being done.
-        analysis: what is known of the weights; variations share it, so that none is decomposed
-            twice.
+        recipe: how to compress it.
+        task: measures and trains it; None if the recipe names none.
+        calibration: statistics of the recipe's data; None if it names none.
+        conditions: how fine-tuning runs: device, resuming, control.
+        progress: receives what is being done.
+        analysis: decompositions of the weights, shared by variations so that none is repeated.
     """
 
     model: Checkpoint | CompressedModel
@@ -45,13 +44,13 @@ class Job:
 
     @property
     def checkpoint(self) -> Checkpoint:
-        """The model, where it is one to compress."""
+        """The model, which must be one to compress."""
         assert isinstance(self.model, Checkpoint), "a compressed model is not compressed again"
         return self.model
 
     @property
     def weightings(self) -> Weightings:
-        """What errors cost, by weight; nothing without calibration."""
+        """The cost of errors, by weight; empty without calibration."""
         return NO_WEIGHTINGS if self.calibration is None else self.calibration.weightings
 
 
@@ -70,13 +69,13 @@ def prepare(
         source: the checkpoint's file, or a model that is open already.
         recipe: a `Recipe`, a file, the name of a shipped recipe, or a mapping with a recipe's keys;
             the default is `balanced`.
-        key: which state dict to take where the file holds several.
-        conditions: of a fine-tuning.
-        progress: told what is being done.
-        measured: whether the task is wanted for more than calibration.
+        key: which state dict to use if the file holds several.
+        conditions: how fine-tuning runs.
+        progress: receives what is being done.
+        measured: whether the task is needed for more than calibration.
 
     Raises:
-        RecipeError: calibration without data, or a task that is unknown or does not fit.
+        RecipeError: there is no data for calibration, or the task is unknown or does not fit.
         TTCompressError: see `ttcompress.errors`.
     """
     chosen = with_options(as_recipe(recipe), key=key)
@@ -89,7 +88,7 @@ def prepare(
 
 
 def task_of(recipe: Recipe, model: Model) -> Task | None:
-    """The task that a recipe names, built for a model; None where it names none."""
+    """Build the task that a recipe names for a model; None if it names none."""
     if recipe.task is None:
         return None
     return make_task(recipe.task.name, structure_of(model), dict(recipe.task.options))
@@ -103,8 +102,8 @@ def _calibrate(job: Job) -> Calibration:
         return calibrate(job.checkpoint, FileSource(wanted.data, stacks), job.progress)
     if job.task is None:
         raise RecipeError(
-            "calibration: needs data. Add --task, whose batches show the weights their inputs, "
-            "or --calibration-data with a file of them."
+            "calibration: there is no data. Add --task, to use the task's training batches, "
+            "or --calibration-data with a file of recorded inputs."
         )
     source = TaskSource(job.task, stacks, wanted.batches, job.recipe.seed)
     return calibrate(job.checkpoint, source, job.progress)

@@ -1,4 +1,4 @@
-"""The key of a result: a hash of all that it depends on, kept beside whatever may be reused."""
+"""Computes the key of a result, a hash of all that it depends on: an equal key means reuse."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ttcompress.system.files import file_digest
 
 
 def readable_digest(path: Path) -> str:
-    """The sha256 of a file; a word where it cannot be read, which whoever needs it says himself."""
+    """The SHA-256 of a file, or "unreadable": the error is left to whoever needs the file."""
     try:
         if path.is_file():  # a pipe or a device may never end
             return file_digest(path)
@@ -30,18 +30,17 @@ def result_key(
     precision: str = "no",
     digest: Callable[[Path], str] = readable_digest,
 ) -> str:
-    """A hash of all that a result depends on.
+    """Hash all that a result depends on.
 
-    That is the model, the recipe as written and as in force, the files that its task and its
-    calibration name, the versions of ttcompress, torch and Python, and of a fine-tuning its
-    precision.
+    That is the model, the recipe as written and in effect, the files named by its task and
+    calibration, the versions of ttcompress, torch and Python, and the precision of fine-tuning.
 
     Args:
         model: the hash of the model's file, or of each of its files.
-        recipe: what is asked of it.
+        recipe: how it is compressed.
         folder: where relative paths in the recipe start.
-        precision: of a fine-tuning.
-        digest: the hash of a file; another one remembers what several keys have in common.
+        precision: for fine-tuning.
+        digest: hashes a file; pass a cached function when files are shared by several keys.
     """
     ran_on = {name: version(name) for name in ("ttcompress", "torch")}
     facts = {
@@ -56,7 +55,7 @@ def result_key(
 
 
 def _named(recipe: Recipe) -> Iterator[str]:
-    """Whatever in a recipe may name a file: the task, its options, calibration data."""
+    """Whatever in a recipe may name a file: the task, its options, the calibration data."""
     if recipe.task is not None:
         place, _, _ = recipe.task.name.rpartition(":")
         yield place
@@ -68,7 +67,7 @@ def _named(recipe: Recipe) -> Iterator[str]:
 
 
 def _files(folder: Path, name: str) -> list[Path]:
-    """The files behind a name; a task's own file may import what lies beside it."""
+    """The files behind a name; a Python file may import its neighbours, so those count too."""
     if not name:
         return []
     path = folder / name
@@ -77,6 +76,6 @@ def _files(folder: Path, name: str) -> list[Path]:
             return sorted(inner for inner in path.rglob("*") if inner.is_file())
         if path.is_file():
             return sorted(path.parent.glob("*.py")) if path.suffix == ".py" else [path]
-    except OSError:  # text that is no path at all: too long, for example
+    except OSError:  # not a path at all: too long, for example
         pass
     return []

@@ -15,23 +15,23 @@ if TYPE_CHECKING:
 
 
 def judged(model: CompressedModel, limits: Limits | None) -> CompressedModel:
-    """The model with a report that says, limit by limit, whether it was kept.
+    """Judge a model by limits, and write the verdicts into its report.
 
-    A broken limit is no error: it is an entry of `report.limits` whose `ok` is False.
+    A broken limit is not an error: it is an entry of `report.limits` whose `ok` is False.
     """
     if limits is None:
         return model
-    # The file holds the limits, but not its own size: so any size will do to see how long it gets.
-    size = replace(model, report=judged_report(model.report, limits, 0)).file_bytes
-    return replace(model, report=judged_report(model.report, limits, size))
+    # The verdicts are in the file but not its size, so any size gives the right length.
+    size = replace(model, report=judge_report(model.report, limits, 0)).file_bytes
+    return replace(model, report=judge_report(model.report, limits, size))
 
 
-def judged_report(report: Report, limits: Limits, file_bytes: int) -> Report:
-    """The report with an entry for each limit: its name, what was asked, what was reached."""
+def judge_report(report: Report, limits: Limits, file_bytes: int) -> Report:
+    """Add an entry for each limit to a report: its name, the limit, and the value reached."""
     return replace(report, limits=tuple(_verdicts(report, limits, file_bytes)))
 
 
-def broken(report: Report) -> tuple[Verdict, ...]:
+def broken_limits(report: Report) -> tuple[Verdict, ...]:
     """The limits that were not kept."""
     return tuple(limit for limit in report.limits if not limit["ok"])
 
@@ -53,7 +53,7 @@ def check_limits(recipe: Recipe) -> None:
     """Refuse, before the work, a limit that could not be judged after it.
 
     Raises:
-        RecipeError: a limit on the drop, and no task that measures it.
+        RecipeError: there is a limit on the drop, but no task that measures it.
     """
     if recipe.limits is not None and recipe.limits.max_drop is not None and recipe.task is None:
         raise _unmeasured(recipe.limits.max_drop)
@@ -61,7 +61,7 @@ def check_limits(recipe: Recipe) -> None:
 
 def _unmeasured(limit: Drop) -> RecipeError:
     return RecipeError(
-        f"limits.max_drop: {limit.written} asked, but no task measures the model. Add --task."
+        f"limits.max_drop: a drop of {limit.written} can only be judged with a task. Add --task."
     )
 
 
@@ -84,5 +84,5 @@ def _at_least(name: str, limit: float, value: float) -> Verdict:
 
 
 def verdict(name: str, limit: float, value: float, ok: bool) -> Verdict:
-    """A limit as reports have it: what was asked, what was reached, whether it was kept."""
+    """An entry of a report's limits: the limit, the value reached, and whether it was kept."""
     return {"name": name, "limit": limit, "value": value, "ok": ok}

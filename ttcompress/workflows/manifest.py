@@ -1,4 +1,4 @@
-"""Reads a manifest, and finds the jobs that it asks for: `read_manifest`."""
+"""Reads a manifest of a batch, and lists its jobs: `read_manifest`."""
 
 from __future__ import annotations
 

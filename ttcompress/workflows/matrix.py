@@ -1,6 +1,6 @@
-"""Expands a manifest to jobs, every model under every recipe, and finds what is wrong with it.
+"""Expands a manifest into jobs, every model under every recipe, and collects its problems.
 
-Every path in it is relative to the manifest's folder, in which the jobs run.
+Paths in a manifest are relative to its folder, in which the jobs run.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from ttcompress.workflows.limits import check_limits
 
 
 def jobs_of(manifest: Manifest, folder: Path) -> tuple[tuple[BatchJob, ...], list[Problem]]:
-    """The jobs that a manifest in `folder` asks for, in its order.
+    """List the jobs of a manifest in `folder`, in its order, and its problems.
 
-    Nothing is written, and no model is opened. Where there are problems, jobs are missing.
+    Nothing is written, and no model is opened. If there are problems, jobs are missing.
     """
     expansion = _Expansion(manifest, folder)
     jobs = tuple(expansion.jobs())
     expansion.check_outputs(jobs)
     if not jobs and not expansion.problems:
         cure = "Write `matrix:` with models and recipes, or `jobs:`."
-        expansion.problems.append(Problem((), f"there is no job in it.\n{cure}"))
+        expansion.problems.append(Problem((), f"it has no jobs.\n{cure}"))
     return jobs, expansion.problems
 
 
 @dataclass(frozen=True)
 class _Pair:
-    """A model and the recipe it is asked for under; `place` is where."""
+    """A model and a recipe for it; `place` is the key in the manifest that pairs them."""
 
     place: KeyPath
     entry: ModelEntry
@@ -47,7 +47,7 @@ class _Pair:
 
 
 class _Expansion:
-    """From entries to jobs, collecting problems."""
+    """Turns entries of a manifest into jobs, collecting problems."""
 
     def __init__(self, manifest: Manifest, folder: Path) -> None:
         self.manifest, self.folder = manifest, folder
@@ -66,7 +66,7 @@ class _Expansion:
                 yield from self._job(pair, recipe)
 
     def check_outputs(self, jobs: tuple[BatchJob, ...]) -> None:
-        """No two jobs write one file, and none writes what is a model of another."""
+        """Refuse two jobs that write the same file, and one that writes over a model."""
         models = {job.model: job for job in jobs}
         first: dict[Path, BatchJob] = {}
         for job in jobs:
@@ -75,14 +75,14 @@ class _Expansion:
                 self._problem(
                     ("output",),
                     f"{other.model} under {other.recipe_name} and {job.model} under "
-                    f"{job.recipe_name} both go to {job.output.name}."
-                    "\nTell them apart in `output.name`, for example with {folder}.",
+                    f"{job.recipe_name} would both be written to {job.output.name}."
+                    "\nMake their names differ in `output.name`, for example with {folder}.",
                 )
             if job.output in models:
                 self._problem(
                     ("output",),
-                    f"{job.output} is to be written, and is one of the models too."
-                    "\nGive the results a folder of their own: `output.folder`.",
+                    f"{job.output} is one of the models, but a result would be written there."
+                    "\nChoose another folder for the results: `output.folder`.",
                 )
 
     def _matrix(self, matrix: Matrix) -> Iterator[_Pair]:
@@ -102,14 +102,14 @@ class _Expansion:
                 if not out:
                     yield _Pair(place, entry, model, name)
         for n in sorted(set(range(len(matrix.exclude))) - used):
-            fact = "leaves nothing out: no model and recipe of the matrix have these names."
-            self._problem(("matrix", "exclude", n), f"{fact} Correct it, or take it out.")
+            fact = "excludes nothing: no model and recipe of the matrix have these names."
+            self._problem(("matrix", "exclude", n), f"{fact} Correct it, or remove it.")
 
     def _models(self, entry: ModelEntry, place: KeyPath) -> list[Path]:
         found = sorted(glob.glob(entry.path, root_dir=self.folder, recursive=True))
         files = [path for name in found if (path := self.folder / name).is_file()]
         if not files:
-            fact = "is a folder, and a model is a file." if found else "there is no such file."
+            fact = "is a folder, but a model is a file." if found else "there is no such file."
             self._problem((*place, "path"), f"{entry.path}: {fact}\nYou are in {self.folder}.")
         return files
 
@@ -145,7 +145,7 @@ class _Expansion:
 
 
 def _given(limits: Limits | None) -> dict[str, Any]:
-    """Limits that are set, as options spell them."""
+    """The limits that are set, by the names of options."""
     if limits is None:
         return {}
     values = {field.name: getattr(limits, field.name) for field in fields(limits)}

@@ -1,7 +1,7 @@
-"""The recipe by which each method of a comparison compresses a model to equal bytes.
+"""Makes the recipe by which each method of a comparison compresses a model to equal bytes.
 
-mps, mpo and auto are the recipe's own, under that format. svd and quantised are what a user would
-do by hand: each weight cut by the same factor with int8 factors; every weight dense in few bits.
+mps, mpo and auto follow the recipe under that format. svd and quantised are what a user would do
+by hand: each weight cut by the same factor with int8 factors; every weight dense in few bits.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ def method_recipe(
 
     Args:
         method: one of `METHODS`.
-        recipe: all but the format and the budget.
+        recipe: everything except the format and the budget.
         factor: compression factor of the decomposed weights.
-        weights: gives those of the model; only svd and quantised need them.
+        weights: returns the model's weights; only svd and quantised need them.
 
     Raises:
         RecipeError, PlanError: the recipe does not fit the model, or there is no such method.
     """
     if method not in METHODS:
-        raise RecipeError(f"{method!r} is none of {', '.join(METHODS)}.")
+        raise RecipeError(f"method: expected one of {', '.join(METHODS)}, got {method!r}.")
     if method not in BY_HAND:
         return with_options(recipe, format=method, factor=factor)
     rules = [
@@ -59,14 +59,14 @@ def method_recipe(
 
 
 def _by_hand(method: str, one: Assignment, factor: float) -> dict[str, Any]:
-    """What a method does to a weight, or the recipe to one that does not share the budget."""
+    """The keys of a method for a weight; the recipe's own if the weight is not in the budget."""
     if not one.shares_budget:
         return {"format": one.format} | ({} if one.format == KEEP else {"store": one.store})
     return _svd(one, factor) if method == "svd" else {"format": DenseLayout.format, "store": AUTO}
 
 
 def _svd(one: Assignment, factor: float) -> dict[str, Any]:
-    """The largest rank whose factors are so many times smaller; 1 at least."""
+    """The largest rank whose factors are smaller by `factor`, and at least 1."""
     rows, columns = one.weight.shape
     store, allowed, rank = STORES[_SVD_STORE], one.weight.bytes / factor, 1
     while rank < min(rows, columns):

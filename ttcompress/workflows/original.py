@@ -1,4 +1,4 @@
-"""An artifact enters; the checkpoint it was made from, and no other, leaves."""
+"""Finds and opens the checkpoint that an artifact was made from, identified by its hash."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from ttcompress.system.files import file_digest
 
 
 def find_original(artifact: str | Path) -> Path | None:
-    """The checkpoint an artifact was made from, by size and hash: beside it or in this folder."""
+    """Find the checkpoint of an artifact, by size and hash, beside it or in this folder."""
     wanted = load(artifact).report.source
     for folder in dict.fromkeys((Path(artifact).resolve().parent, Path.cwd())):
         for path in sorted(folder.glob("*")):
-            with suppress(OSError):  # what cannot be read is not found
+            with suppress(OSError):  # skip what cannot be read
                 same_size = path.is_file() and path.stat().st_size == wanted["bytes"]
                 if same_size and file_digest(path) == wanted["sha256"]:
                     return path
@@ -30,20 +30,20 @@ def open_original(
 
     Args:
         path: the checkpoint's file.
-        compressed: what was made from it.
-        artifact: the file of that, for messages.
+        compressed: the model that was made from it.
+        artifact: that model's file, for messages.
         key: which state dict of the checkpoint; by default the one in the recipe.
 
     Raises:
         InputError: there is no such file.
-        CheckpointError: it cannot be read, or is another one than the compressed model's.
+        CheckpointError: it cannot be read, or is not the one that was compressed.
     """
     found = open_checkpoint(path, key or compressed.report.recipe["effective"].get("key"))
     wanted = compressed.report.source["sha256"]
     if found.sha256 != wanted:
         raise CheckpointError(
             f"{found.path}: is not the model that {artifact} was made from: its SHA-256 is "
-            f"{found.sha256[:12]}..., the artifact's source had {wanted[:12]}.... "
+            f"{found.sha256[:12]}..., but the artifact's source had {wanted[:12]}.... "
             "Give the original file."
         )
     return found

@@ -1,4 +1,4 @@
-"""Takes a point out of a sweep: its artifact, and the recipe that makes the same bytes."""
+"""Copies a point of a sweep: its artifact, and the recipe that makes the same bytes."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from ttcompress.system.text import clean_line
 def pick(found: Sweep, name: str, output: str | Path, *, overwrite: bool = False) -> Path:
     """Write the artifact of a point to `output`, and its recipe beside that.
 
-    `ttcompress decompose MODEL -r RECIPE` writes the same bytes: the artifact has the recipe's text
-    in it. It takes as many threads as the point had (cores / jobs): others may change the last
-    digit of an error in the report.
+    `ttcompress decompose MODEL -r RECIPE` writes the same bytes, since the artifact holds the
+    recipe's text. That takes as many threads as the point had (cores / jobs): another number may
+    change the last digit of an error in the report.
 
     Returns:
         The recipe's file: see `recipe_beside`.
@@ -47,7 +47,7 @@ def pick(found: Sweep, name: str, output: str | Path, *, overwrite: bool = False
 
 
 def recipe_beside(artifact: Path) -> Path:
-    """Where the recipe of a picked artifact goes.
+    """The path for the recipe of a picked artifact.
 
     >>> recipe_beside(Path("out/charlm.mps.safetensors")).as_posix()
     'out/charlm.mps.yaml'
@@ -56,7 +56,7 @@ def recipe_beside(artifact: Path) -> Path:
 
 
 def recipe_text(found: Sweep, point: Point, path: Path) -> str:
-    """A point's recipe as a file: what for, the command, what to expect, and every key."""
+    """The text of a point's recipe: origin, command, what to expect, and every key."""
     assert point.figures is not None  # `Sweep.point` refused it otherwise
     dense, now = found.dense, point.figures
     model = clean_line(found.model)

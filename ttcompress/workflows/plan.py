@@ -1,4 +1,4 @@
-"""Says what compressing a checkpoint would do; nothing is written."""
+"""Plans the compression of a checkpoint without writing anything: `plan`."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ def plan(
     key: str | None = None,
     progress: Progress = silent,
 ) -> tuple[Checkpoint, Plan]:
-    """What `compress` would do, with exact sizes.
+    """Plan what `compress` would do, with exact sizes.
 
     Under a `size` budget the weights are decomposed once, to measure the file's header. Under a
-    `tolerance` sizes are expected: where rounding is then measured above it, `compress` plans
-    again, as much lower.
+    `tolerance` sizes are estimates: if the measured rounding error exceeds it, `compress` plans
+    again, aiming lower.
     """
     chosen = as_recipe(recipe)
     if chosen.budget.drop is not None:
         raise PlanError(
-            f"budget.drop: {chosen.budget.drop.written} asked, and what is lost is known only when "
-            "it is measured. Use decompose, or give the plan a factor."
+            f"budget.drop: whether {chosen.budget.drop.written} is kept shows only when a "
+            "compressed model is measured. Use decompose, or plan for a factor."
         )
     job = prepare(source, chosen, key=key, progress=progress, measured=False)
     overhead = 0 if chosen.budget.size is None else header_bytes(job)

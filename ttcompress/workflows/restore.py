@@ -1,4 +1,4 @@
-"""An artifact's file enters; an ordinary dense checkpoint for the original code leaves."""
+"""Writes an artifact as an ordinary dense checkpoint for the original code: `restore`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ttcompress.system.files import check_output, written_whole
 
 
 def restore(artifact: str | Path, output: str | Path, overwrite: bool = False) -> None:
-    """Write the source's content again, by `torch.save`: its nesting, keys, shapes and dtypes.
+    """Write the source's nesting, keys, shapes and dtypes again, by `torch.save`.
 
-    Optimizer state is absent; the artifact's notes say so where there was some.
+    Optimizer state is absent; the artifact's notes say so if there was any.
 
     Raises:
-        InputError, ArtifactError: the artifact is not there, or damaged.
+        InputError, ArtifactError: the artifact does not exist, or is damaged.
         OutputPathError: the output exists (without `overwrite`) or its folder is missing.
         OutputError: the disk is full or not writable.
     """

@@ -29,7 +29,7 @@ FACTORS = (2.0, 4.0, 8.0, 16.0, 32.0)
 FORMATS = decomposing()
 
 Place = tuple[str, float]
-"""A format and a factor: where in the sweep a point is."""
+"""A format and a factor: the place of a point in the sweep."""
 
 
 def sweep(
@@ -48,19 +48,19 @@ def sweep(
 
     Args:
         model: the checkpoint's file.
-        recipe: all but the format and the budget, which each point sets; as of `compress`.
+        recipe: as for `compress`; each point sets the format and the budget.
         factors: compression factors of the decomposed weights.
-        formats: of `METHODS`: mps, mpo, auto; svd and quantised stand beside them, as of `compare`.
-        folder: where artifacts go, and are found again the next time; by default the model's stem
+        formats: any of `METHODS`: mps, mpo, auto, and for comparison svd and quantised.
+        folder: holds the artifacts, which the next run reuses; by default the model's stem
             + .sweep, in this folder.
-        engine: where points are worked on; by default worker processes here, one for each core.
-        force: work also on points that have not changed.
+        engine: where points are computed; by default local worker processes, one per core.
+        force: also recompute points whose inputs have not changed.
         told: called with the outcome of each point as it comes.
-        progress: told where each running point is, under its name.
+        progress: receives the stage of each running point, under its name.
 
     Raises:
-        RecipeError: a format or a factor is none.
-        TTCompressError: no point could be made; the error is that of the first.
+        RecipeError: a format or a factor is not valid.
+        TTCompressError: no point could be made; the error is the first point's.
     """
     started = time.monotonic()
     model = Path(model)
@@ -74,17 +74,19 @@ def sweep(
 def sweep_jobs(
     model: Path, recipe: Recipe, asked: Iterable[Place], folder: Path
 ) -> tuple[BatchJob, ...]:
-    """A job for every format at every factor.
+    """Make a job for every format at every factor.
 
     Raises:
-        RecipeError: a format or a factor is none.
+        RecipeError: a format or a factor is not valid.
         InputError: there is no such model, or the folder is a file.
     """
     if not model.is_file():
-        fact = "is a folder, and a model is a file" if model.is_dir() else "there is no such file"
+        fact = "is a folder, but a model is a file" if model.is_dir() else "there is no such file"
         raise InputError(f"{model}: {fact}. You are in {Path.cwd()}.")
     if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder}: is a file, and points go to a folder. Use another --folder.")
+        raise InputError(
+            f"{folder}: is a file, but the points need a folder. Choose another --folder."
+        )
 
     @cache
     def weights() -> Sequence[Weight]:
@@ -106,7 +108,7 @@ def sweep_jobs(
 
 
 def point_name(format: str, factor: float) -> str:
-    """What a point is called, by `--pick` too.
+    """The name of a point, also for `--pick`.
 
     >>> point_name("mps", 16.0), point_name("mpo", 2.5)
     ('mps@16', 'mpo@2.5')
@@ -121,11 +123,10 @@ def _collect(
     outcomes: Sequence[Outcome],
     seconds: float,
 ) -> Sweep:
-    """The points, and the dense model as the first report there is knows it.
+    """Read the points from their artifacts, and the dense model from the first report.
 
     Raises:
-        TTCompressError: there is no report; the error is that of the first point, so that it has
-            its exit code again.
+        TTCompressError: there is no report; the error is the first point's, with its exit code.
     """
     first, points = None, []
     for place, job, outcome in zip(asked, jobs, outcomes, strict=True):
@@ -152,7 +153,7 @@ def _collect(
 
 
 def _read_report(artifact: Path) -> Report:
-    """From the file's metadata alone: the tensors, and torch, are not needed."""
+    """Read a report from the file's metadata, without its tensors and without torch."""
     with safe_open(artifact, framework="np") as file:
         report = json.loads(file.metadata()["ttcompress"])["report"]
     return Report.from_json(judge_own_size(report, artifact.stat().st_size))

@@ -1,6 +1,6 @@
-"""An artifact and the checkpoint it was made from enter; whether they agree leaves.
+"""Checks an artifact's report against the checkpoint it was made from: `verify`.
 
-Every error is computed again from the two files alone: cores by tensorly, differences in float64.
+Every error is recomputed from the two files alone: cores by tensorly, differences in float64.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ def verify(
     key: str | None = None,
     progress: Progress = silent,
 ) -> Verification:
-    """Compute every error again from the artifact and the source it was made from.
+    """Recompute every error from the artifact and the source it was made from.
 
     Args:
         artifact: the compressed file.
         against: the checkpoint it was made from.
         key: which state dict of the checkpoint; by default the one in the recipe.
-        progress: told which weight is being checked.
+        progress: receives the weight that is being checked.
 
     Raises:
-        InputError: one of the files is not there.
+        InputError: one of the files does not exist.
         ArtifactError: the artifact cannot be read.
-        CheckpointError: the checkpoint cannot be read, or is another one than the artifact's.
+        CheckpointError: the checkpoint cannot be read, or is not the artifact's source.
     """
     model = load(artifact)
     source = open_original(against, model, artifact, key)
@@ -81,23 +81,23 @@ def _checked(stored: StoredWeight, matrix: Tensor, report: WeightReport) -> Chec
 
 
 def _error(matrix: Tensor, kept: Tensor) -> float:
-    """Relative Frobenius error; of an all-zero block 0, if it is kept as zeros."""
+    """Relative Frobenius error; 0 for an all-zero block that is kept as zeros."""
     lost, norm = (torch.linalg.vector_norm(part).item() for part in (matrix - kept, matrix))
     return lost / norm if norm else (0.0 if lost == 0.0 else float("inf"))
 
 
 def _strange_weights(model: CompressedModel) -> Iterator[str]:
-    """Weights that only the report or only the file has."""
+    """Name the weights that are only in the report or only in the file."""
     reported = {weight.name for weight in model.report.weights}
     stored = {stored.weight.name for stored in model.weights}
-    yield from (f"{name}: in the report and not in the file" for name in sorted(reported - stored))
-    yield from (f"{name}: in the file and not in the report" for name in sorted(stored - reported))
+    yield from (f"{name}: in the report but not in the file" for name in sorted(reported - stored))
+    yield from (f"{name}: in the file but not in the report" for name in sorted(stored - reported))
 
 
 def _kept_differences(
     model: CompressedModel, source: Checkpoint, fitted: set[str]
 ) -> Iterator[str]:
-    """Tensors that should be the source's own, bit for bit, but for biases fitted to data."""
+    """Name kept tensors that differ from the source's in any bit, except biases fitted to data."""
     changed = {stored.weight.name for stored in model.weights}
     tensors: list[Weight | OtherTensor] = [*source.weights, *source.others]
     wanted = {tensor.name for tensor in tensors} - changed
@@ -105,7 +105,7 @@ def _kept_differences(
     yield from (f"{name}: is not in the model" for name in sorted(model.kept.keys() - wanted))
     for name in sorted((wanted & model.kept.keys()) - fitted):
         if not _identical(model.kept[name], source.tensor(name)):
-            yield f"{name}: was to be kept as it is, and differs from the model's"
+            yield f"{name}: should be unchanged, but differs from the model's"
 
 
 def _identical(one: Tensor, other: Tensor) -> bool:

@@ -1,7 +1,7 @@
-"""The HTML page about compressed models, in one file that fetches nothing and runs no script.
+"""Makes an HTML page about compressed models: one file that fetches nothing and runs no script.
 
-`page.py` makes it from the template `page.html` and the style sheet `page.css`; `content.py` says
-what stands in it, and `pictures.py` draws.
+`page.py` fills the template `page.html` and its style sheet `page.css`, `content.py` chooses what
+it says, and `pictures.py` draws.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ NEEDED = ("matplotlib", "jinja2")
 
 
 def report_page(reports: Sequence[tuple[str, Report, int]]) -> str:
-    """A page about compressed models; several are set side by side first.
+    """Make a page about compressed models; several are first compared side by side.
 
     Args:
         reports: each with the name of its file and the file's size in bytes.
@@ -31,8 +31,8 @@ def report_page(reports: Sequence[tuple[str, Report, int]]) -> str:
     return make_page(reports)
 
 
-def require_plots(what: str = "HTML", instead: str = "--as markdown needs nothing.") -> None:
-    """Refuse to go on without the extra; the message says what needs it, and what does not.
+def require_plots(what: str = "HTML", instead: str = "--as markdown works without it.") -> None:
+    """Check that the extra is installed; the message says what needs it, and what does not.
 
     Raises:
         MissingExtraError: a package of the extra `plots` is not installed.

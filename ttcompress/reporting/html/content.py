@@ -1,4 +1,4 @@
-"""What the page says of a report: its headlines, its own tables, and the facts at its end."""
+"""Chooses what the page says of a report: headlines, tables, and the facts at the end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ttcompress.system.json import plain
 
 @dataclass(frozen=True)
 class Headline:
-    """One of the figures a user decides on; `bad` where it condemns the model."""
+    """A figure that a user decides by; `bad` if it speaks against the model."""
 
     label: str
     value: str
@@ -28,7 +28,7 @@ class Headline:
 
 
 def subtitle(report: Report, file_bytes: int) -> str:
-    """The formats, and the budget that they were asked to keep."""
+    """The formats, and the budget they were chosen under."""
     found = dict.fromkeys(weight.format for weight in report.weights)
     formats = " and ".join(sorted(found, key=is_whole)) or KEEP
     asked = [f"{answer.name} {answer.asked}" for answer in answers(report, file_bytes)]
@@ -78,7 +78,7 @@ def errors_table(report: Report) -> Table:
 
 
 def drift_table(drift: Mapping[str, Mapping[str, float]]) -> Table:
-    """By layer and step, relative to the outputs before."""
+    """The drift by layer and step, relative to the original outputs."""
     steps = sorted({int(step) for found in drift.values() for step in found})
     columns = (Column("layer", name=True), *(Column(f"step {step}", right=True) for step in steps))
     rows = []
@@ -89,12 +89,12 @@ def drift_table(drift: Mapping[str, Mapping[str, float]]) -> Table:
 
 
 def layer_name(prefix: str) -> str:
-    """Of the layer whose tensors' names start so."""
+    """The name of the layer whose tensors have this prefix."""
     return prefix.rstrip(".") or "."
 
 
 def metrics_table(report: Report) -> Table:
-    """Before and after; where the original was trained as long, that too."""
+    """Metrics before and after, and those of the original if it was trained for as long."""
     control = report.control
     cells: dict[Column, Callable[[tuple[str, Change]], object]] = {
         Column("metric", name=True): lambda one: one[0],
@@ -103,14 +103,14 @@ def metrics_table(report: Report) -> Table:
         Column("drop", right=True): lambda one: f"{one[1]['drop']:.4g}",
     }
     if control:
-        trained = Column("original trained as long", right=True)
+        trained = Column("original, trained as long", right=True)
         cells[trained] = lambda one: f"{control[one[0]]['control']:.4g}"
     cells[Column("better is")] = lambda one: "higher" if one[1]["higher_is_better"] else "lower"
     return tabulate((report.metrics or {}).items(), cells)
 
 
 def kept_table(report: Report) -> Table:
-    """Every tensor that was kept as it is, and why."""
+    """Every tensor that was kept unchanged, and why."""
     return tabulate(
         report.kept,
         {
@@ -123,13 +123,13 @@ def kept_table(report: Report) -> Table:
 
 
 def effective_text(recipe: RecipeUsed) -> str:
-    """The recipe in force as YAML."""
+    """The recipe with every key in effect, as YAML."""
     text: str = yaml.safe_dump(plain(recipe["effective"]), sort_keys=False, allow_unicode=True)
     return text
 
 
 def provenance(report: Report, name: str, file_bytes: int) -> Iterator[tuple[str, str]]:
-    """What was made from what, by what."""
+    """Where the file comes from: its source, version, data and training."""
     yield "file", f"{name}, {file_bytes:,} bytes"
     yield "source", f"{report.source['bytes']:,} bytes"
     yield "source's sha256", report.source["sha256"]

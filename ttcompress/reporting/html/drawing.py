@@ -1,4 +1,4 @@
-"""Turns what matplotlib draws into a picture for the page, or into a file of its own.
+"""Turns what matplotlib draws into a picture on the page, or into a separate file.
 
 One unit is one pixel, and text stays text. `palette.style_sheet` gives pictures their colours.
 """
@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from ttcompress.reporting.html.palette import light, style_sheet
 
 WIDTH = 340.0
-"""Pixels: pictures stand side by side on a desk and one below the other on a phone."""
+"""Pixels: pictures stand side by side on a desktop and below each other on a phone."""
 
 Margins = tuple[float, float, float, float]
 """Pixels at the left, bottom, right and top of the axes."""
@@ -44,7 +44,7 @@ _STYLE = {
     "savefig.facecolor": "none",
     "svg.fonttype": "none",
     "text.color": light("ink"),
-    "text.parse_math": False,  # a weight's name is no formula
+    "text.parse_math": False,  # a weight's name is not a formula
     "xtick.color": light("line"),
     "xtick.labelcolor": light("muted"),
     "xtick.labelsize": 10,
@@ -63,7 +63,7 @@ _NAMESPACES = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org
 class Drawing:
     """One pair of axes that `draw` fills, with margins around them, in pixels.
 
-    `title` is what a reader who does not see it is told.
+    `title` is read out to a reader who cannot see it.
     """
 
     title: str

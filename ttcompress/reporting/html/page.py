@@ -52,7 +52,7 @@ def _comparison(reports: Sequence[tuple[str, Report, int]]) -> dict[str, object]
 
 
 def _model(name: str, report: Report, file_bytes: int) -> dict[str, object]:
-    """Everything about one file that the template puts in its place."""
+    """The values of the template for one file."""
     return {
         "name": name,
         "subtitle": content.subtitle(report, file_bytes),

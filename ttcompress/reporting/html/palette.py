@@ -1,6 +1,6 @@
 """The page's colours, each for light and for dark, and the style sheet that applies them.
 
-The hues keep apart for every kind of colour vision; nothing is told by colour alone.
+The hues differ for every kind of colour vision, and nothing is conveyed by colour alone.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def style_sheet() -> str:
     """CSS that names every colour for both schemes, and puts the names into pictures.
 
     Matplotlib writes the light colours into the `style` of each element; a rule that is
-    `!important` goes before that, so that one picture serves both schemes.
+    `!important` overrides that, so that one picture serves both schemes.
     """
     light_scheme, dark_scheme = (
         " ".join(f"--{name}: {colours[scheme]};" for name, colours in PALETTE.items())

@@ -1,4 +1,4 @@
-"""Draws the pictures of the page, and the front of a sweep: what is in them, and how it looks."""
+"""Draws the pictures of the page, and the front of a sweep."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _LONGEST = 34  # characters of a name that fit beside a figure
 
 @dataclass(frozen=True)
 class Bar:
-    """A name, what it comes to in words, and its sizes before and after."""
+    """A name, its figure in words, and its sizes before and after."""
 
     name: str
     figure: str
@@ -52,7 +52,7 @@ class Spot:
 
 
 def gate_names(weights: Sequence[WeightReport]) -> tuple[str, ...]:
-    """What the gates are called; those of several kinds of layers by their number alone."""
+    """Names of the gates; only numbers if there are several kinds of layers."""
     kinds = {len(weight.gate_errors) for weight in weights} - {0}
     most = max(kinds, default=0)
     numbered = tuple(f"gate {gate + 1}" for gate in range(most))
@@ -60,7 +60,7 @@ def gate_names(weights: Sequence[WeightReport]) -> tuple[str, ...]:
 
 
 def sizes(title: str, bars: Sequence[Bar]) -> str:
-    """One line for each: grey is what there was, and on it what is left."""
+    """One line for each: grey is the size before, and on it the size after."""
     most = max(max(bar.before, bar.after) for bar in bars) or 1
 
     def draw(axes: Axes) -> None:
@@ -81,7 +81,7 @@ def errors(title: str, weights: Sequence[WeightReport], figures: Sequence[str]) 
     height = top + len(weights) * _ROW
 
     def x(error: float) -> float:
-        return min(error / most, 1.0) * (WIDTH - _INSET)  # of a zero gate an error is infinite
+        return min(error / most, 1.0) * (WIDTH - _INSET)  # the error of a zero gate is infinite
 
     def draw(axes: Axes) -> None:
         x_name = _INSET
@@ -101,7 +101,7 @@ def errors(title: str, weights: Sequence[WeightReport], figures: Sequence[str]) 
 
 
 def spectrum(title: str, cut: CutSpectrum) -> str:
-    """Singular values, the largest being 1; what is kept is filled, up to the cut."""
+    """Singular values relative to the largest; those kept are filled, up to the cut."""
     full_rank = cut.indices[-1] + 1
     values = np.array(cut.values) / (max(cut.values, default=0.0) or 1.0)
     places = np.array(cut.indices) + 1
@@ -129,7 +129,7 @@ def spectrum(title: str, cut: CutSpectrum) -> str:
 
 
 def drift(title: str, layers: Mapping[str, Mapping[str, float]]) -> str:
-    """A line for each layer: how far its outputs part from what they were, over the steps."""
+    """A line for each layer: how far its outputs drift from the original's over the steps."""
     told_apart = 1 < len(layers) <= len(SERIES)
     top = 10 + (_LEGEND_LINE * len(layers) if told_apart else 0)
 
@@ -153,13 +153,13 @@ def drift(title: str, layers: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def front(title: str, lines: Mapping[str, Sequence[Spot]], worth: str, dense: float) -> Drawing:
-    """Bytes against what they are worth; the front is filled, what is behind it hollow.
+    """Bytes against quality; points on the front are filled, the others hollow.
 
     Args:
-        title: what a reader who does not see it is told.
+        title: read out to a reader who cannot see it.
         lines: the models by format.
-        worth: what the vertical axis shows.
-        dense: what the model is worth as it was: a line across.
+        worth: the label of the vertical axis.
+        dense: the quality of the dense model, drawn as a horizontal line.
     """
     top = 28 + _LEGEND_LINE * len(lines)
     muted = light("muted")
@@ -171,7 +171,7 @@ def front(title: str, lines: Mapping[str, Sequence[Spot]], worth: str, dense: fl
         axes.annotate("dense", (0, dense), (4, -3), va="top", color=muted, **fixed_x)
         for place, (name, spots) in enumerate(lines.items()):
             _front_line(axes, place, name, spots)
-        # What spots that stand above each other have in common, once, along the top.
+        # The label that spots above each other share, once, along the top.
         for label in dict.fromkeys(spot.label for spots in lines.values() for spot in spots):
             labelled = [s.bytes for spots in lines.values() for s in spots if s.label == label]
             mean = geometric_mean(labelled)
@@ -203,12 +203,12 @@ def _front_line(axes: Axes, place: int, name: str, spots: Sequence[Spot]) -> Non
 
 
 def _largest(values: Iterable[float]) -> float:
-    """Of the finite ones, and 1 where all are zero: something to measure by."""
+    """The largest finite value, or 1 if all are zero, so that one can divide by it."""
     return max(filter(isfinite, values), default=0.0) or 1.0
 
 
 def _heading(axes: Axes, top: float, name: str, figure: str) -> float:
-    """A line's name and figure; where, below them, its bar has its middle."""
+    """Write a line's name and figure; returns the height at which its bar is centred."""
     axes.text(0, top + 12, _short(name), fontsize=11)
     axes.text(WIDTH, top + 12, figure, ha="right", color=light("muted"))
     return top + 22
@@ -227,7 +227,7 @@ def _mark(axes: Axes, x: float, y: float, gate: int) -> None:
 
 
 def _short(name: str) -> str:
-    """A name on one line; of one too long, both ends.
+    """A name on one line, with its middle cut out if it is too long.
 
     >>> _short("encoder.layers.0.recurrent.weight_hh_l0_reverse")
     'encoder.layers.0…ht_hh_l0_reverse'

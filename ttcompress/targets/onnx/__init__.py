@@ -1,1 +1,1 @@
-"""Export to ONNX, for ONNX Runtime. All but `target` needs the extra `onnx`."""
+"""Exports to ONNX, for ONNX Runtime. All modules but `target` need the extra `onnx`."""

@@ -12,19 +12,19 @@ from torch import nn
 
 from ttcompress.layers.swap import replace_layer
 from ttcompress.targets.onnx.convert import convert, describe
-from ttcompress.targets.onnx.quantize import quantized
+from ttcompress.targets.onnx.quantize import quantize_model
 from ttcompress.targets.onnx.views import see_stored
 from ttcompress.targets.target import Part, Written
 
 
 def build(part: Part, facts: Mapping[str, str], *, int8: bool) -> Written:
-    """One file in memory, in which `facts` and what it holds are noted.
+    """Build one file in memory, with `facts` and its content noted in it.
 
     Args:
         part: the model or layer.
         facts: where it comes from; `ttcompress` among them is the version.
-        int8: products in int8, of weights that are rounded anew; otherwise the stored numbers are
-            in the file, and a runtime computes their values once, as it loads the file.
+        int8: run products in int8, with weights rounded again; otherwise the file has the stored
+            numbers, whose values a runtime computes once, when it loads the file.
 
     Raises:
         TTCompressError: torch cannot export the module.
@@ -35,7 +35,7 @@ def build(part: Part, facts: Mapping[str, str], *, int8: bool) -> Written:
             see_stored(module, names, stored)
     model = convert(module.eval(), part.call, fold=int8)
     if int8:
-        model = quantized(model)
+        model = quantize_model(model)
     counts = Counter[str]()
     for tensor in model.graph.initializer:
         counts[TensorProto.DataType.Name(tensor.data_type).lower()] += prod(tensor.dims)
@@ -46,7 +46,7 @@ def build(part: Part, facts: Mapping[str, str], *, int8: bool) -> Written:
 
 
 def _with_scans(model: nn.Module) -> nn.Module:
-    """Torch's own recurrent layers as ours: the exporter makes a Scan of these."""
+    """Replace torch's recurrent layers by ours, which the exporter turns into Scans."""
     for path, layer in list(model.named_modules()):
         if isinstance(layer, nn.RNNBase):
             if not path:

@@ -1,7 +1,7 @@
 """Converts a module to an ONNX model, tidy and with readable names.
 
-torch's exporter makes the graph: one Scan for each recurrent layer and direction. What stays here
-is which constants are folded: trains and few-bit numbers never are, for the file is to hold those.
+torch's exporter makes the graph: one Scan for each recurrent layer and direction. This module
+decides which constants are folded: never trains or few-bit numbers, which the file must hold.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from ttcompress.targets.calls import Call, Flat
 from ttcompress.targets.onnx.views import CODES
 
 OPSET = 21
-"""The first with tensors of 4 bits."""
+"""The first with 4-bit tensors."""
 
 _STORED = (".cores.", ".views.", ".parametrizations.")
 _ANY_SIZE = 1 << 40
 
 
 def convert(module: nn.Module, call: Call, *, fold: bool) -> ModelProto:
-    """The module as an ONNX model with free axes as the call names them.
+    """Convert a module to an ONNX model with the free axes of its call.
 
     Args:
-        module: in evaluation; its recurrent layers are those of `ttcompress.layers`.
+        module: in evaluation mode; its recurrent layers are those of `ttcompress.layers`.
         call: how it is called.
-        fold: whether stored numbers are to become float32 matrices that can be multiplied with.
+        fold: turn stored numbers into float32 matrices, so that these can be quantised.
 
     Raises:
         TTCompressError: the module cannot be exported.
@@ -44,11 +44,13 @@ def convert(module: nn.Module, call: Call, *, fold: bool) -> ModelProto:
     names = dict.fromkeys(name for axes in call.axes for name in axes.values())
     dims = {name: torch.export.Dim(name, min=1) for name in names}
     free = (tuple({k: dims[name] for k, name in axes.items()} for axes in call.axes),)
-    example = tuple(tensor.clone() for tensor in call.tensors)  # one tensor twice is an alias
-    torch.compiler.reset()  # what was traced before, for other shapes, makes sizes constant
+    example = tuple(
+        tensor.clone() for tensor in call.tensors
+    )  # the same tensor twice would be an alias
+    torch.compiler.reset()  # traces of other shapes would make sizes constant
     try:
         with _quiet(), torch.no_grad():
-            # Strict, or the second scan of a GRU in one module makes the batch constant.
+            # Strict: otherwise a second GRU scan in the module makes the batch constant.
             traced = torch.export.export(
                 Flat(module, call).eval(), example, dynamic_shapes=free, strict=True
             )
@@ -62,18 +64,19 @@ def convert(module: nn.Module, call: Call, *, fold: bool) -> ModelProto:
                 output_names=list(call.outputs),
                 dynamic_shapes=free,
             )
-    except Exception as error:  # torch's tracer raises whatever it met
+    except Exception as error:  # torch's tracer raises exceptions of any kind
         reason = str(error.__cause__ or error).strip().splitlines()[0]
         raise TTCompressError(
             f"torch cannot export this module: {reason}. "
-            "Its forward must not depend on values, nor on lengths but through tensors."
+            "Its forward must not branch on the values of tensors, and may use lengths only in "
+            "operations on tensors."
         ) from error
-    assert program is not None  # with dynamo there always is one
+    assert program is not None  # never None with dynamo
     return _tidied(program.model, fold)
 
 
 def _tidied(model: onnx_ir.Model, fold: bool) -> ModelProto:
-    """Without dead nodes and the exporter's own notes, which hold paths of this machine."""
+    """Remove dead nodes, and the exporter's notes, which hold paths of this machine."""
     optimize_ir(
         model,
         output_size_limit=_ANY_SIZE if fold else 0,
@@ -95,7 +98,7 @@ def _reads_stored(node: onnx_ir.Node) -> bool:
 
 
 def _pack_nibbles(model: ModelProto) -> None:
-    """Codes below 16 as UINT4, two in a byte."""
+    """Store codes below 16 as UINT4, two to a byte."""
     for tensor in model.graph.initializer:
         if not tensor.name.endswith(f".{CODES}") or tensor.data_type != TensorProto.UINT8:
             continue
@@ -107,7 +110,7 @@ def _pack_nibbles(model: ModelProto) -> None:
 
 
 def describe(model: ModelProto, facts: Mapping[str, str]) -> None:
-    """Say in the file where it comes from."""
+    """Note in the file where it comes from."""
     model.producer_name = "ttcompress"
     model.producer_version = facts["ttcompress"]
     del model.metadata_props[:]
@@ -118,7 +121,7 @@ def describe(model: ModelProto, facts: Mapping[str, str]) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what torch's exporter says about itself; errors are raised as ever."""
+    """Silence the log and warnings of torch's exporter; errors are still raised."""
     logger = logging.getLogger("torch.onnx")
     before = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,6 +1,6 @@
-"""Dense recurrent layers as ONNX Runtime runs them best, to hold compressed ones against.
+"""Builds dense recurrent layers in the fastest form for ONNX Runtime, for comparison.
 
-One fused operation for each layer, both directions in it.
+Each layer is one fused operation, with both directions in it.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from torch import nn
 from ttcompress.targets.onnx.quantize import round_weights
 
 _ORDER = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2), "RNN": (0,)}
-"""ONNX's gates as places in torch's: input, output, forget, cell; update, reset, new."""
+"""Positions in torch's order of ONNX's gates: input, output, forget, cell; update, reset, new."""
 
 _OPSET, _IR = 18, 9
 
 
 def dense_model(layer: nn.RNNBase) -> ModelProto | None:
-    """The layer on `x` (time, batch, input) from zero states, or None if it has a projection.
+    """Build the layer on `x` (time, batch, input) from zero states; None if it has a projection.
 
     ONNX's LSTM has no projection.
     """
@@ -51,7 +51,7 @@ def dense_model(layer: nn.RNNBase) -> ModelProto | None:
 
 
 def dense_int8(model: ModelProto) -> ModelProto | None:
-    """The same with the LSTM's weights in int8; None of other kinds, which ONNX Runtime lacks."""
+    """The same with the LSTM's weights in int8; None for other kinds, which ONNX Runtime lacks."""
     if not any(node.op_type == "LSTM" for node in model.graph.node):
         return None
     return round_weights(model, ["LSTM"])

@@ -1,6 +1,6 @@
 """Turns the products of an ONNX model from float32 to int8.
 
-Dynamic quantisation: weights are rounded once, inputs at every call, in the bodies of Scans too.
+In dynamic quantisation, weights are rounded once and inputs at every call; here also inside Scans.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from onnx import GraphProto, ModelProto, NodeProto, helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 QUANTIZED = ("MatMul", "Gather")
-"""Products, and rows of embeddings."""
+"""Matrix products, and lookups in embeddings."""
 
 
-def quantized(model: ModelProto) -> ModelProto:
-    """The same graph with int8 in place of every constant matrix that is multiplied with."""
+def quantize_model(model: ModelProto) -> ModelProto:
+    """Quantise every constant matrix of the graph to int8."""
     plain = ModelProto()
     plain.CopyFrom(model)
     _split_gemms(plain.graph)
@@ -27,7 +27,7 @@ def quantized(model: ModelProto) -> ModelProto:
 
 
 def round_weights(model: ModelProto, operations: Sequence[str]) -> ModelProto:
-    """onnxruntime's dynamic quantisation of these operations."""
+    """Apply onnxruntime's dynamic quantisation to these operations."""
     root = logging.getLogger()  # it recommends a preprocessing that would change nothing here
     before = root.level
     root.setLevel(logging.ERROR)
@@ -47,7 +47,7 @@ def round_weights(model: ModelProto, operations: Sequence[str]) -> ModelProto:
 
 
 def _split_gemms(graph: GraphProto) -> None:
-    """Every plain Gemm as MatMul and Add: in a Scan, only MatMul is quantised."""
+    """Replace every plain Gemm by MatMul and Add: inside a Scan, only MatMul is quantised."""
     nodes = [part for node in graph.node for part in _split(node)]
     del graph.node[:]
     graph.node.extend(nodes)

@@ -1,4 +1,4 @@
-"""ONNX models in ONNX Runtime, on the CPU."""
+"""Runs ONNX models in ONNX Runtime, on the CPU."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ttcompress.targets.target import Arrays
 
 
 def start_session(model: bytes, threads: int = 1) -> onnxruntime.InferenceSession:
-    """The model in ONNX Runtime, ready to run."""
+    """Load a model into ONNX Runtime."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
@@ -19,7 +19,7 @@ def start_session(model: bytes, threads: int = 1) -> onnxruntime.InferenceSessio
 
 
 def check_and_run(model: bytes, inputs: Sequence[str], cases: Sequence[Arrays]) -> Iterator[Arrays]:
-    """Run the checker of ONNX, then the model on each case, whose arrays go to these inputs."""
+    """Run ONNX's checker, then the model on each case; `inputs` name the arrays of a case."""
     onnx.checker.check_model(model, full_check=True)
     session = start_session(model)
     for case in cases:

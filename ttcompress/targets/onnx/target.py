@@ -1,6 +1,6 @@
-"""ONNX as a target: whole models and recurrent stacks, in every store, any length and batch.
+"""The target ONNX: whole models and recurrent stacks, in every store, for any length and batch.
 
-Products run through factors, one Scan for each recurrent layer and direction.
+Matrix products run through the factors, in one Scan for each recurrent layer and direction.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 
 class Onnx:
-    """A `Target`. Few bits stay few in the file; "int8" multiplies in int8."""
+    """A `Target`. Few-bit weights stay so in the file; "int8" multiplies in int8."""
 
     name = "onnx"
     whole_models = True
     kinds: frozenset[Kind] = frozenset(get_args(Kind))
-    stores: Collection[str] = STORES  # all that are registered, also later
+    stores: Collection[str] = STORES  # a live view: also stores registered later
     roundings: tuple[str, ...] = ("int8",)
 
     def require(self) -> None:
-        """Refuse to go on without the extra `onnx`."""
+        """Check that the extra `onnx` is installed."""
         require_extra("onnx", PACKAGES, "ONNX")
 
     def write(self, part: Part, facts: Mapping[str, str], quantize: str | None) -> Written:
-        """One ONNX file, which names the inputs and outputs as the call does."""
+        """Write one ONNX file, with the names of the call."""
         from ttcompress.targets.onnx.build import build  # the extra
 
         return build(part, facts, int8=quantize == "int8")
 
     def run(self, written: Written, call: Call, cases: Sequence[Arrays]) -> Iterable[Arrays]:
-        """Hold the file against ONNX's rules, and run it in ONNX Runtime."""
+        """Check the file by ONNX's rules, and run it in ONNX Runtime."""
         from ttcompress.targets.onnx.sessions import check_and_run  # the extra
 
         return check_and_run(written.files[""], call.inputs, cases)

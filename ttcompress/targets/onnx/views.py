@@ -1,7 +1,7 @@
 """Lets an exported graph hold a weight's stored numbers instead of their values in float32.
 
-A view stands where a layer reads a core or a dense weight, and widens what the store keeps of it.
-All that it reads is constant, so a runtime computes it once, as it loads the model.
+A view takes the place of a core or a dense weight in a layer, and widens the stored numbers. They
+are constant, so a runtime computes the values once, when it loads the model.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from ttcompress.stores import Encoded
 from ttcompress.trains.stored import StoredWeight
 
 CODES = "codes"
-"""The name of a view's buffer of codes, by which they are found in the graph."""
+"""The name of a view's buffer of codes, by which the graph is searched for them."""
 
 
 class StoredView(nn.Module):
-    """The values of a stored tensor, computed from what its store keeps of it."""
+    """Computes the values of a stored tensor from its stored numbers."""
 
     def __init__(self, part: Encoded) -> None:
         super().__init__()
@@ -30,17 +30,17 @@ class StoredView(nn.Module):
             self.register_buffer(name, tensor)
 
     def forward(self, values: Tensor) -> Tensor:
-        """What is stored; `values`, which hold the same in float32, are not read."""
+        """The stored values; `values`, the same in float32, is not read."""
         unpacked = {name: getattr(self, name) for name in self._names}
         return self._store.widen(unpacked, self._shape)
 
 
 def see_stored(model: nn.Module, names: Sequence[str], stored: StoredWeight) -> None:
-    """Let the layers of `model` read a weight from its stored numbers; float32 is left as it is.
+    """Let the layers of `model` read a weight from its stored numbers, unless those are float32.
 
     Args:
         model: changed in place.
-        names: the weight's in the model's state dict, were it dense; several where it is tied.
+        names: those the weight would have in a dense model's state dict; several if it is tied.
         stored: the weight.
     """
     views = [StoredView(part) for part in stored.parts]
