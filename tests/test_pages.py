@@ -129,7 +129,7 @@ def run_page(tmp_path_factory: pytest.TempPathFactory) -> Any:
             pytest.importorskip(NEEDS[page], reason=f"{page.name} shows what needs an extra")
         folder = tmp_path_factory.mktemp(page.parent.name or "page")
         shutil.copytree(ROOT / "sample_models", folder / "sample_models")
-        shutil.copy(README, folder)
+        shutil.copy(ROOT / "LICENSE", folder)
         scope: dict[str, Any] = {}
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(folder)

@@ -142,7 +142,7 @@ TABLE = (
         3,
         "lstm.weight_hh_l0",
         "1 of 256 values are NaN or infinite",
-        "keep this weight by a rule",
+        "keep this weight with a rule",
     ),
     Bad(
         "infinity",
