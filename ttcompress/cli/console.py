@@ -27,7 +27,7 @@ from ttcompress.reporting.table import Table
 from ttcompress.system.json import finite
 from ttcompress.system.launch import is_first
 from ttcompress.system.progress import Progress, silent
-from ttcompress.system.text import clean_for_terminal as _harmless
+from ttcompress.system.text import clean_for_terminal
 
 if TYPE_CHECKING:
     from ttcompress.training.loop import StepReport
@@ -79,7 +79,7 @@ def document(content: Any, file: TextIO | None = None) -> None:
 
 def text(content: str, file: TextIO | None = None) -> None:
     """Print text unchanged, except for control characters of the terminal."""
-    (file or sys.stdout).write(_harmless(content))
+    (file or sys.stdout).write(clean_for_terminal(content))
 
 
 def show(
@@ -99,7 +99,7 @@ def show(
     if width is None and not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = _PIPE_WIDTH
     if title:
-        console.print(_harmless(title), style="bold", soft_wrap=True)
+        console.print(clean_for_terminal(title), style="bold", soft_wrap=True)
     for table in tables:
         if table.rows:
             console.print()
@@ -107,20 +107,20 @@ def show(
     if lines:
         console.print()
     for line in lines:
-        console.print(_harmless(line), soft_wrap=not console.is_terminal)
+        console.print(clean_for_terminal(line), soft_wrap=not console.is_terminal)
 
 
 def say(message: str, talk: Talk) -> None:
     """Print a message to stderr, unless the user asked for quiet."""
     if not talk.quiet:
-        stderr().print(_harmless(message), soft_wrap=True)
+        stderr().print(clean_for_terminal(message), soft_wrap=True)
 
 
 def fail(error: TTCompressError, verbose: bool) -> None:
     """Print an error's message to stderr; with `verbose`, its traceback first."""
     if verbose:
         traceback.print_exception(error)
-    stderr().print(_harmless(f"error: {error}"), style="red", soft_wrap=True)
+    stderr().print(clean_for_terminal(f"error: {error}"), style="red", soft_wrap=True)
 
 
 @contextmanager
@@ -154,7 +154,7 @@ def jobs_progress(talk: Talk) -> Iterator[tuple[Progress, Callable[[str], None]]
 
     def line(text: str) -> None:
         if not talk.quiet:
-            console.print(_harmless(text), soft_wrap=True)
+            console.print(clean_for_terminal(text), soft_wrap=True)
 
     if talk.quiet or not console.is_terminal:
         yield silent, line
@@ -191,7 +191,7 @@ def _teller(bars: Bars, leave_done: bool = True) -> Progress:
     def tell(stage: str, done: int, total: int, detail: str = "") -> None:
         if stage not in tasks:
             tasks[stage] = bars.add_task(_STAGES.get(stage, stage), detail=detail)
-        detail = _harmless(_STAGES.get(detail, detail))  # a job's detail is its stage
+        detail = clean_for_terminal(_STAGES.get(detail, detail))  # a job's detail is its stage
         over = done == total and not detail
         visible = leave_done or not over
         bars.update(tasks[stage], completed=done, total=total, detail=detail, visible=visible)
@@ -224,7 +224,7 @@ def _draw(console: Console, table: Table) -> None:
     drawn = RichTable(box=None, pad_edge=False, padding=(0, gap, 0, 0))
     for column in (table.columns[index] for index in left):
         drawn.add_column(
-            _harmless(column.heading),
+            clean_for_terminal(column.heading),
             justify="right" if column.right else "left",
             no_wrap=column.name and fits,
             overflow="fold",
@@ -234,7 +234,9 @@ def _draw(console: Console, table: Table) -> None:
     console.print(drawn)
     if len(left) < len(table.columns):
         lost = [c.heading for index, c in enumerate(table.columns) if index not in left]
-        console.print(_harmless(f"not shown at this width: {', '.join(lost)}"), style="dim")
+        console.print(
+            clean_for_terminal(f"not shown at this width: {', '.join(lost)}"), style="dim"
+        )
 
 
 def _least_width(table: Table, index: int) -> int:
@@ -246,7 +248,7 @@ def _least_width(table: Table, index: int) -> int:
 
 def _encodable(cell: str, encoding: str) -> str:
     """Replace blocks and lines by plain characters if the output cannot show them."""
-    cell = _harmless(cell)
+    cell = clean_for_terminal(cell)
     try:
         cell.encode(encoding)
     except UnicodeEncodeError:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ttcompress.errors import RecipeError
-from ttcompress.layers.stacks import Nonlinearity, layers_of
+from ttcompress.layers.stacks import Nonlinearity, layers_of, nonlinearity_of
 from ttcompress.model.protocol import Model
 from ttcompress.model.weights import RecurrentStack
 
@@ -82,8 +82,7 @@ def _standard_normal(stack: RecurrentStack, seed: int) -> Tensor:  # (batch, tim
 
 def _nonlinearity(stack: RecurrentStack, like: nn.Module | None) -> Nonlinearity:
     modules = {} if like is None else dict(like.named_modules())
-    layer = modules.get(stack.prefix.removesuffix("."))
-    return "relu" if getattr(layer, "nonlinearity", "tanh") == "relu" else "tanh"
+    return nonlinearity_of(modules.get(stack.prefix.removesuffix(".")))
 
 
 def _outputs(
