@@ -123,7 +123,7 @@ def main() -> None:
             formats=formats,
             folder=folder / f"{given.sample}.{name}",
             engine=ttcompress.Engine(jobs=given.jobs, mixed_precision="bf16"),
-            told=lambda done: print(f"{done.name}: {done.status}, {done.seconds:.0f} s"),
+            on_outcome=lambda done: print(f"{done.name}: {done.status}, {done.seconds:.0f} s"),
         )
 
     alone = swept("alone", with_options(recipe(given.sample), finetune=False), FACTORS)

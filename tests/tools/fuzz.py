@@ -1,4 +1,4 @@
-"""Changed files enter every reader; results and TTCompressErrors leave, soon, in little memory.
+"""Changed files go through every reader, which must answer soon, in little memory, or refuse.
 
     python tests/tools/fuzz.py [--cases 20000] [--seed 0] [--only READER ...] [--keep FOLDER]
 

@@ -113,7 +113,7 @@ def hashes(command: Command, folder: Path) -> tuple[str, ...]:
 
 
 def remains(command: Command, folder: Path) -> list[str]:
-    """Files that are no outputs; what a batch knows of its jobs is kept in a folder of its own."""
+    """Files that are not outputs; what a batch knows of its jobs has its own folder."""
     found = (path.relative_to(folder) for path in (folder / "out").rglob("*") if path.is_file())
     kept = ("out/.ttcompress-batch/", *command.outputs)
     partial = [path for path in found if path.suffix == ".part" or not str(path).startswith(kept)]

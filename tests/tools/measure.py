@@ -1,4 +1,4 @@
-"""A command enters; how long it ran, what it worked and how much memory it took leave."""
+"""Measures a command: how long it ran, its processor time and its peak memory."""
 
 from __future__ import annotations
 

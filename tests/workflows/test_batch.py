@@ -51,7 +51,7 @@ def test_a_batch_runs_then_comes_from_the_cache_then_runs_what_changed(
     run, folder, monkeypatch
 ) -> None:
     told = []
-    first = run(told=lambda outcome: told.append(outcome.name))
+    first = run(on_outcome=lambda outcome: told.append(outcome.name))
     assert statuses(first) == ["done"] * 4
     assert was_cached(first) == [False] * 4
     assert sorted(told) == sorted(outcome.name for outcome in first.outcomes)
@@ -148,7 +148,7 @@ def test_an_interrupted_batch_goes_on_where_it_stopped(run) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(told=interrupt)
+        run(on_outcome=interrupt)
     result = run()
     assert statuses(result) == ["done"] * 4
     assert 1 <= sum(was_cached(result)) < 4

@@ -89,7 +89,7 @@ def batch(
             engine=engine,
             force=force,
             baseline=baseline,
-            told=partial(say_done, say),
+            on_outcome=partial(say_done, say),
             progress=progress,
         )
     reports.write(result)

@@ -134,7 +134,7 @@ def sweep(
             folder=folder,
             engine=engine,
             force=force,
-            told=partial(say_done, say),
+            on_outcome=partial(say_done, say),
             progress=progress,
         )
     _show(f"{model}: {chosen.title()}", found, talk)

@@ -1,6 +1,6 @@
 """Describes how an exported module is called: a `Call` has an example, free axes and names.
 
-Files have flat lists of inputs and outputs, but a module's arguments may be nested; `Flat`
+Files have flat lists of inputs and outputs, but a module's arguments may be nested; `FlatModule`
 translates between them.
 """
 
@@ -72,7 +72,7 @@ class Call:
         return tuple(found)
 
 
-class Flat(nn.Module):
+class FlatModule(nn.Module):
     """Calls a module with a flat list of tensors, and returns a flat tuple of tensors.
 
     Args:

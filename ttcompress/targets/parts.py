@@ -23,7 +23,7 @@ from ttcompress.layers.stacks import Nonlinearity
 from ttcompress.layers.swap import load_into, recurrent_layer
 from ttcompress.model.geometry import stored_names
 from ttcompress.model.weights import RecurrentStack
-from ttcompress.targets.calls import BATCH, EXAMPLE_SIZES, TIME, Axes, Call, Flat
+from ttcompress.targets.calls import BATCH, EXAMPLE_SIZES, TIME, Axes, Call, FlatModule
 from ttcompress.targets.target import Part
 from ttcompress.tasks.protocol import Task
 
@@ -86,7 +86,7 @@ def own_part(compressed: CompressedModel, own: OwnModule) -> Part:
     call = Call(own.example, own.axes, inputs, own.outputs or ())
     module = load_into(deepcopy(own.module), compressed).eval()
     with torch.no_grad():
-        count = len(Flat(module, call)(*call.tensors))
+        count = len(FlatModule(module, call)(*call.tensors))
     outputs = own.outputs or (("output",) if count == 1 else _numbered("output", count))
     if len(outputs) != count:
         raise RecipeError(

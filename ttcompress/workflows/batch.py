@@ -16,7 +16,7 @@ from ttcompress.workflows.baseline import judge_against, read_baseline
 from ttcompress.workflows.batch_job import BatchJob, Compression, outcome_of, queue_jobs
 from ttcompress.workflows.manifest import read_manifest
 
-Told = Callable[[Outcome], None]
+OnOutcome = Callable[[Outcome], None]
 
 
 def batch(
@@ -25,7 +25,7 @@ def batch(
     engine: Engine = HERE,
     force: bool = False,
     baseline: str | Path | None = None,
-    told: Told = lambda outcome: None,
+    on_outcome: OnOutcome = lambda outcome: None,
     progress: Progress = silent,
 ) -> BatchResult:
     """Compress every model of a manifest under each of its recipes.
@@ -35,7 +35,7 @@ def batch(
         engine: where jobs run; by default local worker processes, one per core.
         force: rerun jobs whose inputs have not changed.
         baseline: the JSON of an earlier batch; whatever got worse since breaks a limit.
-        told: called with each outcome as it comes.
+        on_outcome: called with each outcome as it comes.
         progress: receives the stage of each running job, under its name.
 
     Raises:
@@ -54,7 +54,7 @@ def batch(
         jobs,
         engine=engine,
         force=force,
-        told=lambda outcome: told(judged(outcome)),
+        on_outcome=lambda outcome: on_outcome(judged(outcome)),
         progress=progress,
     )
     done = tuple(map(judged, found))
@@ -66,7 +66,7 @@ def run_jobs(
     *,
     engine: Engine = HERE,
     force: bool = False,
-    told: Told = lambda outcome: None,
+    on_outcome: OnOutcome = lambda outcome: None,
     progress: Progress = silent,
 ) -> tuple[Outcome, ...]:
     """Run jobs, unless they were done before, and return their outcomes in the same order.
@@ -82,7 +82,7 @@ def run_jobs(
     with closing(run_queue(queue, work, engine, force=force, progress=progress)) as results:
         for queued, result in results:
             outcome = found[queued.output] = outcome_of(queued.payload, result)
-            told(outcome)
+            on_outcome(outcome)
             progress(queued.name, 1, 1)
             progress("batch", len(found), len(jobs))
     return tuple(found[job.output] for job in jobs)

@@ -23,7 +23,7 @@ from ttcompress.layers.stacks import NONLINEARITIES, Nonlinearity
 from ttcompress.results.exported import Exported
 from ttcompress.system.files import check_output, written_whole
 from ttcompress.system.progress import Progress, silent
-from ttcompress.targets.calls import BATCH, TIME, Flat
+from ttcompress.targets.calls import BATCH, TIME, FlatModule
 from ttcompress.targets.parts import OwnModule, own_part, recurrent_parts, task_part
 from ttcompress.targets.registry import DEFAULT, find_target
 from ttcompress.targets.target import Arrays, Part, Target, Written
@@ -221,7 +221,7 @@ def check(target: Target, written: Written, part: Part, seed: int = 0) -> Differ
     Raises:
         TTCompressError: the files or the module run only at the sizes of the example.
     """
-    flat, call = Flat(part.module, part.call).eval(), part.call
+    flat, call = FlatModule(part.module, part.call).eval(), part.call
     sizes = [{TIME: steps, BATCH: batch} for steps, batch in product(STEPS, BATCHES)]
     values, norms = [0.0], [0.0]
     try:

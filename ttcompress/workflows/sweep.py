@@ -21,7 +21,7 @@ from ttcompress.results.outcome import Outcome
 from ttcompress.results.sweep import Figures, Point, Sweep
 from ttcompress.system.files import model_stem
 from ttcompress.system.progress import Progress, silent
-from ttcompress.workflows.batch import Told, run_jobs
+from ttcompress.workflows.batch import OnOutcome, run_jobs
 from ttcompress.workflows.batch_job import BatchJob
 from ttcompress.workflows.methods import method_recipe
 
@@ -41,7 +41,7 @@ def sweep(
     folder: str | Path | None = None,
     engine: Engine = HERE,
     force: bool = False,
-    told: Told = lambda outcome: None,
+    on_outcome: OnOutcome = lambda outcome: None,
     progress: Progress = silent,
 ) -> Sweep:
     """Compress a model in every format at every factor, and find the points worth taking.
@@ -55,7 +55,7 @@ def sweep(
             + .sweep, in this folder.
         engine: where points are computed; by default local worker processes, one per core.
         force: also recompute points whose inputs have not changed.
-        told: called with the outcome of each point as it comes.
+        on_outcome: called with the outcome of each point as it comes.
         progress: receives the stage of each running point, under its name.
 
     Raises:
@@ -67,7 +67,7 @@ def sweep(
     target = Path(folder) if folder is not None else Path(f"{model_stem(model)}.sweep")
     asked = dict.fromkeys((format, float(f)) for format in formats for f in factors)
     jobs = sweep_jobs(model, as_recipe(recipe), asked, target)
-    outcomes = run_jobs(jobs, engine=engine, force=force, told=told, progress=progress)
+    outcomes = run_jobs(jobs, engine=engine, force=force, on_outcome=on_outcome, progress=progress)
     return _collect(model.name, asked, jobs, outcomes, time.monotonic() - started)
 
 

@@ -20,7 +20,7 @@ from onnxscript.optimizer import optimize_ir
 from torch import nn
 
 from ttcompress.errors import TTCompressError
-from ttcompress.targets.calls import Call, Flat
+from ttcompress.targets.calls import Call, FlatModule
 from ttcompress.targets.onnx.views import CODES
 
 OPSET = 21
@@ -52,7 +52,7 @@ def convert(module: nn.Module, call: Call, *, fold: bool) -> ModelProto:
         with _quiet(), torch.no_grad():
             # Strict: otherwise a second GRU scan in the module makes the batch constant.
             traced = torch.export.export(
-                Flat(module, call).eval(), example, dynamic_shapes=free, strict=True
+                FlatModule(module, call).eval(), example, dynamic_shapes=free, strict=True
             )
             program = torch.onnx.export(
                 traced,
