@@ -235,7 +235,7 @@ DAMAGES: dict[str, tuple[Edit, str]] = {
     ),
     "no plan": (lambda document, tensors: document.pop("plan"), "plan"),
     "no report": (lambda document, tensors: document.pop("report"), "report"),
-    "plan is no list": (lambda document, tensors: document.update(plan=3), "do not match"),
+    "plan is not a list": (lambda document, tensors: document.update(plan=3), "do not match"),
     "other version": (
         lambda document, tensors: document.update(format_version=2),
         "format version 2, but this ttcompress reads version 1",

@@ -97,7 +97,10 @@ SAFETENSORS: dict[str, tuple[bytes, str]] = {
         header({"a": entry(0, (2**62, 2**62))}, bytes(16)),
         "does not fit",
     ),
-    "a shape that is no number": (header({"a": entry(0, (1e308, 2))}, bytes(16)), "not a tensor"),  # type: ignore[arg-type]
+    "a shape that is not a number": (
+        header({"a": entry(0, (1e308, 2))}, bytes(16)),
+        "not a tensor",
+    ),  # type: ignore[arg-type]
     "not a number": (header(b'{"a":{"dtype":"F32","shape":[NaN],"data_offsets":[0,0]}}'), "not a"),
     "half a character": (header(b'{"\\ud800":{}}'), "surrogates not allo"),
     "metadata of numbers": (header({"__metadata__": {"a": 3}}), "not a table of text"),
