@@ -1,8 +1,9 @@
 """Reads the weights of a model, and keeps the results that planning and decomposing share.
 
 A plan needs the singular values of a weight at several cuts; decomposing it needs the singular
-vectors at one of them. `Analysis` computes both together, once, and keeps them and the matrix
-within bounds of memory. What is not kept is read or computed again.
+vectors at one of them, usually between rows and columns. `Analysis` computes both together there,
+once, and keeps them and the matrix within bounds of memory. What is not kept is read or computed
+again.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from ttcompress.model.weights import Weight
 from ttcompress.planning.spectrum import Cut, Spectra
 from ttcompress.system.memory import release_memory
 from ttcompress.system.progress import Progress, silent
-from ttcompress.trains.tt_svd import Factorization, factorize
+from ttcompress.trains.tt_svd import Factorization, factorize, spectrum_at
 from ttcompress.trains.weighting import Weighting, weighted_factorize
 
 Weightings = Mapping[str, Weighting]
@@ -99,10 +100,14 @@ class Analysis:
         key = (weight.name, cut, weighting is not None)
         if key not in self._found:
             matrix = self.matrix(weight)
-            if weighting is None:
+            if weighting is not None:
+                found = weighted_factorize(matrix, cut, weighting)
+            elif cut == (weight.shape[0], 1):
                 found = factorize(matrix, cut)
             else:
-                found = weighted_factorize(matrix, cut, weighting)
+                # Few plans end in two cores with another cut, and vectors take two thirds of the
+                # time: `tt_svd` computes these if it needs them.
+                found = Factorization(spectrum_at(matrix, cut), ())
             if found.bytes > self._left:
                 found = Factorization(found.spectrum, ())
             self._left -= found.bytes
