@@ -104,7 +104,7 @@ class OwnTask:
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Every metric, each of which must be a number."""
-        with self._blame("evaluate"):
+        with self._blame("evaluate"), _broadcasting_refused():
             found = self._task.evaluate(model)
         if not isinstance(found, Mapping):
             raise self._slip("evaluate", "metrics by name", found, "a dictionary")
@@ -116,8 +116,7 @@ class OwnTask:
         return {name: float(value) for name, value in found.items()}
 
     def _one_number(self, member: str, function: Callable[..., Tensor], *given: Any) -> Tensor:
-        with self._blame(member), warnings.catch_warnings():
-            warnings.filterwarnings("error", BROADCAST)
+        with self._blame(member), _broadcasting_refused():
             found = function(*given)
         if not isinstance(found, Tensor) or found.numel() != 1:
             raise self._slip(member, "a tensor with one number", found, "a mean over positions")
@@ -132,6 +131,13 @@ class OwnTask:
             f"task {self._place}: {member}: expected {expected}, got "
             f"{type(found).__name__}{shape}. Return {cure}."
         )
+
+
+@contextmanager
+def _broadcasting_refused() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", BROADCAST)
+        yield
 
 
 @contextmanager

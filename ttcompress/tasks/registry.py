@@ -63,6 +63,8 @@ def find_task(name: str) -> TaskFactory:
         return BUILT_IN[name]
     if ":" in name:
         place, _, attribute = name.rpartition(":")
+    elif name.endswith(".py") and os.path.isfile(name):
+        raise RecipeError(f"task {name}: which one? Its classes are {_classes(_import(name))}.")
     else:
         installed = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
         if name not in installed:
@@ -79,12 +81,16 @@ def find_task(name: str) -> TaskFactory:
     if _is_module(factory):
         raise RecipeError(f"task {place}:{attribute}: is a model. {WHAT_A_TASK_IS}")
     if not callable(factory):
-        own = [n for n, v in vars(module).items() if inspect.isclass(v) and not n.startswith("_")]
         raise RecipeError(
             f"task {place}:{attribute}: {place} has no class or function {attribute!r}. "
-            f"Its classes are {', '.join(own) or 'none'}."
+            f"Its classes are {_classes(module)}."
         )
     return factory
+
+
+def _classes(module: ModuleType) -> str:
+    own = [n for n, v in vars(module).items() if inspect.isclass(v) and not n.startswith("_")]
+    return ", ".join(own) or "none"
 
 
 def _is_module(found: object) -> bool:

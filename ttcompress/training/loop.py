@@ -191,9 +191,11 @@ class Training:
             self.machine.backward(loss, self._trained(), self.settings.clip)
         value = float(loss.detach())
         if not math.isfinite(value):
+            cure = f"Use a learning rate below {self.settings.learning_rate:g}."
+            if self.step == 0:
+                cure = "Nothing was trained yet: check the data and its labels for NaN."
             raise TrainingError(
-                f"finetune: the loss is {value} at step {self.step + 1} of {self.steps}. "
-                f"Use a learning rate below {self.settings.learning_rate:g}."
+                f"finetune: the loss is {value} at step {self.step + 1} of {self.steps}. {cure}"
             )
         self.optimizer.step()
         self.state = state

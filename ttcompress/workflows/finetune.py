@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ttcompress.artifact import CompressedModel, load
 from ttcompress.model.report import BLIND
-from ttcompress.recipe import AnyRecipe, Finetune, as_recipe, recipe_from
+from ttcompress.recipe import AnyRecipe, Finetune, recipe_from, task_recipe
 from ttcompress.system.progress import Progress, silent
 from ttcompress.tasks.evaluation import compare_metrics, measure_metrics
 from ttcompress.training.finetune import CONDITIONS, Conditions
@@ -29,8 +29,8 @@ def tune_artifact(
 
     Args:
         artifact: the compressed file.
-        recipe: only its `task:`, `finetune:` and `limits:` blocks are used. Without limits, those
-            of the recipe that made the artifact apply.
+        recipe: only its `task:`, `finetune:` and `limits:` blocks are used; it needs no budget.
+            Without limits, those of the recipe that made the artifact apply.
         original: the checkpoint it was made from, as the teacher and for the errors.
         conditions: device, resuming, control.
         progress: receives what is being done.
@@ -40,7 +40,7 @@ def tune_artifact(
         TTCompressError: see `ttcompress.errors`.
     """
     # The decomposition is not redone, whatever the recipe says about calibration.
-    chosen, compressed = replace(as_recipe(recipe), calibration=None), load(artifact)
+    chosen, compressed = replace(task_recipe(recipe), calibration=None), load(artifact)
     under = recipe_from(compressed.report.recipe["effective"])
     dense = None
     if original is not None:
