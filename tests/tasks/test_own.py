@@ -155,6 +155,11 @@ RETURNS = {
         torch.zeros(2, 4),  # would be unpacked as two rows
         lambda t: t.outputs(None, None, None),
     ),
+    "outputs: expected a pair (tensor, state), got (dict, NoneType)": (
+        "outputs",
+        ({}, None),
+        lambda t: t.outputs(None, None, None),
+    ),
     "loss: expected a tensor with one number, got Tensor of 3": (
         "loss",
         torch.zeros(3),

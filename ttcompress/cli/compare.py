@@ -42,7 +42,8 @@ def compare(model: Model, chosen: RecipeOptions, talk: Talk, factors: Factors = 
         title, tables = f"{model}: {chosen.title()}", comparison_tables(found)
         console.result(talk, found, title, tables, comparison_remarks(found))
 
-    recipe, asked, known = chosen.resolve(), parse_factors(factors), list[Comparison]()
+    recipe, asked = chosen.resolve(), parse_factors(factors)
+    known: list[Comparison] = []
     try:
         with console.progress(talk) as progress:
             run(model, asked, recipe, on_row=known.append, progress=progress)

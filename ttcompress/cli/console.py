@@ -164,11 +164,15 @@ def jobs_progress(talk: Talk) -> Iterator[tuple[Progress, Callable[[str], None]]
         if not talk.quiet:
             console.print(clean_for_terminal(text), soft_wrap=True)
 
-    if talk.quiet or not console.is_terminal:
-        yield silent if talk.quiet else _line_teller(line), line
-        return
-    with _bars(console) as bars:
-        yield _teller(bars, leave_done=False), line
+    try:
+        if talk.quiet or not console.is_terminal:
+            yield silent if talk.quiet else _line_teller(line), line
+            return
+        with _bars(console) as bars:
+            yield _teller(bars, leave_done=False), line
+    except KeyboardInterrupt:
+        line("interrupted: finished jobs are kept, and the same command does the others")
+        raise
 
 
 def _bars(console: Console) -> Bars:

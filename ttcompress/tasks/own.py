@@ -126,11 +126,17 @@ class OwnTask:
         return blaming(f"{self._place}: {member}")
 
     def _slip(self, member: str, expected: str, found: object, cure: str) -> RecipeError:
-        shape = f" of {shape_text(found.shape)}" if isinstance(found, Tensor) else ""
         return RecipeError(
-            f"task {self._place}: {member}: expected {expected}, got "
-            f"{type(found).__name__}{shape}. Return {cure}."
+            f"task {self._place}: {member}: expected {expected}, got {_kind(found)}. Return {cure}."
         )
+
+
+def _kind(found: object) -> str:
+    """What a value is, for a message: `(dict, NoneType)`, `Tensor of 2 x 4`."""
+    if isinstance(found, tuple):
+        return f"({', '.join(map(_kind, found))})"
+    name = type(found).__name__
+    return f"{name} of {shape_text(found.shape)}" if isinstance(found, Tensor) else name
 
 
 @contextmanager

@@ -110,7 +110,7 @@ class Distillation:
             raise RecipeError(
                 f"task {self.task.name}: the loss ignores {len(gradient) - counted} of "
                 f"{len(gradient)} positions (padding?), but distillation would count them. Return "
-                "from `outputs` the positions that count, without padding."
+                "from `outputs` only those that count, or give the task its own `distillation`."
             )
 
 
