@@ -21,6 +21,8 @@ from ttcompress.errors import InputError, RecipeError
 from ttcompress.layers.structure import Structure, structure_of
 from ttcompress.model.protocol import Model
 from ttcompress.tasks.charlm import CharLM
+from ttcompress.tasks.forecast import Forecast
+from ttcompress.tasks.forecaster import Forecaster
 from ttcompress.tasks.highlighter import Highlighter
 from ttcompress.tasks.language_model import LanguageModel
 from ttcompress.tasks.own import OwnTask, blaming
@@ -33,8 +35,10 @@ BUILT_IN: dict[str, TaskFactory] = {
     LanguageModel.name: LanguageModel,
     Tagger.name: Tagger,
     Classifier.name: Classifier,
+    Forecast.name: Forecast,
     CharLM.name: CharLM,
     Highlighter.name: Highlighter,
+    Forecaster.name: Forecaster,
 }
 
 _MEMBERS = "name metrics batches_per_epoch build train_batches outputs loss evaluate"
