@@ -168,7 +168,7 @@ def _read_csv(text: str, place: str) -> Columns:
 def _read_npz(path: str, place: str) -> Columns:
     columns: dict[str, Any] = {}
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
         raise RecipeError(

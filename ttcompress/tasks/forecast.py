@@ -147,6 +147,7 @@ class SeriesTask(RecurrentTask):
     """
 
     predicts: ClassVar[OutputKind] = "values"
+    takes_values = True
     metrics: tuple[Metric, ...] = (MSE, MAE, SMAPE, MSE_TO_NAIVE)
 
     def __init__(
@@ -218,9 +219,9 @@ class SeriesTask(RecurrentTask):
         steps = self._horizon or max(1, outputs // len(targets))
         if steps * len(targets) != outputs:
             raise RecipeError(
-                f"{data.place}: {head} gives {outputs} outputs, but {len(targets)} columns "
-                f"({list_names(targets)}) {steps} steps ahead are {steps * len(targets)}. Give the "
-                "model's `target` and `horizon`."
+                f"{data.place}: {head} gives {outputs} outputs, but a horizon of {steps} for "
+                f"{len(targets)} columns ({list_names(targets)}) needs {steps * len(targets)}. "
+                "Give the model's `target` and `horizon`."
             )
         return targets
 
@@ -324,7 +325,9 @@ class Forecast(SeriesTask):
         pooling: str = "last",
         nonlinearity: Nonlinearity = "tanh",
     ) -> None:
-        check_positive(self.name, window=window, batch=batch, horizon=horizon or 1)
+        check_positive(
+            self.name, window=window, batch=batch, horizon=1 if horizon is None else horizon
+        )
         check_choice(self.name, "scaling", scaling, SCALINGS)
         check_choice(self.name, "pooling", pooling, (*POOLINGS, EACH_STEP))
         check_choice(self.name, "nonlinearity", nonlinearity, NONLINEARITIES)

@@ -47,6 +47,7 @@ class RecurrentTask(ABC):
     Attributes:
         predicts: what the outputs are.
         chain: the model.
+        takes_values: whether the inputs are values, and not symbols.
         carries_state: whether a batch continues where the one before ended.
 
     Args:
@@ -61,6 +62,7 @@ class RecurrentTask(ABC):
     name: str
     metrics: tuple[Metric, ...]
     predicts: ClassVar[OutputKind] = "classes"
+    takes_values: ClassVar[bool] = False
     carries_state: ClassVar[bool] = False
 
     def __init__(
