@@ -26,7 +26,7 @@ from ttcompress.tasks.forecaster import Forecaster
 from ttcompress.tasks.highlighter import Highlighter
 from ttcompress.tasks.language_model import LanguageModel
 from ttcompress.tasks.own import OwnTask, blaming
-from ttcompress.tasks.protocol import Task, TaskFactory, kind_of
+from ttcompress.tasks.protocol import Task, TaskFactory, kinds_of
 from ttcompress.tasks.sequence_labels import Classifier, Tagger
 
 ENTRY_POINTS = "ttcompress.tasks"
@@ -123,7 +123,7 @@ def make_task(name: str, structure: Structure, options: Mapping[str, Any] | None
     missing = [m for m in MEMBERS if inspect.getattr_static(task, m, None) is None]
     if missing:
         raise RecipeError(f"task {name}: lacks {', '.join(missing)}. {WHAT_A_TASK_IS}")
-    kind_of(task)  # refuse a wrong one before the work
+    kinds_of(task)  # refuse a wrong one before the work
     return OwnTask(task, name)
 
 
