@@ -150,6 +150,26 @@ class KeptReport:
     why: str
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """Something in the source's file that is not in the result: where, how much, and what it is.
+
+    `bytes` are those of its tensors that the result does not hold in another place. They are 0 for
+    content that is no tensor, whose size in the file is not known.
+    """
+
+    key: str
+    tensors: int
+    bytes: int
+    why: str
+
+
+ANOTHER_MODEL = "another state dict"
+OPTIMIZER = "optimizer state"
+UNUSED = "stored values that no tensor of the model uses"
+"""Why something is left out."""
+
+
 BLIND = "fine-tuned without the original: errors and drift are from before the training"
 """The note of a report whose errors no longer hold because of a training."""
 
@@ -167,7 +187,18 @@ class BaseReport:
     totals: Mapping[str, Totals]
     weights: tuple[WeightReport, ...]
     kept: tuple[KeptReport, ...]
+    left_out: tuple[LeftOut, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def comparable_bytes(self) -> int:
+        """Size of the source's file without what was left out: factors of files are of this.
+
+        At least that of the model's tensors, and at most that of the file: tensors left out may
+        have been compressed in it.
+        """
+        whole, lost = self.source["bytes"], sum(one.bytes for one in self.left_out)
+        return min(whole, max(whole - lost, self.totals["model"].bytes_before)) if lost else whole
 
 
 @dataclass(frozen=True)

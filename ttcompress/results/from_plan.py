@@ -72,6 +72,7 @@ def _shared(
             *(KeptReport(p.weight.name, p.weight.params, p.weight.bytes, p.why) for p in weights),
             *(KeptReport(one.name, one.params, one.bytes, NO_WEIGHT) for one in plan.others),
         ),
+        "left_out": source.left_out,
         "notes": (*plan.notes, *source.notes, *notes),
     }
 

@@ -45,5 +45,6 @@ def inspect(
         layers=checkpoint.stacks,
         weights=tuple(map(inspect_weight, checkpoint.weights, spectra)),
         others=checkpoint.others,
+        left_out=checkpoint.left_out,
         notes=checkpoint.notes,
     )

@@ -37,7 +37,7 @@ def subtitle(report: Report, file_bytes: int) -> str:
 
 def headlines(report: Report, file_bytes: int) -> Iterator[Headline]:
     """Size, accuracy, work and limits, in this order."""
-    before = report.source["bytes"]
+    before = report.comparable_bytes
     smaller = f"{times_text(before, file_bytes)} smaller than {bytes_text(before)}"
     yield Headline("file", bytes_text(file_bytes), smaller)
     if report.metrics:
