@@ -20,7 +20,7 @@ from ttcompress.errors import OutputPathError
 
 Output = Annotated[
     Path | None,
-    typer.Option("--output", "-o", help="File to write.  [charlm.mps.safetensors for charlm.pt]"),
+    typer.Option("--output", "-o", help="File to write.  [charlm.auto.safetensors for charlm.pt]"),
 ]
 
 

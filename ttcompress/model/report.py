@@ -101,11 +101,19 @@ class CutSpectrum:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What the stored form of a weight loses, and the spectrum it was cut from."""
+class Errors:
+    """What the stored form of a weight loses; see `WeightReport`."""
 
     relative_error: float
     gate_errors: tuple[float, ...]
+    worst_element_error: float
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The errors of a stored weight, and the spectrum it was cut from."""
+
+    errors: Errors
     spectrum: tuple[CutSpectrum, ...]
 
 
@@ -116,7 +124,9 @@ class WeightReport:
     `relative_error` is the Frobenius error, in float64: in a report that of the stored weight, in a
     plan the one that the spectra predict, NaN if none were read. `gate_errors` are the same for
     each gate of a recurrent weight, and `spectrum` has an entry for each cut: both are empty in a
-    plan. `tried` lists the trains that a plan compared, each with its modes.
+    plan. `worst_element_error` is the largest error of a single value, relative to the largest
+    value; None in a plan and in older files. `tried` lists the trains that a plan compared, each
+    with its modes.
     """
 
     name: str
@@ -135,6 +145,7 @@ class WeightReport:
     multiply_adds_after: int
     relative_error: float
     gate_errors: tuple[float, ...] = ()
+    worst_element_error: float | None = None
     spectrum: tuple[CutSpectrum, ...] = ()
     notes: tuple[str, ...] = ()
     tried: tuple[Json, ...] = ()
@@ -215,7 +226,7 @@ class PlanReport(BaseReport):
         """Plain dicts and lists, as `plan --json` prints them; an unknown error is None."""
         document: Json = finite(plain(self))
         for weight in document["weights"]:
-            del weight["gate_errors"], weight["spectrum"]
+            del weight["gate_errors"], weight["worst_element_error"], weight["spectrum"]
             weight["expected_error"] = weight.pop("relative_error")
             for key in ("tried", "notes"):
                 weight[key] = weight.pop(key)

@@ -212,7 +212,12 @@ def _note_quantisation(
     spectra: Mapping[str, Spectra],
     fixed_bytes: int,
 ) -> tuple[str, ...]:
-    """A note, if every weight dense in few bits would lose less in the same number of bytes."""
+    """A note, if every weight dense in few bits would lose less in the same number of bytes.
+
+    Not if the program had the choice: it counts rounding higher than truncation, for good reasons.
+    """
+    if all(any(not layout.decomposes for layout in one.layouts) for one in open_weights):
+        return ()
     allowance = _make_allowance(open_weights, budget, fixed_bytes)
     unknown = any(p.expected_error is None for p in planned)
     if not planned or unknown or allowance.bytes == inf:

@@ -15,6 +15,7 @@ from ttcompress.recipe.wording import counted
 from ttcompress.reporting.bench import bench_remarks, bench_tables
 from ttcompress.reporting.budget import answers
 from ttcompress.reporting.left_out import left_out_remarks
+from ttcompress.reporting.losses import loss_remarks
 from ttcompress.reporting.numbers import error_text, limit_figure, modes_text, times_text
 from ttcompress.reporting.table import Column, Table, tabulate
 from ttcompress.results.from_plan import NO_WEIGHT
@@ -82,7 +83,7 @@ def totals_table(totals: Mapping[str, Totals]) -> Table:
 
 
 def files_table(files: Sequence[tuple[str, Report, int]]) -> Table:
-    """Artifacts side by side; with the metric if any of them was measured.
+    """Artifacts side by side; with drift and metric if any of them has one.
 
     Args:
         files: the name of each, its report, and its size in bytes.
@@ -92,6 +93,10 @@ def files_table(files: Sequence[tuple[str, Report, int]]) -> Table:
         """The counting metric with its name: files may have been measured by different tasks."""
         name, found = next(iter((file.report.metrics or {}).items()), ("", None))
         return found and f"{name} {found['after']:.4g}"
+
+    def drift(file: _File) -> str | None:
+        found = [drift for steps in file.report.drift.values() for drift in steps.values()]
+        return error_text(max(found)) if found else None
 
     def limits(file: _File) -> str:
         verdicts = {limit["ok"] for limit in file.report.limits}
@@ -116,6 +121,8 @@ def files_table(files: Sequence[tuple[str, Report, int]]) -> Table:
             max((weight.relative_error for weight in file.report.weights), default=0.0)
         ),
     }
+    if any(report.drift for _, report, _ in files):
+        cells[Column("drift", right=True, spare=5)] = drift
     if any(report.metrics for _, report, _ in files):
         cells[Column("metric", right=True)] = metric
     cells[Column("limits")] = limits
@@ -123,7 +130,7 @@ def files_table(files: Sequence[tuple[str, Report, int]]) -> Table:
 
 
 def report_remarks(report: Report, file_bytes: int) -> tuple[str, ...]:
-    """Lines below a report's tables: budget, file, what was kept, notes, limits and metrics."""
+    """Lines below a report's tables: sizes, losses, what was kept, notes, limits and metrics."""
     metrics = [
         f"{name}: {found['before']:.4g} -> {found['after']:.4g}, drop {found['drop']:.4g}"
         for name, found in (report.metrics or {}).items()
@@ -131,6 +138,7 @@ def report_remarks(report: Report, file_bytes: int) -> tuple[str, ...]:
     return (
         *_asked_and_achieved(report, file_bytes),
         _file_text(report, file_bytes),
+        *loss_remarks(report),
         *_kept_and_noted(report),
         *map(limit_text, report.limits),
         *(metrics or (NOT_MEASURED,)),

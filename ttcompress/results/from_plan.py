@@ -52,7 +52,7 @@ def build_report(
         notes: for the user, after those of the plan and of the source.
     """
     weights = tuple(
-        WeightReport(**_facts(planned), **vars(found))
+        WeightReport(**_facts(planned), **vars(found.errors), spectrum=found.spectrum)
         for planned, found in zip(plan.changed, measured, strict=True)
     )
     return Report(**_shared(source, recipe, plan, notes), weights=weights)

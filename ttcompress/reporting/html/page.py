@@ -68,6 +68,7 @@ def _model(name: str, report: Report, file_bytes: int) -> dict[str, object]:
         "latency": next(iter(bench_tables(report.bench)), None),
         "latency_remarks": bench_remarks(report.bench),
         "kept": content.kept_table(report),
+        "left_out": content.left_out_table(report),
         "recipe": report.recipe["text"],
         "effective": content.effective_text(report.recipe),
         "provenance": list(content.provenance(report, name, file_bytes)),
