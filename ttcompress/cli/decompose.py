@@ -37,7 +37,7 @@ def decompose(
 
     \b
     Example:
-      ttcompress decompose charlm.pt --format auto --factor 8 -o small.safetensors
+      ttcompress decompose charlm.pt --factor 8 -o small.safetensors
 
     Without options the recipe balanced is followed. --factor or --size says how small the result
     must be; with a task, --drop 1% finds the smallest file that is accurate enough.

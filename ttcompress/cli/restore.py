@@ -18,7 +18,7 @@ def restore(file: Artifact, output: Dense, talk: Talk, overwrite: Overwrite = Fa
 
     \b
     Example:
-      ttcompress restore charlm.mps.safetensors -o dense.pt
+      ttcompress restore charlm.auto.safetensors -o dense.pt
     """
     from ttcompress.cli import console
     from ttcompress.reporting.left_out import left_out_remarks

@@ -46,7 +46,7 @@ def _drift_text(prefix: str, steps: Mapping[str, float], layers: int) -> str:
     """
     found = [f"{error_text(drift)} at step {step}" for step, drift in steps.items()]
     listed = " and ".join([", ".join(found[:-1]), found[-1]] if len(found) > 1 else found)
-    most = f"; the other {layers - 1} drift less" if layers > 1 else ""
+    most = "; no other layer drifts more" if layers > 1 else ""
     layer = prefix.rstrip(".") or "the layer"
     return f"outputs of {layer} differ by {listed}, relative to their norm{most}"
 
