@@ -48,6 +48,13 @@ def test_the_message_says_how_to_take_one_some_or_all(opened: Opened) -> None:
     )
 
 
+def test_matrices_beside_a_model_are_taken_by_all(opened: Opened) -> None:
+    content = {"table": torch.ones(4, 4), "encoder": rnn()}
+    with pytest.raises(CheckpointError, match=r"Choose one with --key encoder, or all with --key all"):
+        opened(content)
+    assert same(rebuilt(opened(content, "all")), content)
+
+
 @pytest.mark.parametrize("key", ["en,de", "all", "de, en", "."])
 def test_all_models_come_back_in_their_nesting(key: str, opened: Opened) -> None:
     content = {"en": rnn(), "de": rnn(5, seed=1), "loss": 1.2, "steps": torch.arange(3)}
@@ -150,6 +157,12 @@ def test_the_rest_of_a_large_storage_is_unused(opened: Opened) -> None:
     """torch.save writes the whole storage of a view."""
     checkpoint = opened({"w": torch.ones(1000, 4)[:10]})
     assert [(one.key, one.bytes) for one in checkpoint.left_out] == [(".", 990 * 4 * 4)]
+
+
+def test_no_more_is_left_out_than_is_stored(opened: Opened) -> None:
+    vast = torch.zeros(2, 1).expand(2, 2**40)
+    checkpoint = opened({"net": rnn(), "optimizer": {"state": vast}, "ema": {"w": vast}}, "net")
+    assert [one.bytes for one in checkpoint.left_out] == [8, 0]
 
 
 @pytest.mark.parametrize("key", ["en,nowhere", "nowhere,de", "en,"])

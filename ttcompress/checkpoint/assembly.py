@@ -236,15 +236,17 @@ def _left_out(
     tree: Tree, apart: Mapping[str, Iterable[Branch]], source: Source, kept: Iterable[StoredTensor]
 ) -> Iterator[LeftOut]:
     """What is in the file but will not be in the result, each tensor counted once."""
+    unused = {key: storage.size for key, storage in source.storages.items()}
     counted = set(kept)
     for why, branches in apart.items():
         for one in branches:
             leaves = {leaf for _, leaf in tree.tensors(one.value)}
             lost = {leaf for leaf in leaves if isinstance(leaf, StoredTensor)} - counted
             counted |= lost
-            yield LeftOut(clip(one.key), len(leaves), sum(leaf.bytes for leaf in lost), why)
+            # A shape may claim more than is stored, and was not checked as those of the model are.
+            size = sum(min(leaf.bytes, unused.get(leaf.storage, 0)) for leaf in lost)
+            yield LeftOut(clip(one.key), len(leaves), size, why)
     # torch.save writes the whole storage of a tensor, even if the tensor is a small view of it.
-    unused = {key: storage.size for key, storage in source.storages.items()}
     for leaf in counted:
         if leaf.storage in unused:
             unused[leaf.storage] -= leaf.bytes

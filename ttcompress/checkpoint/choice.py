@@ -35,10 +35,11 @@ def choose(tree: Tree, survey: Survey, key: str | None) -> tuple[Branch, ...]:
     if len(named) == 1 and all(one.is_above(named[0]) for one in found if one is not named[0]):
         return (named[0],)
     if len(found) > 1:
-        first, second = found[0].key, found[1].key
+        first, *more = (one.key for one in found if one.place)
+        some = f", some with --key {first},{more[0]}" if more else ""
         raise CheckpointError(
-            f"holds {len(found)} state dicts: {_list(found)}. Choose one with --key {first}, "
-            f"some with --key {first},{second}, or all with --key {ALL}."
+            f"holds {len(found)} state dicts: {_list(found)}. Choose one with --key {first}"
+            f"{some}, or all with --key {ALL}."
         )
     return found
 
