@@ -350,8 +350,12 @@ def test_a_rank_cap_is_not_answered_by_what_has_no_ranks(budget: dict[str, float
 
 
 def test_where_the_program_may_quantise_it_is_not_told_to() -> None:
-    for fall in (0.0, 0.5, 3.0):
-        assert plan_of({"factor": 5}, fall=fall, format="auto").notes == ()
+    """It counts rounding higher than truncation, so it may know of a smaller plain error."""
+    shapes = ((64, 64), (128, 32), (64, 16))
+    for fall, factor in ((0.0, 5), (0.5, 9), (0.7, 8)):
+        for cap in ({}, {"rank": 30}):
+            plan = plan_of({"factor": factor} | cap, fall=fall, format="auto", shapes=shapes)
+            assert plan.notes == ()
 
 
 def test_few_bits_alone_are_named_where_they_would_lose_less() -> None:

@@ -13,7 +13,7 @@ from ttcompress.errors import PlanError
 from ttcompress.model.weights import OtherTensor, Weight
 from ttcompress.planning.allocation import Allowance, Choice, allocate, choose_smallest, total_cost
 from ttcompress.planning.candidates import Cost, Option
-from ttcompress.planning.formats import FORMATS, KEEP, DenseLayout
+from ttcompress.planning.formats import FORMATS, KEEP, DenseLayout, decomposing
 from ttcompress.planning.menus import (
     OpenWeight,
     cuts_needed,
@@ -214,9 +214,10 @@ def _note_quantisation(
 ) -> tuple[str, ...]:
     """A note, if every weight dense in few bits would lose less in the same number of bytes.
 
-    Not if the program had the choice: it counts rounding higher than truncation, for good reasons.
+    Only where the recipe asks for trains: `auto` had the choice, and counts rounding higher than
+    truncation (see `ROUNDING_WEIGHT`).
     """
-    if all(any(not layout.decomposes for layout in one.layouts) for one in open_weights):
+    if not any(one.assignment.format in decomposing() for one in open_weights):
         return ()
     allowance = _make_allowance(open_weights, budget, fixed_bytes)
     unknown = any(p.expected_error is None for p in planned)
