@@ -146,6 +146,14 @@ def test_optimizers_of_two_models_are_listed(opened: Opened) -> None:
     assert same(rebuilt(checkpoint), content)
 
 
+@pytest.mark.parametrize("key", [".", "all", None])
+def test_an_optimizer_inside_what_is_chosen_is_left_out(key: str | None, opened: Opened) -> None:
+    content = {**rnn(), "optimizer": trained(nn.LSTM(3, 4)).state_dict()}
+    checkpoint = opened(content, key)
+    assert [(one.key, one.why) for one in checkpoint.left_out] == [("optimizer", OPTIMIZER)]
+    assert same(rebuilt(checkpoint), rnn())
+
+
 def test_a_chosen_optimizer_is_not_left_out(opened: Opened) -> None:
     """A learned optimizer, under the name that the state of ordinary ones has."""
     content = {"optimizer": rnn(), "model": rnn(5)}

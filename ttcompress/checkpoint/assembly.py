@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ttcompress.checkpoint.carried import Carrier, Json, NotCarried
-from ttcompress.checkpoint.choice import choose, is_apart
+from ttcompress.checkpoint.choice import choose, holds_any, is_apart
 from ttcompress.checkpoint.containers import Source
 from ttcompress.checkpoint.names import canonical_names, unused_name
 from ttcompress.checkpoint.pickle.builders import UnreadableTensor
@@ -55,11 +55,11 @@ def assemble(source: Source, key: str | None) -> Assembly:
     tree = Tree(source.root)
     found = tree.survey()
     chosen = choose(tree, found, key)
-    apart = {
-        why: [one for one in branches if is_apart(one, chosen)]
-        for why, branches in ((ANOTHER_MODEL, found.state_dicts), (OPTIMIZER, found.optimizers))
+    unwanted = {
+        ANOTHER_MODEL: [one for one in found.state_dicts if is_apart(one, chosen)],
+        OPTIMIZER: [one for one in found.optimizers if not holds_any(one, chosen)],
     }
-    tree.left_out = {id(branch.value) for branches in apart.values() for branch in branches}
+    tree.left_out = {id(branch.value) for branches in unwanted.values() for branch in branches}
     inside, source_paths = _name_inside(tree, chosen)
     loose = _name_loose(tree, chosen, inside)
     source_paths |= {name: name for name in loose}
@@ -77,7 +77,7 @@ def assemble(source: Source, key: str | None) -> Assembly:
         if names[0] not in taken
     )
     carried, not_carried = _carry(tree, chosen, {t: names[0] for t, names in tied.items()})
-    left_out = (*_left_out(tree, apart, source, tied.keys()), *not_carried)
+    left_out = (*_left_out(tree, unwanted, source, tied.keys()), *not_carried)
     notes = (*_describe(source, chosen, stored), *remarks)
     return Assembly(weights, others, stacks, source_paths, stored, carried, left_out, notes)
 
@@ -233,12 +233,15 @@ def _describe(
 
 
 def _left_out(
-    tree: Tree, apart: Mapping[str, Iterable[Branch]], source: Source, kept: Iterable[StoredTensor]
+    tree: Tree,
+    unwanted: Mapping[str, Iterable[Branch]],
+    source: Source,
+    kept: Iterable[StoredTensor],
 ) -> Iterator[LeftOut]:
     """What is in the file but will not be in the result, each tensor counted once."""
     unused = {key: storage.size for key, storage in source.storages.items()}
     counted = set(kept)
-    for why, branches in apart.items():
+    for why, branches in unwanted.items():
         for one in branches:
             leaves = {leaf for _, leaf in tree.tensors(one.value)}
             lost = {leaf for leaf in leaves if isinstance(leaf, StoredTensor)} - counted

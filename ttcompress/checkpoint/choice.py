@@ -46,9 +46,12 @@ def choose(tree: Tree, survey: Survey, key: str | None) -> tuple[Branch, ...]:
 
 def is_apart(one: Branch, chosen: Sequence[Branch]) -> bool:
     """Whether a value is neither inside nor around any of the chosen state dicts."""
-    return not any(
-        one.is_above(other) or other.is_above(one) or one.value is other.value for other in chosen
-    )
+    return not holds_any(one, chosen) and not any(other.is_above(one) for other in chosen)
+
+
+def holds_any(one: Branch, chosen: Sequence[Branch]) -> bool:
+    """Whether a value is one of the chosen state dicts, or around one."""
+    return any(one.is_above(other) or one.value is other.value for other in chosen)
 
 
 def _named(tree: Tree, survey: Survey, key: str) -> tuple[Branch, ...]:

@@ -20,7 +20,7 @@ def inspect(
 
     Args:
         source: the checkpoint's file.
-        key: which state dict to use if the file holds several.
+        key: which state dict to use if the file holds several; see `open_checkpoint`.
         progress: receives what is being done.
 
     Raises:
