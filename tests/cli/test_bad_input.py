@@ -328,7 +328,7 @@ def test_a_full_disk_leaves_nothing_behind(run, folder: Path, monkeypatch) -> No
     monkeypatch.setattr("os.fsync", full)
     result = run("decompose", GOOD, "--factor", "2")
     assert (result.code, result.out) == (1, "")
-    assert "model.mps.safetensors: the disk is full; nothing was written." in result.err
+    assert "model.auto.safetensors: the disk is full; nothing was written." in result.err
     assert sorted(path.name for path in folder.iterdir()) == [GOOD]
 
 

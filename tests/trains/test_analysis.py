@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from ttcompress.errors import DecompositionError
+from ttcompress.model.report import Errors
 from ttcompress.model.weights import Weight
 from ttcompress.planning.formats import DenseLayout, Layout, MpoLayout, MpsLayout
 from ttcompress.planning.plan import PlannedWeight
 from ttcompress.stores import STORES
 from ttcompress.trains.analysis import Analysis
-from ttcompress.trains.stored import StoredWeight, relative_errors, store_weight
+from ttcompress.trains.stored import StoredWeight, measure_errors, store_weight
 
 LAYOUTS = [
     MpsLayout((64,), (24,)),
@@ -39,7 +40,10 @@ def stored_and_measured(
 ) -> tuple[StoredWeight, float, tuple[float, ...]]:
     found = ranks or layout.attainable([5] * (layout.cores - 1))
     stored, _ = store_weight(matrix, weight(matrix), layout, found, STORES[store])
-    return stored, *relative_errors(matrix, stored.blocks(), weight(matrix))
+    errors = measure_errors(matrix, stored.blocks(), weight(matrix))
+    largest = (stored.dense(torch.float64) - matrix.double()).abs().max() / matrix.abs().max()
+    assert errors.worst_element_error == pytest.approx(largest.item(), rel=1e-6)
+    return stored, errors.relative_error, errors.gate_errors
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
@@ -87,12 +91,28 @@ def test_dense_in_float32_is_the_matrix_itself() -> None:
 
 def test_gates_of_zeros() -> None:
     matrix = torch.cat([torch.zeros(16, 24), normal(48, 24)])
-    _, gates = relative_errors(matrix, [matrix.double()], weight(matrix))
-    assert gates == (0.0, 0.0, 0.0, 0.0)
-    _, gates = relative_errors(matrix, [matrix.double() + 1], weight(matrix))
+    assert measure_errors(matrix, [matrix.double()], weight(matrix)).gate_errors == (0.0,) * 4
+    gates = measure_errors(matrix, [matrix.double() + 1], weight(matrix)).gate_errors
     assert gates[0] == float("inf") and gates[1] < 10
-    whole, gates = relative_errors(matrix, [matrix.double()], weight(matrix, gates=1))
-    assert (whole, gates) == (0.0, ())
+    assert measure_errors(matrix, [matrix.double()], weight(matrix, gates=1)) == Errors(0.0, (), 0)
+
+
+def test_the_worst_element_is_found_in_any_block_and_of_either_sign() -> None:
+    matrix = normal(64, 24)
+    largest = matrix.abs().max().item()
+    for row, change in ((0, 0.5), (63, -0.75)):
+        stored = matrix.double()
+        stored[row, 3] += change * largest
+        blocks = stored.split(10)
+        errors = measure_errors(matrix, blocks, weight(matrix))
+        assert errors.worst_element_error == pytest.approx(abs(change))
+
+
+def test_no_error_is_finite_in_a_matrix_of_zeros() -> None:
+    zeros = torch.zeros(64, 24)
+    assert measure_errors(zeros, [zeros.double()], weight(zeros)) == Errors(0.0, (0.0,) * 4, 0.0)
+    errors = measure_errors(zeros, [zeros.double() + 1e-9], weight(zeros))
+    assert errors.worst_element_error == float("inf")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])

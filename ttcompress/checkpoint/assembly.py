@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import ChainMap, Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ttcompress.checkpoint.carried import Carrier, Json, NotCarried
-from ttcompress.checkpoint.choice import choose, is_apart
+from ttcompress.checkpoint.choice import choose, holds_any, is_apart
 from ttcompress.checkpoint.containers import Source
 from ttcompress.checkpoint.names import canonical_names, unused_name
 from ttcompress.checkpoint.pickle.builders import UnreadableTensor
@@ -17,6 +17,7 @@ from ttcompress.checkpoint.roles import Roles
 from ttcompress.checkpoint.tensors import EXPANSION_ALLOWANCE, StoredTensor, check_tensor
 from ttcompress.checkpoint.tree import Branch, Leaf, Place, Tree, is_module
 from ttcompress.errors import CheckpointError
+from ttcompress.model.report import ANOTHER_MODEL, OPTIMIZER, UNUSED, LeftOut
 from ttcompress.model.weights import OtherTensor, RecurrentStack, Role, Weight
 from ttcompress.system.safetensors import DTYPES, RESERVED
 from ttcompress.system.text import clip, find_half_surrogate
@@ -39,11 +40,14 @@ class Assembly:
     source_paths: Mapping[str, str]
     stored: Mapping[str, StoredTensor]
     carried: Json
+    left_out: tuple[LeftOut, ...]
     notes: tuple[str, ...]
 
 
 def assemble(source: Source, key: str | None) -> Assembly:
-    """Choose the state dict, name its tensors, and sort them into weights and the rest.
+    """Choose the state dicts, name their tensors, and sort them into weights and the rest.
+
+    The tensors of several state dicts are named by their keys: "netG.lstm.weight_hh_l0".
 
     Raises:
         CheckpointError: the choice is unclear, a tensor cannot be read, or shapes do not fit.
@@ -51,10 +55,13 @@ def assemble(source: Source, key: str | None) -> Assembly:
     tree = Tree(source.root)
     found = tree.survey()
     chosen = choose(tree, found, key)
-    apart = [one for one in found.state_dicts if is_apart(one, chosen)]
-    tree.left_out = {id(branch.value) for branch in (*found.optimizers, *apart)}
+    unwanted = {
+        ANOTHER_MODEL: [one for one in found.state_dicts if is_apart(one, chosen)],
+        OPTIMIZER: [one for one in found.optimizers if not holds_any(one, chosen)],
+    }
+    tree.left_out = {id(branch.value) for branches in unwanted.values() for branch in branches}
     inside, source_paths = _name_inside(tree, chosen)
-    loose = _name_loose(tree, chosen, inside) if chosen.place else {}
+    loose = _name_loose(tree, chosen, inside)
     source_paths |= {name: name for name in loose}
     _check_names((*source_paths, *source_paths.values()))
     stored = _check_tensors(inside | loose, source)
@@ -70,30 +77,42 @@ def assemble(source: Source, key: str | None) -> Assembly:
         if names[0] not in taken
     )
     carried, not_carried = _carry(tree, chosen, {t: names[0] for t, names in tied.items()})
-    unusual = _describe(source, chosen, stored)
-    omitted = _describe_omitted(found.optimizers, apart)
-    notes = (*unusual, *omitted, *not_carried, *remarks)
-    return Assembly(weights, others, stacks, source_paths, stored, carried, notes)
+    left_out = (*_left_out(tree, unwanted, source, tied.keys()), *not_carried)
+    notes = (*_describe(source, chosen, stored), *remarks)
+    return Assembly(weights, others, stacks, source_paths, stored, carried, left_out, notes)
 
 
-def _name_inside(tree: Tree, chosen: Branch) -> tuple[dict[str, Leaf], dict[str, str]]:
-    """The state dict's tensors by the model's own names, and each name's place in the source."""
+def _name_inside(tree: Tree, chosen: Sequence[Branch]) -> tuple[dict[str, Leaf], dict[str, str]]:
+    """The tensors to compress by the model's own names, and each name's place in the source."""
     keys: dict[str, tuple[Place, Leaf]] = {}
-    for place, leaf in tree.tensors(chosen.value):
-        keys[unused_name(".".join(place), keys)] = (place, leaf)
+    for name, place, leaf in _tensors_inside(tree, chosen):
+        keys[unused_name(name, keys)] = (place, leaf)
     names = canonical_names(tuple(keys))
     leaves, paths = {}, {}
     for name, (place, leaf) in zip(names, keys.values(), strict=True):
         leaves[name] = leaf
-        paths[name] = ".".join((*chosen.place, *place))
+        paths[name] = ".".join(place)
     return leaves, paths
 
 
-def _name_loose(tree: Tree, chosen: Branch, inside: Mapping[str, Leaf]) -> dict[str, Leaf]:
-    """The tensors outside the state dict, by their places."""
+def _tensors_inside(tree: Tree, chosen: Sequence[Branch]) -> Iterator[tuple[str, Place, Leaf]]:
+    """Every tensor of the state dicts: its key, which begins with theirs if they are several,
+    its place in the file, and the tensor.
+    """
+    for one in chosen:
+        for below, leaf in tree.tensors(one.value):
+            place = (*one.place, *below)
+            yield ".".join(place if len(chosen) > 1 else below), place, leaf
+
+
+def _name_loose(
+    tree: Tree, chosen: Sequence[Branch], inside: Mapping[str, Leaf]
+) -> dict[str, Leaf]:
+    """The tensors outside the state dicts, by their places."""
     loose: dict[str, Leaf] = {}
     taken = ChainMap(loose, dict(inside))
-    for place, leaf in tree.tensors(tree.root, besides=chosen.value):
+    outside = tree.tensors(tree.root, besides=[one.value for one in chosen])
+    for place, leaf in outside:
         loose[unused_name(".".join(place), taken)] = leaf
     return loose
 
@@ -167,35 +186,41 @@ def _weights(
 
 
 def _carry(
-    tree: Tree, chosen: Branch, names: Mapping[StoredTensor, str]
-) -> tuple[Json, tuple[str, ...]]:
-    """The content as typed JSON, and notes on what could not be carried over."""
-    spine = set[int]()  # the values from the root down to the state dict
-    for value in tree.path(chosen.place):
+    tree: Tree, chosen: Sequence[Branch], names: Mapping[StoredTensor, str]
+) -> tuple[Json, list[LeftOut]]:
+    """The content as typed JSON, and what could not be carried over."""
+    spine = set[int]()  # the values from the root down to the state dicts
+    for value in (value for one in chosen for value in tree.path(one.place)):
         spine.add(id(value))
         if isinstance(value, PickledObject):
             spine |= {id(value.state), id(value.pairs)}
     carrier = Carrier(tree, names, spine)
     try:
-        return carrier.encode(tree.root), tuple(carrier.notes)
+        return carrier.encode(tree.root), [
+            LeftOut(key, 0, 0, f"not carried over: {reason}") for key, reason in carrier.dropped
+        ]
     except NotCarried as reason:
         flat = [
-            [".".join(place), {"tensor": names[leaf]}]
-            for place, leaf in tree.tensors(chosen.value)
+            [name, {"tensor": names[leaf]}]
+            for name, _, leaf in _tensors_inside(tree, chosen)
             if isinstance(leaf, StoredTensor)
         ]
-        return {"dict": flat}, (f"only the state dict is carried over: {reason}",)
+        why = f"everything outside the state dict is not carried over: {reason}"
+        return {"dict": flat}, [LeftOut(".", 0, 0, why)]
 
 
-def _describe(source: Source, chosen: Branch, stored: Mapping[str, StoredTensor]) -> Iterator[str]:
+def _describe(
+    source: Source, chosen: Sequence[Branch], stored: Mapping[str, StoredTensor]
+) -> Iterator[str]:
     """What is unusual about the file."""
     yield from source.notes
-    if is_module(chosen.value):
-        place = f"`{clip(chosen.key)}`" if chosen.place else "the file"
-        yield (
-            f"{place} is a whole module ({clip(str(chosen.value.cls))}); "
-            "its tensors come back as a flat state dict"
-        )
+    for one in chosen:
+        if is_module(one.value):
+            place = f"`{clip(one.key)}`" if one.place else "the file"
+            yield (
+                f"{place} is a whole module ({clip(str(one.value.cls))}); "
+                "its tensors come back as a flat state dict"
+            )
     if names := [clip(name) for name in source.unloaded if not name.startswith("__torch__.")]:
         more = len(names) - MAX_NAMED_CLASSES
         yield (
@@ -207,12 +232,26 @@ def _describe(source: Source, chosen: Branch, stored: Mapping[str, StoredTensor]
         yield f"{shared} tensors are views of larger storages; each is kept separately"
 
 
-def _describe_omitted(optimizers: Iterable[Branch], apart: Iterable[Branch]) -> Iterator[str]:
-    """What is in the file but will not be in the result."""
-    for one in optimizers:
-        yield f"optimizer state is left out: `{clip(one.key)}` ({one.bytes / 1e6:.1f} MB)"
-    for one in apart:
-        yield (
-            f"another state dict is left out: `{clip(one.key)}` ({one.weights} weights, "
-            f"{one.bytes / 1e6:.1f} MB); compress it with --key {clip(one.key)}"
-        )
+def _left_out(
+    tree: Tree,
+    unwanted: Mapping[str, Iterable[Branch]],
+    source: Source,
+    kept: Iterable[StoredTensor],
+) -> Iterator[LeftOut]:
+    """What is in the file but will not be in the result, each tensor counted once."""
+    unused = {key: storage.size for key, storage in source.storages.items()}
+    counted = set(kept)
+    for why, branches in unwanted.items():
+        for one in branches:
+            leaves = {leaf for _, leaf in tree.tensors(one.value)}
+            lost = {leaf for leaf in leaves if isinstance(leaf, StoredTensor)} - counted
+            counted |= lost
+            # A shape may claim more than is stored, and was not checked as those of the model are.
+            size = sum(min(leaf.bytes, unused.get(leaf.storage, 0)) for leaf in lost)
+            yield LeftOut(clip(one.key), len(leaves), size, why)
+    # torch.save writes the whole storage of a tensor, even if the tensor is a small view of it.
+    for leaf in counted:
+        if leaf.storage in unused:
+            unused[leaf.storage] -= leaf.bytes
+    if rest := sum(size for size in unused.values() if size > 0):
+        yield LeftOut(".", 0, rest, UNUSED)

@@ -80,13 +80,14 @@ class Tree:
         self.left_out: set[int] = set()
         self._steps = 0
 
-    def tensors(self, value: Any, besides: Any = None) -> Iterator[tuple[Place, Leaf]]:
+    def tensors(self, value: Any, besides: Iterable[Any] = ()) -> Iterator[tuple[Place, Leaf]]:
         """Every tensor in a value with its place below it, in the file's order.
 
         Args:
-            besides: a value in it to skip, in addition to `left_out`.
+            besides: values to skip, in addition to `left_out`; `value` itself may be one.
         """
         inside: set[int] = set()
+        skipped = {id(one) for one in besides}
 
         def visit(value: Any, place: Place) -> Iterator[tuple[Place, Leaf]]:
             leaf = as_leaf(value)
@@ -94,10 +95,10 @@ class Tree:
                 yield place, leaf
                 return
             for key, child in self._enter(value, place, inside):
-                if child is not besides:
+                if id(child) not in skipped:
                     yield from visit(child, (*place, str(key)))
 
-        return visit(value, ())
+        return iter(()) if id(value) in skipped else visit(value, ())
 
     def path(self, place: Place) -> list[Any]:
         """The values from the root to a place, both included; None where there is none."""

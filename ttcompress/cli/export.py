@@ -58,7 +58,7 @@ def export(
 
     \b
     Example:
-      ttcompress export charlm.mps.safetensors --task charlm -o charlm.onnx
+      ttcompress export charlm.auto.safetensors --task charlm -o charlm.onnx
 
     With a task the whole model is written, otherwise each recurrent layer by itself; both take any
     length and batch size. Outputs are compared with torch's first. Needs the extra onnx.

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from ttcompress.planning.allocation import Menu
 from ttcompress.planning.candidates import Cost, Option
+from ttcompress.planning.formats import AUTO as AUTO_FORMAT
 from ttcompress.planning.formats import Layout, formats_named
 from ttcompress.planning.spectrum import Cut, Spectra
 from ttcompress.recipe import Assignment, Budget, Recipe
@@ -73,7 +74,7 @@ class OpenWeight:
 def find_layouts(assignment: Assignment, recipe: Recipe) -> OpenWeight:
     """Find the layouts that a recipe leaves open for one weight."""
     weight, layouts = assignment.weight, list[Layout]()
-    for one in formats_named(assignment.format):
+    for one in _allowed_formats(assignment, recipe):
         if assignment.row_modes and assignment.column_modes:
             layouts.append(one(assignment.row_modes, assignment.column_modes))
         else:
@@ -82,6 +83,18 @@ def find_layouts(assignment: Assignment, recipe: Recipe) -> OpenWeight:
     if recipe.finetune is not None:
         weight_of_noise *= TUNED_ROUNDING
     return OpenWeight(assignment, tuple(layouts), weight_of_noise)
+
+
+def _allowed_formats(assignment: Assignment, recipe: Recipe) -> Sequence[type[Layout]]:
+    """The formats to try; with a cap on ranks, `auto` means mps.
+
+    The cap is on the rank of the matrix. A whole matrix would ignore it, and the ranks of an MPO
+    are something else: it would win by being larger.
+    """
+    capped = recipe.budget.rank is not None or assignment.ranks is not None
+    return formats_named(
+        "mps" if capped and assignment.format == AUTO_FORMAT else assignment.format
+    )
 
 
 def list_options(

@@ -13,7 +13,7 @@ from ttcompress.errors import PlanError
 from ttcompress.model.weights import OtherTensor, Weight
 from ttcompress.planning.allocation import Allowance, Choice, allocate, choose_smallest, total_cost
 from ttcompress.planning.candidates import Cost, Option
-from ttcompress.planning.formats import FORMATS, KEEP, DenseLayout
+from ttcompress.planning.formats import FORMATS, KEEP, DenseLayout, decomposing
 from ttcompress.planning.menus import (
     OpenWeight,
     cuts_needed,
@@ -212,7 +212,13 @@ def _note_quantisation(
     spectra: Mapping[str, Spectra],
     fixed_bytes: int,
 ) -> tuple[str, ...]:
-    """A note, if every weight dense in few bits would lose less in the same number of bytes."""
+    """A note, if every weight dense in few bits would lose less in the same number of bytes.
+
+    Only where the recipe asks for trains: `auto` had the choice, and counts rounding higher than
+    truncation (see `ROUNDING_WEIGHT`).
+    """
+    if not any(one.assignment.format in decomposing() for one in open_weights):
+        return ()
     allowance = _make_allowance(open_weights, budget, fixed_bytes)
     unknown = any(p.expected_error is None for p in planned)
     if not planned or unknown or allowance.bytes == inf:

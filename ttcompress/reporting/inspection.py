@@ -8,6 +8,7 @@ from math import ceil
 
 from ttcompress.model.weights import RecurrentStack
 from ttcompress.recipe.wording import counted
+from ttcompress.reporting.left_out import left_out_remarks
 from ttcompress.reporting.numbers import shape_text
 from ttcompress.reporting.table import Column, Table, tabulate
 from ttcompress.results.inspection import ENERGIES, InspectedWeight, Inspection
@@ -78,6 +79,7 @@ def inspection_remarks(found: Inspection) -> tuple[str, ...]:
         f"{found.params:,} params, {found.tensor_bytes:,} bytes of tensors, "
         f"{found.file_bytes:,} bytes of file",
         f"not weights: {counted(len(found.others), 'other tensor')}, {others:,} bytes",
+        *left_out_remarks(found.left_out),
         *found.notes,
     )
 

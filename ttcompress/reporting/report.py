@@ -14,6 +14,8 @@ from ttcompress.planning.formats import KEEP
 from ttcompress.recipe.wording import counted
 from ttcompress.reporting.bench import bench_remarks, bench_tables
 from ttcompress.reporting.budget import answers
+from ttcompress.reporting.left_out import left_out_remarks
+from ttcompress.reporting.losses import loss_remarks
 from ttcompress.reporting.numbers import error_text, limit_figure, modes_text, times_text
 from ttcompress.reporting.table import Column, Table, tabulate
 from ttcompress.results.from_plan import NO_WEIGHT
@@ -81,7 +83,7 @@ def totals_table(totals: Mapping[str, Totals]) -> Table:
 
 
 def files_table(files: Sequence[tuple[str, Report, int]]) -> Table:
-    """Artifacts side by side; with the metric if any of them was measured.
+    """Artifacts side by side; with drift and metric if any of them has one.
 
     Args:
         files: the name of each, its report, and its size in bytes.
@@ -91,6 +93,10 @@ def files_table(files: Sequence[tuple[str, Report, int]]) -> Table:
         """The counting metric with its name: files may have been measured by different tasks."""
         name, found = next(iter((file.report.metrics or {}).items()), ("", None))
         return found and f"{name} {found['after']:.4g}"
+
+    def drift(file: _File) -> str | None:
+        found = [drift for steps in file.report.drift.values() for drift in steps.values()]
+        return error_text(max(found)) if found else None
 
     def limits(file: _File) -> str:
         verdicts = {limit["ok"] for limit in file.report.limits}
@@ -103,7 +109,7 @@ def files_table(files: Sequence[tuple[str, Report, int]]) -> Table:
         ),
         Column("bytes", right=True): lambda file: file.bytes,
         Column("file", right=True): lambda file: times_text(
-            file.report.source["bytes"], file.bytes
+            file.report.comparable_bytes, file.bytes
         ),
         Column("weights", right=True, spare=4): lambda file: (
             f"{file.report.totals['weights'].compression_factor:.2f}x"
@@ -115,6 +121,8 @@ def files_table(files: Sequence[tuple[str, Report, int]]) -> Table:
             max((weight.relative_error for weight in file.report.weights), default=0.0)
         ),
     }
+    if any(report.drift for _, report, _ in files):
+        cells[Column("drift", right=True, spare=5)] = drift
     if any(report.metrics for _, report, _ in files):
         cells[Column("metric", right=True)] = metric
     cells[Column("limits")] = limits
@@ -122,15 +130,15 @@ def files_table(files: Sequence[tuple[str, Report, int]]) -> Table:
 
 
 def report_remarks(report: Report, file_bytes: int) -> tuple[str, ...]:
-    """Lines below a report's tables: budget, file, what was kept, notes, limits and metrics."""
-    before = report.source["bytes"]
+    """Lines below a report's tables: sizes, losses, what was kept, notes, limits and metrics."""
     metrics = [
         f"{name}: {found['before']:.4g} -> {found['after']:.4g}, drop {found['drop']:.4g}"
         for name, found in (report.metrics or {}).items()
     ]
     return (
         *_asked_and_achieved(report, file_bytes),
-        f"file: {before:,} -> {file_bytes:,} bytes, {times_text(before, file_bytes)}",
+        _file_text(report, file_bytes),
+        *loss_remarks(report),
         *_kept_and_noted(report),
         *map(limit_text, report.limits),
         *(metrics or (NOT_MEASURED,)),
@@ -154,6 +162,16 @@ def plan_remarks(report: PlanReport) -> tuple[str, ...]:
     )
 
 
+def _file_text(report: Report, file_bytes: int) -> str:
+    """The sizes of both files, and the factor without what was left out."""
+    whole, before = report.source["bytes"], report.comparable_bytes
+    without = f" without the {whole - before:,} bytes that were left out"
+    return (
+        f"file: {whole:,} -> {file_bytes:,} bytes, {times_text(before, file_bytes)}"
+        f"{without if before < whole else ''}"
+    )
+
+
 def limit_text(limit: Verdict) -> str:
     """A limit, the value reached, and the verdict.
 
@@ -170,7 +188,9 @@ def _asked_and_achieved(report: BaseReport, file_bytes: int | None = None) -> It
 
 
 def _kept_and_noted(report: BaseReport) -> Iterator[str]:
-    """Kept weights by name, with the reason; biases and buffers in one line; then the notes."""
+    """Kept weights by name, with the reason; biases and buffers in one line; what was left out;
+    then the notes.
+    """
     plain = [entry for entry in report.kept if entry.why == NO_WEIGHT]
     for entry in report.kept:
         if entry.why != NO_WEIGHT:
@@ -180,4 +200,5 @@ def _kept_and_noted(report: BaseReport) -> Iterator[str]:
         yield f"not compressed: {counted(len(plain), 'other tensor')}, {total:,} bytes"
     for weight in report.weights:
         yield from (f"{weight.name}: {note}" for note in weight.notes)
+    yield from left_out_remarks(report.left_out)
     yield from report.notes

@@ -52,7 +52,7 @@ def build_report(
         notes: for the user, after those of the plan and of the source.
     """
     weights = tuple(
-        WeightReport(**_facts(planned), **vars(found))
+        WeightReport(**_facts(planned), **vars(found.errors), spectrum=found.spectrum)
         for planned, found in zip(plan.changed, measured, strict=True)
     )
     return Report(**_shared(source, recipe, plan, notes), weights=weights)
@@ -72,6 +72,7 @@ def _shared(
             *(KeptReport(p.weight.name, p.weight.params, p.weight.bytes, p.why) for p in weights),
             *(KeptReport(one.name, one.params, one.bytes, NO_WEIGHT) for one in plan.others),
         ),
+        "left_out": source.left_out,
         "notes": (*plan.notes, *source.notes, *notes),
     }
 

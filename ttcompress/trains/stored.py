@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ttcompress.errors import ArtifactError
+from ttcompress.model.report import Errors
 from ttcompress.model.weights import Weight
 from ttcompress.planning.formats import Layout
 from ttcompress.planning.spectrum import Spectrum
@@ -66,33 +67,42 @@ class StoredWeight:
         return self.train().blocks()
 
 
-def relative_errors(
+def measure_errors(
     matrix: Tensor,  # (rows, columns), the source
     stored: Iterable[Tensor],  # the stored matrix, in blocks of rows from the top, float64
     weight: Weight,
-) -> tuple[float, tuple[float, ...]]:
-    """Relative Frobenius error of the whole and of each gate (none unless there are gates).
+) -> Errors:
+    """Relative Frobenius error of the whole and of each gate (none unless there are gates), and the
+    largest error of a value, relative to the largest value.
 
-    A gate of zeros has error 0 if it is stored as zeros, and infinity otherwise.
+    What is all zeros has error 0 if it is stored as zeros, and infinity otherwise.
     """
     rows = torch.empty(2, len(matrix), dtype=torch.float64)
-    start = 0
+    start, worst, largest = 0, 0.0, 0.0
     for block in stored:
         end = start + len(block)
         wide = matrix[start:end].double()
-        torch.sum((wide - block).square(), 1, out=rows[0, start:end])
+        lost = wide - block
+        torch.sum(lost.square(), 1, out=rows[0, start:end])
         torch.sum(wide.square(), 1, out=rows[1, start:end])
+        worst = max(worst, _largest(lost))
+        largest = max(largest, _largest(wide))
         start = end
     squares = [gate.sum(1).tolist() for gate in rows.chunk(weight.gates, 1)]
-    whole = _ratio(sum(lost for lost, _ in squares), sum(norm for _, norm in squares))
-    gates = tuple(_ratio(lost, norm) for lost, norm in squares) if weight.gates > 1 else ()
-    return whole, gates
+    whole = sqrt(_ratio(sum(lost for lost, _ in squares), sum(norm for _, norm in squares)))
+    gates = tuple(sqrt(_ratio(*gate)) for gate in squares) if weight.gates > 1 else ()
+    return Errors(whole, gates, _ratio(worst, largest))
+
+
+def _largest(values: Tensor) -> float:
+    low, high = values.aminmax()
+    return max(-low.item(), high.item())
 
 
 def _ratio(lost: float, norm: float) -> float:
     if norm == 0.0:
         return 0.0 if lost == 0.0 else float("inf")
-    return sqrt(lost / norm)
+    return lost / norm
 
 
 def store_weight(

@@ -48,7 +48,7 @@ def compare(
         factors: compression factors of the decomposed weights.
         recipe: weights, calibration, fine-tuning and task; its format and budget are ignored.
             Calibration applies to mps, mpo and auto only.
-        key: which state dict to use if the file holds several.
+        key: which state dict to use if the file holds several; see `open_checkpoint`.
         progress: receives what is being done.
 
     Raises:

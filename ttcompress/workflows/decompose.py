@@ -22,7 +22,7 @@ from ttcompress.planning.planner import cuts_for, make_plan
 from ttcompress.planning.spectrum import Spectrum
 from ttcompress.results.from_plan import build_report
 from ttcompress.system.memory import release_memory
-from ttcompress.trains.stored import StoredWeight, relative_errors, store_weight
+from ttcompress.trains.stored import StoredWeight, measure_errors, store_weight
 from ttcompress.workflows.job import Job
 
 _ROUNDS = 6
@@ -65,8 +65,8 @@ def execute(job: Job, plan: Plan) -> CompressedModel:
             )
         except DecompositionError as error:
             raise error.at(weight.name) from error
-        errors = relative_errors(matrix, one.blocks(), weight)
-        measured.append(Measured(*errors, tuple(map(_draw, spectra, planned.ranks))))
+        errors = measure_errors(matrix, one.blocks(), weight)
+        measured.append(Measured(errors, tuple(map(_draw, spectra, planned.ranks))))
         stored.append(one)
         release_memory()
     job.progress("decompose", len(plan.changed), len(plan.changed))

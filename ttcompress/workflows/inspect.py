@@ -20,7 +20,7 @@ def inspect(
 
     Args:
         source: the checkpoint's file.
-        key: which state dict to use if the file holds several.
+        key: which state dict to use if the file holds several; see `open_checkpoint`.
         progress: receives what is being done.
 
     Raises:
@@ -45,5 +45,6 @@ def inspect(
         layers=checkpoint.stacks,
         weights=tuple(map(inspect_weight, checkpoint.weights, spectra)),
         others=checkpoint.others,
+        left_out=checkpoint.left_out,
         notes=checkpoint.notes,
     )

@@ -8,13 +8,17 @@ import torch
 
 from ttcompress.artifact import load
 from ttcompress.errors import ArtifactError
+from ttcompress.model.report import LeftOut
 from ttcompress.system.files import check_output, written_whole
 
 
-def restore(artifact: str | Path, output: str | Path, overwrite: bool = False) -> None:
+def restore(
+    artifact: str | Path, output: str | Path, overwrite: bool = False
+) -> tuple[LeftOut, ...]:
     """Write the source's nesting, keys, shapes and dtypes again, by `torch.save`.
 
-    Optimizer state is absent; the artifact's notes say so if there was any.
+    Returns:
+        What the source's file held and this one does not, such as optimizer state.
 
     Raises:
         InputError, ArtifactError: the artifact does not exist, or is damaged.
@@ -29,3 +33,4 @@ def restore(artifact: str | Path, output: str | Path, overwrite: bool = False) -
         raise error.at(str(artifact)) from error
     with written_whole(Path(output), overwrite) as file:
         torch.save(content, file)
+    return compressed.report.left_out
