@@ -116,7 +116,7 @@ def test_an_exception_is_one_message_with_the_users_file_and_line(message, task)
     with pytest.raises(TaskError) as caught:
         CALLS[message](task)
     assert str(caught.value).startswith(f"task task.py:Own: {message}")
-    assert str(caught.value).endswith("Correct the task; -v prints the traceback.")
+    assert str(caught.value).endswith("Correct the task.")
     assert "\n" not in str(caught.value)
     assert caught.value.exit_code == 2 and caught.value.__cause__ is not None
 

@@ -157,7 +157,7 @@ def _broadcasting_refused() -> Iterator[None]:
 
 
 @contextmanager
-def blaming(place: str, cure: str = "Correct the task; -v prints the traceback.") -> Iterator[None]:
+def blaming(place: str, cure: str = "Correct the task.") -> Iterator[None]:
     """Turn an exception of the user's code in the block into one message.
 
     Raises:
