@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ttcompress.checkpoint.carried import Carrier, Json, NotCarried
 from ttcompress.checkpoint.choice import choose, is_apart
 from ttcompress.checkpoint.containers import Source
-from ttcompress.checkpoint.names import canonical_names, unused_name
+from ttcompress.checkpoint.names import AVERAGES, PARALLEL, canonical_names, unused_name
 from ttcompress.checkpoint.pickle.builders import UnreadableTensor
 from ttcompress.checkpoint.pickle.objects import PickledObject
 from ttcompress.checkpoint.recurrent import recognise
@@ -81,12 +81,22 @@ def _name_inside(tree: Tree, chosen: Branch) -> tuple[dict[str, Leaf], dict[str,
     keys: dict[str, tuple[Place, Leaf]] = {}
     for place, leaf in tree.tensors(chosen.value):
         keys[unused_name(".".join(place), keys)] = (place, leaf)
+    averages = keys.pop(AVERAGES, None) if all(map(_is_averaged, keys)) else None
     names = canonical_names(tuple(keys))
     leaves, paths = {}, {}
     for name, (place, leaf) in zip(names, keys.values(), strict=True):
         leaves[name] = leaf
         paths[name] = ".".join((*chosen.place, *place))
+    if averages is not None:
+        # How many models the average is of is not the model's: it is named by its place, as what
+        # is outside the state dict is.
+        name = unused_name(".".join((*chosen.place, AVERAGES)), leaves)
+        leaves[name], paths[name] = averages[1], name
     return leaves, paths
+
+
+def _is_averaged(key: str) -> bool:
+    return key == AVERAGES or key.startswith(PARALLEL)
 
 
 def _name_loose(tree: Tree, chosen: Branch, inside: Mapping[str, Leaf]) -> dict[str, Leaf]:
