@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import ChainMap, Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -10,18 +11,22 @@ from ttcompress.checkpoint.carried import Carrier, Json, NotCarried
 from ttcompress.checkpoint.choice import choose, is_apart
 from ttcompress.checkpoint.containers import Source
 from ttcompress.checkpoint.names import AVERAGES, PARALLEL, canonical_names, unused_name
-from ttcompress.checkpoint.pickle.builders import UnreadableTensor
+from ttcompress.checkpoint.pickle.builders import QUANTISED, UnreadableTensor
 from ttcompress.checkpoint.pickle.objects import PickledObject
-from ttcompress.checkpoint.recurrent import recognise
+from ttcompress.checkpoint.recurrent import is_recurrent_name, recognise
 from ttcompress.checkpoint.roles import Roles
-from ttcompress.checkpoint.tensors import EXPANSION_ALLOWANCE, StoredTensor, check_tensor
+from ttcompress.checkpoint.tensors import EXPANSION_ALLOWANCE, FLOATS, StoredTensor, check_tensor
 from ttcompress.checkpoint.tree import Branch, Leaf, Place, Tree, is_module
 from ttcompress.errors import CheckpointError
 from ttcompress.model.weights import OtherTensor, RecurrentStack, Role, Weight
 from ttcompress.system.safetensors import DTYPES, RESERVED
 from ttcompress.system.text import clip, find_half_surrogate
 
-MAX_NAMED_CLASSES = 8
+MAX_NAMED_CLASSES = MAX_NAMED_LAYERS = 8
+
+_PACKED = re.compile(r"\._(all_weight_values|packed_)\w*(\..*)?$")
+_PACKED_RECURRENT = re.compile(r"\._(all_weight_values\.|packed_weight_[ih]h$)")
+"""Where `torch.ao.nn.quantized` keeps the weights of a layer."""
 
 MAX_REPEATS = 8
 """How many times the bytes of their storages the tensors may take: a flat storage is used once, or
@@ -50,6 +55,8 @@ def assemble(source: Source, key: str | None) -> Assembly:
     """
     tree = Tree(source.root)
     found = tree.survey()
+    if not found.state_dicts:
+        _refuse_without_weights(tree, source)
     chosen = choose(tree, found, key)
     apart = [one for one in found.state_dicts if is_apart(one, chosen)]
     tree.left_out = {id(branch.value) for branch in (*found.optimizers, *apart)}
@@ -62,6 +69,9 @@ def assemble(source: Source, key: str | None) -> Assembly:
     for name, tensor in stored.items():
         all_names[tensor].append(name)
     tied = {tensor: tuple(names) for tensor, names in all_names.items()}
+    for name in inside:
+        if stored[name].is_quantised and is_recurrent_name(name):
+            raise _unread_type(name, stored[name])
     weights, stacks, remarks = _weights({name: stored[name] for name in inside}, tied)
     taken = {weight.name for weight in weights}
     others = tuple(
@@ -74,6 +84,31 @@ def assemble(source: Source, key: str | None) -> Assembly:
     omitted = _describe_omitted(found.optimizers, apart)
     notes = (*unusual, *omitted, *not_carried, *remarks)
     return Assembly(weights, others, stacks, source_paths, stored, carried, notes)
+
+
+def _refuse_without_weights(tree: Tree, source: Source) -> None:
+    """Refuse a file whose weights are there, but in a form that cannot be read."""
+    named = {".".join(place): leaf for place, leaf in tree.tensors(tree.root)}
+    _refuse_quantised(named)
+    for name, leaf in named.items():
+        if isinstance(leaf, StoredTensor) and leaf.is_quantised:
+            raise _unread_type(name, leaf)
+    if source.without_weights:
+        raise CheckpointError(source.without_weights)
+
+
+def _unread_type(name: str, tensor: StoredTensor) -> CheckpointError:
+    """The error for a weight whose number type is not among those of weights."""
+    cure = (
+        "Save the model in one of those types, multiplied by its scales if it has any."
+        if tensor.dtype.is_floating_point
+        else "Compress the float model, from before it was quantised."
+    )
+    kinds = sorted(str(dtype).removeprefix("torch.") for dtype in FLOATS)
+    return CheckpointError(
+        f"{name}: is {tensor.dtype_name}, but weights have one of the types {', '.join(kinds)}. "
+        f"{cure}"
+    )
 
 
 def _name_inside(tree: Tree, chosen: Branch) -> tuple[dict[str, Leaf], dict[str, str]]:
@@ -126,6 +161,7 @@ def _check_names(names: Iterable[str]) -> None:
 
 def _check_tensors(named: Mapping[str, Leaf], source: Source) -> dict[str, StoredTensor]:
     """Refuse tensors that cannot be read or written, or would fill any memory."""
+    _refuse_quantised(named)
     stored: dict[str, StoredTensor] = {}
     for name, leaf in named.items():
         if isinstance(leaf, UnreadableTensor):
@@ -149,6 +185,22 @@ def _check_tensors(named: Mapping[str, Leaf], source: Source) -> dict[str, Store
             "stored. If they really are that large, save them with .clone()."
         )
     return stored
+
+
+def _refuse_quantised(named: Mapping[str, Leaf]) -> None:
+    """Refuse quantised layers, all named: without them, what is restored is not the model."""
+    layers: dict[str, str] = {}
+    for name in (name for name, leaf in named.items() if leaf == QUANTISED):
+        kind = " (recurrent)" if _PACKED_RECURRENT.search(name) else ""
+        layers[_PACKED.sub("", name)] = kind
+    if layers:
+        names = [clip(name) + kind for name, kind in layers.items()]
+        more = f", and {len(names) - MAX_NAMED_LAYERS} more" if len(names) > MAX_NAMED_LAYERS else ""
+        raise CheckpointError(
+            f"{', '.join(names[:MAX_NAMED_LAYERS])}{more}: the weights are quantised, in a form "
+            "that only torch's own kernels read. Compress the float model, from before it was "
+            "quantised."
+        )
 
 
 def _weights(
@@ -210,6 +262,13 @@ def _describe(source: Source, chosen: Branch, stored: Mapping[str, StoredTensor]
         more = len(names) - MAX_NAMED_CLASSES
         yield (
             f"classes read as data, not loaded: {', '.join(names[:MAX_NAMED_CLASSES])}"
+            + (f", and {more} more" if more > 0 else "")
+        )
+    few_bits = [clip(name) for name, tensor in stored.items() if tensor.is_quantised]
+    if few_bits:
+        more = len(few_bits) - MAX_NAMED_LAYERS
+        yield (
+            f"matrices in 8 bits are kept as they are: {', '.join(few_bits[:MAX_NAMED_LAYERS])}"
             + (f", and {more} more" if more > 0 else "")
         )
     windows = Counter(tensor.storage for tensor in set(stored.values()))

@@ -97,6 +97,12 @@ class StoredTensor:
         return len(self.shape) == 2 and 0 not in self.shape and self.dtype in FLOATS
 
     @property
+    def is_quantised(self) -> bool:
+        """Whether it is a matrix of one-byte numbers, as quantised weights are."""
+        few = self.dtype.itemsize == 1 and self.dtype != torch.bool
+        return len(self.shape) == 2 and 0 not in self.shape and few
+
+    @property
     def is_vector(self) -> bool:
         """Whether it is a vector of floating-point numbers, as biases are."""
         return len(self.shape) == 1 and self.dtype in FLOATS
