@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import ChainMap, Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ttcompress.checkpoint.carried import Carrier, Json, NotCarried
@@ -14,6 +14,7 @@ from ttcompress.checkpoint.names import AVERAGES, PARALLEL, canonical_names, unu
 from ttcompress.checkpoint.pickle.builders import QUANTISED, UnreadableTensor
 from ttcompress.checkpoint.pickle.objects import PickledObject
 from ttcompress.checkpoint.recurrent import is_recurrent_name, recognise
+from ttcompress.checkpoint.reparametrised import ComputedBytes, is_parametrized, stored_under
 from ttcompress.checkpoint.roles import Roles
 from ttcompress.checkpoint.tensors import EXPANSION_ALLOWANCE, FLOATS, StoredTensor, check_tensor
 from ttcompress.checkpoint.tree import Branch, Leaf, Place, Tree, is_module
@@ -22,7 +23,7 @@ from ttcompress.model.weights import OtherTensor, RecurrentStack, Role, Weight
 from ttcompress.system.safetensors import DTYPES, RESERVED
 from ttcompress.system.text import clip, find_half_surrogate
 
-MAX_NAMED_CLASSES = MAX_NAMED_LAYERS = 8
+MAX_NAMED = 8
 
 _PACKED = re.compile(r"\._(all_weight_values|packed_)\w*(\..*)?$")
 _PACKED_RECURRENT = re.compile(r"\._(all_weight_values\.|packed_weight_[ih]h$)")
@@ -178,7 +179,8 @@ def _check_tensors(named: Mapping[str, Leaf], source: Source) -> dict[str, Store
         stored[name] = leaf
     # Many windows on one storage could claim any amount of memory.
     claimed = sum(tensor.bytes for tensor in set(stored.values()))
-    held = sum(source.storages[key].size for key in {t.storage for t in stored.values()})
+    used = {key for t in stored.values() for key in stored_under(t, source.storages)}
+    held = sum(source.storages[key].size for key in used)
     if claimed > MAX_REPEATS * held + EXPANSION_ALLOWANCE:
         raise CheckpointError(
             f"its tensors claim {claimed:,} bytes, over {MAX_REPEATS} times the {held:,} that are "
@@ -194,12 +196,10 @@ def _refuse_quantised(named: Mapping[str, Leaf]) -> None:
         kind = " (recurrent)" if _PACKED_RECURRENT.search(name) else ""
         layers[_PACKED.sub("", name)] = kind
     if layers:
-        names = [clip(name) + kind for name, kind in layers.items()]
-        more = f", and {len(names) - MAX_NAMED_LAYERS} more" if len(names) > MAX_NAMED_LAYERS else ""
         raise CheckpointError(
-            f"{', '.join(names[:MAX_NAMED_LAYERS])}{more}: the weights are quantised, in a form "
-            "that only torch's own kernels read. Compress the float model, from before it was "
-            "quantised."
+            f"{_list([name + kind for name, kind in layers.items()])}: the weights are quantised, "
+            "in a form that only torch's own kernels read. Compress the float model, from before "
+            "it was quantised."
         )
 
 
@@ -210,7 +210,7 @@ def _weights(
     matrices = {
         name: (tensor.shape[0], tensor.shape[1])
         for name, tensor in inside.items()
-        if tensor.is_weight
+        if tensor.is_weight and not is_parametrized(name)
     }
     vectors = {name: tensor.shape[0] for name, tensor in inside.items() if tensor.is_vector}
     recurrent = recognise(matrices, vectors, inside.keys())
@@ -258,22 +258,39 @@ def _describe(source: Source, chosen: Branch, stored: Mapping[str, StoredTensor]
             f"{place} is a whole module ({clip(str(chosen.value.cls))}); "
             "its tensors come back as a flat state dict"
         )
-    if names := [clip(name) for name in source.unloaded if not name.startswith("__torch__.")]:
-        more = len(names) - MAX_NAMED_CLASSES
-        yield (
-            f"classes read as data, not loaded: {', '.join(names[:MAX_NAMED_CLASSES])}"
-            + (f", and {more} more" if more > 0 else "")
-        )
-    few_bits = [clip(name) for name, tensor in stored.items() if tensor.is_quantised]
-    if few_bits:
-        more = len(few_bits) - MAX_NAMED_LAYERS
-        yield (
-            f"matrices in 8 bits are kept as they are: {', '.join(few_bits[:MAX_NAMED_LAYERS])}"
-            + (f", and {more} more" if more > 0 else "")
-        )
+    if names := [name for name in source.unloaded if not name.startswith("__torch__.")]:
+        yield f"classes read as data, not loaded: {_list(names)}"
+    yield from _describe_computed(source, stored)
+    if few_bits := [name for name, tensor in stored.items() if tensor.is_quantised]:
+        yield f"matrices in 8 bits are kept as they are: {_list(few_bits)}"
     windows = Counter(tensor.storage for tensor in set(stored.values()))
     if shared := sum(count for count in windows.values() if count > 1):
         yield f"{shared} tensors are views of larger storages; each is kept separately"
+
+
+def _describe_computed(source: Source, stored: Mapping[str, StoredTensor]) -> Iterator[str]:
+    """What was computed from other tensors, and what could not be."""
+    kinds: dict[str, list[str]] = {}
+    for name, tensor in stored.items():
+        held = source.storages.get(tensor.storage)
+        if isinstance(held, ComputedBytes):
+            kinds.setdefault(" and ".join(dict.fromkeys(held.kinds())), []).append(name)
+    for kind, names in kinds.items():
+        yield (
+            f"under {kind}, read as the weight that the module computes and restored as that "
+            f"plain weight: {_list(names)}"
+        )
+    if unknown := [name for name in stored if is_parametrized(name)]:
+        yield (
+            "kept as they are, because the file does not say how the module computes a weight from "
+            f"them (torch.nn.utils.parametrize.remove_parametrizations before saving makes it one "
+            f"to compress): {_list(unknown)}"
+        )
+
+
+def _list(names: Sequence[str]) -> str:
+    more = len(names) - MAX_NAMED
+    return ", ".join(map(clip, names[:MAX_NAMED])) + (f", and {more} more" if more > 0 else "")
 
 
 def _describe_omitted(optimizers: Iterable[Branch], apart: Iterable[Branch]) -> Iterator[str]:

@@ -32,8 +32,8 @@ class Bytes(Protocol):
     def size(self) -> int:
         """Length in bytes."""
 
-    def read(self, start: int, stop: int) -> bytearray:
-        """The bytes from `start` up to `stop`, in a new buffer."""
+    def read(self, start: int, stop: int) -> bytearray | memoryview:
+        """The bytes from `start` up to `stop`, in a buffer of their own."""
 
 
 @dataclass(frozen=True)

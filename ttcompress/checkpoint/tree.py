@@ -109,6 +109,23 @@ class Tree:
             values.append(next(found, None))
         return values
 
+    def values(self) -> Iterator[Any]:
+        """Every dictionary, object and module, each once; no submodule of a module by itself."""
+        seen: set[int] = set()
+        inside: set[int] = set()
+
+        def visit(value: Any, place: Place) -> Iterator[Any]:
+            if id(value) in seen:
+                return
+            seen.add(id(value))
+            if isinstance(value, dict | PickledObject):
+                yield value
+            if not is_module(value):
+                for key, child in self._enter(value, place, inside):
+                    yield from visit(child, (*place, str(key)))
+
+        return visit(self.root, ())
+
     def survey(self) -> Survey:
         """Find every state dict and all optimizer state; a value in two places counts once."""
         seen: set[int] = set()

@@ -72,7 +72,7 @@ def read(path: Path) -> Source:
         raise explain_foreign_zip(entries)
     folder = pickle.removesuffix("data.pkl")
     order = entries.get(f"{folder}byteorder")
-    if order is not None and locate(path, order).read(0, min(order.file_size, 16)) == b"big":
+    if order is not None and bytes(locate(path, order).read(0, min(order.file_size, 3))) == b"big":
         raise CheckpointError(BIG_ENDIAN)
     storages: dict[str, Bytes] = {}
     find = partial(_find_storage, path, f"{folder}data/", entries, storages)
