@@ -45,4 +45,4 @@ def read_file(path: Path, *others: Container) -> Source:
         if container.owns(head):
             source = container.read(path)
             return replace(source, stamps={path: stamp, **source.stamps})
-    raise explain_foreign_file(head, tail)
+    raise explain_foreign_file(path, head, tail)

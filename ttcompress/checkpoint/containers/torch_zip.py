@@ -17,7 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ttcompress.checkpoint.containers.foreign import BIG_ENDIAN, explain_foreign_zip
+from ttcompress.checkpoint.containers.archive import explain_archive
+from ttcompress.checkpoint.containers.foreign import BIG_ENDIAN
 from ttcompress.checkpoint.containers.source import Source
 from ttcompress.checkpoint.pickle.arrays import numpy_builders
 from ttcompress.checkpoint.pickle.builders import BUILDERS, storage_dtype
@@ -69,7 +70,7 @@ def read(path: Path) -> Source:
         default=None,
     )
     if pickle is None:
-        raise explain_foreign_zip(entries)
+        raise explain_archive(path, entries)
     folder = pickle.removesuffix("data.pkl")
     order = entries.get(f"{folder}byteorder")
     if order is not None and bytes(locate(path, order).read(0, min(order.file_size, 3))) == b"big":
