@@ -140,7 +140,8 @@ def _name_loose(tree: Tree, chosen: Branch, inside: Mapping[str, Leaf]) -> dict[
     loose: dict[str, Leaf] = {}
     taken = ChainMap(loose, dict(inside))
     for place, leaf in tree.tensors(tree.root, besides=chosen.value):
-        loose[unused_name(".".join(place), taken)] = leaf
+        if leaf != QUANTISED:  # which is named as not carried over
+            loose[unused_name(".".join(place), taken)] = leaf
     return loose
 
 

@@ -137,7 +137,7 @@ class Tree:
             if id(value) in seen:
                 return
             seen.add(id(value))
-            if place and self._is_optimizer(place[-1], value):
+            if self._is_optimizer(place[-1] if place else "", value):
                 optimizers.append(
                     Branch.of(place, value, {leaf for _, leaf in self.tensors(value)})
                 )
