@@ -269,7 +269,9 @@ def test_a_missing_recurrent_layer_is_said_before_the_advice(tmp_path: Path) -> 
         tmp_path / "m.npz"
     )
     torch.save(nn.Linear(9, 9).state_dict(), tmp_path / "m.pt")
-    with pytest.raises(PlanError, match=r"^the model has no recurrent layer, and the recipe leaves"):
+    with pytest.raises(
+        PlanError, match=r"^the model has no recurrent layer, and the recipe leaves"
+    ):
         ttcompress.compress(tmp_path / "m.pt")
 
 
