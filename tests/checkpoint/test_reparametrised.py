@@ -204,6 +204,25 @@ def test_what_only_has_the_names_stays(parts: dict[str, Tensor], opened: Opened)
     assert list(back) == list(state) and all(torch.equal(back[name], state[name]) for name in back)
 
 
+def test_other_content_of_the_file_is_not_touched(opened: Opened) -> None:
+    sample = {"weight_orig": V, "weight_mask": torch.ones(4, 3)}
+    content = {"model": {"head.weight_g": G, "head.weight_v": V}, "ema": [sample], "sample": sample}
+    back = rebuilt(opened(content, "model"))
+    assert list(back["model"]) == ["head.weight"] and "sample" not in back
+
+
+def test_two_ways_to_one_name_lose_nothing(opened: Opened) -> None:
+    state = {
+        "w.weight_orig": V,
+        "w.weight_mask": torch.ones(4, 3),
+        "w.weight_g": G,
+        "w.weight_v": V,
+    }
+    back = rebuilt(opened(state))
+    assert torch.equal(back["w.weight"], V)
+    assert set(back) == {"w.weight", "w.weight_g", "w.weight_v"}
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
 def test_the_weight_keeps_the_type_of_its_source(dtype: torch.dtype, opened: Opened) -> None:
     g, v = G.to(dtype), V.to(dtype)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import ChainMap, Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ttcompress.checkpoint.carried import Carrier, Json, NotCarried
 from ttcompress.checkpoint.choice import choose, is_apart
@@ -14,9 +14,21 @@ from ttcompress.checkpoint.names import AVERAGES, PARALLEL, canonical_names, unu
 from ttcompress.checkpoint.pickle.builders import QUANTISED, UnreadableTensor
 from ttcompress.checkpoint.pickle.objects import PickledObject
 from ttcompress.checkpoint.recurrent import is_recurrent_name, recognise
-from ttcompress.checkpoint.reparametrised import ComputedBytes, is_parametrized, stored_under
+from ttcompress.checkpoint.reparametrised import (
+    RESTORED_PLAIN,
+    ComputedBytes,
+    fold,
+    is_parametrized,
+    stored_under,
+)
 from ttcompress.checkpoint.roles import Roles
-from ttcompress.checkpoint.tensors import EXPANSION_ALLOWANCE, FLOATS, StoredTensor, check_tensor
+from ttcompress.checkpoint.tensors import (
+    EXPANSION_ALLOWANCE,
+    FLOATS,
+    Bytes,
+    StoredTensor,
+    check_tensor,
+)
 from ttcompress.checkpoint.tree import Branch, Leaf, Place, Tree, is_module
 from ttcompress.errors import CheckpointError
 from ttcompress.model.weights import OtherTensor, RecurrentStack, Role, Weight
@@ -44,6 +56,7 @@ class Assembly:
     stacks: tuple[RecurrentStack, ...]
     source_paths: Mapping[str, str]
     stored: Mapping[str, StoredTensor]
+    storages: Mapping[str, Bytes]
     carried: Json
     notes: tuple[str, ...]
 
@@ -59,6 +72,7 @@ def assemble(source: Source, key: str | None) -> Assembly:
     if not found.state_dicts:
         _refuse_without_weights(tree, source)
     chosen = choose(tree, found, key)
+    source = replace(source, storages=fold(chosen.value, source.storages))
     apart = [one for one in found.state_dicts if is_apart(one, chosen)]
     tree.left_out = {id(branch.value) for branch in (*found.optimizers, *apart)}
     inside, source_paths = _name_inside(tree, chosen)
@@ -84,7 +98,7 @@ def assemble(source: Source, key: str | None) -> Assembly:
     unusual = _describe(source, chosen, stored)
     omitted = _describe_omitted(found.optimizers, apart)
     notes = (*unusual, *omitted, *not_carried, *remarks)
-    return Assembly(weights, others, stacks, source_paths, stored, carried, notes)
+    return Assembly(weights, others, stacks, source_paths, stored, source.storages, carried, notes)
 
 
 def _refuse_without_weights(tree: Tree, source: Source) -> None:
@@ -278,8 +292,8 @@ def _describe_computed(source: Source, stored: Mapping[str, StoredTensor]) -> It
             kinds.setdefault(" and ".join(dict.fromkeys(held.kinds())), []).append(name)
     for kind, names in kinds.items():
         yield (
-            f"under {kind}, read as the weight that the module computes and restored as that "
-            f"plain weight: {_list(names)}"
+            f"under {kind}, read as the weight that the module computes and {RESTORED_PLAIN}: "
+            f"{_list(names)}"
         )
     if unknown := [name for name in stored if is_parametrized(name)]:
         yield (

@@ -14,7 +14,6 @@ from ttcompress.checkpoint.assembly import assemble
 from ttcompress.checkpoint.carried import Json
 from ttcompress.checkpoint.containers import read_container
 from ttcompress.checkpoint.names import names_inside
-from ttcompress.checkpoint.reparametrised import fold
 from ttcompress.checkpoint.tensors import Bytes, StoredTensor, read_tensor
 from ttcompress.errors import CheckpointError, InputError, unreadable
 from ttcompress.model.weights import OtherTensor, RecurrentStack, Weight
@@ -105,7 +104,7 @@ def open_checkpoint(path: str | Path, key: str | None = None) -> Checkpoint:
     path = Path(path)
     try:
         _check_path(path)
-        source = fold(read_container(path))
+        source = read_container(path)
         assembly = assemble(source, key)
         sha256 = _hash(source.stamps)
         check_unchanged(source.stamps)
@@ -125,7 +124,7 @@ def open_checkpoint(path: str | Path, key: str | None = None) -> Checkpoint:
         carried=assembly.carried,
         notes=assembly.notes,
         _stored=assembly.stored,
-        _storages=source.storages,
+        _storages=assembly.storages,
         _stamps=source.stamps,
     )
 

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ttcompress.checkpoint.containers import Source
 from ttcompress.checkpoint.pickle.objects import PickledObject
 from ttcompress.checkpoint.tensors import (
     FLOATS,
@@ -33,6 +32,9 @@ from ttcompress.errors import CheckpointError
 
 MAX_CHAIN = 4
 """How many times a weight may be computed from one that is computed itself."""
+
+RESTORED_PLAIN = "restored as that plain weight"
+"""What the notes say about every such weight."""
 
 _PARAMETRIZED = re.compile(
     r"(?P<owner>(?:.*\.)?)parametrizations\.(?P<name>[^.]+)\.(?P<part>original\d*|\d+\..+)"
@@ -56,7 +58,6 @@ class Kind:
     suffixes: tuple[str, ...]
     fits: Callable[..., bool]
     compute: Callable[..., None]
-    names: re.Pattern[str] = re.compile(".*")
 
 
 def _blocks(weight: Tensor) -> Iterator[tuple[slice, Tensor]]:
@@ -138,14 +139,15 @@ def _divide(weight: Tensor, u: Tensor, v: Tensor) -> None:
         block.copy_(block.double() / sigma)
 
 
-WEIGHT_NORM = Kind(
-    "weight norm", ("_v", "_g"), _is_norm, _scale, re.compile(r"(.*[._])?(weight|bias)([^.]*)")
-)
+WEIGHT_NORM = Kind("weight norm", ("_v", "_g"), _is_norm, _scale)
 SPECTRAL_NORM = Kind("spectral norm", ("_orig", "_u", "_v"), _are_vectors, _divide)
 PRUNING = Kind("pruning", ("_orig", "_mask"), _have_one_shape, _mask)
 
 KINDS = (PRUNING, SPECTRAL_NORM, WEIGHT_NORM)
 """Those that `torch.nn.utils` computes in hooks, whose parts are named after the weight."""
+
+_WEIGHT = re.compile(r"(.*[._])?(weight|bias|original)[^.]*")
+"""Names after which parts are: others, such as `query_v` and `query_g`, can be anything."""
 
 PARAMETRIZATIONS: Mapping[frozenset[str], Kind] = {frozenset({"_u", "_v"}): SPECTRAL_NORM}
 """Those of `torch.nn.utils.parametrize` with one original, by the tensors that they keep.
@@ -201,16 +203,19 @@ def is_parametrized(name: str) -> bool:
     return _PARAMETRIZED.fullmatch(name) is not None
 
 
-def fold(source: Source) -> Source:
-    """Put every weight of the known kinds in the place of its parts, in `source.root` itself.
+def fold(state_dict: Any, storages: Mapping[str, Bytes]) -> dict[str, Bytes]:
+    """Put every weight of the known kinds in the place of its parts, in the state dict itself.
 
     A pickled module with such weights becomes its flat state dict. What is not of a known kind
     stays as it is.
 
+    Returns:
+        The storages, and those of the weights.
+
     Raises:
         CheckpointError: a part goes beyond its storage, or the content is nested too deeply.
     """
-    tree, folder = Tree(source.root), _Folder(dict(source.storages))
+    tree, folder = Tree(state_dict), _Folder(dict(storages))
     for value in tree.values():
         if isinstance(value, PickledObject) and is_module(value):
             named = {".".join(place): leaf for place, leaf in tree.tensors(value)}
@@ -226,7 +231,7 @@ def fold(source: Source) -> Source:
         elif isinstance(value, PickledObject):
             folder.fold(value.attributes)
             folder.fold(value.pairs)
-    return replace(source, storages=folder.storages)
+    return folder.storages
 
 
 @dataclass
@@ -241,67 +246,67 @@ class _Folder:
         """Fold the weights among the entries of a dictionary; whether there were any."""
         changed = False
         for _ in range(MAX_CHAIN):  # a part can be computed itself
-            found = [*self._in_hooks(named), *self._parametrized(named)]
+            tensors = {
+                key: leaf
+                for key, value in named.items()
+                if isinstance(key, str) and isinstance(leaf := as_leaf(value), StoredTensor)
+            }
+            found: dict[str, Found] = {}
+            for one in (*self._in_hooks(tensors), *self._parametrized(tensors)):
+                if one[0] not in named:
+                    found.setdefault(one[0], one)
             if not found:
                 break
-            _replace(named, found)
+            _replace(named, found.values())
             changed = True
         return changed
 
-    def _in_hooks(self, named: Mapping[Any, Any]) -> Iterator[Found]:
-        for key in named:
+    def _in_hooks(self, tensors: Mapping[str, StoredTensor]) -> Iterator[Found]:
+        for key in tensors:
             for kind in KINDS:
-                if not isinstance(key, str) or not key.endswith(kind.suffixes[0]):
-                    continue
                 name = key.removesuffix(kind.suffixes[0])
                 keys = tuple(name + suffix for suffix in kind.suffixes)
-                if name in named or not kind.names.fullmatch(name):
-                    continue
-                weight = self._compute(kind, name, [named.get(key) for key in keys])
-                if weight is not None:
-                    yield name, keys, weight
-                    break
+                if name != key and tensors.keys() >= {*keys} and _WEIGHT.fullmatch(name):
+                    weight = self._compute(kind, name, tuple(tensors[key] for key in keys))
+                    if weight is not None:
+                        yield name, keys, weight
+                        break
 
-    def _parametrized(self, named: Mapping[Any, Any]) -> Iterator[Found]:
+    def _parametrized(self, tensors: Mapping[str, StoredTensor]) -> Iterator[Found]:
         groups: dict[str, dict[str, str]] = {}
-        for key in named:
-            if isinstance(key, str) and (match := _PARAMETRIZED.fullmatch(key)):
+        for key in tensors:
+            if match := _PARAMETRIZED.fullmatch(key):
                 groups.setdefault(match["owner"] + match["name"], {})[match["part"]] = key
         for name, keys in groups.items():
-            parts = {part: named[key] for part, key in keys.items()}
-            weight = self._chain(name, parts) if name not in named else None
+            weight = self._chain(name, {part: tensors[key] for part, key in keys.items()})
             if weight is not None:
                 yield name, tuple(keys.values()), weight
 
-    def _chain(self, name: str, parts: dict[str, Any]) -> StoredTensor | None:
+    def _chain(self, name: str, parts: dict[str, StoredTensor]) -> StoredTensor | None:
         """The weight after all parametrizations, if each of them is known."""
-        at = 0
-        if {part for part in parts if "." not in part} == {"original0", "original1"}:
-            pair = [parts.pop("original1"), parts.pop("original0")]
-            weight = self._compute(WEIGHT_NORM, name, pair)
-            at = 1
-        else:
-            weight = parts.pop("original", None)
-            if not parts:  # what computes it keeps nothing, so it can be anything
-                return None
-        while parts and weight is not None and at < MAX_CHAIN:
+        at, weight = 0, parts.pop("original", None)
+        if weight is None and {"original0", "original1"} <= parts.keys():
+            pair = (parts.pop("original1"), parts.pop("original0"))
+            at, weight = 1, self._compute(WEIGHT_NORM, name, pair)
+        elif not parts:  # what computes the weight keeps no tensor, so it can be anything
+            return None
+        while parts and weight is not None:
             kept = {part.partition(".")[2] for part in parts if part.startswith(f"{at}.")}
             kind = PARAMETRIZATIONS.get(frozenset(kept))
             if kind is None:
                 return None
-            own = [parts.pop(f"{at}.{suffix}") for suffix in kind.suffixes[1:]]
-            weight = self._compute(kind, name, [weight, *own])
+            own = (parts.pop(f"{at}.{suffix}") for suffix in kind.suffixes[1:])
+            weight = self._compute(kind, name, (weight, *own))
             at += 1
-        return weight if not parts and isinstance(weight, StoredTensor) else None
+        return weight
 
-    def _compute(self, kind: Kind, name: str, parts: list[Any]) -> StoredTensor | None:
+    def _compute(
+        self, kind: Kind, name: str, leaves: tuple[StoredTensor, ...]
+    ) -> StoredTensor | None:
         """The weight computed from parts, or None if they are not of this kind."""
-        leaves = tuple(part for part in map(as_leaf, parts) if isinstance(part, StoredTensor))
-        if len(leaves) != len(parts) or not leaves[0].shape or 0 in leaves[0].shape:
+        if not leaves[0].shape or 0 in leaves[0].shape or leaves[0].dtype not in FLOATS:
             return None
-        if leaves[0].dtype not in FLOATS or any(part.dtype.is_complex for part in leaves):
-            return None
-        if not kind.fits(*leaves):
+        if any(part.dtype.is_complex for part in leaves) or not kind.fits(*leaves):
             return None
         if (kind.name, leaves) in self.known:
             return self.known[kind.name, leaves]
@@ -314,6 +319,8 @@ class _Folder:
             except CheckpointError as error:
                 raise error.at(name) from error
         key = f"computed {len(self.known)}"
+        while key in self.storages:  # a safetensors file names its storages as it likes
+            key += "'"
         self.storages[key] = ComputedBytes(kind, leaves, self.storages)
         self.depths[key] = depth
         shape = leaves[0].shape
@@ -322,7 +329,7 @@ class _Folder:
         return made
 
 
-def _replace(named: dict[Any, Any], found: list[Found]) -> None:
+def _replace(named: dict[Any, Any], found: Iterable[Found]) -> None:
     """Put each weight where the first of its parts is, and take the parts away."""
     weights = {key: one for one in found for key in one[1]}
     entries = list(named.items())

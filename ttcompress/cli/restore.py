@@ -23,7 +23,9 @@ def restore(file: Artifact, output: Dense, talk: Talk, overwrite: Overwrite = Fa
     from ttcompress.cli import console
     from ttcompress.workflows.restore import restore as write_dense
 
-    write_dense(file, output, overwrite)
+    notes = write_dense(file, output, overwrite)
     if talk.json:
         console.document({"file": str(output), "bytes": output.stat().st_size})
     console.say(f"wrote {output}", talk)
+    for note in notes:
+        console.say(note, talk)
