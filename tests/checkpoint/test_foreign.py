@@ -68,7 +68,7 @@ BAD = {
     "npz": (npz(), "numpy.load"),
     "npy": (b"\x93NUMPY\x01\x00", "numpy"),
     "gzip": (b"\x1f\x8b\x08\x00" + bytes(20), "gzip"),
-    "zip around no model": (zipped("readme", "m/model.pt"), "none of them holds weights"),
+    "zip around no model": (zipped("readme", "m/model.pt"), "no weights can be read"),
     "TorchScript of 2018": (zipped("m/model.json", "m/tensors/0"), "before 1.3"),
     "torch.export": (zipped("m/archive_format", "m/archive_version"), "torch.export"),
     "torch.export, before 2.9": (zipped("serialized_exported_program.json"), "torch.export"),

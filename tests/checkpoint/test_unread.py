@@ -79,6 +79,19 @@ def test_a_quantised_layer_of_torchscript_is_named(tmp_path: Path) -> None:
         open_checkpoint(tmp_path / "m.pt")
 
 
+class Wrapped:
+    """As torchao's quantised tensors and DTensor are pickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        rebuild = torch._utils._rebuild_wrapper_subclass
+        return rebuild, (Net, torch.float32, (2, 2), (2, 1), 0, torch.strided, "cpu", False)
+
+
+def test_a_tensor_that_wraps_others_is_named_with_its_class(opened: Opened) -> None:
+    with pytest.raises(CheckpointError, match=r"head: is a tensor of class .*Net, which wraps"):
+        opened({"w": torch.ones(2, 2), "head": Wrapped()})
+
+
 @pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.float8_e4m3fn, torch.float8_e5m2])
 @pytest.mark.parametrize("everything", [True, False])
 def test_a_recurrent_weight_in_eight_bits_is_refused(
@@ -93,6 +106,13 @@ def test_a_recurrent_weight_in_eight_bits_is_refused(
     fact = rf"weight\S*: is {str(dtype)[6:]}, but weights have one of the types .*(Save|Compress)"
     with pytest.raises(CheckpointError, match=fact):
         open_checkpoint(tmp_path / "m")
+
+
+@pytest.mark.parametrize("dtype", [torch.int16, torch.int32, torch.complex64])
+def test_a_recurrent_weight_of_other_numbers_is_refused(dtype: torch.dtype, opened: Opened) -> None:
+    state = {name: value.to(dtype) for name, value in nn.LSTM(3, 4).state_dict().items()}
+    with pytest.raises(CheckpointError, match=f"weight_ih_l0: is {str(dtype)[6:]}, but weights"):
+        opened({**state, "head.weight": torch.ones(2, 4)})
 
 
 def test_another_matrix_in_eight_bits_is_kept_and_named(opened: Opened) -> None:
@@ -332,4 +352,4 @@ def test_a_zip_without_a_recurrent_layer_says_so_first(tmp_path: Path) -> None:
 def test_a_zip_in_a_zip_of_nothing_is_named(tmp_path: Path) -> None:
     inner = archive(tmp_path / "inner", {"a.pth": b"x"}).read_bytes()
     message = refusal(archive(tmp_path / "agent.zip", {"inner.pt": inner}))
-    assert "is a zip archive around inner.pt, but none of them holds weights" in message
+    assert "is a zip archive around inner.pt, but no weights can be read" in message

@@ -6,6 +6,8 @@ from collections import OrderedDict
 
 import pytest
 import torch
+from torch import nn
+from torch.nn.utils import parametrizations
 
 from ttcompress.errors import ArtifactError, OutputPathError
 from ttcompress.workflows.compress import compress
@@ -41,3 +43,21 @@ def test_a_damaged_artifact_leaves_no_output(tiny_artifact, tmp_path) -> None:
     with pytest.raises(ArtifactError):
         restore(tmp_path / "half", tmp_path / "dense.pt")
     assert not (tmp_path / "dense.pt").exists()
+
+
+def test_a_computed_weight_comes_back_plain_and_is_named(tmp_path) -> None:
+    cell = nn.LSTMCell(3, 4)
+    parametrizations.weight_norm(cell, "weight_hh")
+    torch.save({"cell": cell.state_dict(), "epoch": 2}, tmp_path / "source.pt")
+    compress(tmp_path / "source.pt", FULL).save(tmp_path / "artifact")
+    (note,) = restore(tmp_path / "artifact", tmp_path / "dense.pt")
+    assert "under weight norm" in note and note.endswith("restored as that plain weight: weight_hh")
+    dense = torch.load(tmp_path / "dense.pt")
+    plain = nn.LSTMCell(3, 4)
+    plain.load_state_dict(dense["cell"], strict=True)
+    torch.testing.assert_close(plain.weight_hh, cell.weight_hh, rtol=0, atol=1e-5)
+    assert dense["epoch"] == 2
+
+
+def test_nothing_is_said_about_plain_weights(tiny_artifact, tmp_path) -> None:
+    assert restore(tiny_artifact, tmp_path / "dense.pt") == ()

@@ -85,8 +85,9 @@ def assemble(source: Source, key: str | None) -> Assembly:
         all_names[tensor].append(name)
     tied = {tensor: tuple(names) for tensor, names in all_names.items()}
     for name in inside:
-        if stored[name].is_quantised and is_recurrent_name(name):
-            raise _unread_type(name, stored[name])
+        tensor = stored[name]
+        if is_recurrent_name(name) and len(tensor.shape) == 2 and tensor.dtype not in FLOATS:
+            raise _unread_type(name, tensor)
     weights, stacks, remarks = _weights({name: stored[name] for name in inside}, tied)
     taken = {weight.name for weight in weights}
     others = tuple(

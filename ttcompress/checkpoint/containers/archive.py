@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import tempfile
 import zipfile
@@ -55,7 +56,7 @@ def explain_archive(path: Path, entries: Mapping[str, zipfile.ZipInfo]) -> Check
     names = ", ".join(clip(entry.filename) for entry in candidates[:MAX_LOOKED_INTO])
     if not models:
         return CheckpointError(
-            f"is a zip archive around {names}, but none of them holds weights. "
+            f"is a zip archive around {names}, but no weights can be read from any of them. "
             "Give the file that the trained model was saved to."
         )
     first, *others = models
@@ -94,6 +95,10 @@ def _look_into(path: Path, entry: zipfile.ZipInfo) -> _Member | None:
             ]
         except (CheckpointError, zipfile.BadZipFile, zlib.error, RuntimeError, EOFError):
             return None
+        except OSError as error:
+            if error.errno == errno.EINVAL:  # the directory of the archive points nowhere
+                return None
+            raise
     if not weights:
         return None
     size = sum(leaf.bytes for _, leaf in weights)

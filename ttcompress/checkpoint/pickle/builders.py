@@ -106,6 +106,14 @@ def _unreadable(why: str) -> Builder:
     return lambda *_: UnreadableTensor(why)
 
 
+def _wrapper(kind: Any, *_: Any) -> UnreadableTensor:
+    """A quantised tensor of torchao, a sharded one, and their kin, which hold other tensors."""
+    return UnreadableTensor(
+        f"a tensor of class {as_text(kind)}, which wraps others. "
+        "Save the model before quantising it, or with plain tensors"
+    )
+
+
 _SPARSE = _unreadable("a sparse tensor. Save it with .to_dense()")
 _NO_DATA = _unreadable("a tensor without data (device 'meta'). Save the model after loading it")
 _OTHER_DEVICE = _unreadable("a tensor in the format of a special device. Save it with .cpu()")
@@ -121,7 +129,7 @@ TENSOR_BUILDERS: dict[str, Builder] = {
     "torch._utils._rebuild_sparse_csr_tensor": _SPARSE,
     "torch._utils._rebuild_nested_tensor": _SPARSE,
     "torch._utils._rebuild_meta_tensor_no_storage": _NO_DATA,
-    "torch._utils._rebuild_wrapper_subclass": _OTHER_DEVICE,
+    "torch._utils._rebuild_wrapper_subclass": _wrapper,
     "torch._utils._rebuild_device_tensor_from_numpy": _OTHER_DEVICE,
     "torch._utils._rebuild_device_tensor_from_cpu_tensor": _first,
     "torch._utils._rebuild_xla_tensor": _OTHER_DEVICE,
