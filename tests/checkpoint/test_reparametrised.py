@@ -252,6 +252,7 @@ def test_a_large_weight_is_computed_block_by_block(
     u, w = torch.randn(70), torch.randn(9)
     state = {"a.weight_g": g, "a.weight_v": v, "b.weight_g": g[:1, 0].reshape(()), "b.weight_v": v}
     state |= {"c.weight_orig": v, "c.weight_u": u, "c.weight_v": w}
+    state |= {"e.weight_orig": v, "e.weight_u": w, "e.weight_v": u}  # of the transposed matrix
     state |= {"d.weight_orig": v, "d.weight_mask": (v > 0).float()}
     whole = rebuilt(opened(state))
     monkeypatch.setattr("ttcompress.checkpoint.reparametrised.SLAB", 700)
@@ -270,12 +271,24 @@ def test_many_weights_of_the_same_parts_do_not_fill_the_memory(opened: Opened) -
         opened(state)
 
 
-def test_a_chain_has_an_end(opened: Opened) -> None:
-    state = {"w" + "_orig" * 40: V} | {
-        "w" + "_orig" * k + "_mask": torch.ones(4, 3) for k in range(40)
-    }
-    weights = opened(state).weights
-    assert any(weight.name.startswith("w_orig_orig") for weight in weights)
+@pytest.mark.parametrize("links, is_read", [(4, True), (40, False)])
+def test_a_chain_has_an_end(links: int, is_read: bool, opened: Opened) -> None:
+    """Each link is read inside the next one; a thousand would end in a RecursionError."""
+    at = "head.parametrizations.weight"
+    state = {f"{at}.original": V, "other.weight": V}
+    for k in range(links):
+        state |= {f"{at}.{k}._u": torch.rand(4), f"{at}.{k}._v": torch.rand(3)}
+    checkpoint = opened(state)
+    assert ("head.weight" in checkpoint.source_paths) == is_read
+    assert all(checkpoint.tensor(name).isfinite().all() for name in checkpoint.source_paths)
+
+
+@pytest.mark.parametrize("suffix", ["_orig", "_mask"])
+def test_names_that_repeat_a_suffix_come_to_an_end(suffix: str, opened: Opened) -> None:
+    state = {"weight" + "_orig" * k + suffix: torch.ones(4, 3) for k in range(40)}
+    state["weight" + "_orig" * 40] = V
+    checkpoint = opened(state)
+    assert all(checkpoint.tensor(name).shape == (4, 3) for name in checkpoint.source_paths)
 
 
 @pytest.mark.filterwarnings("ignore")

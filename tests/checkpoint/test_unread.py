@@ -301,9 +301,13 @@ def saved(value: Any) -> bytes:
     return stream.getvalue()
 
 
-def adam(model: nn.Module) -> bytes:
+def adam_state(model: nn.Module) -> Any:
     moments = {k: {"exp_avg": p, "exp_avg_sq": p} for k, p in enumerate(model.parameters())}
-    return saved({"state": moments, "param_groups": [{"params": list(moments)}]})
+    return {"state": moments, "param_groups": [{"params": list(moments)}]}
+
+
+def adam(model: nn.Module) -> bytes:
+    return saved(adam_state(model))
 
 
 def test_a_file_of_optimizer_state_alone_is_no_model(tmp_path: Path) -> None:
@@ -326,7 +330,7 @@ def test_the_models_in_a_zip_are_named_by_their_weights(
         "data": b"{}",
         "a.optimizer.pth": adam(model),
         "b/policy.pth": saved(model.state_dict()),
-        "c.pt": saved(small.state_dict()),
+        "c.pt": saved({**small.state_dict(), "optimizer": adam_state(nn.LSTM(40, 40))}),
         "d.pth": saved(nn.Linear(99, 99).state_dict()),  # the largest, but not recurrent
         "e.pth": b"no model",
         "f.pkl": saved({"loss": 1.0}),
