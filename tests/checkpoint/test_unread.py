@@ -353,7 +353,8 @@ def test_a_zip_without_a_recurrent_layer_says_so_first(tmp_path: Path) -> None:
     assert "no recurrent layer in any of them; most weights are in a.pth" in message
 
 
-def test_a_zip_in_a_zip_of_nothing_is_named(tmp_path: Path) -> None:
-    inner = archive(tmp_path / "inner", {"a.pth": b"x"}).read_bytes()
+def test_a_zip_in_a_zip_is_not_looked_into(tmp_path: Path) -> None:
+    """One can hold itself."""
+    inner = archive(tmp_path / "inner", {"a.pth": saved(Net().state_dict())}).read_bytes()
     message = refusal(archive(tmp_path / "agent.zip", {"inner.pt": inner}))
     assert "is a zip archive around inner.pt, but no weights can be read" in message

@@ -7,16 +7,20 @@ import shutil
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from ttcompress.checkpoint.containers.foreign import ACCEPTED, explain_foreign_zip
+from ttcompress.checkpoint.containers.source import Source
+from ttcompress.checkpoint.containers.torch_zip import Entries, ForeignZip
 from ttcompress.checkpoint.recurrent import is_recurrent_name
 from ttcompress.checkpoint.tensors import StoredTensor
 from ttcompress.checkpoint.tree import Tree
 from ttcompress.errors import CheckpointError
 from ttcompress.system.text import clip
+
+Read = Callable[[Path], Source]
 
 ENDINGS = (".pt", ".pth", ".ckpt", ".th", ".tar", ".bin", ".pkl", ".safetensors")
 """Of files that are often models."""
@@ -38,10 +42,15 @@ class _Member:
         return f"{clip(self.name)} ({self.bytes / 1e6:.1f} MB of weights)"
 
 
-def explain_archive(path: Path, entries: Mapping[str, zipfile.ZipInfo]) -> CheckpointError:
+def explain_archive(path: Path, entries: Entries, read: Read) -> CheckpointError:
     """The error for a zip archive without a `data.pkl`: its models, those with most weights first.
 
     Optimizer state is no weight, however large it is.
+
+    Args:
+        path: the archive.
+        entries: its directory.
+        read: reads the structure of a member once that is unpacked, but not of another archive.
     """
     if known := explain_foreign_zip(path, entries):
         return known
@@ -51,7 +60,7 @@ def explain_archive(path: Path, entries: Mapping[str, zipfile.ZipInfo]) -> Check
             f"is a zip archive without a data.pkl, so not a checkpoint. {ACCEPTED}"
         )
     candidates.sort(key=lambda entry: (-entry.file_size, entry.filename))
-    members = [_look_into(path, entry) for entry in candidates[:MAX_LOOKED_INTO]]
+    members = [_look_into(path, entry, read) for entry in candidates[:MAX_LOOKED_INTO]]
     models = sorted(filter(None, members), key=lambda m: (not m.recurrent, -m.bytes, m.name))
     names = ", ".join(clip(entry.filename) for entry in candidates[:MAX_LOOKED_INTO])
     if not models:
@@ -68,11 +77,8 @@ def explain_archive(path: Path, entries: Mapping[str, zipfile.ZipInfo]) -> Check
     )
 
 
-def _look_into(path: Path, entry: zipfile.ZipInfo) -> _Member | None:
+def _look_into(path: Path, entry: zipfile.ZipInfo, read: Read) -> _Member | None:
     """Survey a member, unpacked for as long as that takes; None where it holds no weights."""
-    # Here, because the registry lists the reader that asks this of it.
-    from ttcompress.checkpoint.containers.registry import read_file
-
     if entry.file_size > MAX_MEMBER:
         return _Member(entry.filename, entry.file_size, recurrent=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -84,7 +90,7 @@ def _look_into(path: Path, entry: zipfile.ZipInfo) -> _Member | None:
                 unpacked.open("wb") as file,
             ):
                 shutil.copyfileobj(packed, file)
-            tree = Tree(read_file(unpacked).root)
+            tree = Tree(read(unpacked).root)
             found = tree.survey()
             tree.left_out = {id(branch.value) for branch in found.optimizers}
             weights = [
@@ -93,7 +99,14 @@ def _look_into(path: Path, entry: zipfile.ZipInfo) -> _Member | None:
                 for place, leaf in tree.tensors(branch.value)
                 if place and isinstance(leaf, StoredTensor) and leaf.is_weight
             ]
-        except (CheckpointError, zipfile.BadZipFile, zlib.error, RuntimeError, EOFError):
+        except (
+            CheckpointError,
+            ForeignZip,
+            zipfile.BadZipFile,
+            zlib.error,
+            RuntimeError,
+            EOFError,
+        ):
             return None
         except OSError as error:
             if error.errno == errno.EINVAL:  # the directory of the archive points nowhere

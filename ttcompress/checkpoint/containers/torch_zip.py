@@ -17,7 +17,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ttcompress.checkpoint.containers.archive import explain_archive
 from ttcompress.checkpoint.containers.foreign import BIG_ENDIAN
 from ttcompress.checkpoint.containers.source import Source
 from ttcompress.checkpoint.pickle.arrays import numpy_builders
@@ -52,6 +51,14 @@ LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, lengths of the name and o
 Entries = Mapping[str, zipfile.ZipInfo]
 
 
+class ForeignZip(Exception):
+    """A zip archive without a `data.pkl`; the registry explains what it is instead."""
+
+    def __init__(self, entries: Entries) -> None:
+        super().__init__("a zip archive without a data.pkl")
+        self.entries = entries
+
+
 def owns(head: bytes) -> bool:
     """The signature of a first entry, or of an empty archive's directory."""
     return head[:4] in (b"PK\x03\x04", b"PK\x05\x06")
@@ -61,7 +68,8 @@ def read(path: Path) -> Source:
     """Read the structure of a zip checkpoint, but no tensor.
 
     Raises:
-        CheckpointError: damaged, encrypted, a zip bomb, or an archive of something else.
+        CheckpointError: damaged, encrypted, or a zip bomb.
+        ForeignZip: an archive of something else.
     """
     entries = _read_directory(path)
     pickle = min(
@@ -70,7 +78,7 @@ def read(path: Path) -> Source:
         default=None,
     )
     if pickle is None:
-        raise explain_archive(path, entries)
+        raise ForeignZip(entries)
     folder = pickle.removesuffix("data.pkl")
     order = entries.get(f"{folder}byteorder")
     if order is not None and bytes(locate(path, order).read(0, min(order.file_size, 3))) == b"big":
