@@ -264,6 +264,44 @@ def test_a_data_parallel_module_loses_its_prefix(opened: Opened) -> None:
     assert "module.weight_ih_l0" in rebuilt(checkpoint)
 
 
+WRAPPED: dict[str, Callable[[str], str]] = {
+    "fabric": lambda name: f"_forward_module.{name}",
+    "fsdp": lambda name: f"_fsdp_wrapped_module.{name.replace('first.', 'first._orig_mod.')}",
+    "checkpointed": lambda name: name.replace("first.", "first._checkpoint_wrapped_module."),
+    "averaged": lambda name: f"module.{name}",
+    "averaged in parallel": lambda name: f"module.module.{name}",
+}
+
+
+@pytest.mark.parametrize("place", [(), ("ema",), ("state", "model")])
+@pytest.mark.parametrize("wrapper", WRAPPED)
+def test_what_a_wrapper_adds_is_not_the_models(
+    wrapper: str, place: tuple[str, ...], opened: Opened
+) -> None:
+    model, wrap = Holder(), WRAPPED[wrapper]
+    state = {wrap(name): value for name, value in model.state_dict().items()}
+    if wrapper.startswith("averaged"):
+        state = {"n_averaged": torch.tensor(3), **state}
+    content: Any = state
+    for key in reversed(place):
+        content = {key: content, "epoch": 1}
+    checkpoint = opened(content)
+    model.load_state_dict(checkpoint.state_dict(), strict=True)
+    assert [stack.prefix for stack in checkpoint.stacks] == ["first.", "second."]
+    assert same(rebuilt(checkpoint), content)
+
+
+def test_a_count_of_averages_beside_other_names_is_the_models_own(opened: Opened) -> None:
+    state = {"n_averaged": torch.tensor(3), "module.w": W, "head.w": V}
+    assert set(opened(state).state_dict()) == set(state)
+
+
+def test_a_whole_averaged_module_loses_its_prefix(opened: Opened) -> None:
+    checkpoint = opened(torch.optim.swa_utils.AveragedModel(nn.LSTM(2, 2)))
+    nn.LSTM(2, 2).load_state_dict(checkpoint.state_dict(), strict=True)
+    assert {"n_averaged", "module.weight_ih_l0"} < set(rebuilt(checkpoint))
+
+
 def test_a_cycle_is_left_out_and_named(opened: Opened) -> None:
     loop: list[Any] = [1]
     loop.append(loop)

@@ -6,6 +6,8 @@ from collections import OrderedDict
 
 import pytest
 import torch
+from torch import nn
+from torch.nn.utils import parametrizations
 
 from ttcompress.artifact import load
 from ttcompress.errors import ArtifactError, OutputPathError
@@ -52,7 +54,7 @@ def test_several_models_come_back_whole(tiny_state_dict, tmp_path) -> None:
     }
     torch.save(content, tmp_path / "source.pt")
     compress(tmp_path / "source.pt", FULL, key="all").save(tmp_path / "artifact")
-    assert restore(tmp_path / "artifact", tmp_path / "dense.pt") == ()
+    assert restore(tmp_path / "artifact", tmp_path / "dense.pt").left_out == ()
     dense = torch.load(tmp_path / "dense.pt")
     assert (list(dense), dense["loss"]) == (list(content), 1.5)
     for key in ("en", "de"):
@@ -74,10 +76,28 @@ def test_what_is_not_in_the_file_is_returned_and_in_no_factor(tiny_state_dict, t
         reports[name] = load(tmp_path / name).report
     assert reports["source"].totals == reports["alone"].totals
     size = sum(value.nbytes for value in average.values())
-    left_out = restore(tmp_path / "source", tmp_path / "dense.pt")
+    left_out = restore(tmp_path / "source", tmp_path / "dense.pt").left_out
     assert left_out == reports["source"].left_out
     assert [(one.key, one.bytes) for one in left_out] == [("ema", size), ("optimizer", 40_000)]
     assert list(torch.load(tmp_path / "dense.pt")) == ["net"]
     whole = {name: (tmp_path / f"{name}.pt").stat().st_size for name in reports}
     assert reports["alone"].comparable_bytes == whole["alone"]
     assert reports["source"].comparable_bytes == whole["source"] - size - 40_000
+
+
+def test_a_computed_weight_comes_back_plain_and_is_named(tmp_path) -> None:
+    cell = nn.LSTMCell(3, 4)
+    parametrizations.weight_norm(cell, "weight_hh")
+    torch.save({"cell": cell.state_dict(), "epoch": 2}, tmp_path / "source.pt")
+    compress(tmp_path / "source.pt", FULL).save(tmp_path / "artifact")
+    (note,) = restore(tmp_path / "artifact", tmp_path / "dense.pt").notes
+    assert "under weight norm" in note and note.endswith("restored as that plain weight: weight_hh")
+    dense = torch.load(tmp_path / "dense.pt")
+    plain = nn.LSTMCell(3, 4)
+    plain.load_state_dict(dense["cell"], strict=True)
+    torch.testing.assert_close(plain.weight_hh, cell.weight_hh, rtol=0, atol=1e-5)
+    assert dense["epoch"] == 2
+
+
+def test_nothing_is_said_about_plain_weights(tiny_artifact, tmp_path) -> None:
+    assert restore(tiny_artifact, tmp_path / "dense.pt").notes == ()

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import re
 from collections import ChainMap, Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ttcompress.checkpoint.carried import Carrier, Json, NotCarried
 from ttcompress.checkpoint.choice import choose, holds_any, is_apart
 from ttcompress.checkpoint.containers import Source
-from ttcompress.checkpoint.names import canonical_names, unused_name
-from ttcompress.checkpoint.pickle.builders import UnreadableTensor
+from ttcompress.checkpoint.names import AVERAGES, PARALLEL, canonical_names, unused_name
+from ttcompress.checkpoint.pickle.builders import QUANTISED, UnreadableTensor
 from ttcompress.checkpoint.pickle.objects import PickledObject
-from ttcompress.checkpoint.recurrent import recognise
+from ttcompress.checkpoint.recurrent import is_recurrent_name, recognise
+from ttcompress.checkpoint.reparametrised import (
+    RESTORED_PLAIN,
+    ComputedBytes,
+    fold,
+    is_parametrized,
+    stored_under,
+)
 from ttcompress.checkpoint.roles import Roles
-from ttcompress.checkpoint.tensors import EXPANSION_ALLOWANCE, StoredTensor, check_tensor
+from ttcompress.checkpoint.tensors import (
+    EXPANSION_ALLOWANCE,
+    FLOATS,
+    Bytes,
+    StoredTensor,
+    check_tensor,
+)
 from ttcompress.checkpoint.tree import Branch, Leaf, Place, Tree, is_module
 from ttcompress.errors import CheckpointError
 from ttcompress.model.report import ANOTHER_MODEL, OPTIMIZER, UNUSED, LeftOut
@@ -22,7 +36,11 @@ from ttcompress.model.weights import OtherTensor, RecurrentStack, Role, Weight
 from ttcompress.system.safetensors import DTYPES, RESERVED
 from ttcompress.system.text import clip, find_half_surrogate
 
-MAX_NAMED_CLASSES = 8
+MAX_NAMED = 8
+
+_PACKED = re.compile(r"\._(all_weight_values|packed_)\w*(\..*)?$")
+_PACKED_RECURRENT = re.compile(r"\._(all_weight_values\.|packed_weight_[ih]h$)")
+"""Where `torch.ao.nn.quantized` keeps the weights of a layer."""
 
 MAX_REPEATS = 8
 """How many times the bytes of their storages the tensors may take: a flat storage is used once, or
@@ -39,6 +57,7 @@ class Assembly:
     stacks: tuple[RecurrentStack, ...]
     source_paths: Mapping[str, str]
     stored: Mapping[str, StoredTensor]
+    storages: Mapping[str, Bytes]
     carried: Json
     left_out: tuple[LeftOut, ...]
     notes: tuple[str, ...]
@@ -54,7 +73,13 @@ def assemble(source: Source, key: str | None) -> Assembly:
     """
     tree = Tree(source.root)
     found = tree.survey()
+    if not found.state_dicts:
+        _refuse_without_weights(tree, source)
     chosen = choose(tree, found, key)
+    storages = source.storages
+    for one in chosen:
+        storages = fold(one.value, storages)
+    source = replace(source, storages=storages)
     unwanted = {
         ANOTHER_MODEL: [one for one in found.state_dicts if is_apart(one, chosen)],
         OPTIMIZER: [one for one in found.optimizers if not holds_any(one, chosen)],
@@ -69,6 +94,10 @@ def assemble(source: Source, key: str | None) -> Assembly:
     for name, tensor in stored.items():
         all_names[tensor].append(name)
     tied = {tensor: tuple(names) for tensor, names in all_names.items()}
+    for name in inside:
+        tensor = stored[name]
+        if is_recurrent_name(name) and len(tensor.shape) == 2 and tensor.dtype not in FLOATS:
+            raise _unread_type(name, tensor)
     weights, stacks, remarks = _weights({name: stored[name] for name in inside}, tied)
     taken = {weight.name for weight in weights}
     others = tuple(
@@ -79,7 +108,34 @@ def assemble(source: Source, key: str | None) -> Assembly:
     carried, not_carried = _carry(tree, chosen, {t: names[0] for t, names in tied.items()})
     left_out = (*_left_out(tree, unwanted, source, tied.keys()), *not_carried)
     notes = (*_describe(source, chosen, stored), *remarks)
-    return Assembly(weights, others, stacks, source_paths, stored, carried, left_out, notes)
+    return Assembly(
+        weights, others, stacks, source_paths, stored, source.storages, carried, left_out, notes
+    )
+
+
+def _refuse_without_weights(tree: Tree, source: Source) -> None:
+    """Refuse a file whose weights are there, but in a form that cannot be read."""
+    named = {".".join(place): leaf for place, leaf in tree.tensors(tree.root)}
+    _refuse_quantised(named)
+    for name, leaf in named.items():
+        if isinstance(leaf, StoredTensor) and leaf.is_quantised:
+            raise _unread_type(name, leaf)
+    if source.without_weights:
+        raise CheckpointError(source.without_weights)
+
+
+def _unread_type(name: str, tensor: StoredTensor) -> CheckpointError:
+    """The error for a weight whose number type is not among those of weights."""
+    cure = (
+        "Save the model in one of those types, multiplied by its scales if it has any."
+        if tensor.dtype.is_floating_point
+        else "Compress the float model, from before it was quantised."
+    )
+    kinds = sorted(str(dtype).removeprefix("torch.") for dtype in FLOATS)
+    return CheckpointError(
+        f"{name}: is {tensor.dtype_name}, but weights have one of the types {', '.join(kinds)}. "
+        f"{cure}"
+    )
 
 
 def _name_inside(tree: Tree, chosen: Sequence[Branch]) -> tuple[dict[str, Leaf], dict[str, str]]:
@@ -87,12 +143,23 @@ def _name_inside(tree: Tree, chosen: Sequence[Branch]) -> tuple[dict[str, Leaf],
     keys: dict[str, tuple[Place, Leaf]] = {}
     for name, place, leaf in _tensors_inside(tree, chosen):
         keys[unused_name(name, keys)] = (place, leaf)
+    averages = keys.pop(AVERAGES, None) if all(map(_is_averaged, keys)) else None
     names = canonical_names(tuple(keys))
     leaves, paths = {}, {}
     for name, (place, leaf) in zip(names, keys.values(), strict=True):
         leaves[name] = leaf
         paths[name] = ".".join(place)
+    if averages is not None:
+        # How many models the average is of is not the model's: it is named by its place, as what
+        # is outside the state dict is.
+        place, leaf = averages
+        name = unused_name(".".join(place), leaves)
+        leaves[name], paths[name] = leaf, name
     return leaves, paths
+
+
+def _is_averaged(key: str) -> bool:
+    return key == AVERAGES or key.startswith(PARALLEL)
 
 
 def _tensors_inside(tree: Tree, chosen: Sequence[Branch]) -> Iterator[tuple[str, Place, Leaf]]:
@@ -113,7 +180,8 @@ def _name_loose(
     taken = ChainMap(loose, dict(inside))
     outside = tree.tensors(tree.root, besides=[one.value for one in chosen])
     for place, leaf in outside:
-        loose[unused_name(".".join(place), taken)] = leaf
+        if leaf != QUANTISED:  # which is named as not carried over
+            loose[unused_name(".".join(place), taken)] = leaf
     return loose
 
 
@@ -135,6 +203,7 @@ def _check_names(names: Iterable[str]) -> None:
 
 def _check_tensors(named: Mapping[str, Leaf], source: Source) -> dict[str, StoredTensor]:
     """Refuse tensors that cannot be read or written, or would fill any memory."""
+    _refuse_quantised(named)
     stored: dict[str, StoredTensor] = {}
     for name, leaf in named.items():
         if isinstance(leaf, UnreadableTensor):
@@ -151,13 +220,28 @@ def _check_tensors(named: Mapping[str, Leaf], source: Source) -> dict[str, Store
         stored[name] = leaf
     # Many windows on one storage could claim any amount of memory.
     claimed = sum(tensor.bytes for tensor in set(stored.values()))
-    held = sum(source.storages[key].size for key in {t.storage for t in stored.values()})
+    used = {key for t in stored.values() for key in stored_under(t, source.storages)}
+    held = sum(source.storages[key].size for key in used)
     if claimed > MAX_REPEATS * held + EXPANSION_ALLOWANCE:
         raise CheckpointError(
             f"its tensors claim {claimed:,} bytes, over {MAX_REPEATS} times the {held:,} that are "
             "stored. If they really are that large, save them with .clone()."
         )
     return stored
+
+
+def _refuse_quantised(named: Mapping[str, Leaf]) -> None:
+    """Refuse quantised layers, all named: without them, what is restored is not the model."""
+    layers: dict[str, str] = {}
+    for name in (name for name, leaf in named.items() if leaf == QUANTISED):
+        kind = " (recurrent)" if _PACKED_RECURRENT.search(name) else ""
+        layers[_PACKED.sub("", name)] = kind
+    if layers:
+        raise CheckpointError(
+            f"{_list([name + kind for name, kind in layers.items()])}: the weights are quantised, "
+            "in a form that only torch's own kernels read. Compress the float model, from before "
+            "it was quantised."
+        )
 
 
 def _weights(
@@ -167,7 +251,7 @@ def _weights(
     matrices = {
         name: (tensor.shape[0], tensor.shape[1])
         for name, tensor in inside.items()
-        if tensor.is_weight
+        if tensor.is_weight and not is_parametrized(name)
     }
     vectors = {name: tensor.shape[0] for name, tensor in inside.items() if tensor.is_vector}
     recurrent = recognise(matrices, vectors, inside.keys())
@@ -221,12 +305,11 @@ def _describe(
                 f"{place} is a whole module ({clip(str(one.value.cls))}); "
                 "its tensors come back as a flat state dict"
             )
-    if names := [clip(name) for name in source.unloaded if not name.startswith("__torch__.")]:
-        more = len(names) - MAX_NAMED_CLASSES
-        yield (
-            f"classes read as data, not loaded: {', '.join(names[:MAX_NAMED_CLASSES])}"
-            + (f", and {more} more" if more > 0 else "")
-        )
+    if names := [name for name in source.unloaded if not name.startswith("__torch__.")]:
+        yield f"classes read as data, not loaded: {_list(names)}"
+    yield from _describe_computed(source, stored)
+    if few_bits := [name for name, tensor in stored.items() if tensor.is_quantised]:
+        yield f"matrices in 8 bits are kept as they are: {_list(few_bits)}"
     windows = Counter(tensor.storage for tensor in set(stored.values()))
     if shared := sum(count for count in windows.values() if count > 1):
         yield f"{shared} tensors are views of larger storages; each is kept separately"
@@ -255,3 +338,28 @@ def _left_out(
             unused[leaf.storage] -= leaf.bytes
     if rest := sum(size for size in unused.values() if size > 0):
         yield LeftOut(".", 0, rest, UNUSED)
+
+
+def _describe_computed(source: Source, stored: Mapping[str, StoredTensor]) -> Iterator[str]:
+    """What was computed from other tensors, and what could not be."""
+    kinds: dict[str, list[str]] = {}
+    for name, tensor in stored.items():
+        held = source.storages.get(tensor.storage)
+        if isinstance(held, ComputedBytes):
+            kinds.setdefault(" and ".join(dict.fromkeys(held.kinds())), []).append(name)
+    for kind, names in kinds.items():
+        yield (
+            f"under {kind}, read as the weight that the module computes and {RESTORED_PLAIN}: "
+            f"{_list(names)}"
+        )
+    if unknown := [name for name in stored if is_parametrized(name)]:
+        yield (
+            "kept as they are, because the file does not say how the module computes a weight from "
+            f"them (torch.nn.utils.parametrize.remove_parametrizations before saving makes it one "
+            f"to compress): {_list(unknown)}"
+        )
+
+
+def _list(names: Sequence[str]) -> str:
+    more = len(names) - MAX_NAMED
+    return ", ".join(map(clip, names[:MAX_NAMED])) + (f", and {more} more" if more > 0 else "")

@@ -129,7 +129,7 @@ def open_checkpoint(path: str | Path, key: str | None = None) -> Checkpoint:
         left_out=assembly.left_out,
         notes=assembly.notes,
         _stored=assembly.stored,
-        _storages=source.storages,
+        _storages=assembly.storages,
         _stamps=source.stamps,
     )
 

@@ -74,6 +74,11 @@ class _Group:
         return next((kind for kind, gates in GATES.items() if rows == gates * columns), None)
 
 
+def is_recurrent_name(name: str) -> bool:
+    """Whether it is torch's name of a recurrent layer's matrix."""
+    return _KEY.fullmatch(name) is not None
+
+
 def recognise(
     matrices: Mapping[str, Shape], vectors: Mapping[str, int], keys: Collection[str]
 ) -> RecurrentLayers:

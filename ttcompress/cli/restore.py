@@ -25,10 +25,12 @@ def restore(file: Artifact, output: Dense, talk: Talk, overwrite: Overwrite = Fa
     from ttcompress.system.json import plain
     from ttcompress.workflows.restore import restore as write_dense
 
-    left_out = write_dense(file, output, overwrite)
+    restored = write_dense(file, output, overwrite)
     if talk.json:
         size = output.stat().st_size
-        console.document({"file": str(output), "bytes": size, "left_out": plain(left_out)})
-    for line in left_out_remarks(left_out):
+        console.document({"file": str(output), "bytes": size, "left_out": plain(restored.left_out)})
+    for line in left_out_remarks(restored.left_out):
         console.say(line, talk)
     console.say(f"wrote {output}", talk)
+    for note in restored.notes:
+        console.say(note, talk)

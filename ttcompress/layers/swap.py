@@ -14,6 +14,7 @@ from ttcompress.errors import ArtifactError
 from ttcompress.layers.embedding import Embedding
 from ttcompress.layers.linear import Linear
 from ttcompress.layers.recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
+from ttcompress.layers.reparametrised import make_plain, plain_shapes
 from ttcompress.layers.stacks import Nonlinearity, dense_layer
 from ttcompress.model.geometry import stored_names
 from ttcompress.model.weights import RecurrentStack
@@ -95,7 +96,8 @@ def load_into(model: nn.Module, source: str | Path | CompressedModel) -> nn.Modu
 
     Every layer that holds a decomposed weight is swapped for the one of its kind in
     `ttcompress.layers`, with the same configuration; all other tensors are copied into place;
-    names that the artifact ties are one parameter again. Types and devices stay the model's.
+    names that the artifact ties are one parameter again. Types and devices stay the model's. A
+    weight under weight norm, spectral norm, pruning or a parametrization becomes a plain one.
 
     Args:
         model: the module that the checkpoint's state dict fits; changed in place.
@@ -112,6 +114,7 @@ def load_into(model: nn.Module, source: str | Path | CompressedModel) -> nn.Modu
     compressed = source if isinstance(source, CompressedModel) else load(source)
     content = compressed.content()
     _check_names(model, content)
+    make_plain(model, content)
     owners = {name: name.rpartition(".")[0] for name in content}
     paths = dict.fromkeys(owners[n] for n, value in content.items() if isinstance(value, Train))
     layers = {
@@ -142,7 +145,7 @@ def load_into(model: nn.Module, source: str | Path | CompressedModel) -> nn.Modu
 
 def _check_names(model: nn.Module, content: Content) -> None:
     """Compare names and shapes with the model's, and list every mismatch."""
-    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    wanted = plain_shapes(model, content)
     found = {name: tuple(value.shape) for name, value in content.items()}
     problems = [f"{name} is not in the artifact" for name in wanted if name not in found]
     problems += [f"{name} is not in the model" for name in found if name not in wanted]

@@ -86,8 +86,10 @@ def _check_something_to_do(recipe: Recipe, assignments: Sequence[Assignment]) ->
         for a in largest
     )
     role = largest[0].weight.role if largest else "all"
+    recurrent = any(a.weight.role == "recurrent" for a in assignments)
+    fact = "" if recurrent else "the model has no recurrent layer, and "
     raise PlanError(
-        f"the recipe leaves no weight to decompose. The largest of the model are:{named}"
+        f"{fact}the recipe leaves no weight to decompose. The largest of the model are:{named}"
         f"\n    Put a rule that selects them before the others, for example `- weights: {role}`."
     )
 

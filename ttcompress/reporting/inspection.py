@@ -72,6 +72,7 @@ def inspection_remarks(found: Inspection) -> tuple[str, ...]:
     others = sum(other.bytes for other in found.others)
     dtypes = ", ".join(dict.fromkeys(weight.dtype for weight in found.weights))
     return (
+        *(() if found.layers else ("no recurrent layer was recognised",)),
         "90%, 95%, 99%: the rank that holds this share of the energy (the squared norm)",
         "falls to: singular values at 1/4, 1/2 and 3/4 of the spectrum, relative to the largest",
         "spectrum: nine singular values, evenly spaced, drawn relative to the largest",
