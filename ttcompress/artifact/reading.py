@@ -13,6 +13,8 @@ from torch import Tensor
 
 from ttcompress.artifact.coherence import check_coherent
 from ttcompress.artifact.model import FORMAT_VERSION, CompressedModel, keyed_parts
+from ttcompress.checkpoint.names import names_inside
+from ttcompress.checkpoint.recurrent import strange_tensors
 from ttcompress.errors import ArtifactError, CheckpointError, unreadable
 from ttcompress.model.report import Json, Report, judge_own_size, with_infinities
 from ttcompress.model.weights import BYTES_PER_VALUE, RecurrentStack, Weight
@@ -148,11 +150,13 @@ def _model(document: _Document, tensors: dict[str, Tensor]) -> CompressedModel:
         for key, part in keyed_parts(stored)
         for suffix in part.tensors
     }
+    names = sorted(names_inside(document.source_paths))
     return CompressedModel(
         weights=weights,
         kept={name: tensor for name, tensor in tensors.items() if name not in used},
         ties=document.ties,
-        stacks=document.stacks,
+        # Versions before 0.2 took layers for torch's that are not.
+        stacks=tuple(stack for stack in document.stacks if not strange_tensors(stack, names)),
         source_paths=document.source_paths,
         carried=document.carried,
         report=document.report,

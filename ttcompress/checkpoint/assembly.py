@@ -53,7 +53,7 @@ def assemble(source: Source, key: str | None) -> Assembly:
     chosen = choose(tree, found, key)
     apart = [one for one in found.state_dicts if is_apart(one, chosen)]
     tree.left_out = {id(branch.value) for branch in (*found.optimizers, *apart)}
-    inside, source_paths = _name_inside(tree, chosen)
+    inside, source_paths, owners = _name_inside(tree, chosen)
     loose = _name_loose(tree, chosen, inside) if chosen.place else {}
     source_paths |= {name: name for name in loose}
     _check_names((*source_paths, *source_paths.values()))
@@ -62,7 +62,7 @@ def assemble(source: Source, key: str | None) -> Assembly:
     for name, tensor in stored.items():
         all_names[tensor].append(name)
     tied = {tensor: tuple(names) for tensor, names in all_names.items()}
-    weights, stacks, remarks = _weights({name: stored[name] for name in inside}, tied)
+    weights, stacks, remarks = _weights({name: stored[name] for name in inside}, tied, owners)
     taken = {weight.name for weight in weights}
     others = tuple(
         OtherTensor(names[0], names, tensor.shape, tensor.dtype_name, tensor.bytes)
@@ -76,17 +76,25 @@ def assemble(source: Source, key: str | None) -> Assembly:
     return Assembly(weights, others, stacks, source_paths, stored, carried, notes)
 
 
-def _name_inside(tree: Tree, chosen: Branch) -> tuple[dict[str, Leaf], dict[str, str]]:
-    """The state dict's tensors by the model's own names, and each name's place in the source."""
+def _name_inside(
+    tree: Tree, chosen: Branch
+) -> tuple[dict[str, Leaf], dict[str, str], dict[str, PickledObject]]:
+    """The state dict's tensors by the model's own names, and each name's place in the source.
+
+    In a whole module, also the module that holds each tensor.
+    """
     keys: dict[str, tuple[Place, Leaf]] = {}
     for place, leaf in tree.tensors(chosen.value):
         keys[unused_name(".".join(place), keys)] = (place, leaf)
     names = canonical_names(tuple(keys))
-    leaves, paths = {}, {}
+    modules = dict(tree.modules(chosen.value))
+    leaves, paths, owners = {}, {}, {}
     for name, (place, leaf) in zip(names, keys.values(), strict=True):
         leaves[name] = leaf
         paths[name] = ".".join((*chosen.place, *place))
-    return leaves, paths
+        if place[:-1] in modules:
+            owners[name] = modules[place[:-1]]
+    return leaves, paths, owners
 
 
 def _name_loose(tree: Tree, chosen: Branch, inside: Mapping[str, Leaf]) -> dict[str, Leaf]:
@@ -142,7 +150,9 @@ def _check_tensors(named: Mapping[str, Leaf], source: Source) -> dict[str, Store
 
 
 def _weights(
-    inside: Mapping[str, StoredTensor], tied: Mapping[StoredTensor, tuple[str, ...]]
+    inside: Mapping[str, StoredTensor],
+    tied: Mapping[StoredTensor, tuple[str, ...]],
+    owners: Mapping[str, PickledObject],
 ) -> tuple[tuple[Weight, ...], tuple[RecurrentStack, ...], tuple[str, ...]]:
     """The state dict's matrices with their roles, and the recurrent layers they make."""
     matrices = {
@@ -151,7 +161,7 @@ def _weights(
         if tensor.is_weight
     }
     vectors = {name: tensor.shape[0] for name, tensor in inside.items() if tensor.is_vector}
-    recurrent = recognise(matrices, vectors, inside.keys())
+    recurrent = recognise(matrices, vectors, inside.keys(), owners)
     roles = Roles(matrices, vectors, recurrent.stacks)
     weights = []
     for name, shape in matrices.items():

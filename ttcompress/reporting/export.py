@@ -26,9 +26,11 @@ def exported_table(files: Sequence[Exported]) -> Table:
     )
 
 
-def exported_remarks(files: Sequence[Exported], artifact_bytes: int) -> tuple[str, ...]:
-    """What the files hold, and how the differences were measured."""
-    remarks = []
+def exported_remarks(
+    files: Sequence[Exported], artifact_bytes: int, left_out: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """What the files hold, what is in none of them, and how the differences were measured."""
+    remarks = [f"not exported: {layer}: not a layer of torch.nn" for layer in left_out]
     for one in files:
         counts = ", ".join(f"{count:,} values in {type}" for type, count in one.holds.items())
         remarks.append(f"{one.part} holds {counts}")

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from ttcompress.artifact import CompressedModel, load
+from ttcompress.checkpoint.recurrent import foreign_layers
 from ttcompress.errors import RecipeError, TTCompressError
 from ttcompress.layers.stacks import NONLINEARITIES, Nonlinearity
 from ttcompress.results.exported import Exported
@@ -149,6 +150,12 @@ def choose_parts(
     if task is None and module is None:
         parts = tuple(recurrent_parts(compressed, nonlinearity))
         if not parts:
+            if foreign := foreign_layers(compressed):
+                raise RecipeError(
+                    f"export: torch.nn has no such layer as {'; '.join(foreign)}, so it cannot be "
+                    "run by itself. Run it in your own code: `ttcompress restore` writes its "
+                    "weights."
+                )
             raise RecipeError(
                 "export: the model has no recurrent layer to export by itself. "
                 "Export the whole model: with --task, or in Python with a module."
