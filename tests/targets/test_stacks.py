@@ -221,7 +221,7 @@ def test_beside_a_layer_that_is_not_torchs_the_others_are_run(compressed, tmp_pa
     model = compressed(Holder(cell=OneBias(), rnn=nn.RNN(6, 8)), **SMALL)
     assert [one.part for one in ttcompress.export(model, tmp_path / "m.onnx")] == ["rnn"]
     timed = ttcompress.bench(model, batches=(1,), steps=2, seconds=0.01)
-    assert {row.layer for row in timed.rows} == {"rnn"}
+    assert {row.part for row in timed.rows} == {"rnn"}
     assert "not timed: cell.weight_* (it also has bias_all)" in " ".join(timed.remarks())
 
 
