@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from ttcompress.checkpoint import open_checkpoint
-from ttcompress.checkpoint.recurrent import RecurrentLayers, recognise
+from ttcompress.checkpoint.recurrent import RecurrentLayers, foreign_layers, recognise
 from ttcompress.model.weights import GATES, RecurrentStack
 
 LAYERS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
@@ -243,6 +243,7 @@ def test_the_class_in_a_whole_module_says_what_a_layer_is(tmp_path, layer, kind,
     assert [(s.prefix, s.kind) for s in found.stacks] == ([("lstm.", kind)] if kind else [])
     said = " ".join(line for line in found.notes if "torch.nn" in line and "`lstm." in line)
     assert note in said and bool(note) == bool(said)
+    assert foreign_layers(found) == (() if kind else ("lstm.weight_* (its class is another)",))
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

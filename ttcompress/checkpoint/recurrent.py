@@ -167,7 +167,9 @@ def foreign_layers(model: Model) -> tuple[str, ...]:
     matrices = {name: (s[0], s[1]) for name, s in inside.items() if len(s) == 2}
     vectors = {name: s[0] for name, s in inside.items() if len(s) == 1}
     known = {stack.prefix for stack in model.stacks}  # perhaps by the class in a pickled module
-    foreign = recognise(matrices, vectors, inside.keys()).foreign
+    found = recognise(matrices, vectors, inside.keys())
+    by_class = {stack.prefix: "its class is another" for stack in found.stacks}
+    foreign = {**by_class, **found.foreign}
     return tuple(f"{p}weight_* ({why})" for p, why in foreign.items() if p not in known)
 
 
