@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +90,14 @@ def load(path: str | Path) -> CompressedModel:
             f"{path}: the metadata and the tensors do not match ({_fact(error)}). "
             "The file is damaged: compress the model again."
         ) from error
-    return model
+    return _without_foreign_layers(model)
+
+
+def _without_foreign_layers(model: CompressedModel) -> CompressedModel:
+    """The model without layers that version 0.1 took for torch's."""
+    names = sorted(names_inside(model.source_paths))
+    stacks = tuple(stack for stack in model.stacks if not strange_tensors(stack, names))
+    return replace(model, stacks=stacks)
 
 
 def _fact(error: KeyError | ValueError) -> str:
@@ -150,13 +157,11 @@ def _model(document: _Document, tensors: dict[str, Tensor]) -> CompressedModel:
         for key, part in keyed_parts(stored)
         for suffix in part.tensors
     }
-    names = sorted(names_inside(document.source_paths))
     return CompressedModel(
         weights=weights,
         kept={name: tensor for name, tensor in tensors.items() if name not in used},
         ties=document.ties,
-        # Versions before 0.2 took layers for torch's that are not.
-        stacks=tuple(stack for stack in document.stacks if not strange_tensors(stack, names)),
+        stacks=document.stacks,
         source_paths=document.source_paths,
         carried=document.carried,
         report=document.report,

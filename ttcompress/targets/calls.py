@@ -77,8 +77,9 @@ class Call:
         """Make inputs with free axes of these sizes, as alike to the example as they can be.
 
         Floats are standard normal. Masks, which have two values of which one is 0, and everything
-        that is not a float repeat the example's entries in their order. Integers without a time
-        axis that would fit the example's are lengths or positions: they stay within the new one.
+        that is not a float repeat the example's entries in their order; the steps of symbols are
+        mixed. Integers without a time axis that would fit the example's are lengths or positions:
+        they stay within the new one.
 
         Args:
             sizes: those to change, by name.
@@ -94,6 +95,9 @@ class Call:
                 continue
             for k, size in enumerate(shape):
                 places = torch.arange(size) * tensor.shape[k] // max(size, 1)
+                if len(values) > 2 and axes.get(k, BATCH) != BATCH:  # symbols, not a mask
+                    places = torch.randint(tensor.shape[k], (size,), generator=generator)
+                    places[:1] = 0  # padding, which may be in the example, never comes first
                 tensor = tensor.index_select(k, places)
             if not (tensor.is_floating_point() or tensor.dtype == torch.bool):
                 tensor = self._within_time(tensor, values, set(axes.values()), sizes)

@@ -113,7 +113,7 @@ def _explain(error: Exception) -> str:
     while isinstance(cause := chain[-1].__cause__, Exception):
         chain.append(cause)
     report = "\n".join(map(str, chain))
-    inside = (str(Path(torch.__file__).parent), str(Path(__file__).parents[3]))
+    inside = (str(Path(torch.__file__).parent), str(Path(__file__).parents[2]))
     lines = [m for m in _USERS_LINE.finditer(report) if not m["file"].startswith(inside)]
     where = f" ({lines[-1]['file']}, line {lines[-1]['line']})" if lines else ""
     for pattern, cure in _CURES:
