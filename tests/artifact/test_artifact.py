@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ttcompress.artifact import CompressedModel, load
+from ttcompress.checkpoint.recurrent import foreign_layers
 from ttcompress.errors import ArtifactError, InputError, OutputError, OutputPathError
+from ttcompress.model.weights import RecurrentStack
 from ttcompress.system.safetensors import file_size, write_safetensors
 from ttcompress.workflows.compress import compress
 
@@ -318,3 +321,15 @@ def test_other_files_are_no_artifacts(nested: Path, tmp_path: Path) -> None:
         load(tmp_path / "missing")
     with pytest.raises(InputError, match="is a folder"):
         load(tmp_path)
+
+
+def test_a_file_that_takes_another_cell_for_torchs_is_read_without_that_layer(tmp_path) -> None:
+    state = {f"{name}.{k}": v for name in "ab" for k, v in nn.LSTMCell(4, 8).state_dict().items()}
+    torch.save({**state, "a.weight_ci": torch.ones(8)}, tmp_path / "model.pt")
+    model = compress(tmp_path / "model.pt", {"version": 1, "budget": {"rank": 2}})
+    stacks = tuple(RecurrentStack(f"{name}.", "lstm", 4, 8, cell=True) for name in "ab")
+    assert model.stacks == stacks[1:]
+    replace(model, stacks=stacks).save(tmp_path / "old.safetensors")  # as version 0.1 wrote it
+    read = load(tmp_path / "old.safetensors")
+    assert read.stacks == stacks[1:]
+    assert foreign_layers(read) == ("a.weight_* (it also has weight_ci)",)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from torch import Tensor
 
 from ttcompress.artifact.coherence import check_coherent
 from ttcompress.artifact.model import FORMAT_VERSION, CompressedModel, keyed_parts
+from ttcompress.checkpoint.names import names_inside
+from ttcompress.checkpoint.recurrent import strange_tensors
 from ttcompress.errors import ArtifactError, CheckpointError, unreadable
 from ttcompress.model.report import Json, Report, judge_own_size, with_infinities
 from ttcompress.model.weights import BYTES_PER_VALUE, RecurrentStack, Weight
@@ -88,7 +90,14 @@ def load(path: str | Path) -> CompressedModel:
             f"{path}: the metadata and the tensors do not match ({_fact(error)}). "
             "The file is damaged: compress the model again."
         ) from error
-    return model
+    return _without_foreign_layers(model)
+
+
+def _without_foreign_layers(model: CompressedModel) -> CompressedModel:
+    """The model without layers that version 0.1 took for torch's."""
+    names = sorted(names_inside(model.source_paths))
+    stacks = tuple(stack for stack in model.stacks if not strange_tensors(stack, names))
+    return replace(model, stacks=stacks)
 
 
 def _fact(error: KeyError | ValueError) -> str:

@@ -85,7 +85,7 @@ def assemble(source: Source, key: str | None) -> Assembly:
         OPTIMIZER: [one for one in found.optimizers if not holds_any(one, chosen)],
     }
     tree.left_out = {id(branch.value) for branches in unwanted.values() for branch in branches}
-    inside, source_paths = _name_inside(tree, chosen)
+    inside, source_paths, owners = _name_inside(tree, chosen)
     loose = _name_loose(tree, chosen, inside)
     source_paths |= {name: name for name in loose}
     _check_names((*source_paths, *source_paths.values()))
@@ -98,7 +98,7 @@ def assemble(source: Source, key: str | None) -> Assembly:
         tensor = stored[name]
         if is_recurrent_name(name) and len(tensor.shape) == 2 and tensor.dtype not in FLOATS:
             raise _unread_type(name, tensor)
-    weights, stacks, remarks = _weights({name: stored[name] for name in inside}, tied)
+    weights, stacks, remarks = _weights({name: stored[name] for name in inside}, tied, owners)
     taken = {weight.name for weight in weights}
     others = tuple(
         OtherTensor(names[0], names, tensor.shape, tensor.dtype_name, tensor.bytes)
@@ -138,24 +138,34 @@ def _unread_type(name: str, tensor: StoredTensor) -> CheckpointError:
     )
 
 
-def _name_inside(tree: Tree, chosen: Sequence[Branch]) -> tuple[dict[str, Leaf], dict[str, str]]:
-    """The tensors to compress by the model's own names, and each name's place in the source."""
+def _name_inside(
+    tree: Tree, chosen: Sequence[Branch]
+) -> tuple[dict[str, Leaf], dict[str, str], dict[str, PickledObject]]:
+    """The tensors to compress by the model's own names, and each name's place in the source.
+
+    In a whole module, also the module that holds each tensor.
+    """
     keys: dict[str, tuple[Place, Leaf]] = {}
     for name, place, leaf in _tensors_inside(tree, chosen):
         keys[unused_name(name, keys)] = (place, leaf)
     averages = keys.pop(AVERAGES, None) if all(map(_is_averaged, keys)) else None
     names = canonical_names(tuple(keys))
-    leaves, paths = {}, {}
+    modules = {
+        (*one.place, *below): module for one in chosen for below, module in tree.modules(one.value)
+    }
+    leaves, paths, owners = {}, {}, {}
     for name, (place, leaf) in zip(names, keys.values(), strict=True):
         leaves[name] = leaf
         paths[name] = ".".join(place)
+        if place[:-1] in modules:
+            owners[name] = modules[place[:-1]]
     if averages is not None:
         # How many models the average is of is not the model's: it is named by its place, as what
         # is outside the state dict is.
         place, leaf = averages
         name = unused_name(".".join(place), leaves)
         leaves[name], paths[name] = leaf, name
-    return leaves, paths
+    return leaves, paths, owners
 
 
 def _is_averaged(key: str) -> bool:
@@ -245,7 +255,9 @@ def _refuse_quantised(named: Mapping[str, Leaf]) -> None:
 
 
 def _weights(
-    inside: Mapping[str, StoredTensor], tied: Mapping[StoredTensor, tuple[str, ...]]
+    inside: Mapping[str, StoredTensor],
+    tied: Mapping[StoredTensor, tuple[str, ...]],
+    owners: Mapping[str, PickledObject],
 ) -> tuple[tuple[Weight, ...], tuple[RecurrentStack, ...], tuple[str, ...]]:
     """The state dict's matrices with their roles, and the recurrent layers they make."""
     matrices = {
@@ -254,7 +266,7 @@ def _weights(
         if tensor.is_weight and not is_parametrized(name)
     }
     vectors = {name: tensor.shape[0] for name, tensor in inside.items() if tensor.is_vector}
-    recurrent = recognise(matrices, vectors, inside.keys())
+    recurrent = recognise(matrices, vectors, inside.keys(), owners)
     roles = Roles(matrices, vectors, recurrent.stacks)
     weights = []
     for name, shape in matrices.items():

@@ -102,6 +102,18 @@ class Tree:
 
         return iter(()) if id(value) in skipped else visit(value, ())
 
+    def modules(self, value: Any) -> Iterator[tuple[Place, PickledObject]]:
+        """Every module in a value with its place below it, the value itself included."""
+        inside: set[int] = set()
+
+        def visit(value: Any, place: Place) -> Iterator[tuple[Place, PickledObject]]:
+            if is_module(value):
+                yield place, value
+                for key, child in self._enter(value, place, inside):
+                    yield from visit(child, (*place, str(key)))
+
+        return visit(value, ())
+
     def path(self, place: Place) -> list[Any]:
         """The values from the root to a place, both included; None where there is none."""
         values = [self.root]

@@ -11,6 +11,7 @@ import torch
 
 from ttcompress.checkpoint import rebuild
 from ttcompress.checkpoint.names import names_inside
+from ttcompress.checkpoint.recurrent import foreign_layers
 from ttcompress.checkpoint.roles import Roles
 from ttcompress.model.geometry import tensor_shapes
 from ttcompress.model.protocol import Model
@@ -29,6 +30,7 @@ class Structure:
             embedding and the other linear.
         ties: the names of each tensor that has several.
         stacks: the recurrent layers, in the file's order.
+        foreign: those that are not torch's, with the reason.
         content: the file's nested content in plain Python (vocabulary, configuration), with empty
             tensors instead of the real ones.
     """
@@ -38,6 +40,7 @@ class Structure:
     ties: tuple[tuple[str, ...], ...]
     stacks: tuple[RecurrentStack, ...]
     content: Any
+    foreign: tuple[str, ...] = ()
 
     @property
     def recurrent(self) -> set[str]:
@@ -59,6 +62,7 @@ def structure_of(model: Model) -> Structure:
         roles={n: "recurrent" if n in recurrent else roles.of([n]) for n in matrices},
         ties=tuple(ties),
         stacks=model.stacks,
+        foreign=foreign_layers(model),
         content=rebuild(model.carried, defaultdict(lambda: torch.empty(0))),
     )
 

@@ -45,13 +45,24 @@ def replace_layer(module: nn.Module, tensors: Content) -> Replacement:
         tensors: by the layer's own names: "weight_hh_l0", "weight", "bias".
 
     Raises:
-        ArtifactError: the layer is of another kind, or a tensor does not fit it.
+        ArtifactError: the layer is of another kind or overrides torch's `forward`, or a tensor
+            does not fit it.
     """
+    cure = (
+        "Compress these weights with format dense or keep, or run the model with the plain "
+        "weights that `ttcompress restore` writes."
+    )
+    name, held = type(module).__name__, ", ".join(tensors)
     for dense, layer in REPLACEMENTS.items():
         if isinstance(module, dense):
+            if type(module).forward is not dense.forward:
+                raise ArtifactError(
+                    f"a {name} has its own forward, which would be lost with trains for {held} in "
+                    f"place of a torch.nn.{dense.__name__}. {cure}"
+                )
             made: Replacement = layer.from_dense(module, tensors)
             return made
-    raise ArtifactError(f"a {type(module).__name__} cannot hold trains: {', '.join(tensors)}")
+    raise ArtifactError(f"a {name} cannot hold trains: {held}. {cure}")
 
 
 def recurrent_layer(
