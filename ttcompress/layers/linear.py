@@ -57,7 +57,7 @@ class Linear(nn.Module):
         vectors = input.reshape(-1, self.in_features)
         if self.how(batch_for_choice(vectors.shape[0])) == "rebuilt":
             return functional.linear(input, self.weight.dense(), self.bias)
-        output = self.weight.product()(vectors, self.bias)
+        output = self.weight.product(vectors.shape[0])(vectors, self.bias)
         return output.reshape(*input.shape[:-1], self.out_features)
 
     def extra_repr(self) -> str:

@@ -115,10 +115,7 @@ class RecurrentBase(nn.Module):
         """The way in which a call of this size would run now: what `run` says, or the cheaper."""
         if self.run != "auto":
             return self.run
-        trains = self.trains.values()
-        if not trains:
-            return "rebuilt"
-        tracked = torch.is_grad_enabled() and any(weight.trained for weight in trains)
+        tracked = torch.is_grad_enabled() and any(w.trained for w in self.trains.values())
         if tracked and self.training and self.rebuilt_in_training:
             return "rebuilt"
         key = (batch, steps, tracked)
@@ -134,7 +131,8 @@ class RecurrentBase(nn.Module):
                 for names in self._names
             )
             device = getattr(self, self._names[0].weight_ih).device.type
-            self._ways[key] = faster_way(layers, batch, steps, device, tracked=tracked)
+            way = faster_way(layers, batch, steps, device, tracked=tracked)
+            self._ways[key] = way if self.trains else "rebuilt"
         return self._ways[key]
 
     def extra_repr(self) -> str:
@@ -144,13 +142,16 @@ class RecurrentBase(nn.Module):
     def _matrix(self, name: str) -> Matrix:
         return matrix_of(self, name)
 
-    def _direction(self, names: DirectionNames, reverse: bool = False) -> Direction:
-        """One layer in one direction, ready to run without its dense weights."""
+    def _direction(
+        self, names: DirectionNames, batch: int, steps: int = 1, *, reverse: bool = False
+    ) -> Direction:
+        """One layer in one direction, ready to run `steps` steps without its dense weights."""
+        hr = None if names.weight_hr is None else self._matrix(names.weight_hr)
         return Direction(
             mode=self.mode,
-            ih=self._matrix(names.weight_ih).product(),
-            hh=self._matrix(names.weight_hh).product(),
-            hr=None if names.weight_hr is None else self._matrix(names.weight_hr).product(),
+            ih=self._matrix(names.weight_ih).product(batch * steps),
+            hh=self._matrix(names.weight_hh).product(batch, steps),
+            hr=None if hr is None else hr.product(batch, steps),
             bias_ih=None if names.bias_ih is None else getattr(self, names.bias_ih),
             bias_hh=None if names.bias_hh is None else getattr(self, names.bias_hh),
             reverse=reverse,
@@ -239,8 +240,9 @@ class Recurrent(RecurrentBase):
         by_torch = call.autocast and self.run == "auto"
         if by_torch or self.how(call.batch, call.steps) == "rebuilt":
             return call.result(*self._run_fused(call))
-        tensors = (call.data, *call.state, *self.parameters())
-        tracked = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+        tracked = torch.is_grad_enabled() and any(
+            tensor.requires_grad for tensor in (call.data, *call.state, *self.parameters())
+        )
         loop = partial(run_loop, in_place=not (tracked or call.autocast))
         return call.result(*self._run_by_layer(call, loop))
 
@@ -264,7 +266,10 @@ class Recurrent(RecurrentBase):
             if first and self.dropout:
                 data = dropout(data, self.dropout, self.training)
             places = range(first, first + directions)
-            layer = [self._direction(self._names[k], reverse=k > first) for k in places]
+            layer = [
+                self._direction(self._names[k], call.batch, call.steps, reverse=k > first)
+                for k in places
+            ]
             states = [tuple(member[k] for member in call.state) for k in places]
             data, ends = run(layer, data, states, sizes)
             lasts += ends
@@ -338,7 +343,7 @@ class Cell(RecurrentBase):
     def _step(self, x: Tensor, state: State) -> State:
         (names,) = self._names
         if self.how(batch_for_choice(x.shape[0])) == "factored":
-            layer = self._direction(names)
+            layer = self._direction(names, x.shape[0])
             return step(layer, layer.project(x), state)
         weights = self._matrix(names.weight_ih).dense(), self._matrix(names.weight_hh).dense()
         biases = (self.bias_ih, self.bias_hh) if self.bias else (None, None)
