@@ -7,13 +7,14 @@ layer catches them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from ttcompress.layers.recurrence import State
+from ttcompress.layers.tracing import is_traced
 
 Input = Tensor | PackedSequence
 Hidden = Tensor | tuple[Tensor, ...]
@@ -110,7 +111,10 @@ class Call:
     @property
     def batch(self) -> int:
         """How many sequences there are."""
-        return self.data.shape[1] if self.packed is None else int(self.packed.batch_sizes[0])
+        if self.packed is None:
+            return self.data.shape[1]
+        first: Any = self.packed.batch_sizes[0]
+        return first if is_traced() else int(first)  # a number would be fixed in the trace
 
     @property
     def steps(self) -> int:

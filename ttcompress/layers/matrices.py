@@ -19,6 +19,7 @@ from torch.nn.utils import parametrize
 
 from ttcompress.layers.products import ChainProduct, DenseProduct, FactorProduct, Product
 from ttcompress.layers.speed import CALLS_OF_A_CORE, MatrixWork
+from ttcompress.layers.tracing import is_traced
 from ttcompress.planning.formats import Layout
 from ttcompress.trains.formats import train_of
 from ttcompress.trains.train import Train
@@ -183,7 +184,7 @@ class TrainWeight(nn.Module):
 
         Nor where the cores are not parameters: transforms of functions put other tensors there.
         """
-        if self.training or torch.compiler.is_compiling() or torch.jit.is_tracing():
+        if self.training or torch.compiler.is_compiling() or is_traced():
             return False
         tracked = self._frozen or torch.is_grad_enabled()
         for core in cores:
@@ -212,12 +213,12 @@ class TrainWeight(nn.Module):
 
     def _load_from_state_dict(self, *arguments: Any) -> None:
         self._forget(frozen=self._frozen)
-        super()._load_from_state_dict(*arguments)  # type: ignore[no-untyped-call]
+        super()._load_from_state_dict(*arguments)
 
     @property
     def _cores(self) -> tuple[Tensor, ...]:
         # Not tuple(self.cores), which looks every core up by name: microseconds at every call.
-        held: dict[str, Any] = self._modules["cores"]._parameters  # type: ignore[union-attr]
+        held: dict[str, Any] = self.__dict__["_modules"]["cores"]._parameters
         # In a replica for another device they are no parameters.
         return tuple(held.values()) or tuple(self.cores)
 

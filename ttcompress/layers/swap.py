@@ -40,15 +40,20 @@ def replace_layer(module: nn.Module, tensors: Content) -> Replacement:
     """Make a layer of the same configuration that holds `tensors`, the rest copied from `module`.
 
     Args:
-        module: a recurrent layer or cell, Linear or Embedding of `torch.nn`; left as it is.
+        module: a recurrent layer or cell, Linear or Embedding of `torch.nn`; left as it is. One
+            that was made here is returned if there is nothing to replace.
         tensors: by the layer's own names: "weight_hh_l0", "weight", "bias".
 
     Raises:
         ArtifactError: the layer is of another kind, or a tensor does not fit it.
     """
     for dense, layer in REPLACEMENTS.items():
-        if isinstance(module, dense):
-            made: Replacement = layer.from_dense(module, tensors)
+        made: Replacement
+        if isinstance(module, layer) and not tensors:
+            made = module
+            return made
+        if isinstance(module, dense) and not isinstance(module, layer):
+            made = layer.from_dense(module, tensors)
             return made
     raise ArtifactError(f"a {type(module).__name__} cannot hold trains: {', '.join(tensors)}")
 
