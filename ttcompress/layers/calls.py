@@ -92,12 +92,11 @@ class Call:
         if hx is None:
             return tuple(self.data.new_zeros(layers, self.batch, size) for size in sizes)
         state = tuple(hx) if len(sizes) > 1 else (hx,)
-        for member, size in zip(state, sizes, strict=True):
+        for k, (member, size) in enumerate(zip(state, sizes, strict=True)):
             wanted = (layers, self.batch, size) if self.batched else (layers, size)
             if tuple(member.shape) != wanted:
-                raise RuntimeError(
-                    f"the initial state is {tuple(member.shape)}, but the layer needs {wanted}"
-                )
+                name = "hidden" if len(sizes) == 1 else f"hidden[{k}]"  # the wording is torch's
+                raise RuntimeError(f"Expected {name} size {wanted}, got {tuple(member.shape)}")
         if not self.batched:
             return tuple(member.unsqueeze(1) for member in state)
         order = None if self.packed is None else self.packed.sorted_indices

@@ -104,14 +104,16 @@ class TrainWeight(nn.Module):
 
     def as_train(self) -> Train:
         """The train of the current cores, attached to their graph."""
-        if not self._seen:
-            return train_of(self.layout, self._cores)
-        seen = (view(core) for view, core in zip(self.views, self._cores, strict=True))
-        return train_of(self.layout, seen)
+        return self._train_of(self._cores)
+
+    def _train_of(self, cores: Sequence[Tensor]) -> Train:
+        if self._seen:
+            cores = [view(core) for view, core in zip(self.views, cores, strict=True)]
+        return train_of(self.layout, cores)
 
     def dense(self) -> Tensor:  # (rows, columns)
         """The matrix, rebuilt."""
-        return self._once("dense", lambda: self.as_train().to_dense())
+        return self._once("dense", lambda cores: self._train_of(cores).to_dense())
 
     def product(self, batch: int = 1, times: int = 1) -> Product:
         """How to multiply: by two factors if there are any, else core by core if cheaper.
@@ -133,7 +135,7 @@ class TrainWeight(nn.Module):
             reads_cores = len(self.cores) == 2 and not reorder
         return self._once(
             "reordered" if reorder else "product",
-            lambda: self._make_product(reorder),
+            lambda cores: self._make_product(cores, reorder),
             reads_cores=reads_cores,
         )
 
@@ -147,8 +149,8 @@ class TrainWeight(nn.Module):
         """Whether gradients must reach the cores."""
         return torch.is_grad_enabled() and any(core.requires_grad for core in self._cores)
 
-    def _make_product(self, reorder: bool) -> Product:
-        train = self.as_train()
+    def _make_product(self, cores: Sequence[Tensor], reorder: bool) -> Product:
+        train = self._train_of(cores)
         if factors := train.factors():
             left, right = factors
             return FactorProduct(right.mT, left.mT.contiguous() if reorder else left.mT)
@@ -157,17 +159,19 @@ class TrainWeight(nn.Module):
         # In an exported graph the dense matrix is folded once; a chain would be many small nodes.
         return DenseProduct(train.to_dense())
 
-    def _once(self, name: str, make: Callable[[], Value], *, reads_cores: bool = False) -> Value:
+    def _once(
+        self, name: str, make: Callable[[Sequence[Tensor]], Value], *, reads_cores: bool = False
+    ) -> Value:
         """What `make` returns, from the cache unless what it is made from may have changed.
 
         Args:
             name: of the value in the cache.
-            make: makes the value.
+            make: makes the value of the cores.
             reads_cores: it is not computed from the cores, but reads their memory whenever used.
         """
         cores = self._cores
         if not self._may_cache(cores):
-            return make()
+            return make(cores)
         sources = (*cores, *self.views.buffers()) if self._seen else cores
         cached = self._made.get(name)
         if cached is None or not cached.is_current(sources):
@@ -176,7 +180,9 @@ class TrainWeight(nn.Module):
             with torch.inference_mode(False), torch.no_grad(), torch.autocast(device, enabled=False):
                 compared = not self._frozen and (self._seen or not reads_cores)
                 copies = tuple(source.clone() for source in sources) if compared else ()
-                cached = self._made[name] = _Cached(make(), sources, copies)
+                # A view of a parameter would hold it, and `swap_tensors` refuses such.
+                value = make([core.detach() for core in cores])
+                cached = self._made[name] = _Cached(value, sources, copies)
         return cast(Value, cached.value)
 
     def _may_cache(self, cores: tuple[Tensor, ...]) -> bool:
@@ -200,7 +206,8 @@ class TrainWeight(nn.Module):
 
     def train(self, mode: bool = True) -> TrainWeight:
         """Like `nn.Module.train`; training mode ends the promise of `freeze`."""
-        self._forget(frozen=self._frozen and not mode)
+        if mode:
+            self._forget()
         return super().train(mode)
 
     def __getstate__(self) -> dict[str, Any]:
