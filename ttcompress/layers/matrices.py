@@ -177,7 +177,11 @@ class TrainWeight(nn.Module):
         if cached is None or not cached.is_current(sources):
             device = cores[0].device.type
             # Later calls use the value in other surroundings than those of this call.
-            with torch.inference_mode(False), torch.no_grad(), torch.autocast(device, enabled=False):
+            with (
+                torch.inference_mode(False),
+                torch.no_grad(),
+                torch.autocast(device, enabled=False),
+            ):
                 compared = not self._frozen and (self._seen or not reads_cores)
                 copies = tuple(source.clone() for source in sources) if compared else ()
                 # A view of a parameter would hold it, and `swap_tensors` refuses such.
@@ -388,4 +392,3 @@ def freeze(model: nn.Module) -> nn.Module:
 def batch_for_choice(batch: int) -> int:
     """The batch size to choose a way for: 1 while compiling, or the graph would fix the size."""
     return 1 if torch.compiler.is_compiling() else batch
-
