@@ -232,6 +232,15 @@ def test_inside_a_compiled_model_writes_are_seen(pair: tuple[Tagger, Tagger]) ->
     assert not torch.allclose(after, before)
 
 
+@pytest.mark.parametrize("frozen", [False, True])
+def test_on_a_meta_device_it_has_shapes(pair: tuple[Tagger, Tagger], frozen: bool) -> None:
+    model = pair[1].to("meta")
+    if frozen:
+        ttcompress.freeze(model)
+    with torch.no_grad():
+        assert model(torch.zeros(5, 3, dtype=torch.int64, device="meta")).shape == (3, 4)
+
+
 def test_another_models_tensors_may_be_called_with(pair: tuple[Tagger, Tagger]) -> None:
     _, model = pair
     symbols = torch.randint(12, (5, 3))

@@ -123,7 +123,9 @@ class Call:
     @property
     def autocast(self) -> bool:
         """Whether torch chooses the number types of products."""
-        return torch.is_autocast_enabled(self.data.device.type)
+        device = self.data.device.type
+        # The first answer is for any device; to the second, a meta device is an error.
+        return torch._C._is_any_autocast_enabled() and torch.is_autocast_enabled(device)
 
     def result(self, data: Tensor, state: State) -> tuple[Input, Hidden]:
         """Outputs and last state in the forms of the given input and state."""
