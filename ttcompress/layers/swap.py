@@ -41,7 +41,8 @@ def replace_layer(module: nn.Module, tensors: Content) -> Replacement:
     """Make a layer of the same configuration that holds `tensors`, the rest copied from `module`.
 
     Args:
-        module: a recurrent layer or cell, Linear or Embedding of `torch.nn`; left as it is.
+        module: a recurrent layer or cell, Linear or Embedding of `torch.nn`; left as it is. One
+            that was made here is returned if there is nothing to replace.
         tensors: by the layer's own names: "weight_hh_l0", "weight", "bias".
 
     Raises:
@@ -54,13 +55,17 @@ def replace_layer(module: nn.Module, tensors: Content) -> Replacement:
     )
     name, held = type(module).__name__, ", ".join(tensors)
     for dense, layer in REPLACEMENTS.items():
-        if isinstance(module, dense):
+        made: Replacement
+        if isinstance(module, layer) and not tensors:
+            made = module
+            return made
+        if isinstance(module, dense) and not isinstance(module, layer):
             if type(module).forward is not dense.forward:
                 raise ArtifactError(
                     f"a {name} has its own forward, which would be lost with trains for {held} in "
                     f"place of a torch.nn.{dense.__name__}. {cure}"
                 )
-            made: Replacement = layer.from_dense(module, tensors)
+            made = layer.from_dense(module, tensors)
             return made
     raise ArtifactError(f"a {name} cannot hold trains: {held}. {cure}")
 
