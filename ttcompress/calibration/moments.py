@@ -36,6 +36,9 @@ inverse Wishart prior (Chen 1979, J. R. Statist. Soc. B 41, 235). With as many i
 measured second moment is still singular, or nearly: half of it is then the guess.
 """
 
+ENOUGH, MARK = 32, 1e-4
+"""Different inputs for each column, up to which they are counted, and how far apart they are."""
+
 FEW = 0.8
 """A weight with less than this measured gets a note: with fewer than 4 inputs a column."""
 
@@ -65,7 +68,7 @@ class Calibration:
     """What the data showed.
 
     `weightings` has every weight of the model, so that all errors are in the same units; `inputs`
-    says how many the data gave for each, and `priors` what was guessed. `stacks` (prefixes) and
+    says how many different ones the data gave for each, and `priors` what was guessed. `stacks` (prefixes) and
     `linears` (paths) list what was called, in order; `positions` counts the time steps of the stack
     that had most. `source` runs the data again, with any values of the model's tensors.
     """
@@ -88,8 +91,8 @@ class Calibration:
 def _note(inputs: int, known: float) -> str:
     if not inputs:
         return "not calibrated: the data do not reach it, so its inputs were estimated"
-    plural = "" if inputs == 1 else "s"
-    return f"calibrated with {inputs:,} input{plural}: shrunk towards a prior ({known:.0%} from data)"
+    kind = "input" if inputs == 1 else "different inputs"
+    return f"calibrated with {inputs:,} {kind}: shrunk towards a prior ({known:.0%} from data)"
 
 
 def calibrate(
@@ -116,14 +119,14 @@ def calibrate(
     weightings = {
         name: Weighting.damped(
             known * found.mean_rows + (1 - known) * prior.rows,
-            prior.shrink(found.mean_moment, found.positions),
+            prior.shrink(found.mean_moment, found.different),
             known,
         )
         for name, found in sums.items()
         for prior in [priors[name]]
-        for known in [prior.share(found.positions)]
+        for known in [prior.share(found.different)]
     }
-    inputs = {name: found.positions for name, found in sums.items()}
+    inputs = {name: found.different for name, found in sums.items()}
     steps, linears = collector.steps, collector.linears
     positions = max(steps.values(), default=0)
     return Calibration(weightings, priors, inputs, tuple(steps), tuple(linears), positions, source)
@@ -136,6 +139,7 @@ class _Sum:
     positions: int = 0
     rows: Tensor = field(default_factory=lambda: torch.zeros(()))
     moment: Tensor = field(default_factory=lambda: torch.zeros(()))
+    _marks: set[float] = field(default_factory=set)
 
     @property
     def mean_rows(self) -> Tensor:
@@ -147,9 +151,22 @@ class _Sum:
         """Per input; 0 if there was none."""
         return self.moment / max(1, self.positions)
 
-    def add(self, inputs: Tensor, rows: Tensor) -> None:  # (positions, columns), (rows,)
+    @property
+    def different(self) -> int:
+        """How many inputs differ: copies of a sequence, or a constant one, say little."""
+        if not self._marks or len(self._marks) >= ENOUGH * len(self.moment):
+            return self.positions
+        return len(self._marks)
+
+    def add(  # (positions, columns), (rows,), (positions, any): equal where nothing is new
+        self, inputs: Tensor, rows: Tensor, situations: Tensor
+    ) -> None:
         wide = inputs.double()
         self.add_moment(len(inputs), rows, wide.mT @ wide)
+        if len(self._marks) < ENOUGH * inputs.shape[1]:
+            direction = torch.linspace(1, 2, situations.shape[1], dtype=torch.float64).cos()
+            marks = (situations.double() @ direction / MARK).round()
+            self._marks.update(marks.tolist())
 
     def add_moment(self, positions: int, rows: Tensor, moment: Tensor) -> None:
         self.positions += positions
@@ -180,7 +197,7 @@ class _Collector:
             if (weight := self._weights.get(f"{path}.weight")) is not None:
                 for values in inputs:
                     rows = torch.full(weight.shape[:1], float(len(values)))
-                    self.sums[weight.name].add(values, rows)
+                    self.sums[weight.name].add(values, rows, values)
         for path, counts in activations.embeddings.items():
             weight = self._weights.get(f"{path}.weight")
             if weight is not None and weight.looked_up:
@@ -204,10 +221,14 @@ class _Collector:
                     stack.kind, from_inputs, from_hidden, hidden, one.real, direction == 1
                 )
                 if names.weight_hr is not None:
-                    counts = self._add_projection(stack.prefix + names.weight_hr, hidden, one, counts)
+                    counts = self._add_projection(
+                        stack.prefix + names.weight_hr, hidden, one, counts
+                    )
+                situations = one.flat(torch.cat([one.inputs, hidden], 2))
                 for name, rows, values in zip((ih, hh), counts, (one.inputs, hidden), strict=True):
                     kept = self._weights[name].name
-                    self.sums[kept].add(one.flat(values), one.flat(rows).double().sum(0))
+                    influence = one.flat(rows).double().sum(0)
+                    self.sums[kept].add(one.flat(values), influence, situations)
 
     def _add_projection(self, name: str, hidden: Tensor, one: LayerPass, counts: Rows) -> Rows:
         """Add what is known of a projection's inputs, and see the others' rows through it.

@@ -29,7 +29,6 @@ from ttcompress.layers.stacks import Layer, layers_of
 from ttcompress.model.weights import RecurrentStack
 from ttcompress.system.progress import Progress, silent
 from ttcompress.trains.stored import StoredWeight, relative_errors, store_alike
-from ttcompress.trains.weighting import Weighting
 
 ROUNDS = 2
 """Times a recurrent layer is run and fitted to the inputs it then had; more gained nothing."""
@@ -201,6 +200,7 @@ def _with_report(compressed: CompressedModel, model: _Model) -> CompressedModel:
             "positions": model.calibration.positions,
             "refitted": sorted(model.changed & model.stored.keys()),
             "biases": sorted(model.changed - model.stored.keys()),
+            "shrunk": {n: why for n, why in model.calibration.notes.items() if n in model.stored},
         },
     )
     return replace(

@@ -119,9 +119,7 @@ class Option:
             return self.caps[k]
         slope = self._slope(k, ranks, prices)
         # A singular value s at this cut lowers the error by (w - noise) * s**2, see `error`.
-        wanted = self.spectra[k].rank_above(
-            slope / max(1e-9, self.truncation_weight - self.noise)
-        )
+        wanted = self.spectra[k].rank_above(slope / max(1e-9, self.truncation_weight - self.noise))
         return max(1, self.floors[k], min(wanted, self.caps[k]))
 
     def _slope(self, k: int, ranks: tuple[int, ...], prices: Cost) -> float:
