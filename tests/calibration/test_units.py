@@ -1,4 +1,4 @@
-"""Errors of all weights of a calibrated budget are in the same units, however many inputs it has."""
+"""All errors of a calibrated budget are in the same units, however many inputs there are."""
 
 from pathlib import Path
 

@@ -1,7 +1,8 @@
 """Measures how much errors in each weight matter on a user's data, in one pass of the dense model.
 
 `calibrate` gives every weight a `Weighting`: the second moment of its inputs, and for the rows of
-recurrent weights how much each gate affects the outputs (see `measure_influence`).
+recurrent weights how much each gate affects the outputs (see `measure_influence`). Where inputs are
+few or missing, it is shrunk towards a guess in the same units (see `prior`).
 """
 
 from __future__ import annotations
@@ -68,9 +69,10 @@ class Calibration:
     """What the data showed.
 
     `weightings` has every weight of the model, so that all errors are in the same units; `inputs`
-    says how many different ones the data gave for each, and `priors` what was guessed. `stacks` (prefixes) and
-    `linears` (paths) list what was called, in order; `positions` counts the time steps of the stack
-    that had most. `source` runs the data again, with any values of the model's tensors.
+    says how many different inputs the data gave for each, and `priors` what was guessed. `stacks`
+    (prefixes) and `linears` (paths) list what was called, in order; `positions` counts the time
+    steps of the stack that had most. `source` runs the data again, with any values of the model's
+    tensors.
     """
 
     weightings: Mapping[str, Weighting]

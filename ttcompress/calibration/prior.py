@@ -88,4 +88,7 @@ class PriorSource:
 
 def _nearest(candidates: Sequence[_One], name: str, name_of: Callable[[_One], str]) -> _One:
     """The candidate whose name begins most like a given one: `decoder.` goes with `decoder.`."""
-    return max(candidates, key=lambda one: len(commonprefix([name_of(one), name])))
+    return max(
+        candidates,
+        key=lambda one: len(commonprefix([name_of(one), name])),  # noqa: RUF071 names, not paths
+    )

@@ -60,8 +60,8 @@ def _note_calibration(plan: Plan, calibration: Calibration) -> Plan:
     least = min(calibration.inputs[name] for name in noted)
     line = (
         f"Calibration had too few inputs for {len(noted)} of {len(notes)} weights ({least:,} for "
-        f"{min(noted, key=lambda name: calibration.inputs[name])}), so their statistics are partly "
-        "estimated from the model; the notes of each weight have the numbers. Give more data."
+        f"{min(noted, key=lambda name: calibration.inputs[name])}), so they lean on estimates made "
+        "from the model alone. The notes of each weight say how much. Calibrate with more data."
     )
     return replace(plan, weights=weights, notes=(*plan.notes, line))
 
