@@ -49,7 +49,8 @@ def plan_weights(job: Job, overhead: int = 0) -> Plan:
 
 def _note_calibration(plan: Plan, calibration: Calibration) -> Plan:
     """Add to a plan what the user should know of the weights with few inputs or none."""
-    notes = {p.weight.name: calibration.notes.get(p.weight.name) for p in plan.changed}
+    depending = [p for p in plan.changed if p.in_budget or (p.store and p.store.coarse)]
+    notes = {p.weight.name: calibration.notes.get(p.weight.name) for p in depending}
     noted = [name for name, note in notes.items() if note]
     if not noted:
         return plan
