@@ -186,4 +186,14 @@ def _by_stack(
                 f"{path}: {name}: expected floats of shape (batch, time, {size}), got "
                 f"{tuple(values.shape)} of {values.dtype}."
             )
+        if not values.numel():
+            raise RecipeError(
+                f"{path}: {name} holds no inputs: its shape is {tuple(values.shape)}. "
+                "Record at least one sequence of at least one step."
+            )
+        if bad := int((~values.isfinite()).sum()):
+            raise RecipeError(
+                f"{path}: {name}: {bad:,} of {values.numel():,} values are NaN or infinite. "
+                "Record the inputs again, without the sequences that hold them."
+            )
     return [(known[name], values) for name, values in tensors.items()]

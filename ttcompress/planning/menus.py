@@ -21,10 +21,12 @@ usually the inputs, use least. Of 1, 1.5, 2 and 3, the last was best or within 0
 the metrics of both sample models, at factors 8, 16 and 32, in mps and auto.
 """
 
-WEIGHTED_ROUNDING_WEIGHT = 0.75
-"""The same when calibration weights errors by the inputs: truncation then counts what inputs use,
-and later values make up for the rounding of earlier ones. Of 0.5, 1 and 2 on the sample models, at
-factors 8, 16 and 32, mps was best at 0.5 and auto at 1.
+KNOWN_TRUNCATION_WEIGHT = 4.0
+"""Weight of truncation error where calibration weights errors by inputs that were all measured: it
+then counts what inputs use, and later values make up for the rounding of earlier ones. Of 6, 3 and
+1.5 on the sample models, at factors 8, 16 and 32, mps was best at 6 and auto at 3. The rounding
+error of every weight counts alike, since it has no favourite direction: so weights whose inputs are
+known, guessed or known in part share one budget.
 """
 
 TUNED_ROUNDING = 4.0
@@ -79,10 +81,8 @@ def find_layouts(assignment: Assignment, recipe: Recipe) -> OpenWeight:
             layouts.append(one(assignment.row_modes, assignment.column_modes))
         else:
             layouts += one.candidates(weight.shape, weight.gates)
-    weight_of_noise = ROUNDING_WEIGHT if recipe.calibration is None else WEIGHTED_ROUNDING_WEIGHT
-    if recipe.finetune is not None:
-        weight_of_noise *= TUNED_ROUNDING
-    return OpenWeight(assignment, tuple(layouts), weight_of_noise)
+    tuned = 1.0 if recipe.finetune is None else TUNED_ROUNDING
+    return OpenWeight(assignment, tuple(layouts), tuned * ROUNDING_WEIGHT)
 
 
 def _allowed_formats(assignment: Assignment, recipe: Recipe) -> Sequence[type[Layout]]:
@@ -110,7 +110,12 @@ def list_options(
     within = filter(
         None, (_raise_floors(open_weight, option, budget.tolerance) for option in options)
     )
-    return tuple(replace(option, noise_weight=open_weight.noise_weight) for option in within)
+    known = next(iter(spectra.values())).known if spectra else 0.0
+    weights = {
+        "truncation_weight": KNOWN_TRUNCATION_WEIGHT**known,
+        "noise_weight": open_weight.noise_weight,
+    }
+    return tuple(replace(option, **weights) for option in within)
 
 
 def find_sufficient_store(option: Option, ranks: Sequence[int]) -> Store:

@@ -185,7 +185,7 @@ def _expected_error(option: Option, choice: Choice) -> float:
 
 
 def _expected(choice: Choice) -> float:
-    """An upper bound of the squared error to be measured: rounding counts with weight 1."""
+    """An upper bound of the squared error to be measured: all errors count with weight 1."""
     return max(0.0, replace(choice.option, noise_weight=1.0).expected_error(choice.ranks))
 
 

@@ -22,7 +22,7 @@ from ttcompress.trains.tt_svd import Factorization, factorize, spectrum_at
 from ttcompress.trains.weighting import Weighting, weighted_factorize
 
 Weightings = Mapping[str, Weighting]
-"""The weighting of errors, by the names of the weights whose inputs are known."""
+"""The weighting of errors, by the names of the weights: of all, or of none without calibration."""
 
 NO_WEIGHTINGS: Weightings = {}
 

@@ -14,6 +14,7 @@ from math import inf
 from torch import Tensor
 
 from ttcompress.artifact import CompressedModel, keyed_parts
+from ttcompress.calibration.moments import Calibration
 from ttcompress.errors import CheckpointError, DecompositionError, PlanError
 from ttcompress.model.report import SPECTRUM_POINTS, CutSpectrum, Measured
 from ttcompress.model.weights import OtherTensor, Weight
@@ -42,7 +43,28 @@ def plan_weights(job: Job, overhead: int = 0) -> Plan:
         weights[name]: cuts for name, cuts in cuts_for(job.recipe, job.checkpoint.weights).items()
     }
     spectra = job.analysis.spectra(cuts, job.weightings, job.progress)
-    return make_plan(job.recipe, job.checkpoint.weights, job.checkpoint.others, spectra, overhead)
+    plan = make_plan(job.recipe, job.checkpoint.weights, job.checkpoint.others, spectra, overhead)
+    return plan if job.calibration is None else _note_calibration(plan, job.calibration)
+
+
+def _note_calibration(plan: Plan, calibration: Calibration) -> Plan:
+    """Add to a plan what the user should know of the weights with few inputs or none."""
+    depending = [p for p in plan.changed if p.in_budget or (p.store and p.store.coarse)]
+    notes = {p.weight.name: calibration.notes.get(p.weight.name) for p in depending}
+    noted = [name for name, note in notes.items() if note]
+    if not noted:
+        return plan
+    weights = tuple(
+        replace(p, notes=(*p.notes, note)) if (note := notes.get(p.weight.name)) else p
+        for p in plan.weights
+    )
+    least = min(calibration.inputs[name] for name in noted)
+    line = (
+        f"Calibration had too few inputs for {len(noted)} of {len(notes)} weights ({least:,} for "
+        f"{min(noted, key=lambda name: calibration.inputs[name])}), so they lean on estimates made "
+        "from the model alone. The notes of each weight say how much. Calibrate with more data."
+    )
+    return replace(plan, weights=weights, notes=(*plan.notes, line))
 
 
 def execute(job: Job, plan: Plan) -> CompressedModel:
