@@ -45,9 +45,13 @@ class _Cached(Generic[Value]):
 class TrainWeight(nn.Module):
     """The cores of one matrix as parameters, and the products and the matrix computed from them.
 
+    Where the train has rows or columns that are always zero, so has the matrix.
     In evaluation without gradients the results are cached until a core changes. `shape`, `dtype`,
     `device`, `size` and `new_zeros` behave as the dense parameter's.
     """
+
+    zero_rows: Tensor | None
+    zero_columns: Tensor | None
 
     def __init__(self, train: Train) -> None:
         super().__init__()
@@ -55,6 +59,9 @@ class TrainWeight(nn.Module):
         self.ranks = train.ranks
         self.work = _work(train.layout, train.ranks)
         self.cores = nn.ParameterList(nn.Parameter(copy_values(core)) for core in train.cores)
+        # Not in the state dict: they say what the weight was, and no training changes them.
+        self.register_buffer("zero_rows", train.zero_rows, persistent=False)
+        self.register_buffer("zero_columns", train.zero_columns, persistent=False)
         self.views = nn.ModuleList()
         self._product: _Cached[Product] | None = None
         self._dense: _Cached[Tensor] | None = None
@@ -70,10 +77,10 @@ class TrainWeight(nn.Module):
 
     def as_train(self) -> Train:
         """The train of the current cores, attached to their graph."""
-        if not self.views:
-            return train_of(self.layout, self._cores)
-        seen = (view(core) for view, core in zip(self.views, self._cores, strict=True))
-        return train_of(self.layout, seen)
+        cores = self._cores
+        if self.views:
+            cores = tuple(view(core) for view, core in zip(self.views, cores, strict=True))
+        return train_of(self.layout, cores, self.zero_rows, self.zero_columns)
 
     def dense(self) -> Tensor:  # (rows, columns)
         """The matrix, rebuilt."""
