@@ -13,7 +13,7 @@ from ttcompress.checkpoint.names import canonical_names, unused_name
 from ttcompress.checkpoint.pickle.builders import UnreadableTensor
 from ttcompress.checkpoint.pickle.objects import PickledObject
 from ttcompress.checkpoint.recurrent import recognise
-from ttcompress.checkpoint.roles import Roles
+from ttcompress.checkpoint.evidence import Roles
 from ttcompress.checkpoint.tensors import EXPANSION_ALLOWANCE, StoredTensor, check_tensor
 from ttcompress.checkpoint.tree import Branch, Leaf, Place, Tree, is_module
 from ttcompress.errors import CheckpointError

@@ -11,7 +11,7 @@ import torch
 
 from ttcompress.checkpoint import rebuild
 from ttcompress.checkpoint.names import names_inside
-from ttcompress.checkpoint.roles import Roles
+from ttcompress.checkpoint.evidence import Roles
 from ttcompress.model.geometry import tensor_shapes
 from ttcompress.model.protocol import Model
 from ttcompress.model.weights import RecurrentStack, Role

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ttcompress.checkpoint.roles import Roles
+from ttcompress.checkpoint.evidence import Roles
 from ttcompress.model.weights import RecurrentStack, Role
 
 STACK = RecurrentStack("lstm.", "lstm", input_size=8, hidden_size=8)
