@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from ttcompress.checkpoint.carried import Carrier, Json, NotCarried
 from ttcompress.checkpoint.choice import choose, is_apart
 from ttcompress.checkpoint.containers import Source
+from ttcompress.checkpoint.evidence import Evidence, torch_classes
 from ttcompress.checkpoint.names import canonical_names, unused_name
 from ttcompress.checkpoint.pickle.builders import UnreadableTensor
 from ttcompress.checkpoint.pickle.objects import PickledObject
 from ttcompress.checkpoint.recurrent import recognise
-from ttcompress.checkpoint.evidence import Roles
 from ttcompress.checkpoint.tensors import EXPANSION_ALLOWANCE, StoredTensor, check_tensor
 from ttcompress.checkpoint.tree import Branch, Leaf, Place, Tree, is_module
 from ttcompress.errors import CheckpointError
@@ -62,7 +62,10 @@ def assemble(source: Source, key: str | None) -> Assembly:
     for name, tensor in stored.items():
         all_names[tensor].append(name)
     tied = {tensor: tuple(names) for tensor, names in all_names.items()}
-    weights, stacks, remarks = _weights({name: stored[name] for name in inside}, tied)
+    modules = dict(torch_classes(chosen.value, chosen.place))
+    owners = {name: source_paths[name].rpartition(".")[0] for name in inside}
+    classes = {name: modules[owner] for name, owner in owners.items() if owner in modules}
+    weights, stacks, remarks = _weights({name: stored[name] for name in inside}, tied, classes)
     taken = {weight.name for weight in weights}
     others = tuple(
         OtherTensor(names[0], names, tensor.shape, tensor.dtype_name, tensor.bytes)
@@ -142,7 +145,9 @@ def _check_tensors(named: Mapping[str, Leaf], source: Source) -> dict[str, Store
 
 
 def _weights(
-    inside: Mapping[str, StoredTensor], tied: Mapping[StoredTensor, tuple[str, ...]]
+    inside: Mapping[str, StoredTensor],
+    tied: Mapping[StoredTensor, tuple[str, ...]],
+    classes: Mapping[str, str],
 ) -> tuple[tuple[Weight, ...], tuple[RecurrentStack, ...], tuple[str, ...]]:
     """The state dict's matrices with their roles, and the recurrent layers they make."""
     matrices = {
@@ -152,7 +157,7 @@ def _weights(
     }
     vectors = {name: tensor.shape[0] for name, tensor in inside.items() if tensor.is_vector}
     recurrent = recognise(matrices, vectors, inside.keys())
-    roles = Roles(matrices, vectors, recurrent.stacks)
+    evidence = Evidence(matrices, vectors, recurrent.stacks, classes)
     weights = []
     for name, shape in matrices.items():
         names = tied[inside[name]]
@@ -160,7 +165,7 @@ def _weights(
             continue
         known = [other for other in names if other in matrices]
         gates = [recurrent.gates[other] for other in known if other in recurrent.gates]
-        role: Role = "recurrent" if gates else roles.of(known)
+        role: Role = "recurrent" if gates else evidence.role(known)
         dtype = inside[name].dtype_name
         weights.append(Weight(name, names, role, shape, dtype, max(gates, default=1)))
     return tuple(weights), recurrent.stacks, recurrent.notes

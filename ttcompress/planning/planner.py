@@ -10,7 +10,7 @@ from dataclasses import replace
 from math import inf, sqrt
 
 from ttcompress.errors import PlanError
-from ttcompress.model.weights import OtherTensor, Weight
+from ttcompress.model.weights import NO_EVIDENCE, UNKNOWN, OtherTensor, Weight
 from ttcompress.planning.allocation import Allowance, Choice, allocate, choose_smallest, total_cost
 from ttcompress.planning.candidates import Cost, Option
 from ttcompress.planning.formats import FORMATS, KEEP, DenseLayout
@@ -86,9 +86,10 @@ def _check_something_to_do(recipe: Recipe, assignments: Sequence[Assignment]) ->
         for a in largest
     )
     role = largest[0].weight.role if largest else "all"
+    selector = largest[0].weight.name if role == UNKNOWN else role
     raise PlanError(
         f"the recipe leaves no weight to decompose. The largest of the model are:{named}"
-        f"\n    Put a rule that selects them before the others, for example `- weights: {role}`."
+        f"\n    Put a rule that selects them before the others, for example `- weights: {selector}`."
     )
 
 
@@ -99,6 +100,8 @@ def _plan_outside_budget(assignment: Assignment) -> PlannedWeight:
         return PlannedWeight(weight, layout, store=STORES[assignment.store])
     kept_by_rule = assignment.rule is not None
     why = f"rules[{assignment.index}] keeps it" if kept_by_rule else "no rule matches it"
+    if not kept_by_rule and weight.role == UNKNOWN:
+        why = NO_EVIDENCE
     return PlannedWeight(weight, why=why)
 
 

@@ -10,13 +10,13 @@ from itertools import starmap
 from typing import NamedTuple
 
 from ttcompress.model.report import BaseReport, PlanReport, Report, Totals, Verdict
+from ttcompress.model.weights import NO_WEIGHT
 from ttcompress.planning.formats import KEEP
 from ttcompress.recipe.wording import counted
 from ttcompress.reporting.bench import bench_remarks, bench_tables
 from ttcompress.reporting.budget import answers
 from ttcompress.reporting.numbers import error_text, limit_figure, modes_text, times_text
 from ttcompress.reporting.table import Column, Table, tabulate
-from ttcompress.results.from_plan import NO_WEIGHT
 
 EXPECTED_SIZES = (
     "sizes are estimates under a tolerance: decompose measures the rounding error, "

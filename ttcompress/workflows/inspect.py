@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ttcompress.checkpoint import open_checkpoint
-from ttcompress.model.weights import OtherTensor, Weight
+from ttcompress.model.weights import NO_EVIDENCE, UNKNOWN, OtherTensor, Weight
 from ttcompress.results.inspection import Inspection, inspect_weight
 from ttcompress.system.memory import release_memory
 from ttcompress.system.progress import Progress, silent
@@ -28,9 +28,15 @@ def inspect(
         CheckpointError: it is damaged, unsafe, not understood, has no weights, or holds NaN.
     """
     checkpoint = open_checkpoint(source, key)
+    weights = [weight for weight in checkpoint.weights if weight.role != UNKNOWN]
+    kept = [
+        OtherTensor(one.name, one.names, one.shape, one.dtype, one.bytes, NO_EVIDENCE)
+        for one in checkpoint.weights
+        if one.role == UNKNOWN
+    ]
     spectra = []
-    for done, weight in enumerate(checkpoint.weights):
-        progress("spectra", done, len(checkpoint.weights), weight.name)
+    for done, weight in enumerate(weights):
+        progress("spectra", done, len(weights), weight.name)
         matrix = read_matrix(checkpoint.tensor, weight)
         spectra.append(spectrum_at(matrix, (weight.shape[0], 1)))
         release_memory()
@@ -43,7 +49,7 @@ def inspect(
         tensor_bytes=sum(tensor.bytes for tensor in tensors),
         params=sum(tensor.params for tensor in tensors),
         layers=checkpoint.stacks,
-        weights=tuple(map(inspect_weight, checkpoint.weights, spectra)),
-        others=checkpoint.others,
+        weights=tuple(map(inspect_weight, weights, spectra)),
+        others=(*kept, *checkpoint.others),
         notes=checkpoint.notes,
     )
