@@ -177,7 +177,9 @@ def _stored_weight(entry: _Entry, tensors: Mapping[str, Tensor]) -> StoredWeight
         for name, shape in zip(layout.core_names, shapes, strict=True)
     )
     for places, side in zip((entry.zero_rows, entry.zero_columns), weight.shape, strict=True):
-        if places and not (list(places) == sorted({*places}) and 0 <= places[0] <= places[-1] < side):
+        if places and not (
+            list(places) == sorted({*places}) and 0 <= places[0] <= places[-1] < side
+        ):
             raise ValueError(f"{weight.name}: its zeros are not increasing numbers below {side}")
     return StoredWeight(weight, layout, parts, entry.zero_rows, entry.zero_columns)
 

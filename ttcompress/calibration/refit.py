@@ -28,7 +28,7 @@ from ttcompress.checkpoint import Checkpoint
 from ttcompress.layers.stacks import Layer, layers_of
 from ttcompress.model.weights import RecurrentStack
 from ttcompress.system.progress import Progress, silent
-from ttcompress.trains.stored import StoredWeight, keep_zeros, relative_errors, store_alike
+from ttcompress.trains.stored import StoredWeight, keep_zeros, measure_errors, store_alike
 from ttcompress.trains.weighting import Weighting
 
 ROUNDS = 2
@@ -185,8 +185,8 @@ def _with_report(compressed: CompressedModel, model: _Model) -> CompressedModel:
     for entry in compressed.report.weights:
         if entry.name in model.changed:
             stored = model.stored[entry.name]
-            error, gates = relative_errors(model.dense[entry.name], stored.blocks(), stored.weight)
-            entry = replace(entry, relative_error=error, gate_errors=gates)
+            errors = measure_errors(model.dense[entry.name], stored.blocks(), stored.weight)
+            entry = replace(entry, **vars(errors))
         entries.append(entry)
     unweighted = {n: why for n, why in model.calibration.why.items() if n in model.stored}
     lines = tuple(f"{name}: not calibrated: {why}" for name, why in unweighted.items())

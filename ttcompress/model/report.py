@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import inf
+from math import inf, isnan, nan
 from typing import Any
 
 from typing_extensions import TypedDict
@@ -106,6 +106,7 @@ class Measured:
 
     relative_error: float
     gate_errors: tuple[float, ...]
+    worst_row_error: float
     spectrum: tuple[CutSpectrum, ...]
 
 
@@ -116,7 +117,8 @@ class WeightReport:
     `relative_error` is the Frobenius error, in float64: in a report that of the stored weight, in a
     plan the one that the spectra predict, NaN if none were read. `gate_errors` are the same for
     each gate of a recurrent weight, and `spectrum` has an entry for each cut: both are empty in a
-    plan. `tried` lists the trains that a plan compared, each with its modes.
+    plan. `worst_row_error` is the largest relative error of any row, NaN in a plan and in files of
+    format version 1. `tried` lists the trains that a plan compared, each with its modes.
     """
 
     name: str
@@ -134,6 +136,7 @@ class WeightReport:
     multiply_adds_before: int
     multiply_adds_after: int
     relative_error: float
+    worst_row_error: float = nan
     gate_errors: tuple[float, ...] = ()
     spectrum: tuple[CutSpectrum, ...] = ()
     notes: tuple[str, ...] = ()
@@ -184,7 +187,7 @@ class PlanReport(BaseReport):
         """Plain dicts and lists, as `plan --json` prints them; an unknown error is None."""
         document: Json = finite(plain(self))
         for weight in document["weights"]:
-            del weight["gate_errors"], weight["spectrum"]
+            del weight["worst_row_error"], weight["gate_errors"], weight["spectrum"]
             weight["expected_error"] = weight.pop("relative_error")
             for key in ("tried", "notes"):
                 weight[key] = weight.pop(key)
@@ -211,8 +214,10 @@ class Report(BaseReport):
     def as_json(self) -> Json:
         """Plain dicts and lists, in the order of the fields; an infinite error is None."""
         document: Json = finite(plain(self))
-        for weight in document["weights"]:
-            del weight["tried"]
+        for weight, entry in zip(self.weights, document["weights"], strict=True):
+            del entry["tried"]
+            if isnan(weight.worst_row_error):
+                del entry["worst_row_error"]
         return document
 
     @classmethod
@@ -265,8 +270,10 @@ def judge_own_size(report: Json, file_bytes: int) -> Json:
 
 
 def _errors_read(weight: Json) -> Json:
-    whole, gates = weight.get("relative_error", 0.0), weight.get("gate_errors", [])
-    read = weight | {"relative_error": inf if whole is None else whole}
+    gates, read = weight.get("gate_errors", []), dict(weight)
+    for key in ("relative_error", "worst_row_error"):
+        if key in read and read[key] is None:
+            read[key] = inf
     if isinstance(gates, list):
         read["gate_errors"] = [inf if gate is None else gate for gate in gates]
     return read

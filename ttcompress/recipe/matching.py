@@ -87,9 +87,7 @@ def _dead_rules(recipe: Recipe, assignments: Sequence[Assignment]) -> Iterator[s
                 f" rules[{first.index}] (`{first.rule.weights}`)."
                 "\n    The first match wins: put the narrower rule first."
             )
-        elif unknown := [
-            a.weight for a in assignments if matches_name(rule.weights, a.weight)
-        ]:
+        elif unknown := [a.weight for a in assignments if matches_name(rule.weights, a.weight)]:
             yield (
                 f"{place} matches only matrices that no layer is known to use: {_listed(unknown)}."
                 "\n    Only an exact name compresses such a matrix: if it is a weight, write a rule"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import starmap
 from typing import NamedTuple
 
-from ttcompress.model.report import BaseReport, PlanReport, Report, Totals, Verdict
+from ttcompress.model.report import BaseReport, PlanReport, Report, Totals, Verdict, WeightReport
 from ttcompress.model.weights import NO_WEIGHT
 from ttcompress.planning.formats import KEEP
 from ttcompress.recipe.wording import counted
@@ -39,7 +39,11 @@ def report_summary(report: Report, file_bytes: int) -> tuple[list[Table], list[s
 
 def weights_table(report: BaseReport) -> Table:
     """One row for each weight whose numbers change."""
-    error = "error" if isinstance(report, Report) else "expected error"
+    measured = isinstance(report, Report)
+    error = "error" if measured else "expected error"
+    worst: dict[Column, Callable[[WeightReport], object]] = {
+        Column("worst row", right=True, spare=4): lambda weight: error_text(weight.worst_row_error)
+    }
     return tabulate(
         report.weights,
         {
@@ -54,6 +58,7 @@ def weights_table(report: BaseReport) -> Table:
             Column("params after", right=True, spare=2): lambda weight: weight.params_after,
             Column("bytes after", right=True): lambda weight: weight.bytes_after,
             Column(error, right=True): lambda weight: error_text(weight.relative_error),
+            **(worst if measured else {}),
         },
     )
 
@@ -140,7 +145,9 @@ def report_remarks(report: Report, file_bytes: int) -> tuple[str, ...]:
 def plan_remarks(report: PlanReport) -> tuple[str, ...]:
     """Lines below a plan's tables."""
     tensors = report.totals["model"].bytes_after
-    basis = "the weights' spectra" if report.from_spectra else "shapes alone (no weight was read)"
+    basis = (
+        "the weights' spectra" if report.from_spectra else "shapes alone (no spectrum was needed)"
+    )
     most = max((len(weight.tried) for weight in report.weights), default=0)
     tolerance = report.recipe["effective"].get("budget", {}).get("tolerance")
     tried = (f"modes: the best of up to {most} tried for each weight, listed by --json",)

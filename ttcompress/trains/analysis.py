@@ -15,9 +15,12 @@ from torch import Tensor
 
 from ttcompress.errors import DecompositionError
 from ttcompress.model.weights import Weight
+from ttcompress.planning.formats import Layout
 from ttcompress.planning.spectrum import Cut, Spectra
+from ttcompress.stores import Store
 from ttcompress.system.memory import release_memory
 from ttcompress.system.progress import Progress, silent
+from ttcompress.trains.stored import Errors, StoredWeight, measure_errors, store_weight
 from ttcompress.trains.tt_svd import Factorization, factorize, spectrum_at
 from ttcompress.trains.weighting import Weighting, weighted_factorize
 
@@ -50,6 +53,8 @@ class Analysis:
         self._left = size // 2 + (SMALL - size if self._keeps_matrices else 0)
         self._matrices: dict[str, Tensor] = {}
         self._found: dict[tuple[str, Cut, bool], Factorization] = {}
+        self._rounded: dict[tuple[str, str, bool], StoredWeight] = {}
+        self._errors: dict[tuple[str, str, bool], Errors] = {}
 
     def matrix(self, weight: Weight) -> Tensor:  # (rows, columns)
         """A weight's matrix; see `read_matrix`."""
@@ -93,6 +98,37 @@ class Analysis:
             for (name, cut, weighted), found in self._found.items()
             if name == weight.name and weighted == (weighting is not None) and found.vectors
         }
+
+    def dense(
+        self, weight: Weight, layout: Layout, store: Store, weighting: Weighting | None
+    ) -> StoredWeight:
+        """A weight rounded to a store without decomposing it.
+
+        Raises:
+            DecompositionError: a weight holds NaN or infinity, or overflows the store.
+        """
+        key = (weight.name, store.name, weighting is not None)
+        if (kept := self._rounded.get(key)) is not None:
+            return kept
+        matrix = self.matrix(weight)
+        try:
+            stored, _ = store_weight(matrix, weight, layout, (), store, weighting)
+        except DecompositionError as error:
+            raise error.at(weight.name) from error
+        if stored.bytes <= self._left:
+            self._left -= stored.bytes
+            self._rounded[key] = stored
+        return stored
+
+    def dense_errors(
+        self, weight: Weight, layout: Layout, store: Store, weighting: Weighting | None
+    ) -> Errors:
+        """What a weight loses that is rounded as by `dense`."""
+        key = (weight.name, store.name, weighting is not None)
+        if key not in self._errors:
+            blocks = self.dense(weight, layout, store, weighting).blocks()
+            self._errors[key] = measure_errors(self.matrix(weight), blocks, weight)
+        return self._errors[key]
 
     def _factorization(
         self, weight: Weight, cut: Cut, weighting: Weighting | None

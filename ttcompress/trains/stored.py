@@ -74,15 +74,25 @@ class StoredWeight:
         return self.train().blocks()
 
 
-def relative_errors(
+@dataclass(frozen=True)
+class Errors:
+    """Relative errors of a stored weight: Frobenius, of the whole and of each gate; worst row's.
+
+    There are no gate errors unless there are gates. A gate or a row of zeros has error 0 if it is
+    stored as zeros, and infinity otherwise.
+    """
+
+    relative_error: float
+    gate_errors: tuple[float, ...]
+    worst_row_error: float
+
+
+def measure_errors(
     matrix: Tensor,  # (rows, columns), the source
     stored: Iterable[Tensor],  # the stored matrix, in blocks of rows from the top, float64
     weight: Weight,
-) -> tuple[float, tuple[float, ...]]:
-    """Relative Frobenius error of the whole and of each gate (none unless there are gates).
-
-    A gate of zeros has error 0 if it is stored as zeros, and infinity otherwise.
-    """
+) -> Errors:
+    """Compare a stored matrix with its source, in float64."""
     rows = torch.empty(2, len(matrix), dtype=torch.float64)
     start = 0
     for block in stored:
@@ -94,7 +104,8 @@ def relative_errors(
     squares = [gate.sum(1).tolist() for gate in rows.chunk(weight.gates, 1)]
     whole = _ratio(sum(lost for lost, _ in squares), sum(norm for _, norm in squares))
     gates = tuple(_ratio(lost, norm) for lost, norm in squares) if weight.gates > 1 else ()
-    return whole, gates
+    lost, norms = rows.tolist()
+    return Errors(whole, gates, max(map(_ratio, lost, norms)))
 
 
 def _ratio(lost: float, norm: float) -> float:
