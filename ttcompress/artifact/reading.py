@@ -75,7 +75,8 @@ def load(path: str | Path) -> CompressedModel:
     if version not in range(1, FORMAT_VERSION + 1):
         raise ArtifactError(
             f"{path}: has format version {str(version)[:20]}, but this ttcompress reads versions "
-            f"1 to {FORMAT_VERSION}. Install the version that wrote it, or compress the model again."
+            f"1 to {FORMAT_VERSION}. "
+            "Install the version that wrote it, or compress the model again."
         )
     try:
         check_integers({key: part for key, part in document.items() if key != "carried"})
@@ -177,9 +178,8 @@ def _stored_weight(entry: _Entry, tensors: Mapping[str, Tensor]) -> StoredWeight
         for name, shape in zip(layout.core_names, shapes, strict=True)
     )
     for places, side in zip((entry.zero_rows, entry.zero_columns), weight.shape, strict=True):
-        if places and not (
-            list(places) == sorted({*places}) and 0 <= places[0] <= places[-1] < side
-        ):
+        increasing = list(places) == sorted({*places})
+        if places and not (increasing and places[0] >= 0 and places[-1] < side):
             raise ValueError(f"{weight.name}: its zeros are not increasing numbers below {side}")
     return StoredWeight(weight, layout, parts, entry.zero_rows, entry.zero_columns)
 

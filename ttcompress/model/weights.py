@@ -16,7 +16,7 @@ ROLES: tuple[Role, ...] = ("recurrent", "embedding", "linear")
 """The roles of what a layer multiplies by or looks up: rules select by these."""
 
 UNKNOWN: Role = "matrix"
-"""The role of a matrix that no layer is known to use; only a rule with its exact name selects it."""
+"""The role of a matrix that no layer is known to use: only a rule with its name selects it."""
 
 NO_WEIGHT = "not a weight"
 NO_EVIDENCE = (

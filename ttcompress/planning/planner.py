@@ -106,7 +106,8 @@ def _check_something_to_do(recipe: Recipe, assignments: Sequence[Assignment]) ->
     selector = largest[0].weight.name if role == UNKNOWN else role
     raise PlanError(
         f"the recipe leaves no weight to decompose. The largest of the model are:{named}"
-        f"\n    Put a rule that selects them before the others, for example `- weights: {selector}`."
+        "\n    Put a rule that selects them before the others,"
+        f" for example `- weights: {selector}`."
     )
 
 

@@ -1,7 +1,8 @@
 """Rules: which weights each selects, and how it compresses them.
 
 A selector is a role, a full name, a glob on full names, or `re:` and a regular expression that
-matches the full name. Only its full name selects a matrix that no layer is known to use. `matching.py` gives each weight of a model to the first rule that selects it.
+matches the full name. Only its full name selects a matrix that no layer is known to use.
+`matching.py` gives each weight of a model to the first rule that selects it.
 """
 
 from __future__ import annotations

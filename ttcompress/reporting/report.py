@@ -145,9 +145,8 @@ def report_remarks(report: Report, file_bytes: int) -> tuple[str, ...]:
 def plan_remarks(report: PlanReport) -> tuple[str, ...]:
     """Lines below a plan's tables."""
     tensors = report.totals["model"].bytes_after
-    basis = (
-        "the weights' spectra" if report.from_spectra else "shapes alone (no spectrum was needed)"
-    )
+    alone = "shapes alone (no spectrum was needed)"
+    basis = "the weights' spectra" if report.from_spectra else alone
     most = max((len(weight.tried) for weight in report.weights), default=0)
     tolerance = report.recipe["effective"].get("budget", {}).get("tolerance")
     tried = (f"modes: the best of up to {most} tried for each weight, listed by --json",)

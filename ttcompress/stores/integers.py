@@ -1,8 +1,8 @@
 """Stores values as integers of 2 to 8 bits, with one scale for each group of values.
 
 A group without zeros has levels that are symmetric around zero and half a step away from it. A
-group with zeros (padding, pruned weights) has a level at zero instead, so that zeros stay zeros; the
-sign of its scale says so:
+group with zeros (padding, pruned weights) has a level at zero instead, so that zeros stay zeros;
+the sign of its scale says so:
 
     value = (code - (2**bits - 1) / 2) * scale * factor            scale >= 0
     value = (code - 2**(bits - 1)) * |scale| * factor              scale < 0

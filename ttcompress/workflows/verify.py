@@ -91,7 +91,7 @@ def _error(matrix: Tensor, kept: Tensor) -> float:
 def _worst_row(matrix: Tensor, kept: Tensor) -> float:
     """The largest relative error of any row; 0 for a zero row that is kept as zeros."""
     lost, norms = (torch.linalg.vector_norm(part, dim=1) for part in (matrix - kept, matrix))
-    return (lost / norms).nan_to_num(nan=0.0, posinf=torch.inf).max().item()
+    return float((lost / norms).nan_to_num(nan=0.0, posinf=torch.inf).max())
 
 
 def _strange_weights(model: CompressedModel) -> Iterator[str]:
