@@ -22,7 +22,10 @@ NO_WEIGHT = "not a weight"
 NO_EVIDENCE = (
     "no layer is known to multiply by it or look it up; a rule with its exact name compresses it"
 )
-"""Why a tensor is kept: a bias, a buffer or an integer table; a matrix of unknown use."""
+INFINITE = "it holds infinite values, so a rule must keep it (format: keep)"
+"""Why a tensor is kept: a bias, a buffer or an integer table; a matrix of unknown use; a weight that
+no store can hold.
+"""
 
 GATES: dict[Kind, int] = {"lstm": 4, "gru": 3, "rnn": 1}
 """Blocks of rows: (input, forget, cell, output), (reset, update, new), one."""

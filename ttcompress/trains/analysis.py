@@ -57,10 +57,15 @@ class Analysis:
         self._errors: dict[tuple[str, str, bool], Errors] = {}
 
     def matrix(self, weight: Weight) -> Tensor:  # (rows, columns)
-        """A weight's matrix; see `read_matrix`."""
+        """A weight's matrix, in the source's dtype.
+
+        Raises:
+            DecompositionError: it holds NaN or infinity.
+        """
         if (kept := self._matrices.get(weight.name)) is not None:
             return kept
-        matrix = read_matrix(self._tensor, weight)
+        matrix = self._tensor(weight.name)
+        check_finite(matrix, weight)
         if self._keeps_matrices:
             self._matrices[weight.name] = matrix
         return matrix
@@ -151,17 +156,15 @@ class Analysis:
         return self._found[key]
 
 
-def read_matrix(tensor: Callable[[str], Tensor], weight: Weight) -> Tensor:  # (rows, columns)
-    """Read a weight's matrix, in the source's dtype.
+def check_finite(matrix: Tensor, weight: Weight) -> None:
+    """Refuse a matrix that cannot be compressed.
 
     Raises:
         DecompositionError: it holds NaN or infinity.
     """
-    matrix = tensor(weight.name)
     bad = sum(int((~rows.isfinite()).sum()) for rows in torch.split(matrix, _ROWS))
     if bad:
         raise DecompositionError(
             f"{weight.name}: {bad} of {weight.params} values are NaN or infinite. "
             "The model is damaged: train it again, or keep this weight with a rule (format: keep)."
         )
-    return matrix
