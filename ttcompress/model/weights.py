@@ -23,8 +23,8 @@ NO_EVIDENCE = (
     "no layer is known to multiply by it or look it up; a rule with its exact name compresses it"
 )
 INFINITE = "it holds infinite values, so a rule must keep it (format: keep)"
-"""Why a tensor is kept: a bias, a buffer or an integer table; a matrix of unknown use; a weight that
-no store can hold.
+"""Why a tensor is kept: a bias, a buffer or an integer table; a matrix of unknown use; a weight
+that no store can hold.
 """
 
 GATES: dict[Kind, int] = {"lstm": 4, "gru": 3, "rnn": 1}
