@@ -127,9 +127,9 @@ def test_a_file_of_version_1_is_read_as_it_was_meant() -> None:
     assert "worst_row_error" not in model.report.as_json()["weights"][0]
     planes = np.unpackbits(tensors["embedding.weight.dense.planes"], axis=1, bitorder="little")
     codes = (planes[:, :24] << np.arange(3, dtype=np.uint8)[:, None]).sum(0)
-    steps = tensors["embedding.weight.dense.scales"].float() * tensors[
-        "embedding.weight.dense.factor"
-    ]
+    steps = (
+        tensors["embedding.weight.dense.scales"].float() * tensors["embedding.weight.dense.factor"]
+    )
     assert torch.equal(
         model.tensor("embedding.weight"), ((torch.tensor(codes) - 3.5) * steps).reshape(6, 4)
     )
