@@ -55,15 +55,18 @@ def saved(tensors: Tensors, path: Path) -> Path:
     return path
 
 
-RECIPES: list[Any] = ["balanced", "mpo", "tiny", {"version": 1, "default": "decompose"}]
+RECIPES: list[Any] = [
+    "balanced",
+    "mpo",
+    "tiny",
+    {"version": 1, "default": "decompose", "rules": [], "budget": {"factor": 3}},
+]
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=str)
 def test_matrices_of_unknown_use_come_back_unchanged(recipe: Any, tmp_path: Path) -> None:
     source = saved({**lstm(), **STRANGE}, tmp_path / "m.pt")
-    model = compress(
-        source, {**recipe, "budget": {"factor": 3}} if type(recipe) is dict else recipe
-    )
+    model = compress(source, recipe)
     model.save(tmp_path / "m.safetensors")
     restore(tmp_path / "m.safetensors", tmp_path / "back.pt")
     back = torch.load(tmp_path / "back.pt")

@@ -177,7 +177,8 @@ def _stored_weight(entry: _Entry, tensors: Mapping[str, Tensor]) -> StoredWeight
         Encoded.read(store, shape, f"{weight.name}.{name}", tensors)
         for name, shape in zip(layout.core_names, shapes, strict=True)
     )
-    for places, side in zip((entry.zero_rows, entry.zero_columns), weight.shape, strict=True):
+    sides = weight.shape if layout.decomposes else (0, 0)  # a dense weight needs no list of zeros
+    for places, side in zip((entry.zero_rows, entry.zero_columns), sides, strict=True):
         increasing = list(places) == sorted({*places})
         if places and not (increasing and places[0] >= 0 and places[-1] < side):
             raise ValueError(f"{weight.name}: its zeros are not increasing numbers below {side}")
