@@ -130,7 +130,10 @@ TABLE = (
     ),
     Bad(
         "no recurrent weight",
-        lambda: ["decompose", saved("linear.pt", {"head.weight": torch.randn(30, 20)})],
+        lambda: [
+            "decompose",
+            saved("linear.pt", {"head.weight": torch.randn(30, 20), "head.bias": torch.ones(30)}),
+        ],
         2,
         "head.weight (linear, 30 x 20)",
         "no weight to decompose",

@@ -126,7 +126,7 @@ def test_a_parameter_of_a_module_that_runs_no_train_is_named(tmp_path: Path) -> 
     class Own(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.matrix = nn.Parameter(torch.randn(30, 30))
+            self.embedding = nn.Parameter(torch.randn(30, 30))
 
     with pytest.raises(ArtifactError, match="Own"):
         load_into(Own(), compressed(Own(), tmp_path))

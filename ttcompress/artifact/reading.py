@@ -38,12 +38,14 @@ class _Modes:
 
 @dataclass(frozen=True)
 class _Entry:
-    """One stored weight in the metadata; a dense one has no layout and no ranks."""
+    """One stored weight in the metadata; a dense one has no layout, ranks or zeros."""
 
     weight: Weight
     store: str
     layout: _Modes | None = None
     ranks: tuple[int, ...] = ()
+    zero_rows: tuple[int, ...] = ()
+    zero_columns: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,10 +74,11 @@ def load(path: str | Path) -> CompressedModel:
     path = Path(path)
     document, tensors = _read(path)
     version = document.get("format_version")
-    if version != FORMAT_VERSION:
+    if version not in range(1, FORMAT_VERSION + 1):
         raise ArtifactError(
-            f"{path}: has format version {str(version)[:20]}, but this ttcompress reads version "
-            f"{FORMAT_VERSION}. Install the version that wrote it, or compress the model again."
+            f"{path}: has format version {str(version)[:20]}, but this ttcompress reads versions "
+            f"1 to {FORMAT_VERSION}. "
+            "Install the version that wrote it, or compress the model again."
         )
     try:
         check_integers({key: part for key, part in document.items() if key != "carried"})
@@ -183,7 +186,12 @@ def _stored_weight(entry: _Entry, tensors: Mapping[str, Tensor]) -> StoredWeight
         Encoded.read(store, shape, f"{weight.name}.{name}", tensors)
         for name, shape in zip(layout.core_names, shapes, strict=True)
     )
-    return StoredWeight(weight, layout, parts)
+    sides = weight.shape if layout.decomposes else (0, 0)  # a dense weight needs no list of zeros
+    for places, side in zip((entry.zero_rows, entry.zero_columns), sides, strict=True):
+        increasing = list(places) == sorted({*places})
+        if places and not (increasing and places[0] >= 0 and places[-1] < side):
+            raise ValueError(f"{weight.name}: its zeros are not increasing numbers below {side}")
+    return StoredWeight(weight, layout, parts, entry.zero_rows, entry.zero_columns)
 
 
 def _layout(entry: _Entry) -> Layout:

@@ -28,7 +28,7 @@ from ttcompress.checkpoint import Checkpoint
 from ttcompress.layers.stacks import Layer, layers_of
 from ttcompress.model.weights import RecurrentStack
 from ttcompress.system.progress import Progress, silent
-from ttcompress.trains.stored import StoredWeight, measure_errors, store_alike
+from ttcompress.trains.stored import StoredWeight, keep_zeros, measure_errors, store_alike
 
 ROUNDS = 2
 """Times a recurrent layer is run and fitted to the inputs it then had; more gained nothing."""
@@ -119,6 +119,7 @@ class _Model:
         own, matrix = own + ridge, self.dense[name].double()
         # V = W (E xy' + ridge) (E yy' + ridge)^-1; `own` is symmetric, so solve the transpose
         target = matrix @ torch.linalg.solve(own, (cross + ridge).mT).mT
+        target = keep_zeros(target, matrix, self.stored[name].layout)
         weighting = replace(self.calibration.weightings[name], moment=own)
         fitted = store_alike(target, self.stored[name], weighting)
         self.stored = {**self.stored, name: fitted}

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from ttcompress.checkpoint.carried import Carrier, Json, NotCarried
 from ttcompress.checkpoint.choice import choose, holds_any, is_apart
 from ttcompress.checkpoint.containers import Source
+from ttcompress.checkpoint.evidence import Evidence
 from ttcompress.checkpoint.names import AVERAGES, PARALLEL, canonical_names, unused_name
 from ttcompress.checkpoint.pickle.builders import QUANTISED, UnreadableTensor
 from ttcompress.checkpoint.pickle.objects import PickledObject
@@ -21,7 +22,6 @@ from ttcompress.checkpoint.reparametrised import (
     is_parametrized,
     stored_under,
 )
-from ttcompress.checkpoint.roles import Roles
 from ttcompress.checkpoint.tensors import (
     EXPANSION_ALLOWANCE,
     FLOATS,
@@ -37,6 +37,9 @@ from ttcompress.system.safetensors import DTYPES, RESERVED
 from ttcompress.system.text import clip, find_half_surrogate
 
 MAX_NAMED = 8
+
+TORCH_NN = "torch.nn.modules."
+"""In the names of the modules that define torch's layers."""
 
 _PACKED = re.compile(r"\._(all_weight_values|packed_)\w*(\..*)?$")
 _PACKED_RECURRENT = re.compile(r"\._(all_weight_values\.|packed_weight_[ih]h$)")
@@ -267,7 +270,8 @@ def _weights(
     }
     vectors = {name: tensor.shape[0] for name, tensor in inside.items() if tensor.is_vector}
     recurrent = recognise(matrices, vectors, inside.keys(), owners)
-    roles = Roles(matrices, vectors, recurrent.stacks)
+    classes = {n: owner.cls.name for n, owner in owners.items() if TORCH_NN in owner.cls.module}
+    evidence = Evidence(matrices, vectors, recurrent.stacks, classes)
     weights = []
     for name, shape in matrices.items():
         names = tied[inside[name]]
@@ -275,7 +279,7 @@ def _weights(
             continue
         known = [other for other in names if other in matrices]
         gates = [recurrent.gates[other] for other in known if other in recurrent.gates]
-        role: Role = "recurrent" if gates else roles.of(known)
+        role: Role = "recurrent" if gates else evidence.role(known)
         dtype = inside[name].dtype_name
         weights.append(Weight(name, names, role, shape, dtype, max(gates, default=1)))
     return tuple(weights), recurrent.stacks, recurrent.notes

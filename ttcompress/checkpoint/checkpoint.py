@@ -31,7 +31,7 @@ class Checkpoint:
         sha256: of the file; of a sharded model, over the index and then every shard.
         bytes: size of the file or files.
         weights: every 2-D floating-point tensor of the state dict, in the file's order, under the
-            model's own names.
+            model's own names; those that no layer is known to use have the role "matrix".
         others: every other tensor, in the state dict or outside; kept as it is.
         stacks: the recurrent layers.
         source_paths: each name's place in the source, e.g. "state_dict.module.lstm.weight_ih_l0".

@@ -46,6 +46,7 @@ _PLAIN = str.maketrans(dict(zip(LEVELS, "12345678", strict=True)) | {WHOLE: "=",
 
 _STAGES = {
     "spectra": "measuring spectra",
+    "round": "rounding",
     "decompose": "decomposing",
     "verify": "verifying",
     "finetune": "fine-tuning",

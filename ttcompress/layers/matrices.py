@@ -72,9 +72,13 @@ class TrainWeight(nn.Module):
     """The cores of one matrix as parameters, and the products and the matrix computed from them.
 
     In evaluation without gradients the results are cached. On the CPU every use compares the cores
-    with a copy, so that no write is missed; elsewhere only frozen cores are cached. `shape`,
-    `dtype` and the like behave as the dense parameter's.
+    with a copy, so that no write is missed; elsewhere only frozen cores are cached. Where the train
+    has rows or columns that are always zero, so has the matrix. `shape`, `dtype` and the like
+    behave as the dense parameter's.
     """
+
+    zero_rows: Tensor | None
+    zero_columns: Tensor | None
 
     def __init__(self, train: Train) -> None:
         super().__init__()
@@ -82,6 +86,9 @@ class TrainWeight(nn.Module):
         self.ranks = train.ranks
         self.work = _work(train.layout, train.ranks)
         self.cores = nn.ParameterList(nn.Parameter(copy_values(core)) for core in train.cores)
+        # Not in the state dict: they say what the weight was, and no training changes them.
+        self.register_buffer("zero_rows", train.zero_rows, persistent=False)
+        self.register_buffer("zero_columns", train.zero_columns, persistent=False)
         self.views, self._seen = nn.ModuleList(), False
         self._made: dict[str, _Cached] = {}
         self._frozen = False
@@ -108,7 +115,7 @@ class TrainWeight(nn.Module):
     def _train_of(self, cores: Sequence[Tensor]) -> Train:
         if self._seen:
             cores = [view(core) for view, core in zip(self.views, cores, strict=True)]
-        return train_of(self.layout, cores)
+        return train_of(self.layout, cores, self.zero_rows, self.zero_columns)
 
     def dense(self) -> Tensor:  # (rows, columns)
         """The matrix, rebuilt."""
@@ -131,7 +138,8 @@ class TrainWeight(nn.Module):
         if self.layout.middle is None:
             reads_cores = self.work.factored < self.work.dense
         else:
-            reads_cores = len(self.cores) == 2 and not reorder
+            masked = self.zero_rows is not None or self.zero_columns is not None
+            reads_cores = len(self.cores) == 2 and not reorder and not masked
         return self._once(
             "reordered" if reorder else "product",
             lambda cores: self._make_product(cores, reorder),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ttcompress.planning.allocation import Menu
 from ttcompress.planning.candidates import Cost, Option
@@ -37,6 +37,11 @@ bits than with 3, 4 and 8, at factors 16 and 32 and from worse starts; this is t
 that makes this choice.
 """
 
+Unfit = Mapping[str, float]
+"""Stores by name that are too coarse for one weight kept dense, each with what its worst row would
+lose, relative to the row's norm. Where a store is unfit, so are all coarser ones.
+"""
+
 _NEGLIGIBLE = 0.01
 """Without a limit on bytes, rounding may add at most this fraction to the squared error."""
 
@@ -45,12 +50,14 @@ _NEGLIGIBLE = 0.01
 class OpenWeight:
     """A weight whose layout, ranks or store are to be chosen: its assignment and layouts to try.
 
-    `noise_weight` is the weight of rounding error against truncation error.
+    `noise_weight` is the weight of rounding error against truncation error. `unfit` are the stores
+    that a dense form must not have.
     """
 
     assignment: Assignment
     layouts: tuple[Layout, ...]
     noise_weight: float = ROUNDING_WEIGHT
+    unfit: Unfit = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -73,7 +80,7 @@ class OpenWeight:
         return tuple(dict.fromkeys(found))
 
 
-def find_layouts(assignment: Assignment, recipe: Recipe) -> OpenWeight:
+def find_layouts(assignment: Assignment, recipe: Recipe, unfit: Unfit | None = None) -> OpenWeight:
     """Find the layouts that a recipe leaves open for one weight."""
     weight, layouts = assignment.weight, list[Layout]()
     for one in _allowed_formats(assignment, recipe):
@@ -82,7 +89,7 @@ def find_layouts(assignment: Assignment, recipe: Recipe) -> OpenWeight:
         else:
             layouts += one.candidates(weight.shape, weight.gates)
     tuned = 1.0 if recipe.finetune is None else TUNED_ROUNDING
-    return OpenWeight(assignment, tuple(layouts), tuned * ROUNDING_WEIGHT)
+    return OpenWeight(assignment, tuple(layouts), tuned * ROUNDING_WEIGHT, unfit or {})
 
 
 def _allowed_formats(assignment: Assignment, recipe: Recipe) -> Sequence[type[Layout]]:
@@ -105,7 +112,7 @@ def list_options(
     options = (
         _option(open_weight, layout, store, spectra, budget)
         for layout in open_weight.layouts
-        for store in stores
+        for store in (stores if layout.decomposes else fit_stores(stores, open_weight.unfit))
     )
     within = filter(
         None, (_raise_floors(open_weight, option, budget.tolerance) for option in options)
@@ -116,6 +123,19 @@ def list_options(
         "noise_weight": open_weight.noise_weight,
     }
     return tuple(replace(option, **weights) for option in within)
+
+
+def fit_stores(stores: Sequence[Store], unfit: Unfit) -> tuple[Store, ...]:
+    """Those of the stores that are fit for a dense weight; if none is, the next finer one."""
+    if fit := tuple(store for store in stores if store.name not in unfit):
+        return fit
+    *coarser, finest = sorted(STORES.values(), key=lambda store: -store.noise)
+    return (next((store for store in coarser if store.name not in unfit), finest),)
+
+
+def too_coarse(store: Store, worst_row_error: float) -> Unfit:
+    """The unfit stores, if a dense weight in this store has a row that loses this much."""
+    return {one.name: worst_row_error for one in STORES.values() if one.noise >= store.noise}
 
 
 def find_sufficient_store(option: Option, ranks: Sequence[int]) -> Store:

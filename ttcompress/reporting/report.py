@@ -9,7 +9,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import starmap
 from typing import NamedTuple
 
-from ttcompress.model.report import BaseReport, Change, PlanReport, Report, Totals, Verdict
+from ttcompress.model.report import (
+    BaseReport,
+    Change,
+    PlanReport,
+    Report,
+    Totals,
+    Verdict,
+    WeightReport,
+)
+from ttcompress.model.weights import NO_WEIGHT
 from ttcompress.planning.formats import KEEP
 from ttcompress.recipe.wording import counted
 from ttcompress.reporting.bench import bench_remarks, bench_tables
@@ -18,7 +27,6 @@ from ttcompress.reporting.left_out import left_out_remarks
 from ttcompress.reporting.losses import loss_remarks
 from ttcompress.reporting.numbers import error_text, limit_figure, modes_text, times_text
 from ttcompress.reporting.table import Column, Table, tabulate
-from ttcompress.results.from_plan import NO_WEIGHT
 
 EXPECTED_SIZES = (
     "sizes are estimates under a tolerance: decompose measures the rounding error, "
@@ -43,7 +51,11 @@ def report_summary(report: Report, file_bytes: int) -> tuple[list[Table], list[s
 
 def weights_table(report: BaseReport) -> Table:
     """One row for each weight whose numbers change."""
-    error = "error" if isinstance(report, Report) else "expected error"
+    measured = isinstance(report, Report)
+    error = "error" if measured else "expected error"
+    worst: dict[Column, Callable[[WeightReport], object]] = {
+        Column("worst row", right=True, spare=4): lambda weight: error_text(weight.worst_row_error)
+    }
     return tabulate(
         report.weights,
         {
@@ -58,6 +70,7 @@ def weights_table(report: BaseReport) -> Table:
             Column("params after", right=True, spare=2): lambda weight: weight.params_after,
             Column("bytes after", right=True): lambda weight: weight.bytes_after,
             Column(error, right=True): lambda weight: error_text(weight.relative_error),
+            **(worst if measured else {}),
         },
     )
 
@@ -166,7 +179,8 @@ def report_remarks(report: Report, file_bytes: int) -> tuple[str, ...]:
 def plan_remarks(report: PlanReport) -> tuple[str, ...]:
     """Lines below a plan's tables."""
     tensors = report.totals["model"].bytes_after
-    basis = "the weights' spectra" if report.from_spectra else "shapes alone (no weight was read)"
+    alone = "shapes alone (no spectrum was needed)"
+    basis = "the weights' spectra" if report.from_spectra else alone
     most = max((len(weight.tried) for weight in report.weights), default=0)
     tolerance = report.recipe["effective"].get("budget", {}).get("tolerance")
     tried = (f"modes: the best of up to {most} tried for each weight, listed by --json",)

@@ -18,6 +18,7 @@ from ttcompress.calibration.moments import Calibration
 from ttcompress.errors import CheckpointError, DecompositionError, PlanError
 from ttcompress.model.report import SPECTRUM_POINTS, CutSpectrum, Measured
 from ttcompress.model.weights import OtherTensor, Weight
+from ttcompress.planning.menus import Unfit, too_coarse
 from ttcompress.planning.plan import Plan
 from ttcompress.planning.planner import cuts_for, make_plan
 from ttcompress.planning.spectrum import Spectrum
@@ -27,6 +28,9 @@ from ttcompress.trains.stored import StoredWeight, measure_errors, store_weight
 from ttcompress.workflows.job import Job
 
 _ROUNDS = 6
+
+WORST_ROW = 0.5
+"""The most that any row of a weight stored dense may lose, relative to its norm."""
 
 
 def plan_weights(job: Job, overhead: int = 0) -> Plan:
@@ -43,8 +47,38 @@ def plan_weights(job: Job, overhead: int = 0) -> Plan:
         weights[name]: cuts for name, cuts in cuts_for(job.recipe, job.checkpoint.weights).items()
     }
     spectra = job.analysis.spectra(cuts, job.weightings, job.progress)
-    plan = make_plan(job.recipe, job.checkpoint.weights, job.checkpoint.others, spectra, overhead)
-    return plan if job.calibration is None else _note_calibration(plan, job.calibration)
+    unfit: dict[str, Unfit] = {}
+    while True:
+        model = job.checkpoint
+        plan = make_plan(job.recipe, model.weights, model.others, spectra, overhead, unfit)
+        found = dict(_find_unfit(job, plan, unfit))
+        if not found:
+            calibration = job.calibration
+            return plan if calibration is None else _note_calibration(plan, calibration)
+        unfit |= found
+
+
+def _find_unfit(job: Job, plan: Plan, known: Mapping[str, Unfit]) -> Iterator[tuple[str, Unfit]]:
+    """The dense weights with a row that its store would lose, and the stores too coarse for it.
+
+    A group of values shares one scale: beside a much larger row, a small one is rounded away, and
+    the error of the whole weight does not show it.
+    """
+    dense = [p for p in plan.changed if p.layout is not None and not p.layout.decomposes]
+    for done, planned in enumerate(dense):
+        weight, layout, store = planned.weight, planned.layout, planned.store
+        assert layout is not None and store is not None  # it is not kept
+        job.progress("round", done, len(dense), weight.name)
+        weighting = job.weightings.get(weight.name)
+        try:
+            worst = job.analysis.dense_errors(weight, layout, store, weighting).worst_row_error
+        except DecompositionError:
+            if weight.name not in known:
+                raise
+            worst = inf  # out of range in a store that nobody asked for
+        if worst > WORST_ROW and store.name not in known.get(weight.name, {}):
+            yield weight.name, too_coarse(store, worst)
+    job.progress("round", len(dense), len(dense))
 
 
 def _note_calibration(plan: Plan, calibration: Calibration) -> Plan:
@@ -80,15 +114,22 @@ def execute(job: Job, plan: Plan) -> CompressedModel:
         weight, weighting = planned.weight, job.weightings.get(planned.weight.name)
         job.progress("decompose", done, len(plan.changed), weight.name)
         assert planned.layout is not None and planned.store is not None  # it is not kept
-        matrix, known = job.analysis.matrix(weight), job.analysis.factorizations(weight, weighting)
-        try:
-            one, spectra = store_weight(
-                matrix, weight, planned.layout, planned.ranks, planned.store, weighting, known
-            )
-        except DecompositionError as error:
-            raise error.at(weight.name) from error
-        errors = measure_errors(matrix, one.blocks(), weight)
-        measured.append(Measured(errors, tuple(map(_draw, spectra, planned.ranks))))
+        analysis, layout, store = job.analysis, planned.layout, planned.store
+        spectra: tuple[Spectrum, ...] = ()
+        if layout.decomposes:
+            matrix, known = analysis.matrix(weight), analysis.factorizations(weight, weighting)
+            try:
+                one, spectra = store_weight(
+                    matrix, weight, layout, planned.ranks, store, weighting, known
+                )
+            except DecompositionError as error:
+                raise error.at(weight.name) from error
+            errors = measure_errors(matrix, one.blocks(), weight)
+        else:
+            one = analysis.dense(weight, layout, store, weighting)
+            errors = analysis.dense_errors(weight, layout, store, weighting)
+        drawn = tuple(map(_draw, spectra, planned.ranks))
+        measured.append(Measured(errors, drawn))
         stored.append(one)
         release_memory()
     job.progress("decompose", len(plan.changed), len(plan.changed))
