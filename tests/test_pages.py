@@ -171,6 +171,35 @@ def test_numpy_alone_reads_the_weight(run_page: Any) -> None:
     np.testing.assert_allclose(scope["matrix"], ours, atol=1e-6)
 
 
+def test_numpy_alone_reads_zeros_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    state = torch.nn.LSTM(8, 16).state_dict() | {"emb.weight": torch.randn(20, 8)}
+    state["emb.weight"][0] = state["weight_hh_l0"][[3, 40]] = state["weight_hh_l0"][:, 5] = 0.0
+    torch.save(state, "model.pt")
+    rules = [
+        {
+            "weights": "weight_hh_l0",
+            "row_modes": [8, 8],
+            "column_modes": [4, 4],
+            "ranks": [3, 5, 3],
+        },
+        {"weights": "emb.weight", "format": "dense"},
+    ]
+    recipe = {"version": 1, "format": "mps", "store": "int3", "rules": rules, "default": "keep"}
+    ttcompress.compress("model.pt", recipe).save("charlm.mps.safetensors")
+    scope: dict[str, Any] = {}
+    (reader,) = blocks(FORMAT, "python")
+    exec(reader.text, scope)
+    ours = ttcompress.load("charlm.mps.safetensors").state_dict()
+    assert scope["entry"]["weight"]["name"] == "weight_hh_l0"
+    np.testing.assert_allclose(scope["matrix"], ours["weight_hh_l0"].numpy(), atol=1e-6)
+    assert not scope["matrix"][[3, 40]].any() and not scope["matrix"][:, 5].any()
+    table = scope["values"]("emb.weight.dense", (20, 8), "int3")
+    np.testing.assert_allclose(table, ours["emb.weight"].numpy(), rtol=1e-6)
+    assert not table[0].any()
+
+
 @pytest.mark.slow
 def test_the_exported_file_streams(run_page: Any) -> None:
     _, scope = run_page(DEPLOY)

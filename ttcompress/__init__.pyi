@@ -16,6 +16,7 @@ from ttcompress.errors import TaskError as TaskError
 from ttcompress.errors import TrainingError as TrainingError
 from ttcompress.errors import TTCompressError as TTCompressError
 from ttcompress.jobs.engine import Engine as Engine
+from ttcompress.layers.matrices import freeze as freeze
 from ttcompress.layers.swap import load_into as load_into
 from ttcompress.model.report import Report as Report
 from ttcompress.recipe import Recipe as Recipe

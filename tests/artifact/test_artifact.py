@@ -8,16 +8,21 @@ import subprocess
 import sys
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
+from math import inf, isnan
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ttcompress.artifact import CompressedModel, load
+from ttcompress.checkpoint.recurrent import foreign_layers
 from ttcompress.errors import ArtifactError, InputError, OutputError, OutputPathError
+from ttcompress.model.weights import RecurrentStack
 from ttcompress.system.safetensors import file_size, write_safetensors
 from ttcompress.workflows.compress import compress
 
@@ -103,16 +108,47 @@ def test_another_process_writes_the_same_bytes(nested: Path, saved: Path, tmp_pa
 
 
 def test_an_infinite_error_is_null_in_json_and_infinite_again(tmp_path: Path) -> None:
-    tensors = nn.LSTM(8, 16).state_dict()
-    tensors["weight_hh_l0"][:16] = 0.0
-    torch.save(tensors, tmp_path / "m.pt")
+    torch.save(nn.LSTM(8, 16).state_dict(), tmp_path / "m.pt")
     model = compress(tmp_path / "m.pt", {"version": 1, "budget": {"factor": 8}})
-    gates = {w.name: w.gate_errors for w in model.report.weights}["weight_hh_l0"]
-    assert gates[0] == float("inf") and max(gates[1:]) < 10
+    first, *rest = model.report.weights
+    lost = replace(first, gate_errors=(inf, 0.1, 0.2, 0.3), worst_row_error=inf)
+    model = replace(model, report=replace(model.report, weights=(lost, *rest)))
     model.save(tmp_path / "small.safetensors")
     text = header_of((tmp_path / "small.safetensors").read_bytes())
     assert b"Infinity" not in text and b"null" in text
     assert load(tmp_path / "small.safetensors").report == model.report
+
+
+VERSION_1 = Path(__file__).with_name("version1.safetensors")
+
+
+def test_a_file_of_version_1_is_read_as_it_was_meant() -> None:
+    """Its integer codes have no zero, and its report does not know the worst rows."""
+    model, tensors = load(VERSION_1), load_file(VERSION_1)
+    assert all(isnan(weight.worst_row_error) for weight in model.report.weights)
+    assert "worst_row_error" not in model.report.as_json()["weights"][0]
+    planes = np.unpackbits(tensors["embedding.weight.dense.planes"], axis=1, bitorder="little")
+    codes = (planes[:, :24] << np.arange(3, dtype=np.uint8)[:, None]).sum(0)
+    steps = (
+        tensors["embedding.weight.dense.scales"].float() * tensors["embedding.weight.dense.factor"]
+    )
+    assert torch.equal(
+        model.tensor("embedding.weight"), ((torch.tensor(codes) - 3.5) * steps).reshape(6, 4)
+    )
+    assert bool(model.tensor("embedding.weight")[0].all())
+    assert model.tensor("lstm.weight_ih_l0").shape == (32, 4)
+
+
+def test_zero_rows_and_columns_are_read_again(tmp_path: Path) -> None:
+    tensors = nn.LSTM(8, 16).state_dict()
+    tensors["weight_hh_l0"][[3, 40]], tensors["weight_hh_l0"][:, 5] = 0.0, 0.0
+    torch.save(tensors, tmp_path / "m.pt")
+    compress(tmp_path / "m.pt", {"version": 1, "format": "mpo", "budget": {"rank": 3}}).save(
+        tmp_path / "a.safetensors"
+    )
+    (stored,) = (w for w in load(tmp_path / "a.safetensors").weights if "hh" in w.weight.name)
+    assert (stored.zero_rows, stored.zero_columns) == ((3, 40), (5,))
+    assert not stored.dense()[[3, 40]].any() and not stored.dense()[:, 5].any()
 
 
 def test_other_programs_see_cores_and_kept_tensors(saved: Path) -> None:
@@ -140,7 +176,7 @@ def test_the_header_has_one_order(saved: Path) -> None:
     order = [(-sizes[entry["dtype"]], name) for name, entry in entries.items()]
     assert order == sorted(order)
     document = json.loads(metadata["ttcompress"])
-    assert document["format_version"] == 1
+    assert document["format_version"] == 2
 
 
 def test_every_dtype_is_written_as_the_library_reads_it(tmp_path: Path) -> None:
@@ -237,9 +273,13 @@ DAMAGES: dict[str, tuple[Edit, str]] = {
     "no report": (lambda document, tensors: document.pop("report"), "report"),
     "plan is not a list": (lambda document, tensors: document.update(plan=3), "do not match"),
     "other version": (
-        lambda document, tensors: document.update(format_version=2),
-        "format version 2, but this ttcompress reads version 1",
+        lambda document, tensors: document.update(format_version=3),
+        "format version 3, but this ttcompress reads versions 1 to 2",
     ),
+    "version 0": (lambda document, tensors: document.update(format_version=0), "version 0"),
+    "a row beyond the last": (plan_entry(zero_rows=[64]), "increasing numbers below 64"),
+    "a column before the first": (plan_entry(zero_columns=[-1]), "increasing numbers below 16"),
+    "the same row twice": (plan_entry(zero_rows=[3, 3]), "increasing numbers below 64"),
     "no version": (lambda document, tensors: document.pop("format_version"), "version None"),
 }
 
@@ -318,3 +358,15 @@ def test_other_files_are_no_artifacts(nested: Path, tmp_path: Path) -> None:
         load(tmp_path / "missing")
     with pytest.raises(InputError, match="is a folder"):
         load(tmp_path)
+
+
+def test_a_file_that_takes_another_cell_for_torchs_is_read_without_that_layer(tmp_path) -> None:
+    state = {f"{name}.{k}": v for name in "ab" for k, v in nn.LSTMCell(4, 8).state_dict().items()}
+    torch.save({**state, "a.weight_ci": torch.ones(8)}, tmp_path / "model.pt")
+    model = compress(tmp_path / "model.pt", {"version": 1, "budget": {"rank": 2}})
+    stacks = tuple(RecurrentStack(f"{name}.", "lstm", 4, 8, cell=True) for name in "ab")
+    assert model.stacks == stacks[1:]
+    replace(model, stacks=stacks).save(tmp_path / "old.safetensors")  # as version 0.1 wrote it
+    read = load(tmp_path / "old.safetensors")
+    assert read.stacks == stacks[1:]
+    assert foreign_layers(read) == ("a.weight_* (it also has weight_ci)",)

@@ -52,9 +52,13 @@ def test_a_weighting_is_the_second_moment_of_the_inputs(case):
     for _ in range(2):
         _, state = case.task.outputs(model.eval(), next(batches), state)
     wide = torch.cat(inputs).double().detach()
-    moment = found.weightings["head.weight"].moment
+    weighting = found.weightings["head.weight"]
+    different = found.inputs["head.weight"]
+    assert 0.8 * len(wide) < different <= len(wide)  # the text repeats itself
+    assert weighting.known == different / (different + 24)  # a guess counts as an input a column
     torch.testing.assert_close(
-        moment - moment.diagonal().diag(), _without_diagonal(wide.mT @ wide / len(wide))
+        _without_diagonal(weighting.moment),
+        weighting.known * _without_diagonal(wide.mT @ wide / len(wide)),
     )
     assert set(found.weightings) == {w.name for w in case.checkpoint.weights}
 
@@ -75,7 +79,7 @@ def test_calibration_and_then_the_refit_bring_the_model_nearer(case):
     assert fitted.file_bytes > 0
     assert fitted.report.totals == weighted.report.totals  # the bytes stay
     assert fitted.report.calibration["refitted"]
-    assert "lstm.bias_ih_l0" in fitted.report.calibration["biases"]
+    assert "head.bias" in fitted.report.calibration["biases"]
 
 
 def test_the_pipeline_says_what_it_did_and_verify_agrees(case, tmp_path):
@@ -88,19 +92,20 @@ def test_the_pipeline_says_what_it_did_and_verify_agrees(case, tmp_path):
     found = verify(tmp_path / "a.safetensors", case.path)
     assert found.agrees
     assert found.kept < len(made.kept)  # fitted biases are no longer the source's own
-    assert made.report.calibration["unweighted"] == {}
+    assert made.report.calibration["shrunk"] == {}
 
 
-def test_too_few_data_leave_a_weight_unweighted_and_say_so(case):
+def test_few_inputs_are_shrunk_towards_a_guess_and_the_plan_says_so(case):
     task = replace_steps(case, 2)
     shown = calibrate(case.checkpoint, TaskSource(task, case.checkpoint.stacks, 1, seed=0))
-    assert "lstm.weight_hh_l0" not in shown.weightings
-    assert "the data gave 16 inputs, but at least 48 are needed" in shown.why["lstm.weight_hh_l0"]
+    assert shown.inputs["lstm.weight_hh_l0"] == 14  # of 16: two sequences begin alike
     recipe = recipe_from({**RECIPE, "calibration": {"batches": 1}})
     made = decompose(case.checkpoint, recipe, shown)
-    report = refit(case.checkpoint, made, shown).report
-    assert "lstm.weight_hh_l0" in report.calibration["unweighted"]
-    assert any("lstm.weight_hh_l0" in note and "gave 16 inputs" in note for note in report.notes)
+    notes = {one.name: one.notes for one in made.report.weights}
+    few = "calibrated with 14 different inputs: shrunk towards a prior (37% from data)"
+    assert few in notes["lstm.weight_hh_l0"]
+    assert any("too few inputs for 3 of 3 weights (14 for" in note for note in made.report.notes)
+    assert refit(case.checkpoint, made, shown).report.calibration["shrunk"]["head.weight"] == few
 
 
 def replace_steps(case, steps: int):
@@ -153,6 +158,32 @@ def test_inputs_that_do_not_fit_are_refused(gru, tmp_path):
         FileSource(data, stacks)
 
 
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (torch.zeros(0, 9, 6), "holds no inputs"),
+        (torch.zeros(2, 0, 6), "holds no inputs"),
+        (torch.tensor([float("nan"), 0, 0, 0, 0, 0]).expand(2, 3, 6), "6 of 36 values are NaN"),
+        (
+            torch.tensor([float("inf"), 0, 0, 0, 0, 0]).expand(1, 1, 6),
+            "1 of 6 values are NaN or inf",
+        ),
+    ],
+)
+def test_inputs_that_mean_nothing_are_refused(gru, tmp_path, values, message):
+    path, data, _, _ = gru
+    save_file({"rnn": values.contiguous()}, data)
+    with pytest.raises(RecipeError, match=message):
+        FileSource(data, open_checkpoint(path).stacks)
+
+
+def test_a_model_that_overflows_on_the_data_is_refused(gru):
+    path, data, _, inputs = gru
+    save_file({"rnn": inputs.double().mul(1e200)}, data)  # infinite once it is float32
+    with pytest.raises(RecipeError, match=r"the inputs of rnn.weight_ih_l0 hold NaN or infinity"):
+        compress(path, {"version": 1, "budget": {"factor": 4}, "calibration": {"data": str(data)}})
+
+
 def test_a_layer_with_dropped_weights_is_not_run_by_itself(gru, tmp_path):
     path, data, module, _ = gru
     tensors = {f"rnn.{name}": tensor for name, tensor in module.state_dict().items()}
@@ -169,9 +200,9 @@ def test_without_data_there_is_a_cure(case):
         compress(case.path, {**RECIPE, "calibration": True})
 
 
-def test_a_task_that_runs_no_recurrent_layer_by_torch_leaves_it_unweighted(case):
+def test_weights_that_no_data_reach_are_not_refitted(case):
     shown = calibrate(case.checkpoint, source(case))
-    alone = replace(shown, weightings={}, why={"lstm.weight_hh_l0": "has inputs that ..."})
+    alone = replace(shown, inputs=dict.fromkeys(shown.inputs, 0))
     made = decompose(case.checkpoint, recipe_from(RECIPE))
     same = refit(case.checkpoint, made, alone)
     assert same.report.calibration["refitted"] == []

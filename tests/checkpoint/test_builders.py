@@ -15,6 +15,7 @@ from torch import nn
 
 from ttcompress.checkpoint import Checkpoint, open_checkpoint, rebuild
 from ttcompress.errors import CheckpointError
+from ttcompress.model.report import UNUSED
 
 Opened = Callable[..., Checkpoint]
 
@@ -82,7 +83,12 @@ def test_a_storage_by_itself_is_left_out(opened: Opened) -> None:
         warnings.simplefilter("ignore")
         storage = torch.ones(3).storage()
         checkpoint = opened({"model": {"w": torch.ones(2, 2)}, "raw": storage})
-    assert any("`raw` is not carried over" in note for note in checkpoint.notes)
+    unused, raw = checkpoint.left_out
+    assert (raw.key, raw.why) == (
+        "raw",
+        "not carried over: a value in it is neither plain data nor a tensor",
+    )
+    assert (unused.bytes, unused.why) == (12, UNUSED)
 
 
 def test_content_that_cannot_even_be_outlined_leaves_the_state_dict(opened: Opened) -> None:
@@ -90,7 +96,8 @@ def test_content_that_cannot_even_be_outlined_leaves_the_state_dict(opened: Open
     loop.append(loop)
     checkpoint = opened([{"w": torch.ones(2, 2)}, loop])
     assert checkpoint.carried == {"dict": [["w", {"tensor": "w"}]]}
-    assert any("only the state dict is carried" in note for note in checkpoint.notes)
+    (everything,) = checkpoint.left_out
+    assert everything.why.startswith("everything outside the state dict is not carried over")
 
 
 def test_many_classes_are_counted(opened: Opened) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ttcompress.checkpoint import Checkpoint, rebuild
 from ttcompress.errors import CheckpointError
+from ttcompress.model.report import LeftOut
 
 Opened = Callable[..., Checkpoint]
 W, V = torch.ones(2, 3), torch.zeros(4, 3)
@@ -65,7 +66,7 @@ def test_a_key_chooses_and_the_other_is_left_out(opened: Opened) -> None:
     assert torch.equal(checkpoint.tensor("w"), V)
     assert not checkpoint.others
     assert same(rebuilt(checkpoint), {"discriminator": {"w": V}, "epoch": 1})
-    assert any("`generator`" in note and "left out" in note for note in checkpoint.notes)
+    assert checkpoint.left_out == (LeftOut("generator", 1, 24, "another state dict"),)
 
 
 def test_a_moving_average_beside_the_weights_needs_a_key(opened: Opened) -> None:
@@ -179,7 +180,9 @@ def test_optimizer_state_is_left_out_and_named(key: str, opened: Opened) -> None
     checkpoint = opened(content)
     assert not [name for name in checkpoint.source_paths if key in name]
     assert list(rebuilt(checkpoint)) == ["state_dict", "lr"]
-    assert any(f"optimizer state is left out: `{key}`" in note for note in checkpoint.notes)
+    (optimizer,) = checkpoint.left_out
+    assert (optimizer.key, optimizer.why) == (key, "optimizer state")
+    assert (optimizer.tensors, optimizer.bytes) == (1, 16)
 
 
 def test_an_optimizer_in_a_tuple_leaves_its_place(opened: Opened) -> None:
@@ -261,12 +264,50 @@ def test_a_data_parallel_module_loses_its_prefix(opened: Opened) -> None:
     assert "module.weight_ih_l0" in rebuilt(checkpoint)
 
 
+WRAPPED: dict[str, Callable[[str], str]] = {
+    "fabric": lambda name: f"_forward_module.{name}",
+    "fsdp": lambda name: f"_fsdp_wrapped_module.{name.replace('first.', 'first._orig_mod.')}",
+    "checkpointed": lambda name: name.replace("first.", "first._checkpoint_wrapped_module."),
+    "averaged": lambda name: f"module.{name}",
+    "averaged in parallel": lambda name: f"module.module.{name}",
+}
+
+
+@pytest.mark.parametrize("place", [(), ("ema",), ("state", "model")])
+@pytest.mark.parametrize("wrapper", WRAPPED)
+def test_what_a_wrapper_adds_is_not_the_models(
+    wrapper: str, place: tuple[str, ...], opened: Opened
+) -> None:
+    model, wrap = Holder(), WRAPPED[wrapper]
+    state = {wrap(name): value for name, value in model.state_dict().items()}
+    if wrapper.startswith("averaged"):
+        state = {"n_averaged": torch.tensor(3), **state}
+    content: Any = state
+    for key in reversed(place):
+        content = {key: content, "epoch": 1}
+    checkpoint = opened(content)
+    model.load_state_dict(checkpoint.state_dict(), strict=True)
+    assert [stack.prefix for stack in checkpoint.stacks] == ["first.", "second."]
+    assert same(rebuilt(checkpoint), content)
+
+
+def test_a_count_of_averages_beside_other_names_is_the_models_own(opened: Opened) -> None:
+    state = {"n_averaged": torch.tensor(3), "module.w": W, "head.w": V}
+    assert set(opened(state).state_dict()) == set(state)
+
+
+def test_a_whole_averaged_module_loses_its_prefix(opened: Opened) -> None:
+    checkpoint = opened(torch.optim.swa_utils.AveragedModel(nn.LSTM(2, 2)))
+    nn.LSTM(2, 2).load_state_dict(checkpoint.state_dict(), strict=True)
+    assert {"n_averaged", "module.weight_ih_l0"} < set(rebuilt(checkpoint))
+
+
 def test_a_cycle_is_left_out_and_named(opened: Opened) -> None:
     loop: list[Any] = [1]
     loop.append(loop)
     checkpoint = opened({"model": {"w": W}, "loop": loop})
     assert same(rebuilt(checkpoint), {"model": {"w": W}})
-    assert any("`loop` is not carried over" in note for note in checkpoint.notes)
+    assert [one.key for one in checkpoint.left_out] == ["loop"]
 
 
 def test_large_content_is_left_out_and_named(
@@ -276,7 +317,7 @@ def test_large_content_is_left_out_and_named(
     content = {"in": {"model": {"w": W}, "vocab": ["word"] * 500, "epoch": 1}}
     checkpoint = opened(content)
     assert same(rebuilt(checkpoint), {"in": {"model": {"w": W}, "epoch": 1}})
-    assert any("`vocab` is not carried over" in note for note in checkpoint.notes)
+    assert [one.key for one in checkpoint.left_out] == ["vocab"]
 
 
 @pytest.mark.parametrize(

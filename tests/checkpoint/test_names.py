@@ -21,6 +21,15 @@ from ttcompress.checkpoint.names import canonical_names, unused_name
         (["module."], ["module."]),
         (["a._orig_mod.w", "a.w"], ["a._orig_mod.w", "a.w"]),
         (["model.module_list.0.w"], ["model.module_list.0.w"]),
+        (["_forward_module.a", "_forward_module.b"], ["a", "b"]),
+        (["module._forward_module._orig_mod.a"], ["a"]),
+        (
+            ["_fsdp_wrapped_module.a._checkpoint_wrapped_module.w", "_fsdp_wrapped_module.b.w"],
+            ["a.w", "b.w"],
+        ),
+        (["a._fsdp_wrapped_module._checkpoint_wrapped_module._fpw_module.w"], ["a.w"]),
+        (["my_forward_module.w", "a._orig_models.w"], ["my_forward_module.w", "a._orig_models.w"]),
+        (["a._forward_module.w", "a.w"], ["a._forward_module.w", "a.w"]),
         ([], []),
     ],
 )

@@ -106,7 +106,8 @@ def test_a_model_that_changes_on_the_way_is_not_compressed(
 
     monkeypatch.setattr(FileBytes, "read", slow)
     with pytest.raises(TTCompressError, match=SAID):
-        compress(path, {"version": 1, "budget": {"factor": 2}, "default": "decompose"})
+        rule = {"weights": "w"}
+        compress(path, {"version": 1, "budget": {"factor": 2}, "rules": [rule], "default": "keep"})
     assert reads
 
 

@@ -130,7 +130,10 @@ TABLE = (
     ),
     Bad(
         "no recurrent weight",
-        lambda: ["decompose", saved("linear.pt", {"head.weight": torch.randn(30, 20)})],
+        lambda: [
+            "decompose",
+            saved("linear.pt", {"head.weight": torch.randn(30, 20), "head.bias": torch.ones(30)}),
+        ],
         2,
         "head.weight (linear, 30 x 20)",
         "no weight to decompose",
@@ -328,7 +331,7 @@ def test_a_full_disk_leaves_nothing_behind(run, folder: Path, monkeypatch) -> No
     monkeypatch.setattr("os.fsync", full)
     result = run("decompose", GOOD, "--factor", "2")
     assert (result.code, result.out) == (1, "")
-    assert "model.mps.safetensors: the disk is full; nothing was written." in result.err
+    assert "model.auto.safetensors: the disk is full; nothing was written." in result.err
     assert sorted(path.name for path in folder.iterdir()) == [GOOD]
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from ttcompress.cli import console
 from ttcompress.cli.arguments import Talk
-from ttcompress.errors import TTCompressError
+from ttcompress.errors import TaskError, TTCompressError
 from ttcompress.reporting.table import Column, Table
 from ttcompress.system.progress import silent
 from ttcompress.training.loop import StepReport
@@ -185,3 +185,14 @@ def test_a_batch_has_lines_alone_where_stderr_is_no_terminal(capsys, monkeypatch
         assert progress is silent
     lines = ["a under small: 3 of 9, fine-tuning", "[a] under small: done"]
     assert capsys.readouterr().err.splitlines() == lines
+
+
+@pytest.mark.parametrize("verbose", [True, False])
+def test_the_way_to_an_exception_in_a_users_task_is_shown_if_asked_for(verbose, capsys) -> None:
+    try:
+        raise TaskError("task own: own.py:3: ValueError.") from ValueError("of a task")
+    except TaskError as error:
+        console.fail(error, verbose)
+    shown = capsys.readouterr().err
+    assert shown.endswith("-v prints the traceback.\n") is not verbose
+    assert ("ValueError: of a task" in shown) is verbose

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from math import isqrt
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from ttcompress.planning.formats import FORMATS
 from ttcompress.trains.formats import train_of
@@ -24,6 +27,11 @@ def random_train() -> Callable[..., Train]:
 @pytest.fixture(scope="session")
 def with_trains() -> Callable[..., dict[str, Train]]:
     return _with_trains
+
+
+@pytest.fixture(scope="session")
+def largest_result() -> Callable[[Callable[[], object]], int]:
+    return _largest_result
 
 
 @pytest.fixture(scope="session")
@@ -71,3 +79,25 @@ def _core_gradients(trains: Mapping[str, Train], dense: nn.Module) -> dict[str, 
         for k, gradient in enumerate(torch.autograd.grad(matrix, cores, upstream)):
             gradients[f"{name}.cores.{k}"] = gradient
     return gradients
+
+
+class _Results(TorchDispatchMode):
+    """Records the size of every tensor that an operation returns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[int] = []
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        result = function(*args, **(kwargs or {}))
+        self.sizes += [leaf.numel() for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+        return result
+
+
+def _largest_result(call: Callable[[], object]) -> int:
+    """Values in the largest tensor that the call makes."""
+    with _Results() as results:
+        call()
+    return max(results.sizes)

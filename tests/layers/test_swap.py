@@ -126,7 +126,41 @@ def test_a_parameter_of_a_module_that_runs_no_train_is_named(tmp_path: Path) -> 
     class Own(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.matrix = nn.Parameter(torch.randn(30, 30))
+            self.embedding = nn.Parameter(torch.randn(30, 30))
 
     with pytest.raises(ArtifactError, match="Own"):
         load_into(Own(), compressed(Own(), tmp_path))
+
+
+class Halved(nn.LSTM):
+    def forward(self, input, hx=None):  # type: ignore[no-untyped-def]
+        output, state = super().forward(input, hx)
+        return output / 2, state
+
+
+class Scaled(nn.Embedding):
+    def forward(self, input):  # type: ignore[no-untyped-def]
+        return super().forward(input) * 8
+
+
+class Doubled(nn.Linear):
+    def forward(self, input):  # type: ignore[no-untyped-def]
+        return 2 * super().forward(input)
+
+
+class Named(nn.LSTM):
+    """Computes what torch's layer does."""
+
+
+@pytest.mark.parametrize("layer", [Halved(12, 10), Scaled(13, 12), Doubled(12, 10)])
+def test_a_layer_that_computes_more_than_torchs_is_not_replaced(layer, tmp_path: Path) -> None:
+    model = nn.ModuleDict({"layer": layer})
+    name = f"layer: a {type(layer).__name__} has its own forward"
+    with pytest.raises(ArtifactError, match=f"{name}.*ttcompress restore"):
+        load_into(model, compressed(model, tmp_path))
+    assert model["layer"] is layer
+
+
+def test_a_layer_of_another_class_that_computes_the_same_is_replaced(tmp_path: Path) -> None:
+    model = nn.ModuleDict({"layer": Named(12, 10)})
+    assert type(load_into(model, compressed(model, tmp_path))["layer"]) is LSTM

@@ -338,6 +338,26 @@ def test_auto_is_never_worse_than_one_format_for_all(fall: float, factor: float)
     assert errors["auto"] <= 1.001 * counted_error(dense, fall)
 
 
+@pytest.mark.parametrize("budget", [{"rank": 3}, {"rank": 3, "factor": 2}])
+def test_a_rank_cap_is_not_answered_by_what_has_no_ranks(budget: dict[str, float]) -> None:
+    """A whole matrix would ignore the cap, and an MPO of the same ranks is larger."""
+    plan = plan_of(budget, format="auto")
+    assert {p.format for p in plan.weights} == {"mps"}
+    assert all(rank <= 3 for p in plan.weights for rank in p.ranks)
+    rules = [{"weights": "all", "ranks": 3}]
+    capped = plan_of({"factor": 2}, format="auto", rules=rules, default="keep")
+    assert {p.format for p in capped.weights} == {"mps"}
+
+
+def test_where_the_program_may_quantise_it_is_not_told_to() -> None:
+    """It counts rounding higher than truncation, so it may know of a smaller plain error."""
+    shapes = ((64, 64), (128, 32), (64, 16))
+    for fall, factor in ((0.0, 5), (0.5, 9), (0.7, 8)):
+        for cap in ({}, {"rank": 30}):
+            plan = plan_of({"factor": factor} | cap, fall=fall, format="auto", shapes=shapes)
+            assert plan.notes == ()
+
+
 def test_few_bits_alone_are_named_where_they_would_lose_less() -> None:
     flat = plan_of({"factor": 5}, fall=0.0)
     assert len(flat.notes) == 1 and flat.notes[0].startswith("Quantisation alone would be more")

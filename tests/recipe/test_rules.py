@@ -170,3 +170,42 @@ def test_example_modes_multiply_to_the_size(size: int, count: int) -> None:
     assert prod(modes) == size
     assert len(modes) <= count
     assert size == 1 or min(modes) > 1
+
+
+MASK = weight("attn.mask", "matrix", 16, 16)
+BRACKETS = weight("heads[0].table", "matrix", 9, 9)
+ODD = (HEAD, MASK, BRACKETS, weight("linear", "matrix", 9, 9))
+
+
+def assign_odd(rules: str, default: str = "keep") -> list[str]:
+    text = f"version: 1\nbudget: {{factor: 8}}\ndefault: {default}\nrules: {rules}"
+    return [a.format for a in match(parse_recipe(text), ODD)]
+
+
+@pytest.mark.parametrize("selector", ["all", "linear", '"*"', '"re:.*"'])
+def test_nothing_but_its_name_selects_a_matrix_of_unknown_use(selector: str) -> None:
+    assert assign_odd(f"[{{weights: {selector}}}]") == ["mps", "keep", "keep", "keep"]
+
+
+def test_nor_does_a_default_to_decompose() -> None:
+    assert assign_odd("[]", default="decompose") == ["mps", "keep", "keep", "keep"]
+
+
+def test_its_exact_name_selects_it_even_with_brackets() -> None:
+    assert assign_odd('[{weights: attn.mask}, {weights: "heads[0].table"}]') == [
+        "keep",
+        "mps",
+        "mps",
+        "keep",
+    ]
+
+
+@pytest.mark.parametrize("selector", ["attn.*", "re:attn[.]mask"])
+def test_a_pattern_for_such_matrices_alone_is_refused_with_their_names(selector: str) -> None:
+    with pytest.raises(PlanError) as caught:
+        assign_odd(f'[{{weights: "{selector}"}}]')
+    assert str(caught.value) == (
+        f"rules[0] (`{selector}`) matches only matrices that no layer is known to use: attn.mask."
+        "\n    Only an exact name compresses such a matrix: if it is a weight, write a rule for"
+        " each, for example `- weights: attn.mask`."
+    )

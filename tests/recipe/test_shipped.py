@@ -90,7 +90,7 @@ def test_the_default_is_balanced() -> None:
     assert default_recipe() == load_recipe(find_recipe("balanced"))
     decided = {a.weight.role: (a.format, a.store) for a in match(default_recipe(), CHARLM)}
     dense = ("dense", "int8")
-    assert decided == {"recurrent": ("mps", "auto"), "embedding": dense, "linear": dense}
+    assert decided == {"recurrent": ("auto", "auto"), "embedding": dense, "linear": dense}
 
 
 def test_a_path_is_found_as_well_as_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,3 +123,17 @@ def test_recipes_are_read_without_torch() -> None:
     code = "import sys, ttcompress.recipe as r; r.default_recipe(); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+def test_formats_are_chosen_by_the_program_unless_the_recipe_is_about_one() -> None:
+    formats = {recipe.name: load_recipe(recipe.path).format for recipe in shipped()}
+    about_one = {"mpo": "mpo", "explicit-ranks": "mps"}
+    assert formats == dict.fromkeys(BUDGETS, "auto") | about_one
+
+
+@pytest.mark.parametrize("format", ["mps", "mpo"])
+def test_the_option_sets_the_format_of_every_train(format: str) -> None:
+    chosen = with_options(default_recipe(), format=format)
+    formats = {a.weight.name: a.format for a in match(chosen, CHARLM)}
+    recurrent = {weight.name for weight in CHARLM if weight.role == "recurrent"}
+    assert {name for name, found in formats.items() if found == format} == recurrent

@@ -44,6 +44,7 @@ WEIGHT = WeightReport(
     multiply_adds_before=256,
     multiply_adds_after=64,
     relative_error=0.123456,
+    worst_row_error=0.45678,
     gate_errors=(0.1, 0.1, 0.1, 0.2),
     spectrum=(),
     notes=("ranks [9] lowered to the attainable [5]",),
@@ -81,6 +82,7 @@ def test_a_weight_is_one_row() -> None:
         "200",
         "128",
         "0.1235",
+        "0.4568",
     )
 
 

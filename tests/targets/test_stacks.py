@@ -196,6 +196,35 @@ def test_a_model_without_recurrent_layers_needs_a_task_or_a_module(compressed, t
         ttcompress.export(model, tmp_path / "m.onnx")
 
 
+class OneBias(nn.LSTMCell):
+    """A cell with torch's names and a bias more."""
+
+    def __init__(self) -> None:
+        super().__init__(6, 8, bias=False)
+        self.bias_all = nn.Parameter(torch.ones(32))
+
+
+def test_a_layer_that_is_not_torchs_is_refused_by_its_strange_tensors(compressed, tmp_path) -> None:
+    model = compressed(Holder(cell=OneBias()), **SMALL)
+    found = r"cell.weight_\* \(it also has bias_all\).*ttcompress restore"
+    for run in (
+        lambda: ttcompress.export(model, tmp_path / "m.onnx"),
+        lambda: ttcompress.bench(model),
+    ):
+        with pytest.raises(ttcompress.RecipeError, match=found):
+            run()
+    assert not (tmp_path / "m.onnx").exists()
+
+
+@pytest.mark.slow
+def test_beside_a_layer_that_is_not_torchs_the_others_are_run(compressed, tmp_path) -> None:
+    model = compressed(Holder(cell=OneBias(), rnn=nn.RNN(6, 8)), **SMALL)
+    assert [one.part for one in ttcompress.export(model, tmp_path / "m.onnx")] == ["rnn"]
+    timed = ttcompress.bench(model, batches=(1,), steps=2, seconds=0.01)
+    assert {row.part for row in timed.rows} == {"rnn"}
+    assert "not timed: cell.weight_* (it also has bias_all)" in " ".join(timed.remarks())
+
+
 @pytest.mark.slow
 def test_layers_that_were_kept_are_exported_all_the_same(
     tiny_artifact: Path, tmp_path: Path

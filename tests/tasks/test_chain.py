@@ -145,7 +145,15 @@ def apart() -> nn.Module:
     )
 
 
+def with_a_norm_inside() -> nn.Module:
+    model = Plain(nn.LSTM(6, 8), 8)
+    (layer,) = (m for m in model.modules() if isinstance(m, nn.LSTM))
+    layer.norm = nn.LayerNorm(32)
+    return model
+
+
 MISFITS = {
+    "a layer that is not torch's": (with_a_norm_inside, "it also has norm.bias, norm.weight"),
     "no recurrent layer": (lambda: nn.Sequential(nn.Embedding(11, 6), nn.Linear(6, 2)), "has no"),
     "a cell": (lambda: nn.ModuleDict({"cell": nn.LSTMCell(6, 8), "fc": nn.Linear(8, 2)}), "cell.*"),
     "a layer alone": (lambda: nn.LSTM(6, 8), "is not part of a larger model"),

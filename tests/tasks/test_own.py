@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import sys
+import warnings
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -115,7 +116,7 @@ def test_an_exception_is_one_message_with_the_users_file_and_line(message, task)
     with pytest.raises(TaskError) as caught:
         CALLS[message](task)
     assert str(caught.value).startswith(f"task task.py:Own: {message}")
-    assert str(caught.value).endswith("Correct the task; -v prints the traceback.")
+    assert str(caught.value).endswith("Correct the task.")
     assert "\n" not in str(caught.value)
     assert caught.value.exit_code == 2 and caught.value.__cause__ is not None
 
@@ -163,9 +164,13 @@ RETURNS = {
     "loss: expected a tensor with one number, got Tensor of 3": (
         "loss",
         torch.zeros(3),
-        lambda t: t.loss(None, None),
+        lambda t: t.loss(torch.ones(2, 2), None),
     ),
-    "loss: expected a tensor with one number, got float": ("loss", 1.5, lambda t: t.loss(0, 0)),
+    "loss: expected a tensor with one number, got float": (
+        "loss",
+        1.5,
+        lambda t: t.loss(torch.ones(2, 2), None),
+    ),
     "evaluate: expected metrics by name, got float": ("evaluate", 0.5, lambda t: t.evaluate(0)),
     "evaluate: score: expected a number, got list": (
         "evaluate",
@@ -223,3 +228,16 @@ def test_a_task_that_is_given_as_an_object_is_guarded_once(inner, save):
         guarded.evaluate(nn.Linear(1, 1))
     assert task_for(model, guarded) is guarded
     assert isinstance(copy.copy(guarded), OwnTask) and guarded.level == 1
+
+
+def test_a_warning_of_the_users_loss_is_shown_once(task, inner, recwarn):
+    warnings.simplefilter("default")
+
+    def loss(outputs, batch):
+        warnings.warn("look", stacklevel=1)
+        return outputs.sum()
+
+    inner.loss = loss
+    for positions in range(1, 9):
+        task.loss(torch.ones(positions, 2), None)
+    assert len([one for one in recwarn if str(one.message) == "look"]) <= 2  # not at every step

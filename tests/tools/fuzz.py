@@ -33,10 +33,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 from safetensors.torch import save_file
 from torch import nn
+from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 
 import ttcompress
 from ttcompress.artifact import load
@@ -206,11 +208,47 @@ def yaml_text(data: bytes, chance: random.Random) -> bytes:
 
 def zipped_pickle(data: bytes, chance: random.Random) -> bytes:
     """The pickle in a zip changed, with a checksum that fits."""
+    return _in_zip(data, (".pkl",), plain, chance)
+
+
+def zipped_code(data: bytes, chance: random.Random) -> bytes:
+    """The code in a zip changed, in which TorchScript names parameters and buffers."""
+    return _in_zip(data, (".py", ".pkl"), plain, chance)
+
+
+def zipped_models(data: bytes, chance: random.Random) -> bytes:
+    """The pickles of the models in a zip changed."""
+    return _in_zip(data, (".pth",), zipped_pickle, chance)
+
+
+def _in_zip(data: bytes, endings: tuple[str, ...], change: Mutate, chance: random.Random) -> bytes:
     found = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(found, "w") as new:
         for name in old.namelist():
             content = old.read(name)
-            new.writestr(name, plain(content, chance) if name.endswith(".pkl") else content)
+            new.writestr(name, change(content, chance) if name.endswith(endings) else content)
+    return found.getvalue()
+
+
+def renamed_parts(data: bytes, chance: random.Random) -> bytes:
+    """Tensors of a state dict swapped, doubled, removed or renamed: parts that do not fit."""
+    state = torch.load(io.BytesIO(data))
+    for _ in range(chance.randint(1, 4)):
+        one, other = chance.choices(list(state), k=2)
+        what = chance.randrange(5)
+        if what == 0:
+            state[one], state[other] = state[other], state[one]
+        elif what == 1:
+            suffix = chance.choice(("_g", "_v", "_u", "_orig", "_mask", "0._u", "_orig_mask", ""))
+            state[one.rpartition("_")[0] + suffix] = state[other]
+        elif what == 2:
+            state[one] = state[one].to(chance.choice((torch.int8, torch.float16, torch.complex64)))
+        elif what == 3 and state[one].numel():
+            state[one] = state[one].flatten()[:1].expand(chance.choice((0, 1, 16, 10**5)), 3)
+        elif len(state) > 2:
+            del state[one]
+    found = io.BytesIO()
+    torch.save(state, found)
     return found.getvalue()
 
 
@@ -261,6 +299,17 @@ class Model(nn.Module):
         self.head = nn.Linear(8, 5)
 
 
+def reparametrised() -> nn.Module:
+    """A model with weights of every kind that is computed from other tensors."""
+    model = Model()
+    parametrizations.weight_norm(model.lstm, "weight_ih_l0")
+    parametrizations.spectral_norm(model.lstm, "weight_hh_l0")
+    weight_norm(model.lstm, "weight_ih_l1")
+    spectral_norm(model.lstm, "weight_hh_l1")
+    prune.l1_unstructured(model.head, "weight", 0.5)
+    return model
+
+
 def readers(folder: Path) -> dict[str, Reader]:
     """Every reader with a real file, made in `folder`."""
     torch.manual_seed(0)
@@ -285,7 +334,24 @@ def readers(folder: Path) -> dict[str, Reader]:
     outcome = Outcome("a", "b", "c", 1.0, 1, False, 9, 3, 3.0, {"m": CHANGE}, (VERDICT,))
     (folder / "baseline").write_text(json.dumps({"jobs": [outcome.as_json()]}))
     zip_ways, plain_ways = (plain, zipped_pickle, zipped_pickle), (plain,)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.script(model).save(folder / "script")
+        kinds = {nn.LSTM, nn.Linear}
+        torch.save(torch.ao.quantization.quantize_dynamic(model, kinds), folder / "quantised")
+        torch.save(reparametrised().state_dict(), folder / "reparametrised")
+    with zipfile.ZipFile(folder / "archive", "w") as archive:
+        archive.write(folder / "zip", "policy.pth")
+        archive.write(folder / "reparametrised", "value.pth")
+    np.savez(folder / "npz.npz", **arrays)
     return {
+        "reparametrised": Reader(
+            folder / "reparametrised", use_checkpoint, (zipped_pickle, renamed_parts, renamed_parts)
+        ),
+        "torchscript": Reader(folder / "script", use_checkpoint, (plain, zipped_code, zipped_code)),
+        "quantised": Reader(folder / "quantised", use_checkpoint, zip_ways),
+        "archive": Reader(folder / "archive", use_checkpoint, (plain, zipped_models)),
+        "npz": Reader(folder / "npz.npz", use_checkpoint, plain_ways),
         "torch zip": Reader(folder / "zip", use_checkpoint, zip_ways),
         "torch zip, module": Reader(folder / "module", use_checkpoint, zip_ways),
         "torch legacy": Reader(folder / "legacy", use_checkpoint, plain_ways),

@@ -216,6 +216,8 @@ def test_each_feature_is_measured_in_its_own_variance():
     assert units.tolist() == pytest.approx([2 / 3, 8 / 3, 9.0])  # 3.0 never changes: its square
     assert value_units([torch.zeros(4, 2)]).tolist() == [1.0, 1.0]
     assert value_units([torch.full((1, 1), 2.0)]).tolist() == [4.0]
+    rounding = torch.tensor([[1e5], [1e5 + 2**-7]])  # neighbours in float32
+    assert value_units([rounding]).tolist() == pytest.approx([1e10])
     off = REAL + torch.tensor([1.0, 2.0, 3.0])
     assert float(squared_error(off, REAL, units)) == pytest.approx((1.5 + 1.5 + 1.0) / 3)
 

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from ttcompress.errors import DecompositionError
+from ttcompress.model.report import Errors
 from ttcompress.model.weights import Weight
 from ttcompress.planning.formats import DenseLayout, Layout, MpoLayout, MpsLayout
 from ttcompress.planning.plan import PlannedWeight
 from ttcompress.stores import STORES
 from ttcompress.trains.analysis import Analysis
-from ttcompress.trains.stored import StoredWeight, relative_errors, store_weight
+from ttcompress.trains.stored import StoredWeight, measure_errors, store_weight
 
 LAYOUTS = [
     MpsLayout((64,), (24,)),
@@ -36,10 +37,13 @@ def normal(*shape: int, seed: int = 7) -> Tensor:
 
 def stored_and_measured(
     matrix: Tensor, layout: Layout, store: str, ranks: tuple[int, ...] | None = None
-) -> tuple[StoredWeight, float, tuple[float, ...]]:
+) -> tuple[StoredWeight, Errors]:
     found = ranks or layout.attainable([5] * (layout.cores - 1))
     stored, _ = store_weight(matrix, weight(matrix), layout, found, STORES[store])
-    return stored, *relative_errors(matrix, stored.blocks(), weight(matrix))
+    errors = measure_errors(matrix, stored.blocks(), weight(matrix))
+    largest = (stored.dense(torch.float64) - matrix.double()).abs().max() / matrix.abs().max()
+    assert errors.worst_element_error == pytest.approx(largest.item(), rel=1e-6)
+    return stored, errors
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
@@ -49,14 +53,16 @@ def test_the_error_is_the_one_of_what_is_stored(
     layout: Layout, store: str, dtype: torch.dtype
 ) -> None:
     matrix = normal(64, 24).to(dtype)
-    stored, error, gate_errors = stored_and_measured(matrix, layout, store)
+    stored, errors = stored_and_measured(matrix, layout, store)
     before = matrix.double().numpy()
     after = stored.dense(torch.float64).numpy()
     wanted = np.linalg.norm(after - before) / np.linalg.norm(before)
-    assert error == pytest.approx(wanted, rel=1e-12)
+    assert errors.relative_error == pytest.approx(wanted, rel=1e-12)
+    rows = np.linalg.norm(after - before, axis=1) / np.linalg.norm(before, axis=1)
+    assert errors.worst_row_error == pytest.approx(rows.max(), rel=1e-12)
     blocks = zip(np.split(after, 4), np.split(before, 4), strict=True)
     gates = [np.linalg.norm(a - b) / np.linalg.norm(b) for a, b in blocks]
-    assert gate_errors == pytest.approx(gates, rel=1e-12)
+    assert errors.gate_errors == pytest.approx(gates, rel=1e-12)
     assert stored.dense().dtype == dtype
 
 
@@ -73,26 +79,47 @@ def test_what_is_stored_is_as_large_as_planned(layout: Layout) -> None:
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 def test_full_rank_in_float32_restores_to_rounding_error(layout: Layout) -> None:
     matrix = normal(64, 24)
-    stored, error, _ = stored_and_measured(matrix, layout, "float32", layout.full_ranks)
-    assert error < 1e-6
+    stored, errors = stored_and_measured(matrix, layout, "float32", layout.full_ranks)
+    assert errors.relative_error < 1e-6
     assert torch.allclose(stored.dense(), matrix, atol=1e-5)
 
 
 def test_dense_in_float32_is_the_matrix_itself() -> None:
-    stored, error, _ = stored_and_measured(normal(64, 24), LAYOUTS[3], "float32")
+    stored, errors = stored_and_measured(normal(64, 24), LAYOUTS[3], "float32")
     assert torch.equal(stored.dense(), normal(64, 24))
-    assert error == 0.0
+    assert errors.relative_error == errors.worst_row_error == 0.0
     assert torch.equal(stored.train().to_dense(), normal(64, 24))
 
 
 def test_gates_of_zeros() -> None:
     matrix = torch.cat([torch.zeros(16, 24), normal(48, 24)])
-    _, gates = relative_errors(matrix, [matrix.double()], weight(matrix))
-    assert gates == (0.0, 0.0, 0.0, 0.0)
-    _, gates = relative_errors(matrix, [matrix.double() + 1], weight(matrix))
-    assert gates[0] == float("inf") and gates[1] < 10
-    whole, gates = relative_errors(matrix, [matrix.double()], weight(matrix, gates=1))
-    assert (whole, gates) == (0.0, ())
+    errors = measure_errors(matrix, [matrix.double()], weight(matrix))
+    assert errors == Errors(0.0, (0.0, 0.0, 0.0, 0.0), 0.0, 0.0)
+    errors = measure_errors(matrix, [matrix.double() + 1], weight(matrix))
+    assert errors.gate_errors[0] == float("inf") and errors.gate_errors[1] < 10
+    assert errors.worst_row_error == float("inf")
+    errors = measure_errors(matrix, [matrix.double()], weight(matrix, gates=1))
+    assert errors == Errors(0.0, (), 0.0, 0.0)
+
+
+def test_the_worst_element_is_found_in_any_block_and_of_either_sign() -> None:
+    matrix = normal(64, 24)
+    largest = matrix.abs().max().item()
+    for row, change in ((0, 0.5), (63, -0.75)):
+        stored = matrix.double()
+        stored[row, 3] += change * largest
+        blocks = stored.split(10)
+        errors = measure_errors(matrix, blocks, weight(matrix))
+        assert errors.worst_element_error == pytest.approx(abs(change))
+
+
+def test_no_error_is_finite_in_a_matrix_of_zeros() -> None:
+    zeros = torch.zeros(64, 24)
+    assert measure_errors(zeros, [zeros.double()], weight(zeros)) == Errors(
+        0.0, (0.0,) * 4, 0.0, 0.0
+    )
+    errors = measure_errors(zeros, [zeros.double() + 1e-9], weight(zeros))
+    assert errors.worst_element_error == float("inf")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])

@@ -25,7 +25,7 @@ def awkward() -> dict[str, Tensor]:
     spread = (
         q @ torch.diag(torch.logspace(0, -12, 32, dtype=torch.float64)) @ normal(32, 32).double()
     )
-    return {
+    weights = {
         "plain.weight": normal(48, 32),
         "half.weight": normal(48, 32).half(),
         "brain.weight": normal(48, 32).bfloat16(),
@@ -38,6 +38,9 @@ def awkward() -> dict[str, Tensor]:
         "column.weight": normal(40, 1),
         "one.weight": normal(1, 1),
         "prime.weight": normal(47, 31),
+    }
+    return weights | {
+        name.replace("weight", "bias"): torch.ones(len(one)) for name, one in weights.items()
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -105,9 +106,11 @@ jobs:
     assert [o.kind for o in (unreadable, left, raised)] == [
         "CheckpointError",
         "SystemExit",
-        "ValueError",
+        "TaskError",
     ]
-    assert raised.error.startswith("ValueError: of a task\nTraceback")
+    assert re.fullmatch(
+        r"task \S+: \S+\.py:\d+: ValueError: of a task. Correct the task.", raised.error
+    )
     assert done.counting is not None
     assert done.counting[0] == "score"
     assert [path.name for path in (folder / "out").glob("*.safetensors")] == ["a.half.safetensors"]

@@ -213,3 +213,11 @@ def test_where_no_method_is_left_the_reason_is_told(tiny_checkpoint) -> None:
     recipe = {"version": 1, "budget": {"factor": 2}, "rules": rules, "default": "decompose"}
     with pytest.raises(PlanError, match="absent"):
         compare(tiny_checkpoint, [2], recipe)
+
+
+def test_a_layer_that_cannot_be_run_is_not_timed(tmp_path) -> None:
+    state = nn.ModuleDict({"rnn": nn.LSTM(16, 16)}).state_dict()
+    torch.save({**state, "rnn.bias_l0": torch.ones(64)}, tmp_path / "model.pt")
+    found = compare(tmp_path / "model.pt", [4])
+    cells = [found.dense, *found.rows[0].cells]
+    assert all(cell.milliseconds is None and not cell.why for cell in cells)

@@ -122,6 +122,18 @@ def test_every_kind_of_layer_can_drift(tmp_path):
     assert all(value < 2e-3 for steps in drift.values() for value in steps.values())
 
 
+@pytest.mark.parametrize("stranger", ["bias_l0", "norm.weight", "weight_ci"])
+def test_a_layer_that_is_not_torchs_does_not_drift(tmp_path, stranger):
+    state = nn.ModuleDict({"a": nn.LSTM(5, 6), "b": nn.LSTM(5, 6)}).state_dict()
+    checkpoint = saved({**state, f"a.{stranger}": torch.ones(24)}, tmp_path)
+    compressed = compress(checkpoint.path, RANK_ONE)
+    assert list(drift_over_time(checkpoint, compressed)) == ["b."]
+    assert list(compressed.report.drift) == ["b."]
+    assert {w.name for w in compressed.report.weights} >= {"a.weight_ih_l0", "a.weight_hh_l0"}
+    (note,) = [line for line in compressed.report.notes if line.startswith("`a.weight_")]
+    assert f"it also has {stranger}" in note and "drift" in note
+
+
 def test_a_layer_of_zeros_has_no_drift(tmp_path):
     state = {f"lstm.{k}": torch.zeros_like(v) for k, v in nn.LSTM(5, 6).state_dict().items()}
     checkpoint = saved(state, tmp_path)

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations, weight_norm
 
 from ttcompress.artifact import is_artifact
 from ttcompress.checkpoint import open_checkpoint
@@ -117,6 +118,21 @@ def test_the_state_dict_has_nothing_from_beside_it(trained):
         assert list(found) == list(truth)
         for name, tensor in truth.items():
             torch.testing.assert_close(found[name], tensor)
+
+
+def test_a_task_may_build_a_model_under_weight_norm(trained):
+    class Normed(Fixed):
+        def build(self) -> nn.Module:
+            model = super().build()
+            parametrizations.weight_norm(model["r"], "weight_hh_l0")
+            weight_norm(model["d"])
+            return model
+
+    with pytest.warns(FutureWarning, match="weight_norm"):
+        model = load_model(Normed(), open_checkpoint(trained))
+    truth = torch.load(trained)["state_dict"]
+    assert torch.equal(model["r"].weight_hh_l0, truth["r.weight_hh_l0"])
+    assert torch.equal(model["d"].weight, truth["d.weight"])
 
 
 def test_a_task_whose_model_has_other_tensors_is_told(trained):

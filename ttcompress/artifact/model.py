@@ -25,7 +25,8 @@ from ttcompress.system.safetensors import ARTIFACT, file_size, write_safetensors
 from ttcompress.trains.stored import StoredWeight
 from ttcompress.trains.train import Train
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Version 1 has no scales below zero and no `zero_rows` or `zero_columns`; readers take both."""
 
 Held = TypeVar("Held")
 
@@ -167,6 +168,8 @@ def _plan_entry(stored: StoredWeight) -> Json:
     entry: Json = {"weight": asdict(stored.weight), "store": stored.parts[0].store.name}
     if stored.layout.decomposes:
         entry |= {"layout": stored.layout.as_json(), "ranks": stored.ranks}
+    zeros = {"zero_rows": stored.zero_rows, "zero_columns": stored.zero_columns}
+    entry |= {key: places for key, places in zeros.items() if places}
     return entry
 
 

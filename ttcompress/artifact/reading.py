@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from torch import Tensor
 
 from ttcompress.artifact.coherence import check_coherent
 from ttcompress.artifact.model import FORMAT_VERSION, CompressedModel, keyed_parts
+from ttcompress.checkpoint.names import names_inside
+from ttcompress.checkpoint.recurrent import strange_tensors
 from ttcompress.errors import ArtifactError, CheckpointError, unreadable
 from ttcompress.model.report import Json, Report, judge_own_size, with_infinities
 from ttcompress.model.weights import BYTES_PER_VALUE, RecurrentStack, Weight
@@ -36,12 +38,14 @@ class _Modes:
 
 @dataclass(frozen=True)
 class _Entry:
-    """One stored weight in the metadata; a dense one has no layout and no ranks."""
+    """One stored weight in the metadata; a dense one has no layout, ranks or zeros."""
 
     weight: Weight
     store: str
     layout: _Modes | None = None
     ranks: tuple[int, ...] = ()
+    zero_rows: tuple[int, ...] = ()
+    zero_columns: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -70,10 +74,11 @@ def load(path: str | Path) -> CompressedModel:
     path = Path(path)
     document, tensors = _read(path)
     version = document.get("format_version")
-    if version != FORMAT_VERSION:
+    if version not in range(1, FORMAT_VERSION + 1):
         raise ArtifactError(
-            f"{path}: has format version {str(version)[:20]}, but this ttcompress reads version "
-            f"{FORMAT_VERSION}. Install the version that wrote it, or compress the model again."
+            f"{path}: has format version {str(version)[:20]}, but this ttcompress reads versions "
+            f"1 to {FORMAT_VERSION}. "
+            "Install the version that wrote it, or compress the model again."
         )
     try:
         check_integers({key: part for key, part in document.items() if key != "carried"})
@@ -88,7 +93,14 @@ def load(path: str | Path) -> CompressedModel:
             f"{path}: the metadata and the tensors do not match ({_fact(error)}). "
             "The file is damaged: compress the model again."
         ) from error
-    return model
+    return _without_foreign_layers(model)
+
+
+def _without_foreign_layers(model: CompressedModel) -> CompressedModel:
+    """The model without layers that version 0.1 took for torch's."""
+    names = sorted(names_inside(model.source_paths))
+    stacks = tuple(stack for stack in model.stacks if not strange_tensors(stack, names))
+    return replace(model, stacks=stacks)
 
 
 def _fact(error: KeyError | ValueError) -> str:
@@ -174,7 +186,12 @@ def _stored_weight(entry: _Entry, tensors: Mapping[str, Tensor]) -> StoredWeight
         Encoded.read(store, shape, f"{weight.name}.{name}", tensors)
         for name, shape in zip(layout.core_names, shapes, strict=True)
     )
-    return StoredWeight(weight, layout, parts)
+    sides = weight.shape if layout.decomposes else (0, 0)  # a dense weight needs no list of zeros
+    for places, side in zip((entry.zero_rows, entry.zero_columns), sides, strict=True):
+        increasing = list(places) == sorted({*places})
+        if places and not (increasing and places[0] >= 0 and places[-1] < side):
+            raise ValueError(f"{weight.name}: its zeros are not increasing numbers below {side}")
+    return StoredWeight(weight, layout, parts, entry.zero_rows, entry.zero_columns)
 
 
 def _layout(entry: _Entry) -> Layout:

@@ -28,8 +28,7 @@ from ttcompress.checkpoint import Checkpoint
 from ttcompress.layers.stacks import Layer, layers_of
 from ttcompress.model.weights import RecurrentStack
 from ttcompress.system.progress import Progress, silent
-from ttcompress.trains.stored import StoredWeight, relative_errors, store_alike
-from ttcompress.trains.weighting import Weighting
+from ttcompress.trains.stored import StoredWeight, keep_zeros, measure_errors, store_alike
 
 ROUNDS = 2
 """Times a recurrent layer is run and fitted to the inputs it then had; more gained nothing."""
@@ -105,22 +104,30 @@ class _Model:
 
     def can_fit(self, name: str) -> bool:
         """Whether a weight is stored and the data reach it; others stay as they are."""
-        return name in self.stored and name in self.calibration.weightings
+        return (
+            name in self.stored
+            and len(self.stored[name].weight.names) == 1  # the other layer has other inputs
+            and self.calibration.inputs[name] > 0
+        )
 
     def fit(self, name: str, bias: str | None, moments: _PairMoments) -> None:
         """Fit one stored weight to the moments of its inputs."""
         mean, dense_mean, own, cross = moments.means(centred=bias is not None)
+        prior, count = self.calibration.priors[name], self.calibration.inputs[name]
+        own, cross = prior.shrink(own, count), prior.shrink(cross, count)
         ridge = RIDGE * own.diagonal().mean() * torch.eye(len(own)).double()
         own, matrix = own + ridge, self.dense[name].double()
         # V = W (E xy' + ridge) (E yy' + ridge)^-1; `own` is symmetric, so solve the transpose
         target = matrix @ torch.linalg.solve(own, (cross + ridge).mT).mT
-        weighting = Weighting(self.calibration.weightings[name].rows, own)
+        target = keep_zeros(target, matrix, self.stored[name].layout)
+        weighting = replace(self.calibration.weightings[name], moment=own)
         fitted = store_alike(target, self.stored[name], weighting)
         self.stored = {**self.stored, name: fitted}
         self.values = {**self.values, name: fitted.dense()}
         self.changed = self.changed | {name}
         if bias is not None:
             moved = matrix @ dense_mean - fitted.dense(torch.float64) @ mean
+            moved = prior.share(count) * moved  # the mean of few errors is mostly chance
             shifted = (self.dense[bias].double() + moved).to(self.dense[bias].dtype)
             self.values = {**self.values, bias: shifted}
             self.changed = self.changed | {bias}
@@ -184,20 +191,17 @@ def _with_report(compressed: CompressedModel, model: _Model) -> CompressedModel:
     for entry in compressed.report.weights:
         if entry.name in model.changed:
             stored = model.stored[entry.name]
-            error, gates = relative_errors(model.dense[entry.name], stored.blocks(), stored.weight)
-            entry = replace(entry, relative_error=error, gate_errors=gates)
+            errors = measure_errors(model.dense[entry.name], stored.blocks(), stored.weight)
+            entry = replace(entry, **vars(errors))
         entries.append(entry)
-    unweighted = {n: why for n, why in model.calibration.why.items() if n in model.stored}
-    lines = tuple(f"{name}: not calibrated: {why}" for name, why in unweighted.items())
     report = replace(
         compressed.report,
         weights=tuple(entries),
-        notes=(*compressed.report.notes, *lines),
         calibration={
             "positions": model.calibration.positions,
             "refitted": sorted(model.changed & model.stored.keys()),
             "biases": sorted(model.changed - model.stored.keys()),
-            "unweighted": unweighted,
+            "shrunk": {n: why for n, why in model.calibration.notes.items() if n in model.stored},
         },
     )
     return replace(

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ttcompress.calibration.layerwise import LayerPass, LayerwiseStack
 from ttcompress.errors import CheckpointError, InputError, RecipeError, unreadable
 from ttcompress.layers.evaluating import evaluating
+from ttcompress.layers.reparametrised import make_plain
 from ttcompress.model.weights import RecurrentStack
 from ttcompress.system.files import check_input
 from ttcompress.system.safetensors import open_safetensors
@@ -79,7 +80,7 @@ class TaskSource:
 
     def run(self, tensors: Mapping[str, Tensor]) -> Iterator[Activations]:
         """Run once over the batches, carrying the state as in training."""
-        model, state = self._task.build().cpu(), None
+        model, state = make_plain(self._task.build().cpu(), tensors), None
         model.load_state_dict(tensors)
         recorder = _Recorder(model, self._stacks, tensors)
         for batch in self._batches():
@@ -184,5 +185,15 @@ def _by_stack(
             raise RecipeError(
                 f"{path}: {name}: expected floats of shape (batch, time, {size}), got "
                 f"{tuple(values.shape)} of {values.dtype}."
+            )
+        if not values.numel():
+            raise RecipeError(
+                f"{path}: {name} holds no inputs: its shape is {tuple(values.shape)}. "
+                "Record at least one sequence of at least one step."
+            )
+        if bad := int((~values.isfinite()).sum()):
+            raise RecipeError(
+                f"{path}: {name}: {bad:,} of {values.numel():,} values are NaN or infinite. "
+                "Record the inputs again, without the sequences that hold them."
             )
     return [(known[name], values) for name, values in tensors.items()]

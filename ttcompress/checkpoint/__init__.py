@@ -6,6 +6,7 @@ containers/            one reader for each kind of file; `registry` lists them
 pickle/                pickles read as data: the machine, and the allow-list of what it may build
 tensors                describes tensors where they lie, and reads them one at a time
 tree, choice           the walk over a file's values, and which state dict in them to take
+reparametrised         weights that a module computes from other tensors
 names, recurrent, roles   what the tensors are called, and what they are for
 carried                what the file holds besides its tensors
 assembly               puts all of that together for one file

@@ -37,7 +37,8 @@ class Carrier:
     """Writes values of a tree as typed JSON, without what the tree leaves out.
 
     `names` gives each tensor its name. `spine` holds the ids of the dictionaries above the weights:
-    an entry of one of those that cannot be carried is left out alone and named in `notes`.
+    an entry of one of those that cannot be carried is left out alone: `dropped` has its key and the
+    reason.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class Carrier:
         self.tree = tree
         self.names = names
         self.spine = spine
-        self.notes: list[str] = []
+        self.dropped: list[tuple[str, NotCarried]] = []
         self._inside: set[int] = set()
         self._left = MAX_CARRIED
 
@@ -145,7 +146,7 @@ class Carrier:
                 if id(value) not in self.spine:
                     raise
                 self._left = left
-                self.notes.append(f"`{clip(str(key))}` is not carried over: {reason}")
+                self.dropped.append((clip(str(key)), reason))
         return pairs
 
     def _key(self, value: Any) -> Json:

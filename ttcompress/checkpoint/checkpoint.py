@@ -16,6 +16,7 @@ from ttcompress.checkpoint.containers import read_container
 from ttcompress.checkpoint.names import names_inside
 from ttcompress.checkpoint.tensors import Bytes, StoredTensor, read_tensor
 from ttcompress.errors import CheckpointError, InputError, unreadable
+from ttcompress.model.report import LeftOut
 from ttcompress.model.weights import OtherTensor, RecurrentStack, Weight
 from ttcompress.system.memory import within_memory
 from ttcompress.system.stamps import Stamp, check_unchanged
@@ -30,11 +31,12 @@ class Checkpoint:
         sha256: of the file; of a sharded model, over the index and then every shard.
         bytes: size of the file or files.
         weights: every 2-D floating-point tensor of the state dict, in the file's order, under the
-            model's own names.
+            model's own names; those that no layer is known to use have the role "matrix".
         others: every other tensor, in the state dict or outside; kept as it is.
         stacks: the recurrent layers.
         source_paths: each name's place in the source, e.g. "state_dict.module.lstm.weight_ih_l0".
         carried: typed JSON of the whole content; `rebuild` decodes it.
+        left_out: what of the file is in none of these, such as another model.
         notes: what the user should know.
     """
 
@@ -47,6 +49,7 @@ class Checkpoint:
     stacks: tuple[RecurrentStack, ...]
     source_paths: Mapping[str, str]
     carried: Json
+    left_out: tuple[LeftOut, ...]
     notes: tuple[str, ...]
     _stored: Mapping[str, StoredTensor] = field(repr=False)
     _storages: Mapping[str, Bytes] = field(repr=False)
@@ -94,7 +97,8 @@ def open_checkpoint(path: str | Path, key: str | None = None) -> Checkpoint:
     Args:
         path: a file of torch (any version), TorchScript or safetensors, a pickle, or the
             `.index.json` of a sharded model. Its content decides, not its name.
-        key: which state dict to take where there are several, such as "generator".
+        key: which state dict to take where there are several, such as "generator"; some are
+            "generator,critic", and "all" takes every one. Names then begin with their keys.
 
     Raises:
         InputError: there is no such file.
@@ -122,9 +126,10 @@ def open_checkpoint(path: str | Path, key: str | None = None) -> Checkpoint:
         stacks=assembly.stacks,
         source_paths=assembly.source_paths,
         carried=assembly.carried,
+        left_out=assembly.left_out,
         notes=assembly.notes,
         _stored=assembly.stored,
-        _storages=source.storages,
+        _storages=assembly.storages,
         _stamps=source.stamps,
     )
 

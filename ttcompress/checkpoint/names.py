@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container, Mapping, Sequence
 
 from ttcompress.errors import CheckpointError
 from ttcompress.system.text import clip
 
-COMPILED = "_orig_mod."  # torch.compile, around any module
-PARALLEL = "module."  # DataParallel and its kin, around the whole model
+PARALLEL = "module."  # DataParallel, AveragedModel and their kin, around the whole model
+
+_WRAPPER = re.compile(
+    r"(?<![^.])(?:_orig_mod"  # torch.compile
+    r"|_fsdp_wrapped_module|_fpw_module"  # fully sharded training, today's name and the first one
+    r"|_checkpoint_wrapped_module"  # activation checkpointing
+    r"|_forward_module)\."  # Lightning Fabric
+)
+"""What goes around any module, anywhere in a name."""
+
+AVERAGES = "n_averaged"
+"""The one tensor that `torch.optim.swa_utils.AveragedModel` keeps beside its `module.`."""
 
 MAX_NAME, MAX_NAMESAKES = 1_000, 100
 """Characters in a tensor's name, and tensors of one name: far more than any model has."""
 
 
 def canonical_names(keys: Sequence[str]) -> tuple[str, ...]:
-    """Each key without `_orig_mod.` anywhere and without a `module.` in front of all of them.
+    """Each key without what wrappers added, and without a `module.` in front of all of them.
 
     A `module.` further inside, or in front of only some keys, is the model's own. Where two keys
     would become one name, all keys stay as they are.
@@ -24,9 +35,9 @@ def canonical_names(keys: Sequence[str]) -> tuple[str, ...]:
         >>> canonical_names(["module.lstm._orig_mod.weight_hh_l0", "module.head.weight"])
         ('lstm.weight_hh_l0', 'head.weight')
     """
-    names = [key.replace(f".{COMPILED}", ".").removeprefix(COMPILED) for key in keys]
+    names = [_WRAPPER.sub("", key) for key in keys]
     while names and all(len(name) > len(PARALLEL) and name.startswith(PARALLEL) for name in names):
-        names = [name.removeprefix(PARALLEL).removeprefix(COMPILED) for name in names]
+        names = [name.removeprefix(PARALLEL) for name in names]
     return tuple(names) if len(set(names)) == len(names) else tuple(keys)
 
 
@@ -40,7 +51,7 @@ def names_inside(source_paths: Mapping[str, str]) -> tuple[str, ...]:
         ('head.weight',)
     """
     moved = {
-        name: path.replace(COMPILED, "") != name.replace(COMPILED, "")
+        name: _WRAPPER.sub("", path) != _WRAPPER.sub("", name)
         for name, path in source_paths.items()
     }
     nested = any(moved.values())

@@ -32,8 +32,8 @@ class Bytes(Protocol):
     def size(self) -> int:
         """Length in bytes."""
 
-    def read(self, start: int, stop: int) -> bytearray:
-        """The bytes from `start` up to `stop`, in a new buffer."""
+    def read(self, start: int, stop: int) -> bytearray | memoryview:
+        """The bytes from `start` up to `stop`, in a buffer of their own."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,12 @@ class StoredTensor:
     def is_weight(self) -> bool:
         """Whether it is a matrix of floating-point numbers with no empty side."""
         return len(self.shape) == 2 and 0 not in self.shape and self.dtype in FLOATS
+
+    @property
+    def is_quantised(self) -> bool:
+        """Whether it is a matrix of one-byte numbers, as quantised weights are."""
+        few = self.dtype.itemsize == 1 and self.dtype != torch.bool
+        return len(self.shape) == 2 and 0 not in self.shape and few
 
     @property
     def is_vector(self) -> bool:

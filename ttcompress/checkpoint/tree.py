@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from ttcompress.checkpoint.pickle.arrays import PickledArray
-from ttcompress.checkpoint.pickle.builders import UnreadableTensor
-from ttcompress.checkpoint.pickle.objects import PickledObject
+from ttcompress.checkpoint.pickle.builders import QUANTISED, UnreadableTensor
+from ttcompress.checkpoint.pickle.objects import PickledObject, ScriptedModule
 from ttcompress.checkpoint.tensors import StoredTensor
 from ttcompress.errors import CheckpointError
 
@@ -31,6 +31,8 @@ _WALKED = (dict, list, tuple, PickledObject, StoredTensor, PickledArray, Unreada
 """What is a tensor or may contain one; the words of a vocabulary need no visit."""
 
 _OPTIMIZER_KEY = re.compile(r"(.*_)?optim(izer)?s?(_.*)?", re.IGNORECASE | re.DOTALL)
+
+_PACKED_CLASS = re.compile(r"__torch__\.torch\.classes\.(quantized|rnn|sparse|xnnpack)\.")
 
 
 @dataclass(frozen=True)
@@ -80,13 +82,14 @@ class Tree:
         self.left_out: set[int] = set()
         self._steps = 0
 
-    def tensors(self, value: Any, besides: Any = None) -> Iterator[tuple[Place, Leaf]]:
+    def tensors(self, value: Any, besides: Iterable[Any] = ()) -> Iterator[tuple[Place, Leaf]]:
         """Every tensor in a value with its place below it, in the file's order.
 
         Args:
-            besides: a value in it to skip, in addition to `left_out`.
+            besides: values to skip, in addition to `left_out`; `value` itself may be one.
         """
         inside: set[int] = set()
+        skipped = {id(one) for one in besides}
 
         def visit(value: Any, place: Place) -> Iterator[tuple[Place, Leaf]]:
             leaf = as_leaf(value)
@@ -94,7 +97,19 @@ class Tree:
                 yield place, leaf
                 return
             for key, child in self._enter(value, place, inside):
-                if child is not besides:
+                if id(child) not in skipped:
+                    yield from visit(child, (*place, str(key)))
+
+        return iter(()) if id(value) in skipped else visit(value, ())
+
+    def modules(self, value: Any) -> Iterator[tuple[Place, PickledObject]]:
+        """Every module in a value with its place below it, the value itself included."""
+        inside: set[int] = set()
+
+        def visit(value: Any, place: Place) -> Iterator[tuple[Place, PickledObject]]:
+            if is_module(value):
+                yield place, value
+                for key, child in self._enter(value, place, inside):
                     yield from visit(child, (*place, str(key)))
 
         return visit(value, ())
@@ -107,6 +122,23 @@ class Tree:
             values.append(next(found, None))
         return values
 
+    def values(self) -> Iterator[Any]:
+        """Every dictionary, object and module, each once; no submodule of a module by itself."""
+        seen: set[int] = set()
+        inside: set[int] = set()
+
+        def visit(value: Any, place: Place) -> Iterator[Any]:
+            if id(value) in seen:
+                return
+            seen.add(id(value))
+            if isinstance(value, dict | PickledObject):
+                yield value
+            if not is_module(value):
+                for key, child in self._enter(value, place, inside):
+                    yield from visit(child, (*place, str(key)))
+
+        return visit(self.root, ())
+
     def survey(self) -> Survey:
         """Find every state dict and all optimizer state; a value in two places counts once."""
         seen: set[int] = set()
@@ -118,7 +150,7 @@ class Tree:
             if id(value) in seen:
                 return
             seen.add(id(value))
-            if place and self._is_optimizer(place[-1], value):
+            if self._is_optimizer(place[-1] if place else "", value):
                 optimizers.append(
                     Branch.of(place, value, {leaf for _, leaf in self.tensors(value)})
                 )
@@ -170,15 +202,25 @@ def _has_optimizer_keys(value: Any) -> bool:
 
 
 def as_leaf(value: Any) -> Leaf | None:
-    """The value as a tensor, if it is one; numpy arrays of numbers count."""
+    """The value as a tensor, if it is one; numpy arrays of numbers count, and packed weights."""
     if isinstance(value, PickledArray):
         return value.tensor
+    if isinstance(value, PickledObject) and _is_packed(value):
+        return QUANTISED
     return value if isinstance(value, StoredTensor | UnreadableTensor) else None
+
+
+def _is_packed(value: PickledObject) -> bool:
+    """Whether it is what torch packs quantised weights into; only its own kernels can read it."""
+    name = str(value.cls)
+    if name == "torch.ScriptObject" and isinstance(value.state, tuple) and value.state:
+        name = str(value.state[-1]) if isinstance(value.state[-1], str) else name
+    return _PACKED_CLASS.match(name) is not None
 
 
 def is_module(value: Any) -> bool:
     """Whether a value is a pickled `torch.nn.Module` or a TorchScript module."""
-    if not isinstance(value, PickledObject):
+    if not isinstance(value, PickledObject) or _is_packed(value):
         return False
     scripted = value.cls.module.partition(".")[0] == "__torch__"
     return scripted or {"_parameters", "_modules"} <= value.attributes.keys()
@@ -199,11 +241,24 @@ def children(value: Any) -> Iterator[tuple[Any, Any]]:
         yield from enumerate(value.items)
         yield from enumerate(value.args)
     elif isinstance(value, PickledObject) and "_parameters" in value.attributes:
+        gone = value.attributes.get("_non_persistent_buffers_set")
         for part in ("_parameters", "_buffers", "_modules"):
             held = value.attributes.get(part)
             if isinstance(held, dict):
-                yield from ((key, child) for key, child in held.items() if child is not None)
-    elif isinstance(value, PickledObject):  # of TorchScript
+                for key, child in held.items():
+                    if child is not None and not (part == "_buffers" and _is_in(key, gone)):
+                        yield key, child
+        # A quantised layer keeps its weights in attributes; its state dict packs them by itself.
         for key, child in value.attributes.items():
-            if is_module(child) or as_leaf(child) is not None:
+            if isinstance(child, PickledObject) and _is_packed(child):
                 yield key, child
+    elif isinstance(value, PickledObject):  # of TorchScript
+        known = value.state_dict if isinstance(value, ScriptedModule) else value.attributes.keys()
+        for key, child in value.attributes.items():
+            packed = isinstance(child, PickledObject) and _is_packed(child)
+            if is_module(child) or packed or (key in known and as_leaf(child) is not None):
+                yield key, child
+
+
+def _is_in(key: Any, names: Any) -> bool:
+    return isinstance(names, set | frozenset) and key in names

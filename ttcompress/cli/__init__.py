@@ -83,7 +83,7 @@ def _root(
     Example:
       ttcompress inspect charlm.pt       # its layers, and how well low ranks suit them
       ttcompress decompose charlm.pt --factor 8 --task charlm
-      ttcompress report charlm.mps.safetensors
+      ttcompress report charlm.auto.safetensors
 
     \b
     Exit codes:

@@ -35,7 +35,7 @@ def bench(
 
     \b
     Example:
-      ttcompress bench charlm.mps.safetensors --batch 1,8
+      ttcompress bench charlm.auto.safetensors --batch 1,8
 
     Layers run in torch and in ONNX Runtime, in float32 and int8. Where the compressed layer is
     slower, the remarks say so, and why. Needs the extra onnx.

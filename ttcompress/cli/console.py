@@ -22,7 +22,7 @@ from rich.progress import Progress as Bars
 from rich.table import Table as RichTable
 
 from ttcompress.cli.arguments import Talk
-from ttcompress.errors import TTCompressError
+from ttcompress.errors import TaskError, TTCompressError
 from ttcompress.reporting.comparison import HALF, WHOLE
 from ttcompress.reporting.inspection import LEVELS
 from ttcompress.reporting.table import Table
@@ -46,6 +46,7 @@ _PLAIN = str.maketrans(dict(zip(LEVELS, "12345678", strict=True)) | {WHOLE: "=",
 
 _STAGES = {
     "spectra": "measuring spectra",
+    "round": "rounding",
     "decompose": "decomposing",
     "verify": "verifying",
     "finetune": "fine-tuning",
@@ -123,9 +124,12 @@ def say(message: str, talk: Talk) -> None:
 
 def fail(error: TTCompressError, verbose: bool) -> None:
     """Print an error's message to stderr; with `verbose`, its traceback first."""
+    more = ""
     if verbose:
         traceback.print_exception(error)
-    stderr().print(clean_for_terminal(f"error: {error}"), style="red", soft_wrap=True)
+    elif isinstance(error, TaskError):  # who wrote the code may want to see the way to it
+        more = " -v prints the traceback."
+    stderr().print(clean_for_terminal(f"error: {error}{more}"), style="red", soft_wrap=True)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from ttcompress.errors import OutputPathError
 
 Output = Annotated[
     Path | None,
-    typer.Option("--output", "-o", help="File to write.  [charlm.mps.safetensors for charlm.pt]"),
+    typer.Option("--output", "-o", help="File to write.  [charlm.auto.safetensors for charlm.pt]"),
 ]
 
 
@@ -38,7 +38,7 @@ def decompose(
 
     \b
     Example:
-      ttcompress decompose charlm.pt --format auto --factor 8 -o small.safetensors
+      ttcompress decompose charlm.pt --factor 8 -o small.safetensors
 
     Without options the recipe balanced is followed. --factor or --size says how small the result
     must be; with a task, --drop 1% finds the smallest file that is accurate enough.

@@ -25,7 +25,7 @@ def evaluate(
 
     \b
     Example:
-      ttcompress evaluate charlm.mps.safetensors --task charlm
+      ttcompress evaluate charlm.auto.safetensors --task charlm
     """
     from ttcompress.cli import console
     from ttcompress.workflows.evaluate import evaluate as measure

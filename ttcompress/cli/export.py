@@ -58,12 +58,13 @@ def export(
 
     \b
     Example:
-      ttcompress export charlm.mps.safetensors --task charlm -o charlm.onnx
+      ttcompress export charlm.auto.safetensors --task charlm -o charlm.onnx
 
     With a task the whole model is written, otherwise each recurrent layer by itself; both take any
     length and batch size. Outputs are compared with torch's first. Needs the extra onnx.
     """
     from ttcompress.artifact import load
+    from ttcompress.checkpoint.recurrent import foreign_layers
     from ttcompress.cli import console
     from ttcompress.reporting.export import exported_remarks, exported_table
     from ttcompress.workflows.export import export as write
@@ -80,8 +81,9 @@ def export(
             overwrite=overwrite,
             progress=progress,
         )
-    document = {"files": [one.as_json() for one in made]}
-    remarks = exported_remarks(made, file.stat().st_size)
+    left_out = () if task or recipe else foreign_layers(compressed)
+    document = {"files": [one.as_json() for one in made], "left_out": list(left_out)}
+    remarks = exported_remarks(made, file.stat().st_size, left_out)
     console.result(talk, document, str(file), [exported_table(made)], remarks)
     console.say(f"wrote {', '.join(str(one.file) for one in made)}", talk)
 

@@ -53,6 +53,8 @@ def finetune(
         conditions = tuning.conditions(state_of(output), overwrite, watch)
         if original is None and (original := find_original(file)) is not None:
             console.say(f"found the original by its hash: {original}", talk)
+        if original is None:
+            console.say("no original, so nothing is learned from it: see --original", talk)
         tuned = tune_artifact(
             file,
             chosen,

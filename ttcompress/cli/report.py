@@ -46,7 +46,7 @@ def report(
 
     \b
     Example:
-      ttcompress report charlm.mps.safetensors --as html -o charlm.html
+      ttcompress report charlm.auto.safetensors --as html -o charlm.html
 
     Several files are shown side by side; without FILE, all in this folder.
     """

@@ -18,12 +18,19 @@ def restore(file: Artifact, output: Dense, talk: Talk, overwrite: Overwrite = Fa
 
     \b
     Example:
-      ttcompress restore charlm.mps.safetensors -o dense.pt
+      ttcompress restore charlm.auto.safetensors -o dense.pt
     """
     from ttcompress.cli import console
+    from ttcompress.reporting.left_out import left_out_remarks
+    from ttcompress.system.json import plain
     from ttcompress.workflows.restore import restore as write_dense
 
-    write_dense(file, output, overwrite)
+    restored = write_dense(file, output, overwrite)
     if talk.json:
-        console.document({"file": str(output), "bytes": output.stat().st_size})
+        size = output.stat().st_size
+        console.document({"file": str(output), "bytes": size, "left_out": plain(restored.left_out)})
+    for line in left_out_remarks(restored.left_out):
+        console.say(line, talk)
     console.say(f"wrote {output}", talk)
+    for note in restored.notes:
+        console.say(note, talk)

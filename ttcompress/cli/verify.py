@@ -23,7 +23,7 @@ def verify(file: Artifact, against: Against, talk: Talk, key: Key = None) -> Non
 
     \b
     Example:
-      ttcompress verify charlm.mps.safetensors --against charlm.pt
+      ttcompress verify charlm.auto.safetensors --against charlm.pt
 
     Every error is computed again from the two files. Exit code 0 means that the report is right
     and that every tensor that was kept is the original's, bit for bit.

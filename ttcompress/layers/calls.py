@@ -7,13 +7,14 @@ layer catches them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from ttcompress.layers.recurrence import State
+from ttcompress.layers.tracing import is_traced
 
 Input = Tensor | PackedSequence
 Hidden = Tensor | tuple[Tensor, ...]
@@ -91,12 +92,11 @@ class Call:
         if hx is None:
             return tuple(self.data.new_zeros(layers, self.batch, size) for size in sizes)
         state = tuple(hx) if len(sizes) > 1 else (hx,)
-        for member, size in zip(state, sizes, strict=True):
+        for k, (member, size) in enumerate(zip(state, sizes, strict=True)):
             wanted = (layers, self.batch, size) if self.batched else (layers, size)
             if tuple(member.shape) != wanted:
-                raise RuntimeError(
-                    f"the initial state is {tuple(member.shape)}, but the layer needs {wanted}"
-                )
+                name = "hidden" if len(sizes) == 1 else f"hidden[{k}]"  # the wording is torch's
+                raise RuntimeError(f"Expected {name} size {wanted}, got {tuple(member.shape)}")
         if not self.batched:
             return tuple(member.unsqueeze(1) for member in state)
         order = None if self.packed is None else self.packed.sorted_indices
@@ -110,7 +110,10 @@ class Call:
     @property
     def batch(self) -> int:
         """How many sequences there are."""
-        return self.data.shape[1] if self.packed is None else int(self.packed.batch_sizes[0])
+        if self.packed is None:
+            return self.data.shape[1]
+        first: Any = self.packed.batch_sizes[0]
+        return first if is_traced() else int(first)  # a number would be fixed in the trace
 
     @property
     def steps(self) -> int:
@@ -120,7 +123,9 @@ class Call:
     @property
     def autocast(self) -> bool:
         """Whether torch chooses the number types of products."""
-        return torch.is_autocast_enabled(self.data.device.type)
+        device = self.data.device.type
+        # The first answer is for any device; to the second, a meta device is an error.
+        return torch._C._is_any_autocast_enabled() and torch.is_autocast_enabled(device)
 
     def result(self, data: Tensor, state: State) -> tuple[Input, Hidden]:
         """Outputs and last state in the forms of the given input and state."""

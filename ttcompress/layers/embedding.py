@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from typing import Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from ttcompress.layers.linear import train_like
 from ttcompress.layers.matrices import TrainWeight, batch_for_choice
 from ttcompress.layers.speed import Run, Way, check_run
+from ttcompress.layers.tracing import call_node, is_traced
 from ttcompress.trains.train import Train
 
 
@@ -69,16 +70,17 @@ class Embedding(nn.Module):
 
     def how(self, count: int = 1) -> Way:
         """The way in which a call with `count` indices would run."""
-        if self.scale_grad_by_freq:
-            return (
-                "rebuilt"  # frequencies are counted over the table's rows, which only this way has
-            )
+        # Frequencies are counted over the table's rows, which only the rebuilt way has.
+        if self.scale_grad_by_freq or is_traced():
+            return "rebuilt"
         if self.run != "auto":
             return self.run
         return "factored" if count < self.num_embeddings else "rebuilt"
 
     def forward(self, input: Tensor) -> Tensor:
         """(...) of indices -> (..., embedding_dim)."""
+        if isinstance(input, fx.Proxy):
+            return call_node(self, input)
         indices = input.reshape(-1)
         if self.how(batch_for_choice(indices.shape[0])) == "rebuilt":
             rows = functional.embedding(

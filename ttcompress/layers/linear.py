@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Self
 
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from ttcompress.errors import ArtifactError
 from ttcompress.layers.matrices import TrainWeight, batch_for_choice, copy_values
 from ttcompress.layers.speed import Run, Way, check_run, faster_product
+from ttcompress.layers.tracing import call_node, is_traced
 from ttcompress.trains.train import Train
 
 
@@ -48,16 +49,20 @@ class Linear(nn.Module):
 
     def how(self, batch: int = 1) -> Way:
         """The way in which a call with `batch` input vectors would run."""
+        if is_traced():
+            return "rebuilt"
         if self.run != "auto":
             return self.run
         return faster_product(self.weight.work, batch, rebuild=self.weight.trained)
 
     def forward(self, input: Tensor) -> Tensor:
         """(..., in_features) -> (..., out_features)."""
+        if isinstance(input, fx.Proxy):
+            return call_node(self, input)
         vectors = input.reshape(-1, self.in_features)
         if self.how(batch_for_choice(vectors.shape[0])) == "rebuilt":
             return functional.linear(input, self.weight.dense(), self.bias)
-        output = self.weight.product()(vectors, self.bias)
+        output = self.weight.product(vectors.shape[0])(vectors, self.bias)
         return output.reshape(*input.shape[:-1], self.out_features)
 
     def extra_repr(self) -> str:

@@ -7,9 +7,13 @@ kind, and `matrix_of` returns it with the interface that both share.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import ctypes
+import os
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from itertools import starmap
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +21,7 @@ from torch.nn.utils import parametrize
 
 from ttcompress.layers.products import ChainProduct, DenseProduct, FactorProduct, Product
 from ttcompress.layers.speed import CALLS_OF_A_CORE, MatrixWork
+from ttcompress.layers.tracing import is_traced
 from ttcompress.planning.formats import Layout
 from ttcompress.trains.formats import train_of
 from ttcompress.trains.train import Train
@@ -27,27 +32,53 @@ Place = tuple[nn.Module, str]
 Value = TypeVar("Value")
 
 
-@dataclass(frozen=True, eq=False)
-class _Cached(Generic[Value]):
-    """A value computed from cores, with a record of the cores it was computed from.
+_memcmp = (ctypes.cdll.msvcrt if os.name == "nt" else ctypes.CDLL(None)).memcmp
+_memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
 
-    `aliases` keep the cores' memory alive, so that an equal address means the same memory.
+
+class _Cached:
+    """A value computed from tensors, which can tell whether it still is what they would give.
+
+    The version counter of a tensor does not show every write: not those of fused optimizers, nor
+    through `.data` or numpy. So their bytes are compared with a copy, unless the value reads the
+    tensors' own memory, or they are frozen. `torch.equal` takes six times as long as `memcmp`.
+
+    Args:
+        value: what was computed.
+        tensors: what it was computed from, contiguous.
+        copies: of the tensors, in the processor's memory; none if nothing need be compared.
     """
 
-    value: Value
-    aliases: tuple[Tensor, ...]
-    seen: list[tuple[int, int]]
+    def __init__(self, value: Any, tensors: Sequence[Tensor], copies: Sequence[Tensor]) -> None:
+        self.value = value
+        aliases = [tensor.detach() for tensor in tensors]  # they keep the memory, so its address
+        self._held = list(zip(tensors, aliases, strict=True))
+        self._copies = copies
+        self._compared = [
+            (alias.data_ptr(), copy.data_ptr(), copy.nbytes)
+            for alias, copy in zip(aliases, copies, strict=False)
+        ]
 
-    def is_current(self, cores: tuple[Tensor, ...]) -> bool:
-        return self.seen == _versions(cores)
+    def is_current(self, tensors: Sequence[Tensor]) -> bool:
+        """Whether these are the same tensors, in the same memory, with the same bytes in it."""
+        # A plain loop, and C below: at 64 units generators would take a twentieth of a call.
+        for tensor, (held, alias) in zip(tensors, self._held, strict=True):
+            if tensor is not held or not tensor.is_set_to(alias):
+                return False
+        return not any(starmap(_memcmp, self._compared))
 
 
 class TrainWeight(nn.Module):
     """The cores of one matrix as parameters, and the products and the matrix computed from them.
 
-    In evaluation without gradients the results are cached until a core changes. `shape`, `dtype`,
-    `device`, `size` and `new_zeros` behave as the dense parameter's.
+    In evaluation without gradients the results are cached. On the CPU every use compares the cores
+    with a copy, so that no write is missed; elsewhere only frozen cores are cached. Where the train
+    has rows or columns that are always zero, so has the matrix. `shape`, `dtype` and the like
+    behave as the dense parameter's.
     """
+
+    zero_rows: Tensor | None
+    zero_columns: Tensor | None
 
     def __init__(self, train: Train) -> None:
         super().__init__()
@@ -55,9 +86,17 @@ class TrainWeight(nn.Module):
         self.ranks = train.ranks
         self.work = _work(train.layout, train.ranks)
         self.cores = nn.ParameterList(nn.Parameter(copy_values(core)) for core in train.cores)
-        self.views = nn.ModuleList()
-        self._product: _Cached[Product] | None = None
-        self._dense: _Cached[Tensor] | None = None
+        # Not in the state dict: they say what the weight was, and no training changes them.
+        self.register_buffer("zero_rows", train.zero_rows, persistent=False)
+        self.register_buffer("zero_columns", train.zero_columns, persistent=False)
+        self.views, self._seen = nn.ModuleList(), False
+        self._made: dict[str, _Cached] = {}
+        self._frozen = False
+
+    def freeze(self) -> None:
+        """Take no gradients and compare no cores from now on; see the function `freeze`."""
+        self.requires_grad_(False)
+        self._forget(frozen=True)
 
     def set_views(self, views: Sequence[nn.Module]) -> None:
         """Compute from now on with each core as its view shows it, one view for each core.
@@ -66,28 +105,46 @@ class TrainWeight(nn.Module):
         optimizer updates the cores themselves.
         """
         self.views = nn.ModuleList(views)
-        self._product = self._dense = None
+        self._seen = len(views) > 0
+        self._forget()
 
     def as_train(self) -> Train:
         """The train of the current cores, attached to their graph."""
-        if not self.views:
-            return train_of(self.layout, self._cores)
-        seen = (view(core) for view, core in zip(self.views, self._cores, strict=True))
-        return train_of(self.layout, seen)
+        return self._train_of(self._cores)
+
+    def _train_of(self, cores: Sequence[Tensor]) -> Train:
+        if self._seen:
+            cores = [view(core) for view, core in zip(self.views, cores, strict=True)]
+        return train_of(self.layout, cores, self.zero_rows, self.zero_columns)
 
     def dense(self) -> Tensor:  # (rows, columns)
         """The matrix, rebuilt."""
-        if not self._may_cache():
-            return self.as_train().to_dense()
-        self._dense = self._refresh(self._dense, lambda: self.as_train().to_dense())
-        return self._dense.value
+        return self._once("dense", lambda cores: self._train_of(cores).to_dense())
 
-    def product(self) -> Product:
-        """How to multiply: by two factors if there are any, else core by core if cheaper."""
-        if not self._may_cache():
-            return self._make_product()
-        self._product = self._refresh(self._product, self._make_product)
-        return self._product.value
+    def product(self, batch: int = 1, times: int = 1) -> Product:
+        """How to multiply: by two factors if there are any, else core by core if cheaper.
+
+        One or two vectors are multiplied faster if the left factor is in another order. That is a
+        copy, which must be compared with the cores unless they are frozen, so it has to pay.
+
+        Args:
+            batch: how many vectors are multiplied together.
+            times: how often the call multiplies.
+        """
+        if torch.compiler.is_compiling():  # a choice by size would fix the sizes of the graph
+            reorder = torch.compiler.is_exporting()
+        else:
+            reorder = batch < 3 and (times > 3 or self._frozen)
+        if self.layout.middle is None:
+            reads_cores = self.work.factored < self.work.dense
+        else:
+            masked = self.zero_rows is not None or self.zero_columns is not None
+            reads_cores = len(self.cores) == 2 and not reorder and not masked
+        return self._once(
+            "reordered" if reorder else "product",
+            lambda cores: self._make_product(cores, reorder),
+            reads_cores=reads_cores,
+        )
 
     @property
     def places(self) -> tuple[Place, ...]:
@@ -99,44 +156,85 @@ class TrainWeight(nn.Module):
         """Whether gradients must reach the cores."""
         return torch.is_grad_enabled() and any(core.requires_grad for core in self._cores)
 
-    def _make_product(self) -> Product:
-        train = self.as_train()
+    def _make_product(self, cores: Sequence[Tensor], reorder: bool) -> Product:
+        train = self._train_of(cores)
         if factors := train.factors():
             left, right = factors
-            return FactorProduct(right.contiguous().mT, left.mT.contiguous())
+            return FactorProduct(right.mT, left.mT.contiguous() if reorder else left.mT)
         if self.work.factored < self.work.dense and not torch.compiler.is_exporting():
             return ChainProduct(train)
         # In an exported graph the dense matrix is folded once; a chain would be many small nodes.
         return DenseProduct(train.to_dense())
 
-    def _may_cache(self) -> bool:
-        """Whether results may be cached: not while cores may be trained, nor while compiling."""
-        return not (self.training or self.trained or torch.compiler.is_compiling())
+    def _once(
+        self, name: str, make: Callable[[Sequence[Tensor]], Value], *, reads_cores: bool = False
+    ) -> Value:
+        """What `make` returns, from the cache unless what it is made from may have changed.
 
-    def _refresh(self, cached: _Cached[Value] | None, make: Callable[[], Value]) -> _Cached[Value]:
+        Args:
+            name: of the value in the cache.
+            make: makes the value of the cores.
+            reads_cores: it is not computed from the cores, but reads their memory whenever used.
+        """
         cores = self._cores
-        if cached is not None and cached.is_current(cores):
-            return cached
-        with torch.inference_mode(False), torch.no_grad():
-            return _Cached(make(), tuple(core.detach() for core in cores), _versions(cores))
+        if not self._may_cache(cores):
+            return make(cores)
+        sources = (*cores, *self.views.buffers()) if self._seen else cores
+        cached = self._made.get(name)
+        if cached is None or not cached.is_current(sources):
+            with _plain_arithmetic(cores[0].device.type):
+                compared = not self._frozen and (self._seen or not reads_cores)
+                copies = tuple(source.clone() for source in sources) if compared else ()
+                # A view of a parameter would hold it, and `swap_tensors` refuses such.
+                value = make([core.detach() for core in cores])
+                cached = self._made[name] = _Cached(value, sources, copies)
+        return cast(Value, cached.value)
+
+    def _may_cache(self, cores: tuple[Tensor, ...]) -> bool:
+        """Whether results may be cached: not while cores may be trained, nor in a traced graph.
+
+        Nor where the cores are not parameters: transforms of functions put other tensors there.
+        """
+        if self.training or torch.compiler.is_compiling() or is_traced():
+            return False
+        tracked = self._frozen or torch.is_grad_enabled()
+        for core in cores:
+            if type(core) is not nn.Parameter or (tracked and core.requires_grad):
+                return False
+            if not (self._frozen or (core.is_cpu and core.is_contiguous())):
+                return False
+        return True
+
+    def _forget(self, *, frozen: bool = False) -> None:
+        self._made.clear()
+        self._frozen = frozen
 
     def train(self, mode: bool = True) -> TrainWeight:
-        """Like `nn.Module.train`, but clears the cache: training may write through `.data`."""
-        self._product = self._dense = None
+        """Like `nn.Module.train`; training mode ends the promise of `freeze`."""
+        if mode:
+            self._forget()
         return super().train(mode)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_product": None, "_dense": None}
+        return {**self.__dict__, "_made": {}, "_frozen": False}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> TrainWeight:
-        self._product = self._dense = None
+        self._forget(frozen=self._frozen)
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
+
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        self._forget(frozen=self._frozen)
+        super()._load_from_state_dict(*arguments)
 
     @property
     def _cores(self) -> tuple[Tensor, ...]:
         # Not tuple(self.cores), which looks every core up by name: microseconds at every call.
-        return tuple(core for core in self.cores._parameters.values() if core is not None)
+        held: dict[str, Any] = self.__dict__["_modules"]["cores"]._parameters
+        # In a replica for another device they are no parameters.
+        return tuple(held.values()) or tuple(self.cores)
+
+    # What code asks of a dense parameter. Not `data`: writing to a rebuilt copy would do nothing.
 
     @property
     def shape(self) -> torch.Size:
@@ -152,6 +250,33 @@ class TrainWeight(nn.Module):
     def device(self) -> torch.device:
         """The cores' device."""
         return self._cores[0].device
+
+    @property
+    def is_cuda(self) -> bool:
+        """Whether that is a CUDA device."""
+        return self._cores[0].is_cuda
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether any core requires gradients; setting it sets it for all."""
+        return any(core.requires_grad for core in self._cores)
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        self.requires_grad_(value)
+
+    @property
+    def ndim(self) -> int:
+        """2."""
+        return len(self.shape)
+
+    def dim(self) -> int:
+        """2."""
+        return self.ndim
+
+    def numel(self) -> int:
+        """Values of the matrix, not of its cores."""
+        return self.shape.numel()
 
     def size(self, dim: int | None = None) -> torch.Size | int:
         """`shape`, or one side of it."""
@@ -184,8 +309,8 @@ class DenseMatrix:
         held: Tensor = getattr(self.owner, self.name)
         return held
 
-    def product(self) -> Product:
-        """Multiply by the parameter itself."""
+    def product(self, batch: int = 1, times: int = 1) -> Product:
+        """Multiply by the parameter itself, however often."""
         return DenseProduct(self.dense())
 
     @property
@@ -242,11 +367,38 @@ def _work(layout: Layout, ranks: tuple[int, ...]) -> MatrixWork:
     return MatrixWork(whole, whole, 1, rebuild)
 
 
+def freeze(model: nn.Module) -> nn.Module:
+    """Promise that the compressed weights of a model will not be written, which saves checks.
+
+    A compressed layer in evaluation computes what it needs of its cores once. At every call it
+    compares their bytes with a copy, so that no write is missed: an optimizer's, an average's, one
+    by numpy. After `freeze` it does not, and keeps no copy. That saves most where large layers are
+    called one step at a time.
+
+    The cores no longer require gradients. `load_state_dict` and `to` are allowed; `train()` ends
+    the promise, and copies of the model have not given it.
+
+    Args:
+        model: what `load_into` returned, or any module with layers of `ttcompress.layers`.
+
+    Returns:
+        `model`.
+    """
+    for module in model.modules():
+        if isinstance(module, TrainWeight):
+            module.freeze()
+    return model
+
+
+@contextlib.contextmanager
+def _plain_arithmetic(device: str) -> Iterator[None]:
+    """Compute what later calls use, whatever surrounds this one."""
+    with torch.inference_mode(False), torch.no_grad(), contextlib.ExitStack() as stack:
+        if torch._C._is_any_autocast_enabled():
+            stack.enter_context(torch.autocast(device, enabled=False))
+        yield
+
+
 def batch_for_choice(batch: int) -> int:
     """The batch size to choose a way for: 1 while compiling, or the graph would fix the size."""
     return 1 if torch.compiler.is_compiling() else batch
-
-
-def _versions(cores: tuple[Tensor, ...]) -> list[tuple[int, int]]:
-    """Where each core is and how often it was written; cheap, because every call needs it."""
-    return [(core.data_ptr(), core._version) for core in cores]

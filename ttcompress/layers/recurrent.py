@@ -1,8 +1,9 @@
 """LSTM, GRU, RNN and their cells, whose matrices may be trains.
 
-Each replaces the `torch.nn` layer of the same name: same call, same attributes, same state dict
-except for the cores. `run` says how it computes: "factored" loops over small products, "rebuilt"
-makes the dense weights and calls torch's fused kernel, "auto" chooses the faster.
+Each replaces the `torch.nn` layer of the same name, and is a subclass: same call, same attributes,
+same state dict except for the cores. `run` says how it computes: "factored" loops over small
+products, "rebuilt" makes the dense weights and calls torch's fused kernel, "auto" chooses the
+faster.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from functools import partial
 from typing import Any, ClassVar, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn.functional import dropout
 from torch.nn.utils.rnn import PackedSequence
 
@@ -28,6 +29,7 @@ from ttcompress.layers.matrices import (
 from ttcompress.layers.recurrence import Direction, LayerRun, Mode, State, run_loop, run_scan, step
 from ttcompress.layers.speed import LayerWork, Run, Way, check_run, faster_way
 from ttcompress.layers.stacks import nonlinearity_of, stack_of
+from ttcompress.layers.tracing import call_node, is_traced
 from ttcompress.model.geometry import DirectionNames, direction_names, tensor_shapes
 from ttcompress.model.weights import Kind, RecurrentStack
 from ttcompress.trains.train import Train
@@ -73,14 +75,15 @@ class RecurrentBase(nn.Module):
         nonlinearity: str = "tanh",
         run: Run = "auto",
     ) -> None:
-        super().__init__()
+        nn.Module.__init__(self)  # not torch's layer, whose dense parameters are not wanted
         if stack.kind != self.kind:
             raise ValueError(f"the geometry is of kind {stack.kind}, but this is a {self.kind}")
         equations = f"rnn of {nonlinearity}" if stack.kind == "rnn" else stack.kind
         if equations not in _MODES:
             raise ValueError(f"nonlinearity is {nonlinearity!r}; it must be 'tanh' or 'relu'")
         self.stack = stack
-        self.mode: Mode = _MODES[equations]
+        self._mode = _MODES[equations]
+        self.mode: str = self._mode
         self.nonlinearity = "relu" if self.mode == "RNN_RELU" else "tanh"
         self.run: Run = check_run(run)
         self.input_size = stack.input_size
@@ -113,19 +116,18 @@ class RecurrentBase(nn.Module):
 
     def how(self, batch: int = 1, steps: int = 1) -> Way:
         """The way in which a call of this size would run now: what `run` says, or the cheaper."""
+        if is_traced():
+            return "rebuilt"
         if self.run != "auto":
             return self.run
-        trains = self.trains.values()
-        if not trains:
-            return "rebuilt"
-        tracked = torch.is_grad_enabled() and any(weight.trained for weight in trains)
+        tracked = torch.is_grad_enabled() and any(w.trained for w in self.trains.values())
         if tracked and self.training and self.rebuilt_in_training:
             return "rebuilt"
         key = (batch, steps, tracked)
         if key not in self._ways:  # if weights were replaced since, a wrong choice only costs time
             layers = tuple(
                 LayerWork(
-                    self.mode,
+                    self._mode,
                     self.hidden_size,
                     ih=self._matrix(names.weight_ih).work,
                     hh=self._matrix(names.weight_hh).work,
@@ -134,7 +136,8 @@ class RecurrentBase(nn.Module):
                 for names in self._names
             )
             device = getattr(self, self._names[0].weight_ih).device.type
-            self._ways[key] = faster_way(layers, batch, steps, device, tracked=tracked)
+            way = faster_way(layers, batch, steps, device, tracked=tracked)
+            self._ways[key] = way if self.trains else "rebuilt"
         return self._ways[key]
 
     def extra_repr(self) -> str:
@@ -144,13 +147,16 @@ class RecurrentBase(nn.Module):
     def _matrix(self, name: str) -> Matrix:
         return matrix_of(self, name)
 
-    def _direction(self, names: DirectionNames, reverse: bool = False) -> Direction:
-        """One layer in one direction, ready to run without its dense weights."""
+    def _direction(
+        self, names: DirectionNames, batch: int, steps: int = 1, *, reverse: bool = False
+    ) -> Direction:
+        """One layer in one direction, ready to run `steps` steps without its dense weights."""
+        hr = None if names.weight_hr is None else self._matrix(names.weight_hr)
         return Direction(
-            mode=self.mode,
-            ih=self._matrix(names.weight_ih).product(),
-            hh=self._matrix(names.weight_hh).product(),
-            hr=None if names.weight_hr is None else self._matrix(names.weight_hr).product(),
+            mode=self._mode,
+            ih=self._matrix(names.weight_ih).product(batch * steps),
+            hh=self._matrix(names.weight_hh).product(batch, steps),
+            hr=None if hr is None else hr.product(batch, steps),
             bias_ih=None if names.bias_ih is None else getattr(self, names.bias_ih),
             bias_hh=None if names.bias_hh is None else getattr(self, names.bias_hh),
             reverse=reverse,
@@ -177,7 +183,7 @@ def _check_tensors(stack: RecurrentStack, tensors: Mapping[str, Train | Tensor])
         )
 
 
-class Recurrent(RecurrentBase):
+class Recurrent(RecurrentBase, nn.RNNBase):
     """The base class of the three layers; use one of them.
 
     Args:
@@ -205,11 +211,9 @@ class Recurrent(RecurrentBase):
         self.num_layers = stack.num_layers
         self.bidirectional = stack.bidirectional
         self.proj_size = stack.proj_size
-
-    @property
-    def all_weights(self) -> list[list[TrainWeight | Tensor]]:
-        """Matrices and biases of each layer and direction."""
-        return [[getattr(self, name) for name in names.present] for names in self._names]
+        # What methods of torch's class read: names by layer and direction, and no flat weights.
+        self._all_weights = [list(names.present) for names in self._names]
+        self._flat_weights_names, self._flat_weights, self._flat_weight_refs = [], [], []
 
     def flatten_parameters(self) -> None:
         """Nothing to do; here because code written for `torch.nn` calls it."""
@@ -223,6 +227,8 @@ class Recurrent(RecurrentBase):
 
     def forward(self, input: Input, hx: Hidden | None = None) -> tuple[Input, Hidden]:
         """Like the `forward` of torch's layer of this name."""
+        if isinstance(input, fx.Proxy):
+            return call_node(self, input, hx)
         if not torch.compiler.is_exporting():
             result: tuple[Input, Hidden] = self._run_eagerly(input, hx)
             return result
@@ -239,8 +245,9 @@ class Recurrent(RecurrentBase):
         by_torch = call.autocast and self.run == "auto"
         if by_torch or self.how(call.batch, call.steps) == "rebuilt":
             return call.result(*self._run_fused(call))
-        tensors = (call.data, *call.state, *self.parameters())
-        tracked = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+        tracked = torch.is_grad_enabled() and any(
+            tensor.requires_grad for tensor in (call.data, *call.state, *self.parameters())
+        )
         loop = partial(run_loop, in_place=not (tracked or call.autocast))
         return call.result(*self._run_by_layer(call, loop))
 
@@ -264,7 +271,10 @@ class Recurrent(RecurrentBase):
             if first and self.dropout:
                 data = dropout(data, self.dropout, self.training)
             places = range(first, first + directions)
-            layer = [self._direction(self._names[k], reverse=k > first) for k in places]
+            layer = [
+                self._direction(self._names[k], call.batch, call.steps, reverse=k > first)
+                for k in places
+            ]
             states = [tuple(member[k] for member in call.state) for k in places]
             data, ends = run(layer, data, states, sizes)
             lasts += ends
@@ -276,7 +286,7 @@ class Recurrent(RecurrentBase):
         flat = [self._matrix(name).dense() for name in names]
         options = (self.bias, self.num_layers, self.dropout, self.training, self.bidirectional)
         first = list(call.state) if self.mode == "LSTM" else call.state[0]
-        kernel, _ = _FUSED[self.mode]
+        kernel, _ = _FUSED[self._mode]
         if call.packed is None:
             output, *last = kernel(call.data, first, flat, *options, False)
         else:
@@ -284,31 +294,33 @@ class Recurrent(RecurrentBase):
         return output, tuple(last)
 
 
-class LSTM(Recurrent):
+class LSTM(Recurrent, nn.LSTM):  # type: ignore[misc]
     """`torch.nn.LSTM` with trains for matrices."""
 
     kind = "lstm"
 
 
-class GRU(Recurrent):
+class GRU(Recurrent, nn.GRU):  # type: ignore[misc]
     """`torch.nn.GRU` with trains for matrices."""
 
     kind = "gru"
 
 
-class RNN(Recurrent):
+class RNN(Recurrent, nn.RNN):  # type: ignore[misc]
     """`torch.nn.RNN` with trains for matrices."""
 
     kind = "rnn"
 
 
-class Cell(RecurrentBase):
+class Cell(RecurrentBase, nn.RNNCellBase):
     """The base class of the three cells; use one of them. It takes the arguments of its base."""
 
     rebuilt_in_training = False  # called at every step, it would rebuild at every step
 
     def forward(self, input: Tensor, hx: Hidden | None = None) -> Hidden:
         """Like the `forward` of torch's cell of this name."""
+        if isinstance(input, fx.Proxy):
+            return call_node(self, input, hx)
         if input.dim() not in (1, 2):
             raise ValueError(f"input has {input.dim()} dimensions; give 1 (unbatched) or 2")
         batched = input.dim() == 2
@@ -338,29 +350,29 @@ class Cell(RecurrentBase):
     def _step(self, x: Tensor, state: State) -> State:
         (names,) = self._names
         if self.how(batch_for_choice(x.shape[0])) == "factored":
-            layer = self._direction(names)
+            layer = self._direction(names, x.shape[0])
             return step(layer, layer.project(x), state)
         weights = self._matrix(names.weight_ih).dense(), self._matrix(names.weight_hh).dense()
         biases = (self.bias_ih, self.bias_hh) if self.bias else (None, None)
-        _, kernel = _FUSED[self.mode]
+        _, kernel = _FUSED[self._mode]
         if self.mode == "LSTM":
             return tuple(kernel(x, list(state), *weights, *biases))
         return (kernel(x, state[0], *weights, *biases),)
 
 
-class LSTMCell(Cell):
+class LSTMCell(Cell, nn.LSTMCell):  # type: ignore[misc]
     """`torch.nn.LSTMCell` with trains for matrices."""
 
     kind = "lstm"
 
 
-class GRUCell(Cell):
+class GRUCell(Cell, nn.GRUCell):  # type: ignore[misc]
     """`torch.nn.GRUCell` with trains for matrices."""
 
     kind = "gru"
 
 
-class RNNCell(Cell):
+class RNNCell(Cell, nn.RNNCell):  # type: ignore[misc]
     """`torch.nn.RNNCell` with trains for matrices."""
 
     kind = "rnn"

@@ -16,7 +16,7 @@ from ttcompress.model.geometry import (
     stored_names,
     tensor_shapes,
 )
-from ttcompress.model.weights import GATES, Kind, RecurrentStack
+from ttcompress.model.weights import Kind, RecurrentStack
 
 Nonlinearity = Literal["tanh", "relu"]
 
@@ -107,8 +107,9 @@ def dense_layer(
 def stack_of(module: nn.RNNBase | nn.RNNCellBase) -> RecurrentStack:
     """The geometry that a dense layer was built with."""
     if isinstance(module, nn.RNNCellBase):
-        gates = module.weight_ih.shape[0] // module.hidden_size
-        kind: Kind = next(kind for kind, count in GATES.items() if count == gates)
+        cells: dict[type[nn.Module], Kind]
+        cells = {nn.LSTMCell: "lstm", nn.GRUCell: "gru", nn.RNNCell: "rnn"}
+        kind = next(kind for cell, kind in cells.items() if isinstance(module, cell))
         return RecurrentStack(
             "", kind, module.input_size, module.hidden_size, bias=bool(module.bias), cell=True
         )

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from ttcompress.checkpoint import rebuild
+from ttcompress.checkpoint.evidence import Evidence
 from ttcompress.checkpoint.names import names_inside
-from ttcompress.checkpoint.roles import Roles
+from ttcompress.checkpoint.recurrent import foreign_layers
 from ttcompress.model.geometry import tensor_shapes
 from ttcompress.model.protocol import Model
 from ttcompress.model.weights import RecurrentStack, Role
@@ -29,6 +30,7 @@ class Structure:
             embedding and the other linear.
         ties: the names of each tensor that has several.
         stacks: the recurrent layers, in the file's order.
+        foreign: those that are not torch's, with the reason.
         content: the file's nested content in plain Python (vocabulary, configuration), with empty
             tensors instead of the real ones.
     """
@@ -38,6 +40,7 @@ class Structure:
     ties: tuple[tuple[str, ...], ...]
     stacks: tuple[RecurrentStack, ...]
     content: Any
+    foreign: tuple[str, ...] = ()
 
     @property
     def recurrent(self) -> set[str]:
@@ -53,12 +56,13 @@ def structure_of(model: Model) -> Structure:
     recurrent = _recurrent_names(model.stacks)
     matrices = {name: (s[0], s[1]) for name, s in shapes.items() if len(s) == 2}
     vectors = {name: s[0] for name, s in shapes.items() if len(s) == 1}
-    roles = Roles(matrices, vectors, model.stacks)
+    evidence = Evidence(matrices, vectors, model.stacks)
     return Structure(
         shapes=shapes,
-        roles={n: "recurrent" if n in recurrent else roles.of([n]) for n in matrices},
+        roles={n: "recurrent" if n in recurrent else evidence.role([n]) for n in matrices},
         ties=tuple(ties),
         stacks=model.stacks,
+        foreign=foreign_layers(model),
         content=rebuild(model.carried, defaultdict(lambda: torch.empty(0))),
     )
 

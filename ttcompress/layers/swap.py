@@ -14,6 +14,7 @@ from ttcompress.errors import ArtifactError
 from ttcompress.layers.embedding import Embedding
 from ttcompress.layers.linear import Linear
 from ttcompress.layers.recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
+from ttcompress.layers.reparametrised import make_plain, plain_shapes
 from ttcompress.layers.stacks import Nonlinearity, dense_layer
 from ttcompress.model.geometry import stored_names
 from ttcompress.model.weights import RecurrentStack
@@ -40,17 +41,33 @@ def replace_layer(module: nn.Module, tensors: Content) -> Replacement:
     """Make a layer of the same configuration that holds `tensors`, the rest copied from `module`.
 
     Args:
-        module: a recurrent layer or cell, Linear or Embedding of `torch.nn`; left as it is.
+        module: a recurrent layer or cell, Linear or Embedding of `torch.nn`; left as it is. One
+            that was made here is returned if there is nothing to replace.
         tensors: by the layer's own names: "weight_hh_l0", "weight", "bias".
 
     Raises:
-        ArtifactError: the layer is of another kind, or a tensor does not fit it.
+        ArtifactError: the layer is of another kind or overrides torch's `forward`, or a tensor
+            does not fit it.
     """
+    cure = (
+        "Compress these weights with format dense or keep, or run the model with the plain "
+        "weights that `ttcompress restore` writes."
+    )
+    name, held = type(module).__name__, ", ".join(tensors)
     for dense, layer in REPLACEMENTS.items():
-        if isinstance(module, dense):
-            made: Replacement = layer.from_dense(module, tensors)
+        made: Replacement
+        if isinstance(module, layer) and not tensors:
+            made = module
             return made
-    raise ArtifactError(f"a {type(module).__name__} cannot hold trains: {', '.join(tensors)}")
+        if isinstance(module, dense) and not isinstance(module, layer):
+            if type(module).forward is not dense.forward:
+                raise ArtifactError(
+                    f"a {name} has its own forward, which would be lost with trains for {held} in "
+                    f"place of a torch.nn.{dense.__name__}. {cure}"
+                )
+            made = layer.from_dense(module, tensors)
+            return made
+    raise ArtifactError(f"a {name} cannot hold trains: {held}. {cure}")
 
 
 def recurrent_layer(
@@ -95,7 +112,8 @@ def load_into(model: nn.Module, source: str | Path | CompressedModel) -> nn.Modu
 
     Every layer that holds a decomposed weight is swapped for the one of its kind in
     `ttcompress.layers`, with the same configuration; all other tensors are copied into place;
-    names that the artifact ties are one parameter again. Types and devices stay the model's.
+    names that the artifact ties are one parameter again. Types and devices stay the model's. A
+    weight under weight norm, spectral norm, pruning or a parametrization becomes a plain one.
 
     Args:
         model: the module that the checkpoint's state dict fits; changed in place.
@@ -112,6 +130,7 @@ def load_into(model: nn.Module, source: str | Path | CompressedModel) -> nn.Modu
     compressed = source if isinstance(source, CompressedModel) else load(source)
     content = compressed.content()
     _check_names(model, content)
+    make_plain(model, content)
     owners = {name: name.rpartition(".")[0] for name in content}
     paths = dict.fromkeys(owners[n] for n, value in content.items() if isinstance(value, Train))
     layers = {
@@ -142,7 +161,7 @@ def load_into(model: nn.Module, source: str | Path | CompressedModel) -> nn.Modu
 
 def _check_names(model: nn.Module, content: Content) -> None:
     """Compare names and shapes with the model's, and list every mismatch."""
-    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    wanted = plain_shapes(model, content)
     found = {name: tuple(value.shape) for name, value in content.items()}
     problems = [f"{name} is not in the artifact" for name in wanted if name not in found]
     problems += [f"{name} is not in the model" for name in found if name not in wanted]

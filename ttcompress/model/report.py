@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import inf
+from math import inf, isnan, nan
 from typing import Any
 
 from typing_extensions import TypedDict
@@ -101,11 +101,20 @@ class CutSpectrum:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What the stored form of a weight loses, and the spectrum it was cut from."""
+class Errors:
+    """What the stored form of a weight loses; see `WeightReport`."""
 
     relative_error: float
     gate_errors: tuple[float, ...]
+    worst_row_error: float
+    worst_element_error: float
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The errors of a stored weight, and the spectrum it was cut from."""
+
+    errors: Errors
     spectrum: tuple[CutSpectrum, ...]
 
 
@@ -116,7 +125,10 @@ class WeightReport:
     `relative_error` is the Frobenius error, in float64: in a report that of the stored weight, in a
     plan the one that the spectra predict, NaN if none were read. `gate_errors` are the same for
     each gate of a recurrent weight, and `spectrum` has an entry for each cut: both are empty in a
-    plan. `tried` lists the trains that a plan compared, each with its modes.
+    plan. `worst_row_error` is the largest relative error of any row, NaN in a plan and in files of
+    format version 1; `worst_element_error` the largest error of a single value, relative to the
+    largest value, None in a plan and in older files. `tried` lists the trains that a plan compared,
+    each with its modes.
     """
 
     name: str
@@ -134,7 +146,9 @@ class WeightReport:
     multiply_adds_before: int
     multiply_adds_after: int
     relative_error: float
+    worst_row_error: float = nan
     gate_errors: tuple[float, ...] = ()
+    worst_element_error: float | None = None
     spectrum: tuple[CutSpectrum, ...] = ()
     notes: tuple[str, ...] = ()
     tried: tuple[Json, ...] = ()
@@ -148,6 +162,26 @@ class KeptReport:
     params: int
     bytes: int
     why: str
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Something in the source's file that is not in the result: where, how much, and what it is.
+
+    `bytes` are those of its tensors that the result does not hold in another place. They are 0 for
+    content that is no tensor, whose size in the file is not known.
+    """
+
+    key: str
+    tensors: int
+    bytes: int
+    why: str
+
+
+ANOTHER_MODEL = "another state dict"
+OPTIMIZER = "optimizer state"
+UNUSED = "stored values that no tensor of the model uses"
+"""Why something is left out."""
 
 
 BLIND = "fine-tuned without the original: errors and drift are from before the training"
@@ -167,7 +201,18 @@ class BaseReport:
     totals: Mapping[str, Totals]
     weights: tuple[WeightReport, ...]
     kept: tuple[KeptReport, ...]
+    left_out: tuple[LeftOut, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def comparable_bytes(self) -> int:
+        """Size of the source's file without what was left out: factors of files are of this.
+
+        At least that of the model's tensors, and at most that of the file: tensors left out may
+        have been compressed in it.
+        """
+        whole, lost = self.source["bytes"], sum(one.bytes for one in self.left_out)
+        return min(whole, max(whole - lost, self.totals["model"].bytes_before)) if lost else whole
 
 
 @dataclass(frozen=True)
@@ -184,7 +229,8 @@ class PlanReport(BaseReport):
         """Plain dicts and lists, as `plan --json` prints them; an unknown error is None."""
         document: Json = finite(plain(self))
         for weight in document["weights"]:
-            del weight["gate_errors"], weight["spectrum"]
+            for key in ("worst_row_error", "gate_errors", "worst_element_error", "spectrum"):
+                del weight[key]
             weight["expected_error"] = weight.pop("relative_error")
             for key in ("tried", "notes"):
                 weight[key] = weight.pop(key)
@@ -211,8 +257,10 @@ class Report(BaseReport):
     def as_json(self) -> Json:
         """Plain dicts and lists, in the order of the fields; an infinite error is None."""
         document: Json = finite(plain(self))
-        for weight in document["weights"]:
-            del weight["tried"]
+        for weight, entry in zip(self.weights, document["weights"], strict=True):
+            del entry["tried"]
+            if isnan(weight.worst_row_error):
+                del entry["worst_row_error"]
         return document
 
     @classmethod
@@ -265,8 +313,10 @@ def judge_own_size(report: Json, file_bytes: int) -> Json:
 
 
 def _errors_read(weight: Json) -> Json:
-    whole, gates = weight.get("relative_error", 0.0), weight.get("gate_errors", [])
-    read = weight | {"relative_error": inf if whole is None else whole}
+    gates, read = weight.get("gate_errors", []), dict(weight)
+    for key in ("relative_error", "worst_row_error"):
+        if key in read and read[key] is None:
+            read[key] = inf
     if isinstance(gates, list):
         read["gate_errors"] = [inf if gate is None else gate for gate in gates]
     return read

@@ -9,10 +9,24 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal
 
-Role = Literal["recurrent", "embedding", "linear"]
+Role = Literal["recurrent", "embedding", "linear", "matrix"]
 Kind = Literal["lstm", "gru", "rnn"]
 
 ROLES: tuple[Role, ...] = ("recurrent", "embedding", "linear")
+"""The roles of what a layer multiplies by or looks up: rules select by these."""
+
+UNKNOWN: Role = "matrix"
+"""The role of a matrix that no layer is known to use: only a rule with its name selects it."""
+
+NO_WEIGHT = "not a weight"
+NO_EVIDENCE = (
+    "no layer is known to multiply by it or look it up; a rule with its exact name compresses it"
+)
+INFINITE = "it holds infinite values, so a rule must keep it (format: keep)"
+"""Why a tensor is kept: a bias, a buffer or an integer table; a matrix of unknown use; a weight
+that no store can hold.
+"""
+
 GATES: dict[Kind, int] = {"lstm": 4, "gru": 3, "rnn": 1}
 """Blocks of rows: (input, forget, cell, output), (reset, update, new), one."""
 
@@ -26,7 +40,7 @@ BYTES_PER_VALUE: dict[str, int] = {
 
 @dataclass(frozen=True)
 class Weight:
-    """A named 2-D floating-point tensor of a checkpoint.
+    """A named 2-D floating-point tensor of a checkpoint, whether or not its use is known.
 
     `name` is the first of `names`; tied weights are one `Weight` with several names.
     `shape` is (rows, columns); a recurrent weight's rows are `gates` stacked blocks of equal
@@ -60,7 +74,8 @@ class Weight:
 class OtherTensor:
     """A tensor that is not a weight, always kept as it is: a bias, a buffer, an integer table.
 
-    `dtype` is torch's name of any type without the prefix, `bytes` the size of the values.
+    `dtype` is torch's name of any type without the prefix, `bytes` the size of the values; `why` it
+    is kept.
     """
 
     name: str
@@ -68,6 +83,7 @@ class OtherTensor:
     shape: tuple[int, ...]
     dtype: str
     bytes: int
+    why: str = NO_WEIGHT
 
     @property
     def params(self) -> int:

@@ -43,9 +43,10 @@ class Option:
     """A layout in a store, with the spectra at its cuts.
 
     `floors` and `caps` bound each rank; where they are equal the rank is fixed. `energy` is the
-    squared norm of the matrix, `lookup` says whether steps only look up its rows. `noise_weight`
-    multiplies the error of rounding when it is compared with truncation; `rounding_share` is the
-    squared norm that rounding applies to, divided by the energy.
+    squared norm of the matrix, `lookup` says whether steps only look up its rows.
+    `truncation_weight` and `noise_weight` multiply the errors of truncation and of rounding when
+    they are compared; `rounding_share` is the squared norm that rounding applies to, divided by the
+    energy.
     """
 
     layout: Layout
@@ -55,6 +56,7 @@ class Option:
     floors: tuple[int, ...] = ()
     caps: tuple[int, ...] = ()
     lookup: bool = False
+    truncation_weight: float = 1.0
     noise_weight: float = 1.0
     rounding_share: float = 1.0
 
@@ -71,17 +73,17 @@ class Option:
     def error(self, ranks: Sequence[int]) -> float:
         """Squared error that allocation minimises: discarded energy, and noise on what is left.
 
-            error = T + noise * (energy - T),    T = sum over cuts of the discarded squares
+            error = w T + noise * (energy - T),    T = sum over cuts of the discarded squares
 
         T is the error of two cores, and an upper bound for more (Oseledets 2011, theorem 2.2). It
         may exceed the energy, and is not capped, so that each further rank still lowers it.
-        Without spectra (fixed ranks in a fixed store need none) T is 0.
+        Without spectra (fixed ranks in a fixed store need none) T is 0; w is `truncation_weight`.
         """
         tails = self._tails(ranks)
-        return tails + self.noise * max(0.0, self.energy - tails)
+        return self.truncation_weight * tails + self.noise * max(0.0, self.energy - tails)
 
     def expected_error(self, ranks: Sequence[int]) -> float:
-        """Squared error to report: the same bound, but T is at most the energy."""
+        """Squared error to report: the same bound with w = 1, but T is at most the energy."""
         tails = min(self.energy, self._tails(ranks))
         return tails + self.noise * (self.energy - tails)
 
@@ -116,8 +118,8 @@ class Option:
         if self.floors[k] == self.caps[k]:
             return self.caps[k]
         slope = self._slope(k, ranks, prices)
-        # A singular value s at this cut lowers the error by (1 - noise) * s**2, see `error`.
-        wanted = self.spectra[k].rank_above(slope / max(1e-9, 1.0 - self.noise))
+        # A singular value s at this cut lowers the error by (w - noise) * s**2, see `error`.
+        wanted = self.spectra[k].rank_above(slope / max(1e-9, self.truncation_weight - self.noise))
         return max(1, self.floors[k], min(wanted, self.caps[k]))
 
     def _slope(self, k: int, ranks: tuple[int, ...], prices: Cost) -> float:

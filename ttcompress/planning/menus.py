@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ttcompress.planning.allocation import Menu
 from ttcompress.planning.candidates import Cost, Option
+from ttcompress.planning.formats import AUTO as AUTO_FORMAT
 from ttcompress.planning.formats import Layout, formats_named
 from ttcompress.planning.spectrum import Cut, Spectra
 from ttcompress.recipe import Assignment, Budget, Recipe
@@ -20,10 +21,12 @@ usually the inputs, use least. Of 1, 1.5, 2 and 3, the last was best or within 0
 the metrics of both sample models, at factors 8, 16 and 32, in mps and auto.
 """
 
-WEIGHTED_ROUNDING_WEIGHT = 0.75
-"""The same when calibration weights errors by the inputs: truncation then counts what inputs use,
-and later values make up for the rounding of earlier ones. Of 0.5, 1 and 2 on the sample models, at
-factors 8, 16 and 32, mps was best at 0.5 and auto at 1.
+KNOWN_TRUNCATION_WEIGHT = 4.0
+"""Weight of truncation error where calibration weights errors by inputs that were all measured: it
+then counts what inputs use, and later values make up for the rounding of earlier ones. Of 6, 3 and
+1.5 on the sample models, at factors 8, 16 and 32, mps was best at 6 and auto at 3. The rounding
+error of every weight counts alike, since it has no favourite direction: so weights whose inputs are
+known, guessed or known in part share one budget.
 """
 
 TUNED_ROUNDING = 4.0
@@ -34,6 +37,11 @@ bits than with 3, 4 and 8, at factors 16 and 32 and from worse starts; this is t
 that makes this choice.
 """
 
+Unfit = Mapping[str, float]
+"""Stores by name that are too coarse for one weight kept dense, each with what its worst row would
+lose, relative to the row's norm. Where a store is unfit, so are all coarser ones.
+"""
+
 _NEGLIGIBLE = 0.01
 """Without a limit on bytes, rounding may add at most this fraction to the squared error."""
 
@@ -42,12 +50,14 @@ _NEGLIGIBLE = 0.01
 class OpenWeight:
     """A weight whose layout, ranks or store are to be chosen: its assignment and layouts to try.
 
-    `noise_weight` is the weight of rounding error against truncation error.
+    `noise_weight` is the weight of rounding error against truncation error. `unfit` are the stores
+    that a dense form must not have.
     """
 
     assignment: Assignment
     layouts: tuple[Layout, ...]
     noise_weight: float = ROUNDING_WEIGHT
+    unfit: Unfit = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -70,18 +80,28 @@ class OpenWeight:
         return tuple(dict.fromkeys(found))
 
 
-def find_layouts(assignment: Assignment, recipe: Recipe) -> OpenWeight:
+def find_layouts(assignment: Assignment, recipe: Recipe, unfit: Unfit | None = None) -> OpenWeight:
     """Find the layouts that a recipe leaves open for one weight."""
     weight, layouts = assignment.weight, list[Layout]()
-    for one in formats_named(assignment.format):
+    for one in _allowed_formats(assignment, recipe):
         if assignment.row_modes and assignment.column_modes:
             layouts.append(one(assignment.row_modes, assignment.column_modes))
         else:
             layouts += one.candidates(weight.shape, weight.gates)
-    weight_of_noise = ROUNDING_WEIGHT if recipe.calibration is None else WEIGHTED_ROUNDING_WEIGHT
-    if recipe.finetune is not None:
-        weight_of_noise *= TUNED_ROUNDING
-    return OpenWeight(assignment, tuple(layouts), weight_of_noise)
+    tuned = 1.0 if recipe.finetune is None else TUNED_ROUNDING
+    return OpenWeight(assignment, tuple(layouts), tuned * ROUNDING_WEIGHT, unfit or {})
+
+
+def _allowed_formats(assignment: Assignment, recipe: Recipe) -> Sequence[type[Layout]]:
+    """The formats to try; with a cap on ranks, `auto` means mps.
+
+    The cap is on the rank of the matrix. A whole matrix would ignore it, and the ranks of an MPO
+    are something else: it would win by being larger.
+    """
+    capped = recipe.budget.rank is not None or assignment.ranks is not None
+    return formats_named(
+        "mps" if capped and assignment.format == AUTO_FORMAT else assignment.format
+    )
 
 
 def list_options(
@@ -92,12 +112,30 @@ def list_options(
     options = (
         _option(open_weight, layout, store, spectra, budget)
         for layout in open_weight.layouts
-        for store in stores
+        for store in (stores if layout.decomposes else fit_stores(stores, open_weight.unfit))
     )
     within = filter(
         None, (_raise_floors(open_weight, option, budget.tolerance) for option in options)
     )
-    return tuple(replace(option, noise_weight=open_weight.noise_weight) for option in within)
+    known = next(iter(spectra.values())).known if spectra else 0.0
+    weights = {
+        "truncation_weight": KNOWN_TRUNCATION_WEIGHT**known,
+        "noise_weight": open_weight.noise_weight,
+    }
+    return tuple(replace(option, **weights) for option in within)
+
+
+def fit_stores(stores: Sequence[Store], unfit: Unfit) -> tuple[Store, ...]:
+    """Those of the stores that are fit for a dense weight; if none is, the next finer one."""
+    if fit := tuple(store for store in stores if store.name not in unfit):
+        return fit
+    *coarser, finest = sorted(STORES.values(), key=lambda store: -store.noise)
+    return (next((store for store in coarser if store.name not in unfit), finest),)
+
+
+def too_coarse(store: Store, worst_row_error: float) -> Unfit:
+    """The unfit stores, if a dense weight in this store has a row that loses this much."""
+    return {one.name: worst_row_error for one in STORES.values() if one.noise >= store.noise}
 
 
 def find_sufficient_store(option: Option, ranks: Sequence[int]) -> Store:

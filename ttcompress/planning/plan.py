@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from ttcompress.model.report import Totals
-from ttcompress.model.weights import OtherTensor, Weight
+from ttcompress.model.weights import UNKNOWN, OtherTensor, Weight
 from ttcompress.planning.formats import KEEP, Layout
 from ttcompress.stores import Store
 
@@ -108,11 +108,12 @@ class Plan:
 def _totals(weights: tuple[PlannedWeight, ...], others: tuple[OtherTensor, ...] = ()) -> Totals:
     other_params = sum(other.params for other in others)
     other_bytes = sum(other.bytes for other in others)
+    used = [p for p in weights if p.layout is not None or p.weight.role != UNKNOWN]
     return Totals(
         params_before=sum(p.weight.params for p in weights) + other_params,
         params_after=sum(p.params for p in weights) + other_params,
         bytes_before=sum(p.weight.bytes for p in weights) + other_bytes,
         bytes_after=sum(p.bytes for p in weights) + other_bytes,
-        multiply_adds_before=sum(dense_multiply_adds(p.weight) for p in weights),
-        multiply_adds_after=sum(p.multiply_adds for p in weights),
+        multiply_adds_before=sum(dense_multiply_adds(p.weight) for p in used),
+        multiply_adds_after=sum(p.multiply_adds for p in used),
     )

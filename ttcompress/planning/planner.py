@@ -7,26 +7,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from math import inf, sqrt
+from math import inf, isfinite, sqrt
 
 from ttcompress.errors import PlanError
-from ttcompress.model.weights import OtherTensor, Weight
+from ttcompress.model.weights import NO_EVIDENCE, UNKNOWN, OtherTensor, Weight
 from ttcompress.planning.allocation import Allowance, Choice, allocate, choose_smallest, total_cost
 from ttcompress.planning.candidates import Cost, Option
-from ttcompress.planning.formats import FORMATS, KEEP, DenseLayout
+from ttcompress.planning.formats import FORMATS, KEEP, DenseLayout, decomposing
 from ttcompress.planning.menus import (
     OpenWeight,
+    Unfit,
     cuts_needed,
     find_layouts,
     find_sufficient_store,
+    fit_stores,
     list_options,
 )
 from ttcompress.planning.plan import Plan, PlannedWeight, dense_multiply_adds
 from ttcompress.planning.spectrum import Cut, Spectra
 from ttcompress.recipe import Assignment, Budget, Recipe, match
-from ttcompress.stores import AUTO, STORES
+from ttcompress.stores import AUTO, STORES, Store
 
 _MOST_NAMED = 5
+
+NOTHING_UNFIT: Mapping[str, Unfit] = {}
 
 
 def cuts_for(recipe: Recipe, weights: Sequence[Weight]) -> Mapping[str, tuple[Cut, ...]]:
@@ -44,11 +48,14 @@ def make_plan(
     others: Sequence[OtherTensor] = (),
     spectra: Mapping[str, Spectra] | None = None,
     overhead: int = 0,
+    unfit: Mapping[str, Unfit] = NOTHING_UNFIT,
 ) -> Plan:
     """Decide format, modes, ranks and store of every weight.
 
     `spectra` holds, by weight, what `cuts_for` asked for. `overhead` is the size of the output
-    file's header in bytes, which counts towards a `size` budget; 0 if it is not known yet.
+    file's header in bytes, which counts towards a `size` budget; 0 if it is not known yet. `unfit`
+    holds, by weight, the stores in which a row of its dense form would be lost: it gets a finer
+    one, or is kept.
 
     Raises:
         PlanError: a rule does not fit the model, nothing is left to decompose, or the budget is
@@ -57,17 +64,27 @@ def make_plan(
     assignments = match(recipe, weights)
     _check_something_to_do(recipe, assignments)
     known = spectra or {}
-    open_weights = [find_layouts(a, recipe) for a in assignments if a.shares_budget]
-    settled = {a.weight.name: _plan_outside_budget(a) for a in assignments if not a.shares_budget}
+    open_weights = [
+        find_layouts(a, recipe, unfit.get(a.weight.name)) for a in assignments if a.shares_budget
+    ]
+    settled = {
+        a.weight.name: _plan_outside_budget(a, unfit.get(a.weight.name, {}))
+        for a in assignments
+        if not a.shares_budget
+    }
     fixed_bytes = overhead + sum(p.bytes for p in settled.values()) + sum(o.bytes for o in others)
     while True:
         planned = _share_budget(open_weights, recipe.budget, known, fixed_bytes, overhead)
-        grown = {p.weight.name for p in planned if _has_grown(p, recipe.budget)}
+        grown = {
+            p.weight.name
+            for p in planned
+            if _has_grown(p, recipe.budget) or _is_unfit(p, unfit.get(p.weight.name, {}))
+        }
         if not grown:
             break
         for p in planned:
             if p.weight.name in grown:
-                settled[p.weight.name] = _keep_grown(p)
+                settled[p.weight.name] = _keep(p, unfit.get(p.weight.name, {}))
                 fixed_bytes += p.weight.bytes
         open_weights = [one for one in open_weights if one.name not in grown]
     chosen = settled | {p.weight.name: p for p in planned}
@@ -86,19 +103,28 @@ def _check_something_to_do(recipe: Recipe, assignments: Sequence[Assignment]) ->
         for a in largest
     )
     role = largest[0].weight.role if largest else "all"
+    selector = largest[0].weight.name if role == UNKNOWN else role
+    recurrent = any(a.weight.role == "recurrent" for a in assignments)
+    fact = "" if recurrent else "the model has no recurrent layer, and "
     raise PlanError(
-        f"the recipe leaves no weight to decompose. The largest of the model are:{named}"
-        f"\n    Put a rule that selects them before the others, for example `- weights: {role}`."
+        f"{fact}the recipe leaves no weight to decompose. The largest of the model are:{named}"
+        "\n    Put a rule that selects them before the others,"
+        f" for example `- weights: {selector}`."
     )
 
 
-def _plan_outside_budget(assignment: Assignment) -> PlannedWeight:
+def _plan_outside_budget(assignment: Assignment, unfit: Unfit) -> PlannedWeight:
     weight = assignment.weight
     if assignment.format != KEEP:
         (layout,) = FORMATS[assignment.format].candidates(weight.shape)
-        return PlannedWeight(weight, layout, store=STORES[assignment.store])
+        (store,) = fit_stores((STORES[assignment.store],), unfit)
+        planned = PlannedWeight(weight, layout, store=store, notes=_note_unfit(store, unfit))
+        lost = bool(unfit) and (store.name in unfit or planned.bytes >= weight.bytes)
+        return _keep(planned, unfit) if lost else planned
     kept_by_rule = assignment.rule is not None
     why = f"rules[{assignment.index}] keeps it" if kept_by_rule else "no rule matches it"
+    if not kept_by_rule and weight.role == UNKNOWN:
+        why = NO_EVIDENCE
     return PlannedWeight(weight, why=why)
 
 
@@ -165,6 +191,8 @@ def _plan_weight(open_weight: OpenWeight, choice: Choice) -> PlannedWeight:
     asked, notes = open_weight.assignment.ranks, []
     if isinstance(asked, tuple) and asked != choice.ranks:
         notes.append(f"ranks {list(asked)} lowered to the attainable {list(choice.ranks)}")
+    if not option.layout.decomposes:
+        notes += _note_unfit(option.store, open_weight.unfit)
     return PlannedWeight(
         weight,
         option.layout,
@@ -183,7 +211,7 @@ def _expected_error(option: Option, choice: Choice) -> float:
 
 
 def _expected(choice: Choice) -> float:
-    """An upper bound of the squared error to be measured: rounding counts with weight 1."""
+    """An upper bound of the squared error to be measured: all errors count with weight 1."""
     return max(0.0, replace(choice.option, noise_weight=1.0).expected_error(choice.ranks))
 
 
@@ -197,12 +225,32 @@ def _has_grown(planned: PlannedWeight, budget: Budget) -> bool:
     return planned.bytes >= planned.weight.bytes
 
 
-def _keep_grown(planned: PlannedWeight) -> PlannedWeight:
+def _is_unfit(planned: PlannedWeight, unfit: Unfit) -> bool:
+    """Whether a dense weight has no store in which every row keeps enough."""
+    dense = planned.layout is not None and not planned.layout.decomposes
+    return dense and planned.store is not None and planned.store.name in unfit
+
+
+def _keep(planned: PlannedWeight, unfit: Unfit) -> PlannedWeight:
+    """Keep a weight that would not become smaller, or would lose a row."""
     before, after = planned.weight.bytes, planned.bytes
     why = f"would grow from {before:,} to {after:,} bytes"
-    if after == before:
+    if after <= before:
         why = f"would stay at {before:,} bytes"
+    if planned.layout is not None and not planned.layout.decomposes and unfit:
+        why = f"{_lost_row(unfit)}, and no finer store is smaller than the weight"
     return PlannedWeight(planned.weight, why=why)
+
+
+def _note_unfit(store: Store, unfit: Unfit) -> tuple[str, ...]:
+    return (f"stored in {store.name}: {_lost_row(unfit)}",) if unfit else ()
+
+
+def _lost_row(unfit: Unfit) -> str:
+    """What the weight would have lost in the finest of the stores that are too coarse for it."""
+    name = min(unfit, key=lambda one: STORES[one].noise)
+    lost = f"{unfit[name]:.0%} of its norm" if isfinite(unfit[name]) else "its norm"
+    return f"in {name} one of its rows would lose {lost}"
 
 
 def _note_quantisation(
@@ -212,7 +260,13 @@ def _note_quantisation(
     spectra: Mapping[str, Spectra],
     fixed_bytes: int,
 ) -> tuple[str, ...]:
-    """A note, if every weight dense in few bits would lose less in the same number of bytes."""
+    """A note, if every weight dense in few bits would lose less in the same number of bytes.
+
+    Only where the recipe asks for trains: `auto` had the choice, and counts rounding higher than
+    truncation (see `ROUNDING_WEIGHT`).
+    """
+    if not any(one.assignment.format in decomposing() for one in open_weights):
+        return ()
     allowance = _make_allowance(open_weights, budget, fixed_bytes)
     unknown = any(p.expected_error is None for p in planned)
     if not planned or unknown or allowance.bytes == inf:

@@ -21,11 +21,13 @@ class Spectrum:
     """The singular values of one unfolding, largest first.
 
     `rounding` is the squared norm that rounding the matrix itself applies to; None: the energy. It
-    differs from the energy if the values are weighted by inputs.
+    differs from the energy if the values are weighted by inputs. `known` is how much of those
+    weights was measured, from 0 (nothing) to 1.
     """
 
     values: tuple[float, ...]
     rounding: float | None = None
+    known: float = 0.0
 
     @cached_property
     def _ascending_squares(self) -> list[float]:

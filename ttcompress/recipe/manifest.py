@@ -10,7 +10,7 @@ from string import Formatter
 from typing import Final
 
 from ttcompress.errors import RecipeError
-from ttcompress.recipe.schema import TASK, Limits, TaskChoice
+from ttcompress.recipe.schema import KEY_HELP, TASK, Limits, TaskChoice
 from ttcompress.recipe.sections import Section, declare, list_of, section_of, value
 from ttcompress.recipe.values import DROP, TEXT, Drop, format_version, parse_text
 
@@ -49,7 +49,7 @@ class ModelEntry(Section):
         missing="Write the path of a model or a glob, for example `path: models/*.pt`.",
     )
     task: TaskChoice | None = declare(TASK, "Task of these models.  [the manifest's]")
-    key: str | None = declare(TEXT, "State dict to read, if the file holds several.")
+    key: str | None = declare(TEXT, KEY_HELP)
     limits: Limits | None = declare(section_of(Limits), "Limits of these models.  [the manifest's]")
 
 

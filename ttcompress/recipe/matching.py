@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from math import prod
 
 from ttcompress.errors import PlanError
-from ttcompress.model.weights import Weight
+from ttcompress.model.weights import UNKNOWN, Weight
 from ttcompress.planning.formats import KEEP, is_whole
-from ttcompress.recipe.rules import SELECTOR_ROLES, Rule, selects
+from ttcompress.recipe.rules import SELECTOR_ROLES, Rule, matches_name, selects
 from ttcompress.recipe.schema import Recipe
 from ttcompress.recipe.wording import suggest
 from ttcompress.stores import AUTO
@@ -44,8 +44,8 @@ class Assignment:
 def match(recipe: Recipe, weights: Sequence[Weight]) -> tuple[Assignment, ...]:
     """Assign every weight, in order, to the first rule that matches it.
 
-    A role may match nothing, so that a recipe suits many models; a glob or a regular expression
-    that never applies is an error.
+    A role may match nothing, so that a recipe suits many models; a name, a glob or a regular
+    expression that never applies is an error.
 
     Raises:
         PlanError: a rule never applies, or modes do not multiply to a weight's shape; lists all.
@@ -66,7 +66,7 @@ def _assign(recipe: Recipe, weight: Weight) -> Assignment:
                 weight, rule, index, format, store, rule.row_modes, rule.column_modes, rule.ranks
             )
     recurrent_only = not recipe.rules and weight.role == "recurrent"
-    if recurrent_only or recipe.default == "decompose":
+    if recurrent_only or (recipe.default == "decompose" and weight.role != UNKNOWN):
         return Assignment(weight, None, None, recipe.format, recipe.store)
     return Assignment(weight, None, None, KEEP, weight.dtype)
 
@@ -86,6 +86,12 @@ def _dead_rules(recipe: Recipe, assignments: Sequence[Assignment]) -> Iterator[s
                 f" {_listed([a.weight for a in taken])}; the first is"
                 f" rules[{first.index}] (`{first.rule.weights}`)."
                 "\n    The first match wins: put the narrower rule first."
+            )
+        elif unknown := [a.weight for a in assignments if matches_name(rule.weights, a.weight)]:
+            yield (
+                f"{place} matches only matrices that no layer is known to use: {_listed(unknown)}."
+                "\n    Only an exact name compresses such a matrix: if it is a weight, write a rule"
+                f" for each, for example `- weights: {unknown[0].name}`."
             )
         else:
             yield (

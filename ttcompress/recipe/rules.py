@@ -1,7 +1,8 @@
 """Rules: which weights each selects, and how it compresses them.
 
-A selector is a role, a glob on full names, or `re:` and a regular expression that matches the full
-name. `matching.py` gives each weight of a model to the first rule that selects it.
+A selector is a role, a full name, a glob on full names, or `re:` and a regular expression that
+matches the full name. Only its full name selects a matrix that no layer is known to use.
+`matching.py` gives each weight of a model to the first rule that selects it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from fnmatch import fnmatchcase
 from typing import Final, Protocol
 
 from ttcompress.errors import RecipeError
-from ttcompress.model.weights import ROLES
+from ttcompress.model.weights import ROLES, UNKNOWN
 from ttcompress.planning.formats import AUTO as AUTO_FORMAT
 from ttcompress.planning.formats import FORMATS, KEEP, decomposing, is_whole
 from ttcompress.recipe.sections import Section, Values, declare, value
@@ -39,7 +40,7 @@ class Selectable(Protocol):
 
     @property
     def role(self) -> str:
-        """One of `ROLES`."""
+        """One of `ROLES`, or `UNKNOWN`."""
         ...
 
     @property
@@ -55,9 +56,19 @@ def selects(selector: str, weight: Selectable) -> bool:
     >>> tied = Weight("encoder.w", ("encoder.w", "decoder.w"), "embedding", (9, 4), "float32")
     >>> [selects(s, tied) for s in ("embedding", "all", "dec*", "re:.*w", "w")]
     [True, True, True, True, False]
+    >>> mask = Weight("w.mask", ("w.mask",), "matrix", (9, 9), "float32")
+    >>> [selects(s, mask) for s in ("all", "w.*", "w.mask")]
+    [False, False, True]
     """
     if selector in SELECTOR_ROLES:
-        return selector in (ALL, weight.role)
+        return weight.role != UNKNOWN and selector in (ALL, weight.role)
+    if selector in weight.names:
+        return True
+    return weight.role != UNKNOWN and matches_name(selector, weight)
+
+
+def matches_name(selector: str, weight: Selectable) -> bool:
+    """Whether a glob or a regular expression matches any name of a weight, whatever its role."""
     if selector.startswith(REGEX):
         pattern = re.compile(selector.removeprefix(REGEX))
         return any(pattern.fullmatch(name) for name in weight.names)
@@ -164,7 +175,8 @@ class Rule(Section):
 
     weights: str = declare(
         SELECTOR,
-        "Weights to select: a role, a glob on full names, or `re:` and a regular expression.",
+        "Weights to select: a role, a full name, a glob on full names, or `re:` and a regular "
+        "expression. Only its full name selects a matrix that no layer is known to use.",
         missing="Write a role (recurrent, embedding, linear, all), a glob or `re:...`.",
     )
     format: str | None = declare(RULE_FORMAT, "Format of these weights.  [the recipe's]")

@@ -33,6 +33,8 @@ from ttcompress.stores import AUTO
 
 VERSION: Final = 1
 
+KEY_HELP: Final = "State dict to read if the file holds several; en,de reads two, all reads all."
+
 Default = Literal["keep", "decompose"]
 
 
@@ -281,5 +283,5 @@ class Recipe(Section):
     )
     limits: Limits | None = declare(section_of(Limits), "Limits that a finished run is judged by.")
     seed: int = declare(whole(0), "Seed of all random numbers.", "--seed", default=0)
-    key: str | None = declare(TEXT, "State dict to read, if the file holds several.", "--key")
+    key: str | None = declare(TEXT, KEY_HELP, "--key")
     text: str = field(default="", compare=False, repr=False)

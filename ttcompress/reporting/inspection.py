@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from functools import partial
 from math import ceil
 
-from ttcompress.model.weights import RecurrentStack
+from ttcompress.model.weights import NO_WEIGHT, RecurrentStack
 from ttcompress.recipe.wording import counted
+from ttcompress.reporting.left_out import left_out_remarks
 from ttcompress.reporting.numbers import shape_text
 from ttcompress.reporting.table import Column, Table, tabulate
 from ttcompress.results.inspection import ENERGIES, InspectedWeight, Inspection
@@ -68,16 +69,24 @@ def spectra_table(weights: Iterable[InspectedWeight]) -> Table:
 
 def inspection_remarks(found: Inspection) -> tuple[str, ...]:
     """The legend, total sizes, the tensors that are not weights, and the checkpoint's notes."""
-    others = sum(other.bytes for other in found.others)
+    plain = [other for other in found.others if other.why == NO_WEIGHT]
+    others = sum(other.bytes for other in plain)
     dtypes = ", ".join(dict.fromkeys(weight.dtype for weight in found.weights))
     return (
+        *(() if found.layers else ("no recurrent layer was recognised",)),
         "90%, 95%, 99%: the rank that holds this share of the energy (the squared norm)",
         "falls to: singular values at 1/4, 1/2 and 3/4 of the spectrum, relative to the largest",
         "spectrum: nine singular values, evenly spaced, drawn relative to the largest",
         f"weights are {dtypes}",
         f"{found.params:,} params, {found.tensor_bytes:,} bytes of tensors, "
         f"{found.file_bytes:,} bytes of file",
-        f"not weights: {counted(len(found.others), 'other tensor')}, {others:,} bytes",
+        f"not weights: {counted(len(plain), 'other tensor')}, {others:,} bytes",
+        *(
+            f"{other.name} ({shape_text(other.shape)}, {other.bytes:,} bytes): {other.why}"
+            for other in found.others
+            if other.why != NO_WEIGHT
+        ),
+        *left_out_remarks(found.left_out),
         *found.notes,
     )
 

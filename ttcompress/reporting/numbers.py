@@ -75,6 +75,6 @@ def modes_text(row_modes: Sequence[int] | None, column_modes: Sequence[int] | No
     return f"{'.'.join(map(str, row_modes))} x {'.'.join(map(str, column_modes))}"
 
 
-def shape_text(shape: tuple[int, int]) -> str:
+def shape_text(shape: tuple[int, ...]) -> str:
     """Rows and columns of a matrix."""
-    return f"{shape[0]} x {shape[1]}"
+    return " x ".join(map(str, shape))

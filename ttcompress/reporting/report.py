@@ -9,14 +9,24 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import starmap
 from typing import NamedTuple
 
-from ttcompress.model.report import BaseReport, Change, PlanReport, Report, Totals, Verdict
+from ttcompress.model.report import (
+    BaseReport,
+    Change,
+    PlanReport,
+    Report,
+    Totals,
+    Verdict,
+    WeightReport,
+)
+from ttcompress.model.weights import NO_WEIGHT
 from ttcompress.planning.formats import KEEP
 from ttcompress.recipe.wording import counted
 from ttcompress.reporting.bench import bench_remarks, bench_tables
 from ttcompress.reporting.budget import answers
+from ttcompress.reporting.left_out import left_out_remarks
+from ttcompress.reporting.losses import loss_remarks
 from ttcompress.reporting.numbers import error_text, limit_figure, modes_text, times_text
 from ttcompress.reporting.table import Column, Table, tabulate
-from ttcompress.results.from_plan import NO_WEIGHT
 
 EXPECTED_SIZES = (
     "sizes are estimates under a tolerance: decompose measures the rounding error, "
@@ -41,7 +51,11 @@ def report_summary(report: Report, file_bytes: int) -> tuple[list[Table], list[s
 
 def weights_table(report: BaseReport) -> Table:
     """One row for each weight whose numbers change."""
-    error = "error" if isinstance(report, Report) else "expected error"
+    measured = isinstance(report, Report)
+    error = "error" if measured else "expected error"
+    worst: dict[Column, Callable[[WeightReport], object]] = {
+        Column("worst row", right=True, spare=4): lambda weight: error_text(weight.worst_row_error)
+    }
     return tabulate(
         report.weights,
         {
@@ -56,6 +70,7 @@ def weights_table(report: BaseReport) -> Table:
             Column("params after", right=True, spare=2): lambda weight: weight.params_after,
             Column("bytes after", right=True): lambda weight: weight.bytes_after,
             Column(error, right=True): lambda weight: error_text(weight.relative_error),
+            **(worst if measured else {}),
         },
     )
 
@@ -99,7 +114,7 @@ def metrics_table(report: Report) -> Table:
 
 
 def files_table(files: Sequence[tuple[str, Report, int]]) -> Table:
-    """Artifacts side by side; with the metric if any of them was measured.
+    """Artifacts side by side; with drift and metric if any of them has one.
 
     Args:
         files: the name of each, its report, and its size in bytes.
@@ -109,6 +124,10 @@ def files_table(files: Sequence[tuple[str, Report, int]]) -> Table:
         """The counting metric with its name: files may have been measured by different tasks."""
         name, found = next(iter((file.report.metrics or {}).items()), ("", None))
         return found and f"{name} {found['after']:.4g}"
+
+    def drift(file: _File) -> str | None:
+        found = [drift for steps in file.report.drift.values() for drift in steps.values()]
+        return error_text(max(found)) if found else None
 
     def limits(file: _File) -> str:
         verdicts = {limit["ok"] for limit in file.report.limits}
@@ -121,7 +140,7 @@ def files_table(files: Sequence[tuple[str, Report, int]]) -> Table:
         ),
         Column("bytes", right=True): lambda file: file.bytes,
         Column("file", right=True): lambda file: times_text(
-            file.report.source["bytes"], file.bytes
+            file.report.comparable_bytes, file.bytes
         ),
         Column("weights", right=True, spare=4): lambda file: (
             f"{file.report.totals['weights'].compression_factor:.2f}x"
@@ -133,6 +152,8 @@ def files_table(files: Sequence[tuple[str, Report, int]]) -> Table:
             max((weight.relative_error for weight in file.report.weights), default=0.0)
         ),
     }
+    if any(report.drift for _, report, _ in files):
+        cells[Column("drift", right=True, spare=5)] = drift
     if any(report.metrics for _, report, _ in files):
         cells[Column("metric", right=True)] = metric
     cells[Column("limits")] = limits
@@ -140,15 +161,15 @@ def files_table(files: Sequence[tuple[str, Report, int]]) -> Table:
 
 
 def report_remarks(report: Report, file_bytes: int) -> tuple[str, ...]:
-    """Lines below a report's tables: budget, file, what was kept, notes, limits and metrics."""
-    before = report.source["bytes"]
+    """Lines below a report's tables: sizes, losses, what was kept, notes, limits and metrics."""
     metrics = [
         f"{name}: {found['before']:.4g} -> {found['after']:.4g}, drop {found['drop']:.4g}"
         for name, found in (report.metrics or {}).items()
     ]
     return (
         *_asked_and_achieved(report, file_bytes),
-        f"file: {before:,} -> {file_bytes:,} bytes, {times_text(before, file_bytes)}",
+        _file_text(report, file_bytes),
+        *loss_remarks(report),
         *_kept_and_noted(report),
         *map(limit_text, report.limits),
         *(metrics or (NOT_MEASURED,)),
@@ -158,7 +179,8 @@ def report_remarks(report: Report, file_bytes: int) -> tuple[str, ...]:
 def plan_remarks(report: PlanReport) -> tuple[str, ...]:
     """Lines below a plan's tables."""
     tensors = report.totals["model"].bytes_after
-    basis = "the weights' spectra" if report.from_spectra else "shapes alone (no weight was read)"
+    alone = "shapes alone (no spectrum was needed)"
+    basis = "the weights' spectra" if report.from_spectra else alone
     most = max((len(weight.tried) for weight in report.weights), default=0)
     tolerance = report.recipe["effective"].get("budget", {}).get("tolerance")
     tried = (f"modes: the best of up to {most} tried for each weight, listed by --json",)
@@ -169,6 +191,16 @@ def plan_remarks(report: PlanReport) -> tuple[str, ...]:
         *_kept_and_noted(report),
         *((EXPECTED_SIZES,) if tolerance else ()),
         f"planned from {basis}; nothing was written",
+    )
+
+
+def _file_text(report: Report, file_bytes: int) -> str:
+    """The sizes of both files, and the factor without what was left out."""
+    whole, before = report.source["bytes"], report.comparable_bytes
+    without = f" without the {whole - before:,} bytes that were left out"
+    return (
+        f"file: {whole:,} -> {file_bytes:,} bytes, {times_text(before, file_bytes)}"
+        f"{without if before < whole else ''}"
     )
 
 
@@ -188,7 +220,9 @@ def _asked_and_achieved(report: BaseReport, file_bytes: int | None = None) -> It
 
 
 def _kept_and_noted(report: BaseReport) -> Iterator[str]:
-    """Kept weights by name, with the reason; biases and buffers in one line; then the notes."""
+    """Kept weights by name, with the reason; biases and buffers in one line; what was left out;
+    then the notes.
+    """
     plain = [entry for entry in report.kept if entry.why == NO_WEIGHT]
     for entry in report.kept:
         if entry.why != NO_WEIGHT:
@@ -198,4 +232,5 @@ def _kept_and_noted(report: BaseReport) -> Iterator[str]:
         yield f"not compressed: {counted(len(plain), 'other tensor')}, {total:,} bytes"
     for weight in report.weights:
         yield from (f"{weight.name}: {note}" for note in weight.notes)
+    yield from left_out_remarks(report.left_out)
     yield from report.notes

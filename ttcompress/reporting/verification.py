@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ttcompress.recipe.wording import counted
+from ttcompress.reporting.numbers import error_text
 from ttcompress.reporting.table import Column, Table, tabulate
 from ttcompress.results.verification import Verification
 
@@ -15,6 +16,9 @@ def verification_table(found: Verification) -> Table:
             Column("weight", name=True): lambda one: one.name,
             Column("error reported", right=True): lambda one: f"{one.reported:.9g}",
             Column("recomputed", right=True): lambda one: f"{one.recomputed:.9g}",
+            Column("worst row", right=True, spare=1): lambda one: error_text(
+                one.worst_row_recomputed
+            ),
             Column("agrees"): lambda one: "yes" if one.agrees else "NO",
         },
     )

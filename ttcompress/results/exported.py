@@ -20,8 +20,9 @@ class Exported:
         bytes: size of its files.
         inputs: names of the inputs.
         outputs: names of the outputs.
-        largest_difference: of any value from torch's, relative to the output's largest.
+        largest_difference: of any value from torch's in float64, relative to the output's largest.
         relative_difference: norm of the difference over that of torch's output.
+        own_difference: like `largest_difference`, of what torch itself gives without float64.
         holds: how many constant values there are in each type. In ONNX few bits are stored in 4 or
             8; the runtime widens them to float32 once, when it loads the model.
     """
@@ -33,6 +34,7 @@ class Exported:
     outputs: tuple[str, ...]
     largest_difference: float
     relative_difference: float
+    own_difference: float
     holds: Mapping[str, int]
 
     def as_json(self) -> Json:

@@ -17,9 +17,6 @@ from ttcompress.recipe import Recipe, effective
 if TYPE_CHECKING:
     from ttcompress.checkpoint import Checkpoint  # torch
 
-NO_WEIGHT = "not a weight"
-"""Why a bias or a buffer is kept; reports count such tensors together."""
-
 
 def plan_report(source: Checkpoint, recipe: Recipe, plan: Plan) -> PlanReport:
     """The report that `ttcompress plan` shows."""
@@ -52,7 +49,7 @@ def build_report(
         notes: for the user, after those of the plan and of the source.
     """
     weights = tuple(
-        WeightReport(**_facts(planned), **vars(found))
+        WeightReport(**_facts(planned), **vars(found.errors), spectrum=found.spectrum)
         for planned, found in zip(plan.changed, measured, strict=True)
     )
     return Report(**_shared(source, recipe, plan, notes), weights=weights)
@@ -70,8 +67,9 @@ def _shared(
         "totals": {"weights": plan.weights_totals, "model": plan.model_totals},
         "kept": (
             *(KeptReport(p.weight.name, p.weight.params, p.weight.bytes, p.why) for p in weights),
-            *(KeptReport(one.name, one.params, one.bytes, NO_WEIGHT) for one in plan.others),
+            *(KeptReport(one.name, one.params, one.bytes, one.why) for one in plan.others),
         ),
+        "left_out": source.left_out,
         "notes": (*plan.notes, *source.notes, *notes),
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ttcompress.model.report import Json
+from ttcompress.model.report import Json, LeftOut
 from ttcompress.model.weights import OtherTensor, RecurrentStack, Weight
 from ttcompress.planning.spectrum import Spectrum
 from ttcompress.system.json import plain
@@ -37,8 +37,8 @@ class InspectedWeight(Weight):
 class Inspection:
     """The content of a checkpoint: its recurrent layers, weights and other tensors.
 
-    `file_bytes` is for the whole file, including optimizer state; `tensor_bytes` only for the
-    model's tensors.
+    `file_bytes` is for the whole file, including what is left out, such as optimizer state;
+    `tensor_bytes` only for the model's tensors.
     """
 
     container: str
@@ -49,6 +49,7 @@ class Inspection:
     layers: tuple[RecurrentStack, ...]
     weights: tuple[InspectedWeight, ...]
     others: tuple[OtherTensor, ...]
+    left_out: tuple[LeftOut, ...]
     notes: tuple[str, ...]
 
     def as_json(self) -> Json:

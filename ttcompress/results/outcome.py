@@ -16,8 +16,9 @@ Status = Literal["done", "limit broken", "failed"]
 class Outcome:
     """The outcome of one job.
 
-    `file` is the artifact's name, `bytes_before` and `bytes_after` are sizes of files, `factor` is
-    the compression factor of the decomposed weights, `metrics` and `limits` are the report's.
+    `file` is the artifact's name, `bytes_before` and `bytes_after` are sizes of files, the former
+    without what was left out (other models, optimizer state); `factor` is the compression factor
+    of the decomposed weights, `metrics` and `limits` are the report's.
     `attempts` counts starts, and `seconds` is the duration of the last. If `error` is set, nothing
     was written, and the numbers are None.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import isclose
+from math import isclose, isnan, nan
 
 from ttcompress.model.report import Json
 from ttcompress.system.json import plain
@@ -22,23 +22,34 @@ class CheckedWeight:
     recomputed: float
     gates_reported: tuple[float, ...]
     gates_recomputed: tuple[float, ...]
+    worst_row_reported: float = nan  # NaN in reports of format version 1
+    worst_row_recomputed: float = nan
 
     @property
     def agrees(self) -> bool:
         """Whether both are equal, up to rounding."""
         reported = (self.reported, *self.gates_reported)
         recomputed = (self.recomputed, *self.gates_recomputed)
-        return len(reported) == len(recomputed) and all(map(_close, reported, recomputed))
+        same = len(reported) == len(recomputed) and all(map(_close, reported, recomputed))
+        return same and self._row_agrees
 
     @property
     def difference(self) -> str:
-        """Describes the differing errors: of the whole weight, or else of its gates."""
+        """Describes the differing errors: of the whole weight, of a row, or else of its gates."""
         if not _close(self.reported, self.recomputed):
             said, made = f"error {self.reported:.6g}", f"{self.recomputed:.6g}"
+        elif not self._row_agrees:
+            said = f"worst row's error {self.worst_row_reported:.6g}"
+            made = f"{self.worst_row_recomputed:.6g}"
         else:
             said = f"gate errors {_listed(self.gates_reported)}"
             made = _listed(self.gates_recomputed)
         return f"{self.name}: the report says {said}, but the files give {made}"
+
+    @property
+    def _row_agrees(self) -> bool:
+        unknown = isnan(self.worst_row_reported)
+        return unknown or _close(self.worst_row_reported, self.worst_row_recomputed)
 
 
 @dataclass(frozen=True)

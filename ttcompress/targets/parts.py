@@ -34,8 +34,11 @@ class OwnModule:
 
     Attributes:
         module: the one that the artifact was made from; it is copied.
-        example: positional arguments, tensors or nests of them; no free axis of size 0 or 1.
+        example: positional arguments, tensors or nests of them; no free axis of size 0 or 1. The
+            check of an export makes inputs like it: integers without a time axis are lengths if
+            the largest is the example's time, and positions if the smallest is 0.
         axes: for each tensor of the example the names of its free axes: `{0: "time", 1: "batch"}`.
+            All but "batch" count as time axes; different ones are free of each other.
         inputs: a name for each of these tensors, by default from `forward`'s parameters.
         outputs: a name for each tensor that is returned.
     """
@@ -114,6 +117,17 @@ def task_part(compressed: CompressedModel, task: Task) -> Part:
 
 
 def _whole(compressed: CompressedModel, module: nn.Module, call: Call) -> Part:
+    """The part of a whole model.
+
+    Raises:
+        RecipeError: the module computes in another type than float32.
+    """
+    types = {p.dtype for p in module.parameters() if p.is_floating_point()} - {torch.float32}
+    if types:
+        raise RecipeError(
+            f"export: the module computes in {', '.join(sorted(map(str, types)))}, but exports "
+            "are in float32. Call .float() on the module and on the floats of the example."
+        )
     weights = tuple((stored.weight.names, stored) for stored in compressed.weights)
     return Part("", module, call, weights)
 

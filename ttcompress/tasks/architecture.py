@@ -23,6 +23,9 @@ def read_chain(structure: Structure, task: str) -> Chain:
     Raises:
         RecipeError: the model is not such a chain; the message says what was found.
     """
+    if structure.foreign:
+        layers = "; ".join(structure.foreign)
+        raise _unfit(structure, task, f"torch.nn has no such recurrent layer as {layers}")
     if problem := _problem_of(structure.stacks):
         raise _unfit(structure, task, problem)
     shapes, recurrent = structure.shapes, structure.recurrent

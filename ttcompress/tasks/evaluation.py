@@ -10,6 +10,7 @@ from torch import nn
 
 from ttcompress.errors import RecipeError, TTCompressError
 from ttcompress.layers.evaluating import evaluating
+from ttcompress.layers.reparametrised import make_plain
 from ttcompress.model.protocol import Model
 from ttcompress.model.report import Change
 from ttcompress.system.text import shape_text
@@ -42,7 +43,8 @@ def load_model(task: Task, model: Model) -> nn.Module:
     Raises:
         RecipeError: the task's model and the file have different tensors.
     """
-    built, tensors = task.build(), model.state_dict()
+    tensors = model.state_dict()
+    built = make_plain(task.build(), tensors)
     places, problems = built.state_dict(), []
     for name in dict.fromkeys([*tensors, *places]):
         if name not in places:

@@ -49,8 +49,10 @@ class OwnTask:
 
     def __init__(self, task: Task, place: str) -> None:
         self._task, self._place = task, place
-        self.name: str = task.name
-        self.metrics: tuple[Metric, ...] = tuple(task.metrics)
+        self._broadcast_checked = set[tuple[int, ...]]()  # shapes of outputs without positions
+        with self._blame("metrics"):
+            self.name: str = task.name
+            self.metrics: tuple[Metric, ...] = tuple(task.metrics)
         if not self.metrics or not all(isinstance(metric, Metric) for metric in self.metrics):
             raise RecipeError(
                 f"task {place}: metrics: expected at least one ttcompress.Metric, got "
@@ -94,7 +96,12 @@ class OwnTask:
 
     def loss(self, outputs: Outputs, batch: Batch) -> Tensor:
         """The loss, which must be one number."""
-        return self._one_number("loss", self._task.loss, outputs, batch)
+        columns = tuple(outputs.shape[1:])
+        if columns in self._broadcast_checked:
+            return self._one_number("loss", self._task.loss, outputs, batch)
+        self._broadcast_checked.add(columns)
+        with _broadcasting_refused():
+            return self._one_number("loss", self._task.loss, outputs, batch)
 
     @property
     def distillation(self) -> OwnDistillation | None:
@@ -116,7 +123,7 @@ class OwnTask:
         return {name: float(value) for name, value in found.items()}
 
     def _one_number(self, member: str, function: Callable[..., Tensor], *given: Any) -> Tensor:
-        with self._blame(member), _broadcasting_refused():
+        with self._blame(member):
             found = function(*given)
         if not isinstance(found, Tensor) or found.numel() != 1:
             raise self._slip(member, "a tensor with one number", found, "a mean over positions")
@@ -148,13 +155,16 @@ def _kind(found: object) -> str:
 
 @contextmanager
 def _broadcasting_refused() -> Iterator[None]:
+    """Make torch's warning an exception. Not in every step: Python then forgets which warnings it
+    has shown, and shows all of them again.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("error", BROADCAST)
         yield
 
 
 @contextmanager
-def blaming(place: str, cure: str = "Correct the task; -v prints the traceback.") -> Iterator[None]:
+def blaming(place: str, cure: str = "Correct the task.") -> Iterator[None]:
     """Turn an exception of the user's code in the block into one message.
 
     Raises:

@@ -20,7 +20,7 @@ from ttcompress.tasks.protocol import Task
 from ttcompress.training.loop import StepReport, Training, TrainingResult
 from ttcompress.training.machine import make_machine
 from ttcompress.training.resume import resume_progress, save_progress
-from ttcompress.trains.stored import relative_errors
+from ttcompress.trains.stored import measure_errors
 
 SAVE_EVERY = 60.0
 """Seconds between two saves of a run that can be resumed."""
@@ -117,15 +117,13 @@ def finetune(
     entries = tuned.model.report.weights
     if original is not None:
         errors = {
-            one.weight.name: relative_errors(
+            one.weight.name: measure_errors(
                 original.tensor(one.weight.name), one.blocks(), one.weight
             )
             for one in tuned.model.weights
         }
         entries = tuple(
-            replace(entry, relative_error=errors[entry.name][0], gate_errors=errors[entry.name][1])
-            if entry.name in errors
-            else entry
+            replace(entry, **vars(errors[entry.name])) if entry.name in errors else entry
             for entry in entries
         )
     done = {"task": task.name, "steps": tuned.steps, "settings": asdict(settings)}

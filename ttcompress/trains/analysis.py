@@ -14,15 +14,19 @@ import torch
 from torch import Tensor
 
 from ttcompress.errors import DecompositionError
+from ttcompress.model.report import Errors
 from ttcompress.model.weights import Weight
+from ttcompress.planning.formats import Layout
 from ttcompress.planning.spectrum import Cut, Spectra
+from ttcompress.stores import Store
 from ttcompress.system.memory import release_memory
 from ttcompress.system.progress import Progress, silent
+from ttcompress.trains.stored import StoredWeight, measure_errors, store_weight
 from ttcompress.trains.tt_svd import Factorization, factorize, spectrum_at
 from ttcompress.trains.weighting import Weighting, weighted_factorize
 
 Weightings = Mapping[str, Weighting]
-"""The weighting of errors, by the names of the weights whose inputs are known."""
+"""The weighting of errors, by the names of the weights: of all, or of none without calibration."""
 
 NO_WEIGHTINGS: Weightings = {}
 
@@ -50,12 +54,19 @@ class Analysis:
         self._left = size // 2 + (SMALL - size if self._keeps_matrices else 0)
         self._matrices: dict[str, Tensor] = {}
         self._found: dict[tuple[str, Cut, bool], Factorization] = {}
+        self._rounded: dict[tuple[str, str, bool], StoredWeight] = {}
+        self._errors: dict[tuple[str, str, bool], Errors] = {}
 
     def matrix(self, weight: Weight) -> Tensor:  # (rows, columns)
-        """A weight's matrix; see `read_matrix`."""
+        """A weight's matrix, in the source's dtype.
+
+        Raises:
+            DecompositionError: it holds NaN or infinity.
+        """
         if (kept := self._matrices.get(weight.name)) is not None:
             return kept
-        matrix = read_matrix(self._tensor, weight)
+        matrix = self._tensor(weight.name)
+        check_finite(matrix, weight)
         if self._keeps_matrices:
             self._matrices[weight.name] = matrix
         return matrix
@@ -94,6 +105,37 @@ class Analysis:
             if name == weight.name and weighted == (weighting is not None) and found.vectors
         }
 
+    def dense(
+        self, weight: Weight, layout: Layout, store: Store, weighting: Weighting | None
+    ) -> StoredWeight:
+        """A weight rounded to a store without decomposing it.
+
+        Raises:
+            DecompositionError: a weight holds NaN or infinity, or overflows the store.
+        """
+        key = (weight.name, store.name, weighting is not None)
+        if (kept := self._rounded.get(key)) is not None:
+            return kept
+        matrix = self.matrix(weight)
+        try:
+            stored, _ = store_weight(matrix, weight, layout, (), store, weighting)
+        except DecompositionError as error:
+            raise error.at(weight.name) from error
+        if stored.bytes <= self._left:
+            self._left -= stored.bytes
+            self._rounded[key] = stored
+        return stored
+
+    def dense_errors(
+        self, weight: Weight, layout: Layout, store: Store, weighting: Weighting | None
+    ) -> Errors:
+        """What a weight loses that is rounded as by `dense`."""
+        key = (weight.name, store.name, weighting is not None)
+        if key not in self._errors:
+            blocks = self.dense(weight, layout, store, weighting).blocks()
+            self._errors[key] = measure_errors(self.matrix(weight), blocks, weight)
+        return self._errors[key]
+
     def _factorization(
         self, weight: Weight, cut: Cut, weighting: Weighting | None
     ) -> Factorization:
@@ -115,17 +157,15 @@ class Analysis:
         return self._found[key]
 
 
-def read_matrix(tensor: Callable[[str], Tensor], weight: Weight) -> Tensor:  # (rows, columns)
-    """Read a weight's matrix, in the source's dtype.
+def check_finite(matrix: Tensor, weight: Weight) -> None:
+    """Refuse a matrix that cannot be compressed.
 
     Raises:
         DecompositionError: it holds NaN or infinity.
     """
-    matrix = tensor(weight.name)
     bad = sum(int((~rows.isfinite()).sum()) for rows in torch.split(matrix, _ROWS))
     if bad:
         raise DecompositionError(
             f"{weight.name}: {bad} of {weight.params} values are NaN or infinite. "
             "The model is damaged: train it again, or keep this weight with a rule (format: keep)."
         )
-    return matrix

@@ -29,6 +29,8 @@ def round_matrix(
 ) -> Encoded:
     """Round the rows of a matrix (rows, columns) for inputs of a second moment (columns, columns).
 
+    Zeros stay zeros: they absorb no errors.
+
     Args:
         matrix: what to round.
         store: what to round to; unless it is `coarse`, the inputs are ignored.
@@ -94,7 +96,8 @@ def _compensate(
     matrix: Tensor, store: Store, steps: Tensor, moment: Tensor
 ) -> Tensor:  # (rows, columns), float64: each value as it is just before it is rounded
     # With U the upper Cholesky factor of C^-1, the error of column k, divided by U[k, k] and times
-    # U[k, j], is subtracted from each later column j (Frantar et al. 2023, algorithm 1).
+    # U[k, j], is subtracted from each later column j (Frantar et al. 2023, algorithm 1). A zero is
+    # rounded to zero whatever was added to it, and its error goes on to later columns.
     damped = damp_moment(moment, _DAMPING)
     order = damped.diagonal().argsort(descending=True)  # the inputs with most energy come first
     hessian = damped[order][:, order]
@@ -102,15 +105,16 @@ def _compensate(
     factor = torch.linalg.cholesky(inverse, upper=True)
     steps = steps[:, order]
     values = matrix[:, order].clone()
+    zero = values == 0
     for start in range(0, values.shape[1], _BLOCK):
         end = min(values.shape[1], start + _BLOCK)
         errors = torch.empty(len(values), end - start, dtype=torch.float64)
         for k in range(start, end):
-            rounded = store.nearest(values[:, k], steps[:, k])
+            rounded = store.nearest(values[:, k], steps[:, k]).masked_fill(zero[:, k], 0.0)
             error = (values[:, k] - rounded) / factor[k, k]
             values[:, k + 1 : end] -= torch.outer(error, factor[k, k + 1 : end])
             errors[:, k - start] = error
         values[:, end:] -= errors @ factor[start:end, end:]
     found = torch.empty_like(values)
-    found[:, order] = values
+    found[:, order] = values.masked_fill(zero, 0.0)
     return found

@@ -15,10 +15,15 @@ from ttcompress.trains.train import Train
 TRAINS: dict[str, type[Train]] = {"mps": MpsTrain, "mpo": MpoTrain, "dense": DenseTrain}
 
 
-def train_of(layout: Layout, cores: Iterable[Tensor]) -> Train:
-    """Make the train of a layout from its cores.
+def train_of(
+    layout: Layout,
+    cores: Iterable[Tensor],
+    zero_rows: Tensor | None = None,
+    zero_columns: Tensor | None = None,
+) -> Train:
+    """Make the train of a layout from its cores, with masks of what is zero; see `Train`.
 
     Raises:
         ValueError: the shapes of the cores are not those of the layout.
     """
-    return TRAINS[layout.format](layout, tuple(cores))
+    return TRAINS[layout.format](layout, tuple(cores), zero_rows, zero_columns)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ttcompress.planning.formats import MpoLayout
 from ttcompress.trains.tensor_train import TensorTrain
+from ttcompress.trains.train import clear_columns
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,6 +21,10 @@ class MpoTrain(TensorTrain):
 
     def apply(self, x: Tensor) -> Tensor:  # (..., columns) -> (..., rows)
         """Contract from the first core to the last or back, whichever is cheaper."""
+        y = self._contract(clear_columns(x, self.zero_columns))
+        return clear_columns(y, self.zero_rows)
+
+    def _contract(self, x: Tensor) -> Tensor:  # (..., columns) -> (..., rows)
         layout, ranks = self.layout, self.ranks
         if layout.sweep_multiply_adds(ranks) <= layout.reversed.sweep_multiply_adds(ranks[::-1]):
             return _sweep(layout, self.cores, x)
@@ -34,7 +39,7 @@ class MpoTrain(TensorTrain):
         # tensorly takes a second to import, and only `verify` needs it.
         from ttcompress.trains.reference import mpo_matrix
 
-        return mpo_matrix(self.cores, self.layout)
+        return self.clear(mpo_matrix(self.cores, self.layout))
 
 
 def _sweep(layout: MpoLayout, cores: Sequence[Tensor], x: Tensor) -> Tensor:

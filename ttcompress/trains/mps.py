@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ttcompress.planning.formats import Layout
 from ttcompress.trains.tensor_train import TensorTrain, join_cores
-from ttcompress.trains.train import ROWS, Decomposition, Ranks
+from ttcompress.trains.train import ROWS, Decomposition, Ranks, clear_columns, clear_rows
 from ttcompress.trains.tt_svd import Factorizations, tt_svd
 from ttcompress.trains.weighting import Weighting
 
@@ -44,7 +44,7 @@ class MpsTrain(TensorTrain):
         rows, columns = self.shape
         left = join_cores(self.cores[:split]).reshape(rows, -1)
         right = join_cores(self.cores[split:]).reshape(-1, columns)
-        return left, right
+        return clear_rows(left, self.zero_rows), clear_columns(right, self.zero_columns)
 
     def to_dense(self) -> Tensor:  # (rows, columns)
         """The product of the factors."""
@@ -63,11 +63,11 @@ class MpsTrain(TensorTrain):
 
     def rows(self, indices: Tensor) -> Tensor:  # (count,) -> (count, columns)
         """The requested rows of the left factor, times the right one."""
-        return super().rows(indices) @ self.factors()[1]
+        return self.slice_rows(indices) @ self.factors()[1]
 
     def reference(self) -> Tensor:  # (rows, columns), float64
         """The matrix by tensorly."""
         # tensorly takes a second to import, and only `verify` needs it.
         from ttcompress.trains.reference import mps_matrix
 
-        return mps_matrix(self.cores, self.layout)
+        return self.clear(mps_matrix(self.cores, self.layout))

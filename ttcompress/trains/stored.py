@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ttcompress.errors import ArtifactError
+from ttcompress.model.report import Errors
 from ttcompress.model.weights import Weight
 from ttcompress.planning.formats import Layout
 from ttcompress.planning.spectrum import Spectrum
@@ -24,11 +25,18 @@ from ttcompress.trains.weighting import Weighting
 
 @dataclass(frozen=True, eq=False)
 class StoredWeight:
-    """A weight as it is stored: one `Encoded` for each core of its layout."""
+    """A weight as it is stored: one `Encoded` for each core of its layout.
+
+    `zero_rows` and `zero_columns` are those where a train's matrix is zero whatever its cores are:
+    the product of rounded cores alone would not keep them. A dense weight needs none, because its
+    store keeps zeros.
+    """
 
     weight: Weight
     layout: Layout
     parts: tuple[Encoded, ...]
+    zero_rows: tuple[int, ...] = ()
+    zero_columns: tuple[int, ...] = ()
 
     @property
     def bytes(self) -> int:
@@ -42,7 +50,8 @@ class StoredWeight:
 
     def train(self) -> Train:
         """The train of the stored cores, in float32."""
-        return train_of(self.layout, (part.values() for part in self.parts))
+        masks = map(_mask, (self.zero_rows, self.zero_columns), self.weight.shape)
+        return train_of(self.layout, (part.values() for part in self.parts), *masks)
 
     def dense(self, dtype: torch.dtype | None = None) -> Tensor:  # (rows, columns)
         """The matrix, in its source's dtype unless another is given; computed in float64.
@@ -66,33 +75,43 @@ class StoredWeight:
         return self.train().blocks()
 
 
-def relative_errors(
+def measure_errors(
     matrix: Tensor,  # (rows, columns), the source
     stored: Iterable[Tensor],  # the stored matrix, in blocks of rows from the top, float64
     weight: Weight,
-) -> tuple[float, tuple[float, ...]]:
-    """Relative Frobenius error of the whole and of each gate (none unless there are gates).
+) -> Errors:
+    """Compare a stored matrix with its source, in float64.
 
-    A gate of zeros has error 0 if it is stored as zeros, and infinity otherwise.
+    What is all zeros has error 0 if it is stored as zeros, and infinity otherwise. There are no
+    gate errors unless there are gates.
     """
     rows = torch.empty(2, len(matrix), dtype=torch.float64)
-    start = 0
+    start, worst, largest = 0, 0.0, 0.0
     for block in stored:
         end = start + len(block)
         wide = matrix[start:end].double()
-        torch.sum((wide - block).square(), 1, out=rows[0, start:end])
+        lost = wide - block
+        torch.sum(lost.square(), 1, out=rows[0, start:end])
         torch.sum(wide.square(), 1, out=rows[1, start:end])
+        worst = max(worst, _largest(lost))
+        largest = max(largest, _largest(wide))
         start = end
     squares = [gate.sum(1).tolist() for gate in rows.chunk(weight.gates, 1)]
-    whole = _ratio(sum(lost for lost, _ in squares), sum(norm for _, norm in squares))
-    gates = tuple(_ratio(lost, norm) for lost, norm in squares) if weight.gates > 1 else ()
-    return whole, gates
+    whole = sqrt(_ratio(sum(lost for lost, _ in squares), sum(norm for _, norm in squares)))
+    gates = tuple(sqrt(_ratio(*gate)) for gate in squares) if weight.gates > 1 else ()
+    worst_row = sqrt(max(map(_ratio, *rows.tolist())))
+    return Errors(whole, gates, worst_row, _ratio(worst, largest))
+
+
+def _largest(values: Tensor) -> float:
+    low, high = values.aminmax()
+    return max(-low.item(), high.item())
 
 
 def _ratio(lost: float, norm: float) -> float:
     if norm == 0.0:
         return 0.0 if lost == 0.0 else float("inf")
-    return sqrt(lost / norm)
+    return lost / norm
 
 
 def store_weight(
@@ -114,7 +133,26 @@ def store_weight(
     """
     found = TRAINS[layout.format].decompose(matrix, layout, ranks, weighting, known)
     parts = round_train(found.train, matrix, store, weighting)
-    return StoredWeight(weight, layout, parts), found.spectra
+    if not layout.decomposes:
+        return StoredWeight(weight, layout, parts), found.spectra
+    rows, columns = ((matrix == 0).all(axis).nonzero()[:, 0].tolist() for axis in (1, 0))
+    return StoredWeight(weight, layout, parts, tuple(rows), tuple(columns)), found.spectra
+
+
+def _mask(places: Sequence[int], side: int) -> Tensor | None:  # (side,), bool
+    if not places:
+        return None
+    mask = torch.zeros(side, dtype=torch.bool)
+    mask[list(places)] = True
+    return mask
+
+
+def keep_zeros(matrix: Tensor, source: Tensor, layout: Layout) -> Tensor:  # (rows, columns) all
+    """Set to zero what a layout keeps zero of the source: each zero, or whole rows and columns."""
+    zero = source == 0
+    if layout.decomposes:
+        zero = zero.all(1, keepdim=True) | zero.all(0)
+    return matrix.masked_fill(zero, 0.0)
 
 
 def store_alike(matrix: Tensor, like: StoredWeight, weighting: Weighting) -> StoredWeight:

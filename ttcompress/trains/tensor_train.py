@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from ttcompress.planning.formats import Layout
 from ttcompress.trains.least_squares import alternate
-from ttcompress.trains.train import Decomposition, Ranks, Train
+from ttcompress.trains.train import Decomposition, Ranks, Train, clear_columns, clear_rows
 from ttcompress.trains.tt_svd import NO_FACTORIZATIONS, Factorizations, matricize, tensorize, tt_svd
 from ttcompress.trains.weighting import Weighting
 
@@ -62,9 +62,13 @@ class TensorTrain(Train):
 
     def to_dense(self) -> Tensor:  # (rows, columns)
         """Join the cores from the first to the last."""
-        return matricize(join_cores(self.cores), self.layout)
+        return self.clear(matricize(join_cores(self.cores), self.layout))
 
-    def rows(self, indices: Tensor) -> Tensor:
+    def rows(self, indices: Tensor) -> Tensor:  # (count,) -> (count, columns)
+        """As `slice_rows`, where the cores with row modes are all there are."""
+        return clear_columns(self.slice_rows(indices), self.zero_columns)
+
+    def slice_rows(self, indices: Tensor) -> Tensor:  # (count,) -> (count, columns * rank)
         """Write row numbers in digits over the row modes; each digit picks a slice of its core."""
         modes = self.layout.row_modes
         state = self.cores[0].new_ones(indices.shape[0], 1, 1)  # (count, columns done, rank)
@@ -73,7 +77,9 @@ class TensorTrain(Train):
             if position:  # not the first, so that an index out of range stays out of range
                 digits = digits % mode
             state = torch.einsum("cda,cabe->cdbe", state, _slices(core, digits)).flatten(1, 2)
-        return state.flatten(1)
+        return clear_rows(
+            state.flatten(1), None if self.zero_rows is None else self.zero_rows[indices]
+        )
 
     def around(self, index: int) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
         """As in `Train`: one product with the cores left of it, and one with those right of it."""

@@ -34,12 +34,18 @@ class Train(ABC):
     device. Laws: `apply(x)` equals `x @ to_dense().T`, `rows(i)` equals `to_dense()[i]`, the matrix
     is linear in each core, and `params` equals the planned `sum(layout.core_params(ranks))`.
 
+    `zero_rows` (rows,) and `zero_columns` (columns,) are boolean masks of what is zero in the
+    matrix whatever the cores are, None where there is nothing: padding and dead units stay zero
+    although cores are rounded and truncated. A format applies them with `clear`.
+
     Raises:
         ValueError: the cores have the wrong shapes.
     """
 
     layout: Layout
     cores: tuple[Tensor, ...]
+    zero_rows: Tensor | None = None
+    zero_columns: Tensor | None = None
 
     def __post_init__(self) -> None:
         found = tuple(tuple(core.shape) for core in self.cores)
@@ -100,6 +106,10 @@ class Train(ABC):
         """W = left @ right by merging cores; None in formats that cannot."""
         return None
 
+    def clear(self, matrix: Tensor) -> Tensor:  # (rows, columns) -> the same
+        """Set the zero rows and columns of a matrix to zero."""
+        return clear_columns(clear_rows(matrix, self.zero_rows), self.zero_columns)
+
     def blocks(self) -> Iterator[Tensor]:  # (some rows, columns) in float64
         """The matrix from its top to its bottom, `ROWS` rows at a time."""
         yield from torch.split(self.double().to_dense(), ROWS)
@@ -132,6 +142,16 @@ class Train(ABC):
     def params(self) -> int:
         """Values in all cores."""
         return sum(core.numel() for core in self.cores)
+
+
+def clear_rows(matrix: Tensor, zero: Tensor | None) -> Tensor:  # (rows, columns), (rows,)
+    """Set the rows of a mask to zero."""
+    return matrix if zero is None else matrix.masked_fill(zero[:, None], 0.0)
+
+
+def clear_columns(matrix: Tensor, zero: Tensor | None) -> Tensor:  # (..., columns), (columns,)
+    """Set the columns of a mask to zero."""
+    return matrix if zero is None else matrix.masked_fill(zero, 0.0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ format minimises it in `Train.decompose`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -25,16 +25,18 @@ class Weighting:
     """D and C of one weight, in float64 and damped.
 
     `rows` is D, (rows,): the weight of an error in each output. `moment` is C, (columns,
-    columns): the second moment of the inputs.
+    columns): the second moment of the inputs. `known` is how much of them was measured, from 0 (all
+    is guessed) to 1.
     """
 
     rows: Tensor
     moment: Tensor
+    known: float = 1.0
 
     @classmethod
-    def damped(cls, rows: Tensor, moment: Tensor) -> Weighting:
-        """Make a weighting from measured D and C, damped so that no direction costs nothing."""
-        return cls(rows.double() + _DAMPING * rows.double().mean(), damp_moment(moment))
+    def damped(cls, rows: Tensor, moment: Tensor, known: float = 1.0) -> Weighting:
+        """Make a weighting from D and C, damped so that no direction costs nothing."""
+        return cls(rows.double() + _DAMPING * rows.double().mean(), damp_moment(moment), known)
 
     @cached_property
     def roots(self) -> tuple[Tensor, Tensor]:
@@ -81,7 +83,8 @@ def weighted_factorize(matrix: Tensor, cut: Cut, weighting: Weighting) -> Factor
     """
     tall = weighting.rows.sqrt()[:, None] * matrix.double()
     if cut[1] > 1:
-        return Factorization(spectrum_at(tall * weighting.moment.diagonal().sqrt(), cut), ())
+        spectrum = spectrum_at(tall * weighting.moment.diagonal().sqrt(), cut)
+        return Factorization(replace(spectrum, known=weighting.known), ())
     found = factorize(weighting.whiten(matrix), cut)
     rounding = float(tall.square().sum()) * weighting.rounding
-    return Factorization(Spectrum(found.spectrum.values, rounding), found.vectors)
+    return Factorization(Spectrum(found.spectrum.values, rounding, weighting.known), found.vectors)

@@ -109,7 +109,7 @@ class Compression:
             job.output.name,
             job.model_name,
             job.recipe_name,
-            bytes_before=report.source["bytes"],
+            bytes_before=report.comparable_bytes,
             bytes_after=job.output.stat().st_size,
             factor=report.totals["weights"].compression_factor,
             metrics=report.metrics,

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ttcompress.artifact import CompressedModel, load
+from ttcompress.checkpoint.recurrent import foreign_layers
 from ttcompress.errors import RecipeError, TTCompressError
 from ttcompress.layers.stacks import dense_layer
 from ttcompress.model.geometry import stored_names
@@ -75,7 +76,7 @@ def bench(
     clock = clock_for(threads)
     parts = choose_parts(compressed, onnx)
     graphs = {SMALL[1]: write_parts(compressed, onnx, parts, None, progress)}
-    left_out = []
+    left_out = [f"{layer}: not a layer of torch.nn" for layer in foreign_layers(compressed)]
     try:
         graphs[SMALL[2]] = write_parts(compressed, onnx, parts, "int8", silent)
     except TTCompressError as error:  # so rough a model that int8 inputs change its outputs

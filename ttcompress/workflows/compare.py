@@ -49,7 +49,7 @@ def compare(
         factors: compression factors of the decomposed weights.
         recipe: weights, calibration, fine-tuning and task; its format and budget are ignored.
             Calibration applies to mps, mpo and auto only.
-        key: which state dict to use if the file holds several.
+        key: which state dict to use if the file holds several; see `open_checkpoint`.
         on_row: called with what is known after each factor: an interrupt loses only the next one.
         progress: receives what is being done.
 
@@ -111,7 +111,7 @@ def _measured(
     cells = {
         method: replace(
             _sizes(method, model, checkpoint),
-            milliseconds=times[method],
+            milliseconds=times.get(method),
             metric=None if task is None else measure_metrics(task, model)[task.metrics[0].name],
         )
         for method, model in models.items()
@@ -124,7 +124,7 @@ def _measured(
         bytes=totals.bytes_before,
         relative_error=0.0,
         multiply_adds=totals.multiply_adds_before,
-        milliseconds=times["dense"],
+        milliseconds=times.get("dense"),
     )
     return dense, cells
 
@@ -132,7 +132,12 @@ def _measured(
 def _milliseconds(
     stacks: Sequence[RecurrentStack], contents: Mapping[str, Content]
 ) -> dict[str, float]:
-    """The median time of `STEPS` steps at batch 1 through all recurrent layers of each model."""
+    """The median time of `STEPS` steps at batch 1 through all recurrent layers of each model.
+
+    Empty if none of its layers can be run.
+    """
+    if not stacks:
+        return {}
     inputs = [torch.randn(1, STEPS, stack.input_size) for stack in stacks]
 
     def caller(content: Content) -> Callable[[], object]:

@@ -45,7 +45,7 @@ def compress(
         source: the checkpoint's file.
         recipe: a `Recipe`, a file, the name of a shipped recipe, or a mapping with a recipe's keys;
             the default is `balanced`.
-        key: which state dict to use if the file holds several.
+        key: which state dict to use if the file holds several; see `open_checkpoint`.
         conditions: how fine-tuning runs: device, resuming, control; and who receives the model as
             soon as it is finished.
         trials: with a `drop` budget, the file that keeps the trials; removed at the end.

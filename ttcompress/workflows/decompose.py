@@ -14,18 +14,23 @@ from math import inf
 from torch import Tensor
 
 from ttcompress.artifact import CompressedModel, keyed_parts
+from ttcompress.calibration.moments import Calibration
 from ttcompress.errors import CheckpointError, DecompositionError, PlanError
 from ttcompress.model.report import SPECTRUM_POINTS, CutSpectrum, Measured
 from ttcompress.model.weights import OtherTensor, Weight
+from ttcompress.planning.menus import Unfit, too_coarse
 from ttcompress.planning.plan import Plan
 from ttcompress.planning.planner import cuts_for, make_plan
 from ttcompress.planning.spectrum import Spectrum
 from ttcompress.results.from_plan import build_report
 from ttcompress.system.memory import release_memory
-from ttcompress.trains.stored import StoredWeight, relative_errors, store_weight
+from ttcompress.trains.stored import StoredWeight, measure_errors, store_weight
 from ttcompress.workflows.job import Job
 
 _ROUNDS = 6
+
+WORST_ROW = 0.5
+"""The most that any row of a weight stored dense may lose, relative to its norm."""
 
 
 def plan_weights(job: Job, overhead: int = 0) -> Plan:
@@ -42,7 +47,58 @@ def plan_weights(job: Job, overhead: int = 0) -> Plan:
         weights[name]: cuts for name, cuts in cuts_for(job.recipe, job.checkpoint.weights).items()
     }
     spectra = job.analysis.spectra(cuts, job.weightings, job.progress)
-    return make_plan(job.recipe, job.checkpoint.weights, job.checkpoint.others, spectra, overhead)
+    unfit: dict[str, Unfit] = {}
+    while True:
+        model = job.checkpoint
+        plan = make_plan(job.recipe, model.weights, model.others, spectra, overhead, unfit)
+        found = dict(_find_unfit(job, plan, unfit))
+        if not found:
+            calibration = job.calibration
+            return plan if calibration is None else _note_calibration(plan, calibration)
+        unfit |= found
+
+
+def _find_unfit(job: Job, plan: Plan, known: Mapping[str, Unfit]) -> Iterator[tuple[str, Unfit]]:
+    """The dense weights with a row that its store would lose, and the stores too coarse for it.
+
+    A group of values shares one scale: beside a much larger row, a small one is rounded away, and
+    the error of the whole weight does not show it.
+    """
+    dense = [p for p in plan.changed if p.layout is not None and not p.layout.decomposes]
+    for done, planned in enumerate(dense):
+        weight, layout, store = planned.weight, planned.layout, planned.store
+        assert layout is not None and store is not None  # it is not kept
+        job.progress("round", done, len(dense), weight.name)
+        weighting = job.weightings.get(weight.name)
+        try:
+            worst = job.analysis.dense_errors(weight, layout, store, weighting).worst_row_error
+        except DecompositionError:
+            if weight.name not in known:
+                raise
+            worst = inf  # out of range in a store that nobody asked for
+        if worst > WORST_ROW and store.name not in known.get(weight.name, {}):
+            yield weight.name, too_coarse(store, worst)
+    job.progress("round", len(dense), len(dense))
+
+
+def _note_calibration(plan: Plan, calibration: Calibration) -> Plan:
+    """Add to a plan what the user should know of the weights with few inputs or none."""
+    depending = [p for p in plan.changed if p.in_budget or (p.store and p.store.coarse)]
+    notes = {p.weight.name: calibration.notes.get(p.weight.name) for p in depending}
+    noted = [name for name, note in notes.items() if note]
+    if not noted:
+        return plan
+    weights = tuple(
+        replace(p, notes=(*p.notes, note)) if (note := notes.get(p.weight.name)) else p
+        for p in plan.weights
+    )
+    least = min(calibration.inputs[name] for name in noted)
+    line = (
+        f"Calibration had too few inputs for {len(noted)} of {len(notes)} weights ({least:,} for "
+        f"{min(noted, key=lambda name: calibration.inputs[name])}), so they lean on estimates made "
+        "from the model alone. The notes of each weight say how much. Calibrate with more data."
+    )
+    return replace(plan, weights=weights, notes=(*plan.notes, line))
 
 
 def execute(job: Job, plan: Plan) -> CompressedModel:
@@ -58,15 +114,22 @@ def execute(job: Job, plan: Plan) -> CompressedModel:
         weight, weighting = planned.weight, job.weightings.get(planned.weight.name)
         job.progress("decompose", done, len(plan.changed), weight.name)
         assert planned.layout is not None and planned.store is not None  # it is not kept
-        matrix, known = job.analysis.matrix(weight), job.analysis.factorizations(weight, weighting)
-        try:
-            one, spectra = store_weight(
-                matrix, weight, planned.layout, planned.ranks, planned.store, weighting, known
-            )
-        except DecompositionError as error:
-            raise error.at(weight.name) from error
-        errors = relative_errors(matrix, one.blocks(), weight)
-        measured.append(Measured(*errors, tuple(map(_draw, spectra, planned.ranks))))
+        analysis, layout, store = job.analysis, planned.layout, planned.store
+        spectra: tuple[Spectrum, ...] = ()
+        if layout.decomposes:
+            matrix, known = analysis.matrix(weight), analysis.factorizations(weight, weighting)
+            try:
+                one, spectra = store_weight(
+                    matrix, weight, layout, planned.ranks, store, weighting, known
+                )
+            except DecompositionError as error:
+                raise error.at(weight.name) from error
+            errors = measure_errors(matrix, one.blocks(), weight)
+        else:
+            one = analysis.dense(weight, layout, store, weighting)
+            errors = analysis.dense_errors(weight, layout, store, weighting)
+        drawn = tuple(map(_draw, spectra, planned.ranks))
+        measured.append(Measured(errors, drawn))
         stored.append(one)
         release_memory()
     job.progress("decompose", len(plan.changed), len(plan.changed))

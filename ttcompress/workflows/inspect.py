@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from ttcompress.checkpoint import open_checkpoint
-from ttcompress.model.weights import OtherTensor, Weight
-from ttcompress.results.inspection import Inspection, inspect_weight
+from ttcompress.model.weights import INFINITE, NO_EVIDENCE, UNKNOWN, OtherTensor, Weight
+from ttcompress.results.inspection import InspectedWeight, Inspection, inspect_weight
 from ttcompress.system.memory import release_memory
 from ttcompress.system.progress import Progress, silent
-from ttcompress.trains.analysis import read_matrix
+from ttcompress.trains.analysis import check_finite
 from ttcompress.trains.tt_svd import spectrum_at
 
 
@@ -20,7 +20,7 @@ def inspect(
 
     Args:
         source: the checkpoint's file.
-        key: which state dict to use if the file holds several.
+        key: which state dict to use if the file holds several; see `open_checkpoint`.
         progress: receives what is being done.
 
     Raises:
@@ -28,13 +28,22 @@ def inspect(
         CheckpointError: it is damaged, unsafe, not understood, has no weights, or holds NaN.
     """
     checkpoint = open_checkpoint(source, key)
-    spectra = []
-    for done, weight in enumerate(checkpoint.weights):
-        progress("spectra", done, len(checkpoint.weights), weight.name)
-        matrix = read_matrix(checkpoint.tensor, weight)
-        spectra.append(spectrum_at(matrix, (weight.shape[0], 1)))
+    weights: list[InspectedWeight] = []
+    kept: list[OtherTensor] = []
+    for done, one in enumerate(checkpoint.weights):
+        progress("spectra", done, len(checkpoint.weights), one.name)
+        why = NO_EVIDENCE if one.role == UNKNOWN else ""
+        if not why:
+            matrix = checkpoint.tensor(one.name)
+            if bool(matrix.isinf().any()) and not bool(matrix.isnan().any()):
+                why = INFINITE
+            else:
+                check_finite(matrix, one)
+                weights.append(inspect_weight(one, spectrum_at(matrix, (one.shape[0], 1))))
+        if why:
+            kept.append(OtherTensor(one.name, one.names, one.shape, one.dtype, one.bytes, why))
         release_memory()
-    progress("spectra", len(spectra), len(spectra))
+    progress("spectra", len(checkpoint.weights), len(checkpoint.weights))
     tensors: list[Weight | OtherTensor] = [*checkpoint.weights, *checkpoint.others]
     return Inspection(
         container=checkpoint.container,
@@ -43,7 +52,8 @@ def inspect(
         tensor_bytes=sum(tensor.bytes for tensor in tensors),
         params=sum(tensor.params for tensor in tensors),
         layers=checkpoint.stacks,
-        weights=tuple(map(inspect_weight, checkpoint.weights, spectra)),
-        others=checkpoint.others,
+        weights=tuple(weights),
+        others=(*kept, *checkpoint.others),
+        left_out=checkpoint.left_out,
         notes=checkpoint.notes,
     )

@@ -69,7 +69,7 @@ def prepare(
         source: the checkpoint's file, or a model that is open already.
         recipe: a `Recipe`, a file, the name of a shipped recipe, or a mapping with a recipe's keys;
             the default is `balanced`.
-        key: which state dict to use if the file holds several.
+        key: which state dict to use if the file holds several; see `open_checkpoint`.
         conditions: how fine-tuning runs.
         progress: receives what is being done.
         measured: whether the task is needed for more than calibration.

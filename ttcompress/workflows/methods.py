@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ttcompress.errors import RecipeError
-from ttcompress.model.weights import Weight
+from ttcompress.model.weights import UNKNOWN, Weight
 from ttcompress.planning.formats import AUTO as AUTO_FORMAT
 from ttcompress.planning.formats import KEEP, DenseLayout, MpsLayout, decomposing
 from ttcompress.recipe import (
@@ -49,13 +49,19 @@ def method_recipe(
     if method not in BY_HAND:
         return with_options(recipe, format=method, factor=factor)
     rules = [
-        {"weights": f"re:{re.escape(one.weight.name)}", **_by_hand(method, one, factor)}
+        {"weights": _select(one.weight), **_by_hand(method, one, factor)}
         for one in match(recipe, weights())
+        if one.weight.role != UNKNOWN or one.format != KEEP  # `default` keeps the others
     ]
     budget = {} if method == "svd" else {"budget": {"factor": factor}}  # its ranks are fixed
     apart = ("calibration", "budget")
     plain = {key: value for key, value in effective(recipe).items() if key not in apart}
     return recipe_from(plain | {"rules": rules, "default": "keep"} | budget)
+
+
+def _select(weight: Weight) -> str:
+    """The selector of this weight alone: its name might be a glob, or only its name selects it."""
+    return weight.name if weight.role == UNKNOWN else f"re:{re.escape(weight.name)}"
 
 
 def _by_hand(method: str, one: Assignment, factor: float) -> dict[str, Any]:

@@ -77,6 +77,8 @@ def _checked(stored: StoredWeight, matrix: Tensor, report: WeightReport) -> Chec
         recomputed=_error(wide, kept),
         gates_reported=report.gate_errors,
         gates_recomputed=tuple(by_gate) if report.gate_errors else (),
+        worst_row_reported=report.worst_row_error,
+        worst_row_recomputed=_worst_row(wide, kept),
     )
 
 
@@ -84,6 +86,12 @@ def _error(matrix: Tensor, kept: Tensor) -> float:
     """Relative Frobenius error; 0 for an all-zero block that is kept as zeros."""
     lost, norm = (torch.linalg.vector_norm(part).item() for part in (matrix - kept, matrix))
     return lost / norm if norm else (0.0 if lost == 0.0 else float("inf"))
+
+
+def _worst_row(matrix: Tensor, kept: Tensor) -> float:
+    """The largest relative error of any row; 0 for a zero row that is kept as zeros."""
+    lost, norms = (torch.linalg.vector_norm(part, dim=1) for part in (matrix - kept, matrix))
+    return float((lost / norms).nan_to_num(nan=0.0, posinf=torch.inf).max())
 
 
 def _strange_weights(model: CompressedModel) -> Iterator[str]:

@@ -138,8 +138,8 @@ def test_several_files_are_set_side_by_side_first(full_report) -> None:
     other = replace(full_report, limits=(), metrics=None)
     page = report_page([("a", full_report, 4800), ("b", other, 3000)])
     said = words(page)
-    assert "a mps dense 4,800 1.25x 8.00x 4.00x 0.2500 perplexity 5 BROKEN" in said
-    assert "b mps dense 3,000 2.00x 8.00x 4.00x 0.2500 - -" in said
+    assert "a mps dense 4,800 1.25x 8.00x 4.00x 0.2500 0.0625 perplexity 5 BROKEN" in said
+    assert "b mps dense 3,000 2.00x 8.00x 4.00x 0.2500 0.0625 - -" in said
     anchors = {article["id"] for article in Elements(page).of("article")}
     assert {link["href"] for link in Elements(page).of("a")} == {f"#{name}" for name in anchors}
 

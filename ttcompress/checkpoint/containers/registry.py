@@ -10,8 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from ttcompress.checkpoint.containers import safetensors, torch_legacy, torch_zip
+from ttcompress.checkpoint.containers.archive import explain_archive
 from ttcompress.checkpoint.containers.foreign import explain_foreign_file
 from ttcompress.checkpoint.containers.source import Container, Source
+from ttcompress.checkpoint.containers.torch_zip import ForeignZip
 from ttcompress.errors import CheckpointError
 from ttcompress.system.stamps import Stamp
 
@@ -34,6 +36,14 @@ def read_file(path: Path, *others: Container) -> Source:
         CheckpointError: empty, damaged, hostile, or of none of these kinds.
         OSError: the file cannot be read.
     """
+    try:
+        return _read(path, *others)
+    except ForeignZip as found:
+        raise explain_archive(path, found.entries, _read) from found
+
+
+def _read(path: Path, *others: Container) -> Source:
+    """As `read_file`, but an archive around other files is a ForeignZip: they may be archives."""
     stamp = Stamp.of(path)
     with path.open("rb") as file:
         head = file.read(HEAD)
@@ -45,4 +55,4 @@ def read_file(path: Path, *others: Container) -> Source:
         if container.owns(head):
             source = container.read(path)
             return replace(source, stamps={path: stamp, **source.stamps})
-    raise explain_foreign_file(head, tail)
+    raise explain_foreign_file(path, head, tail)

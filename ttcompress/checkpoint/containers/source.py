@@ -17,7 +17,7 @@ class Source:
 
     `root` is the pickled value with `StoredTensor` leaves; `storages` holds their bytes. `unloaded`
     names the classes that were met but not loaded. `stamps` records every file as it was before
-    reading.
+    reading. `without_weights` says why, in a file that turns out to hold none.
     """
 
     container: str
@@ -26,6 +26,7 @@ class Source:
     unloaded: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     stamps: Mapping[Path, Stamp] = field(default_factory=dict)
+    without_weights: str = ""
 
 
 class Container(Protocol):

@@ -1,12 +1,13 @@
 """Reads the zip archives of `torch.save` (1.6 and later) and of TorchScript.
 
-TorchScript archives hold their parameters in a `data.pkl` of the same kind, next to code that is
-never looked at.
+TorchScript archives hold their modules in a `data.pkl` of the same kind, next to code that is never
+run. Only the lines are read in which a class names its parameters and buffers.
 """
 
 from __future__ import annotations
 
 import io
+import re
 import struct
 import zipfile
 import zlib
@@ -16,12 +17,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ttcompress.checkpoint.containers.foreign import BIG_ENDIAN, explain_foreign_zip
+from ttcompress.checkpoint.containers.foreign import BIG_ENDIAN
 from ttcompress.checkpoint.containers.source import Source
 from ttcompress.checkpoint.pickle.arrays import numpy_builders
 from ttcompress.checkpoint.pickle.builders import BUILDERS, storage_dtype
 from ttcompress.checkpoint.pickle.machine import InstructionCount, PickleReader
-from ttcompress.checkpoint.pickle.objects import as_text
+from ttcompress.checkpoint.pickle.objects import Builder, Global, ScriptedModule, as_text
 from ttcompress.checkpoint.tensors import SLAB, Bytes, StoredStorage
 from ttcompress.errors import CheckpointError
 from ttcompress.system.files import FileBytes
@@ -30,9 +31,32 @@ from ttcompress.system.text import clip
 MAX_EXPANSION = 50
 """How many times its size an archive may unpack to; torch itself does not compress."""
 
+MAX_CODE = 64 * 2**20
+"""Bytes of TorchScript code that are looked at."""
+
+_FROZEN = (
+    "is a TorchScript module without parameters: it was frozen, which makes them constants of its "
+    "code. Give the module from before torch.jit.freeze or optimize_for_inference."
+)
+
+_CLASS = re.compile(
+    r"^class (?P<name>\w+)\(Module\):\n"
+    r"  __parameters__ = \[(?P<parameters>[^\]]*)\]\n"
+    r"  __buffers__ = \[(?P<buffers>[^\]]*)\]\n",
+    re.MULTILINE,
+)
+
 LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, lengths of the name and of the extra field
 
 Entries = Mapping[str, zipfile.ZipInfo]
+
+
+class ForeignZip(Exception):
+    """A zip archive without a `data.pkl`; the registry explains what it is instead."""
+
+    def __init__(self, entries: Entries) -> None:
+        super().__init__("a zip archive without a data.pkl")
+        self.entries = entries
 
 
 def owns(head: bytes) -> bool:
@@ -44,7 +68,8 @@ def read(path: Path) -> Source:
     """Read the structure of a zip checkpoint, but no tensor.
 
     Raises:
-        CheckpointError: damaged, encrypted, a zip bomb, or an archive of something else.
+        CheckpointError: damaged, encrypted, or a zip bomb.
+        ForeignZip: an archive of something else.
     """
     entries = _read_directory(path)
     pickle = min(
@@ -53,18 +78,22 @@ def read(path: Path) -> Source:
         default=None,
     )
     if pickle is None:
-        raise explain_foreign_zip(entries)
+        raise ForeignZip(entries)
     folder = pickle.removesuffix("data.pkl")
     order = entries.get(f"{folder}byteorder")
-    if order is not None and locate(path, order).read(0, min(order.file_size, 16)) == b"big":
+    if order is not None and bytes(locate(path, order).read(0, min(order.file_size, 3))) == b"big":
         raise CheckpointError(BIG_ENDIAN)
     storages: dict[str, Bytes] = {}
     find = partial(_find_storage, path, f"{folder}data/", entries, storages)
-    reader = PickleReader(BUILDERS | numpy_builders(storages), find, InstructionCount())
+    scripted = _scripted_modules(path, entries, f"{folder}code/")
+    builders = BUILDERS | numpy_builders(storages) | scripted
+    reader = PickleReader(builders, find, InstructionCount())
     content = locate(path, entries[pickle]).read(0, entries[pickle].file_size)
     root = reader.read(io.BytesIO(content))
-    kind = "torchscript" if f"{folder}constants.pkl" in entries else "torch zip"
-    return Source(kind, root, storages, tuple(reader.unloaded))
+    unloaded = tuple(reader.unloaded)
+    if f"{folder}constants.pkl" in entries:
+        return Source("torchscript", root, storages, unloaded, without_weights=_FROZEN)
+    return Source("torch zip", root, storages, unloaded)
 
 
 def _read_directory(path: Path) -> Entries:
@@ -85,12 +114,38 @@ def _read_directory(path: Path) -> Entries:
     return entries
 
 
+def _scripted_modules(path: Path, entries: Entries, folder: str) -> dict[str, Builder]:
+    """Builders of TorchScript's modules, by the classes that its code declares."""
+    found: dict[str, Builder] = {}
+    left = MAX_CODE
+    for name, entry in entries.items():
+        module = name.removeprefix(folder).removesuffix(".py").replace("/", ".")
+        if name != f"{folder}{module.replace('.', '/')}.py" or not module.startswith("__torch__"):
+            continue
+        left -= entry.file_size
+        if left < 0:
+            break
+        code = bytes(locate(path, entry).read(0, entry.file_size)).decode("utf-8", "replace")
+        for declared in _CLASS.finditer(code):
+            names = re.findall(r'"([^"]*)"', declared["parameters"] + declared["buffers"])
+            cls = Global(module, declared["name"])
+            found[str(cls)] = partial(_scripted_module, cls, frozenset(names))
+    return found
+
+
+def _scripted_module(cls: Global, state_dict: frozenset[str], *args: Any) -> ScriptedModule:
+    return ScriptedModule(cls, args, state_dict=state_dict)
+
+
 def _find_storage(
     path: Path, folder: str, entries: Entries, found: dict[str, Bytes], identity: Any
 ) -> StoredStorage:
-    """The storage behind ("storage", class, key, location, elements), on whatever device it was."""
-    tag, kind, key, _, numel = identity
-    if tag != "storage" or not isinstance(key, str) or type(numel) is not int:
+    """The storage behind ("storage", class, key, location, elements), on whatever device it was.
+
+    TorchScript of 2019 adds a sixth element, None, where older files had a view's place.
+    """
+    tag, kind, key, _, numel, *view = identity
+    if tag != "storage" or not isinstance(key, str) or type(numel) is not int or any(view):
         raise ValueError(f"unknown persistent id {as_text(tag)[:40]!r}")
     dtype = storage_dtype(kind)
     entry = entries.get(folder + key)

@@ -27,6 +27,9 @@ class UnreadableTensor:
     why: str
 
 
+QUANTISED = UnreadableTensor("a quantised tensor. Save the model before quantising it")
+"""Also what packed weights are read as: those of layers that `torch.ao.quantization` made."""
+
 STORAGE_TYPES: dict[str, torch.dtype] = {
     "DoubleStorage": torch.float64, "FloatStorage": torch.float32, "HalfStorage": torch.float16,
     "BFloat16Storage": torch.bfloat16, "LongStorage": torch.int64, "IntStorage": torch.int32,
@@ -103,7 +106,14 @@ def _unreadable(why: str) -> Builder:
     return lambda *_: UnreadableTensor(why)
 
 
-_QUANTISED = _unreadable("a quantised tensor. Save the model before quantising it")
+def _wrapper(kind: Any, *_: Any) -> UnreadableTensor:
+    """A quantised tensor of torchao, a sharded one, and their kin, which hold other tensors."""
+    return UnreadableTensor(
+        f"a tensor of class {as_text(kind)}, which wraps others. "
+        "Save the model before quantising it, or with plain tensors"
+    )
+
+
 _SPARSE = _unreadable("a sparse tensor. Save it with .to_dense()")
 _NO_DATA = _unreadable("a tensor without data (device 'meta'). Save the model after loading it")
 _OTHER_DEVICE = _unreadable("a tensor in the format of a special device. Save it with .cpu()")
@@ -114,12 +124,12 @@ TENSOR_BUILDERS: dict[str, Builder] = {
     "torch._utils._rebuild_tensor_v3": _tensor_v3,
     "torch._utils._rebuild_parameter": _first,
     "torch._utils._rebuild_parameter_with_state": _first,
-    "torch._utils._rebuild_qtensor": _QUANTISED,
+    "torch._utils._rebuild_qtensor": lambda *_: QUANTISED,
     "torch._utils._rebuild_sparse_tensor": _SPARSE,
     "torch._utils._rebuild_sparse_csr_tensor": _SPARSE,
     "torch._utils._rebuild_nested_tensor": _SPARSE,
     "torch._utils._rebuild_meta_tensor_no_storage": _NO_DATA,
-    "torch._utils._rebuild_wrapper_subclass": _OTHER_DEVICE,
+    "torch._utils._rebuild_wrapper_subclass": _wrapper,
     "torch._utils._rebuild_device_tensor_from_numpy": _OTHER_DEVICE,
     "torch._utils._rebuild_device_tensor_from_cpu_tensor": _first,
     "torch._utils._rebuild_xla_tensor": _OTHER_DEVICE,

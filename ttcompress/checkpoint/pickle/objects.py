@@ -82,6 +82,13 @@ class PickledObject:
         return self.state if isinstance(self.state, dict) else {}
 
 
+@dataclass(eq=False, repr=False)
+class ScriptedModule(PickledObject):
+    """A TorchScript module; `state_dict` names its parameters and buffers, but no attribute."""
+
+    state_dict: frozenset[str] = frozenset()
+
+
 def as_text(value: Any) -> str:
     """Text for what a pickle puts where a name or a number belongs.
 

@@ -37,7 +37,7 @@ def subtitle(report: Report, file_bytes: int) -> str:
 
 def headlines(report: Report, file_bytes: int) -> Iterator[Headline]:
     """Size, accuracy, work and limits, in this order."""
-    before = report.source["bytes"]
+    before = report.comparable_bytes
     smaller = f"{times_text(before, file_bytes)} smaller than {bytes_text(before)}"
     yield Headline("file", bytes_text(file_bytes), smaller)
     if report.metrics:
@@ -60,11 +60,15 @@ def headlines(report: Report, file_bytes: int) -> Iterator[Headline]:
 
 
 def errors_table(report: Report) -> Table:
-    """Every weight's error, and those of its gates."""
+    """Every weight's error, those of its gates, and that of its worst element."""
 
     def gate_error(gate: int, weight: WeightReport) -> str:
         errors = weight.gate_errors
         return error_text(errors[gate]) if gate < len(errors) else "-"
+
+    def worst_element(weight: WeightReport) -> str | None:
+        error = weight.worst_element_error
+        return None if error is None else error_text(error)
 
     names = gate_names(report.weights)
     return tabulate(
@@ -73,6 +77,7 @@ def errors_table(report: Report) -> Table:
             Column("weight", name=True): lambda weight: weight.name,
             Column("error", right=True): lambda weight: error_text(weight.relative_error),
             **{Column(n, right=True): partial(gate_error, gate) for gate, n in enumerate(names)},
+            Column("worst element", right=True): worst_element,
         },
     )
 
@@ -102,6 +107,19 @@ def kept_table(report: Report) -> Table:
             Column("params", right=True): lambda one: one.params,
             Column("bytes", right=True): lambda one: one.bytes,
             Column("why"): lambda one: one.why,
+        },
+    )
+
+
+def left_out_table(report: Report) -> Table:
+    """What the source's file held and the result does not."""
+    return tabulate(
+        report.left_out,
+        {
+            Column("key", name=True): lambda one: one.key,
+            Column("tensors", right=True): lambda one: one.tensors,
+            Column("bytes", right=True): lambda one: one.bytes,
+            Column("what"): lambda one: one.why,
         },
     )
 

@@ -50,10 +50,10 @@ def make_page(reports: Sequence[tuple[str, Report, int]]) -> str:
 
 def _comparison(reports: Sequence[tuple[str, Report, int]]) -> dict[str, object]:
     bars = [
-        pictures.Bar(name, bytes_text(size), report.source["bytes"], size)
+        pictures.Bar(name, bytes_text(size), report.comparable_bytes, size)
         for name, report, size in reports
     ]
-    svg = pictures.sizes("Bytes of the source and of each file", bars)
+    svg = pictures.sizes("Bytes of the source, without what was left out, and of each file", bars)
     return {"table": files_table(reports), "sizes": Figure("Source and file", Markup(svg))}
 
 
@@ -74,6 +74,7 @@ def _model(name: str, report: Report, file_bytes: int) -> dict[str, object]:
         "latency": next(iter(bench_tables(report.bench)), None),
         "latency_remarks": bench_remarks(report.bench),
         "kept": content.kept_table(report),
+        "left_out": content.left_out_table(report),
         "recipe": report.recipe["text"],
         "effective": content.effective_text(report.recipe),
         "provenance": list(content.provenance(report, name, file_bytes)),

@@ -7,9 +7,11 @@ decides which constants are folded: never trains or few-bit numbers, which the f
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import onnx_ir
@@ -28,6 +30,9 @@ OPSET = 21
 
 _STORED = (".cores.", ".views.", ".parametrizations.")
 _ANY_SIZE = 1 << 40
+
+_TALKATIVE = ("torch.onnx", "torch.export", "torch._guards", "torch._dynamo", "torch.fx")
+"""Loggers that report at length what the exception says too."""
 
 
 def convert(module: nn.Module, call: Call, *, fold: bool) -> ModelProto:
@@ -65,14 +70,61 @@ def convert(module: nn.Module, call: Call, *, fold: bool) -> ModelProto:
                 dynamic_shapes=free,
             )
     except Exception as error:  # torch's tracer raises exceptions of any kind
-        reason = str(error.__cause__ or error).strip().splitlines()[0]
-        raise TTCompressError(
-            f"torch cannot export this module: {reason}. "
-            "Its forward must not branch on the values of tensors, and may use lengths only in "
-            "operations on tensors."
-        ) from error
+        raise TTCompressError(f"torch cannot export this module: {_explain(error)}") from error
     assert program is not None  # never None with dynamo
     return _tidied(program.model, fold)
+
+
+_CURES = (
+    (
+        re.compile(r"pack_padded_sequence|pack_sequence|packed sequence"),
+        "packed sequences cannot be traced, as their sizes follow from the values of lengths. Give "
+        "the layer the padded tensor, and use the lengths after it: `y.gather(1, (lengths - "
+        "1).view(-1, 1, 1).expand(-1, 1, y.shape[2]))` is the last step, `y * "
+        "(torch.arange(y.shape[1]) < lengths[:, None])[..., None]` has zeros behind it. Before a "
+        "reverse direction, flip each sequence within its length",
+    ),
+    (
+        re.compile(
+            r"marked (\w+) as dynamic but your code specialized it to be a constant \((\d+)\)"
+        ),
+        "its forward makes the axis {0} constant, {1} as in the example: by a loop over it in "
+        "Python, as around an LSTMCell, or by a number taken from it. Export one step, with the "
+        "state among the arguments and outputs and the loop outside, or use nn.LSTM",
+    ),
+    (
+        re.compile(r"(\w+) = Dim\('\w+', min=(\d+)"),
+        "its forward needs a size of at least {1} on the axis {0}, but a free axis must take any "
+        "from 1. Pad inside forward, or leave this axis out of `axes`",
+    ),
+    (
+        re.compile(r"No ONNX function found for <OpOverload\(op='([\w.]+)'"),
+        "ONNX has no operation for {0}. Compute it outside of forward",
+    ),
+)
+"""What torch's reports say of frequent causes, and what to tell the user."""
+
+_USERS_LINE = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
+
+
+def _explain(error: Exception) -> str:
+    """The cause in torch's report, in a sentence, with the user's line where it names one."""
+    chain = [error]
+    while isinstance(cause := chain[-1].__cause__, Exception):
+        chain.append(cause)
+    report = "\n".join(map(str, chain))
+    inside = (str(Path(torch.__file__).parent), str(Path(__file__).parents[2]))
+    lines = [m for m in _USERS_LINE.finditer(report) if not m["file"].startswith(inside)]
+    where = f" ({lines[-1]['file']}, line {lines[-1]['line']})" if lines else ""
+    for pattern, cure in _CURES:
+        if found := pattern.search(report):
+            return f"{cure.format(*found.groups())}{where}."
+    explained = re.search(r"Explanation: (.+)", report)
+    reason = explained[1] if explained else str(error.__cause__ or error).strip().splitlines()[0]
+    return (
+        f"{reason.rstrip('.')}{where}. Its forward must not branch on the values of tensors, and "
+        "may use lengths only in operations on tensors."
+    )
 
 
 def _tidied(model: onnx_ir.Model, fold: bool) -> ModelProto:
@@ -121,13 +173,15 @@ def describe(model: ModelProto, facts: Mapping[str, str]) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the log and warnings of torch's exporter; errors are still raised."""
-    logger = logging.getLogger("torch.onnx")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
+    """Silence the logs and warnings of torch's exporter; errors are still raised."""
+    loggers = {name: logging.getLogger(name) for name in _TALKATIVE}
+    before = {name: logger.level for name, logger in loggers.items()}
     try:
+        for logger in loggers.values():
+            logger.setLevel(logging.CRITICAL)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(before)
+        for name, logger in loggers.items():
+            logger.setLevel(before[name])
