@@ -49,6 +49,8 @@ def test_without_names_columns_have_numbers(tmp_path):
     found = series(tmp_path, {"x": VALUES.numpy(), "flag": np.array([True, False])})
     assert found.names == ("x.0", "x.1", "flag")
     assert torch.equal(found.values, torch.cat([VALUES, VALUES.new_tensor([[1], [0]])], 1))
+    np.save(tmp_path / "one.npy", VALUES.numpy())
+    assert read_series("forecast", str(tmp_path / "one.npy")).names == ("0", "1")
 
 
 def test_a_slice_of_a_series_is_one(tmp_path):
@@ -62,15 +64,16 @@ BAD = {
     "text": (HOURS, ["time"], "column time: row 1 is 'mon 1', but numbers are needed"),
     "text later": ("a\n1\n2,5\n", None, "data:3: has 2 columns, but the first line has 1"),
     "a word for a gap": ("a,b\n1,2\n1,NA\n", None, "column b: row 2 is 'NA', but numbers"),
-    "gaps": ("a,b\n1,2\n,3\n,4\n", None, "column a: 2 of 3 values are missing, NaN or infinite"),
+    "gaps": ("a,b\n1,2\n,3\n,4\n", None, "column a: 2 of 3 values are missing, NaN or above 1e"),
     "nan": ("a,b\n1,2\n3,nan\n", None, "column b: 1 of 2 values are missing, .* first in row 2"),
+    "no number of float32": ("a\n1\n1e39\n", None, "1 of 2 values .* or above 1e.38, the first in"),
     "infinity": ({"a": np.array([1, np.inf])}, None, "column a: 1 of 2 values .* first in row 2"),
     "no numbers": ("a,b\nx,y\n", None, r"none of its 2 columns \(a, b\) begins with a number"),
-    "a header alone": ("a,b\n", None, "none of its 2 columns"),
+    "a header alone": ("a,b\n", None, "2 names in its first line, but 0 rows"),
     "a name twice": ("a,b,a\n1,2,3\n", None, "2 of its 3 columns are called 'a'"),
     "a stray quote": ('a,b\n1,"2\n', None, "data:2: is not CSV: "),
     "unlike lengths": ({"a": np.ones(3), "b": np.ones(5)}, None, "a has 3 rows, but b has 5"),
-    "pickled": ({"a": np.array([None, {}])}, None, "is not an archive of NumPy arrays"),
+    "pickled": ({"a": np.array([None, {}])}, None, "does not hold NumPy arrays"),
     "no series": ({"a": np.ones((2, 2, 2))}, None, r"only a \(2 x 2 x 2\)"),
 }
 
@@ -83,11 +86,14 @@ def test_a_bad_file_is_refused_with_its_place(name, tmp_path):
     assert str(caught.value).startswith(f"task forecast: {tmp_path / 'data'}:")
 
 
-def test_a_damaged_archive_is_refused(tmp_path):
+def test_a_damaged_archive_or_another_is_refused(tmp_path):
     path = tmp_path / "data.npz"
+    torch.save({"a": VALUES}, path)
+    with pytest.raises(RecipeError, match=r"does not hold NumPy arrays: .* another file"):
+        read_columns("forecast", str(path))
     np.savez(path, a=np.ones(100))
     path.write_bytes(path.read_bytes()[:300])
-    with pytest.raises(RecipeError, match="is not an archive of NumPy arrays"):
+    with pytest.raises(RecipeError, match="does not hold NumPy arrays"):
         read_columns("forecast", str(path))
 
 

@@ -121,11 +121,11 @@ BAD = {
     "no target": ({"horizon": None}, "out gives 3 outputs, and 3 columns could be forecast"),
     "the horizon": (
         {"horizon": 2},
-        r"gives 3 outputs, but a horizon of 2 for 3 columns .* needs 6",
+        r"gives 3 outputs, but a, b, c at a horizon of 2 \(3 x 2\) needs 6",
     ),
     "the target": (
         {"target": ["a", "b"], "horizon": None},
-        "horizon of 1 for 2 columns .* needs 2",
+        r"a, b at a horizon of 1 \(2 x 1\) needs 2",
     ),
     "a long window": ({"window": 90}, "there are 90 rows to train on, but .* at least 91"),
     "a short end": ({"window": 10}, "there are 10 rows to measure on, but .* at least 11"),

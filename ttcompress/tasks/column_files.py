@@ -1,4 +1,4 @@
-"""Reads files with named columns: CSV, Parquet, NumPy archives.
+"""Reads files with named columns: CSV, Parquet, NumPy arrays.
 
 `read_columns` gives the columns as they are in the file, `choose_columns` those with certain names,
 `read_series` numbers. What kind a file is, its first bytes say.
@@ -25,7 +25,13 @@ from ttcompress.system.files import check_input
 from ttcompress.system.text import clip, shape_text
 from ttcompress.tasks.data_files import read_text
 
-MAGIC_PARQUET, MAGIC_NPZ = b"PAR1", b"PK\x03\x04"
+PARQUET = b"PAR1"
+NUMPY = (b"PK\x03\x04", b"\x93NUM")
+"""How archives of arrays and single arrays begin."""
+
+LARGEST = 1e38
+"""Of a value: models compute in float32."""
+
 MAX_LISTED = 12
 
 Columns = Mapping[str, Sequence[Any]]
@@ -39,7 +45,7 @@ class Series:
     Attributes:
         place: for messages: the task and the file.
         names: of the columns.
-        values: (rows, columns), float64, all finite.
+        values: (rows, columns), float64, at most `LARGEST`.
     """
 
     place: str
@@ -67,7 +73,8 @@ def read_series(task: str, path: str, names: Sequence[str] | None = None) -> Ser
         if not names:
             raise RecipeError(
                 f"{place}: none of its {len(columns)} columns ({list_names(columns)}) begins with "
-                "a number. Give a file with numbers in columns."
+                "a number. Give numbers with a decimal point, in columns between commas, "
+                "semicolons or tabs."
             )
     chosen = choose_columns(columns, names, place)
     values = np.stack([_numbers(v, f"{place}: column {n}") for n, v in chosen.items()], 1)
@@ -103,7 +110,7 @@ def read_columns(task: str, path: str) -> Columns:
 
     CSV: commas, semicolons or tabs; a first line of numbers alone is data, and the columns then
     have the names "0", "1", ... NumPy archives: a column for each array with one axis, and for each
-    column of an array `x` with two axes, "x.0", "x.1", ...
+    column of an array `x` with two axes, "x.0", "x.1", ...; a single array is "0", "1", ...
 
     Raises:
         InputError: no such file.
@@ -120,10 +127,10 @@ def read_columns(task: str, path: str) -> Columns:
         raise error.at(f"task {task}") from error
     except OSError as error:
         raise unreadable(path, error).at(f"task {task}") from error
-    if magic == MAGIC_PARQUET:
+    if magic == PARQUET:
         return _read_parquet(path, place)
-    if magic == MAGIC_NPZ:
-        return _read_npz(path, place)
+    if magic in NUMPY:
+        return _read_arrays(path, place)
     return _read_csv(read_text(path, task), place)
 
 
@@ -155,6 +162,10 @@ def _read_csv(text: str, place: str) -> Columns:
     names = [name.strip() for name in rows[0]]
     if all(map(_is_number, names)):
         names = list(map(str, range(len(names))))
+    elif len(rows) == 1:
+        raise RecipeError(
+            f"{place}: has {len(names)} names in its first line, but 0 rows. Give a file with data."
+        )
     else:
         del rows[0]
     if repeated := [name for name, count in Counter(names).items() if count > 1]:
@@ -162,23 +173,27 @@ def _read_csv(text: str, place: str) -> Columns:
             f"{place}: {names.count(repeated[0])} of its {len(names)} columns are called "
             f"{clip(repeated[0])!r}. Give each a name of its own."
         )
-    return dict(zip(names, zip(*rows, strict=True) if rows else [()] * len(names), strict=True))
+    return dict(zip(names, zip(*rows, strict=True), strict=True))
 
 
-def _read_npz(path: str, place: str) -> Columns:
+def _read_arrays(path: str, place: str) -> Columns:
     columns: dict[str, Any] = {}
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+        with open(path, "rb") as file:
+            found = np.load(file, allow_pickle=False)
+            arrays = {"": found} if isinstance(found, np.ndarray) else dict(found)
+        if others := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
+            raise ValueError(f"{clip(others[0])} in it is another file")
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
         raise RecipeError(
-            f"{place}: is not an archive of NumPy arrays: {error}. Write one with numpy.savez."
+            f"{place}: does not hold NumPy arrays: {error}. Write it with numpy.savez."
         ) from error
     for name, array in arrays.items():
+        dot = "." if name else ""
         if array.ndim == 1:
-            columns[name] = array
+            columns[name or "0"] = array
         elif array.ndim == 2:
-            columns |= {f"{name}.{k}": array[:, k] for k in range(array.shape[1])}
+            columns |= {f"{name}{dot}{k}": array[:, k] for k in range(array.shape[1])}
     if not columns:
         found = ", ".join(f"{clip(n)} ({shape_text(a.shape)})" for n, a in arrays.items())
         raise RecipeError(
@@ -235,9 +250,9 @@ def _numbers(values: Sequence[Any], place: str) -> np.ndarray[Any, np.dtype[np.f
                     "Correct it, or leave the column out: `columns: [...]`."
                 )
             found[row] = float(value)
-    if broken := np.flatnonzero(~np.isfinite(found)).tolist():
+    if broken := np.flatnonzero(~(np.abs(found) <= LARGEST)).tolist():
         raise RecipeError(
-            f"{place}: {len(broken):,} of {len(found):,} values are missing, NaN or infinite, the "
-            f"first in row {broken[0] + 1}. Fill the gaps, or remove these rows."
+            f"{place}: {len(broken):,} of {len(found):,} values are missing, NaN or above "
+            f"{LARGEST:g}, the first in row {broken[0] + 1}. Fill the gaps, or remove these rows."
         )
     return found

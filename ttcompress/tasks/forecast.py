@@ -219,8 +219,8 @@ class SeriesTask(RecurrentTask):
         steps = self._horizon or max(1, outputs // len(targets))
         if steps * len(targets) != outputs:
             raise RecipeError(
-                f"{data.place}: {head} gives {outputs} outputs, but a horizon of {steps} for "
-                f"{len(targets)} columns ({list_names(targets)}) needs {steps * len(targets)}. "
+                f"{data.place}: {head} gives {outputs} outputs, but {list_names(targets)} at a "
+                f"horizon of {steps} ({len(targets)} x {steps}) needs {steps * len(targets)}. "
                 "Give the model's `target` and `horizon`."
             )
         return targets
