@@ -194,7 +194,7 @@ class Forecaster:
     name = "forecaster"
     config = Config(embedding_size=None, hidden_size=128, num_layers=2, bidirectional=False)
     dropout = 0.0
-    epochs = 12
+    epochs = 8
     carries_state = False
     loss_name = "mse"
     unit = "windows"

@@ -29,7 +29,7 @@ SETTLING = 100  # rows until the oscillators are in full swing
 
 WINDOW, HORIZON = 64, 16  # rows that the forecaster sample sees, and forecasts
 
-ROWS: dict[Split, int] = {"train": 20_000, "valid": 2_500, "test": 2_500}
+ROWS: dict[Split, int] = {"train": 40_000, "valid": 2_500, "test": 2_500}
 
 Row = tuple[float, ...]  # the position of each that is seen
 
@@ -42,7 +42,7 @@ def load(split: Split) -> list[Row]:
 
 @cache
 def _series() -> tuple[Row, ...]:
-    """The whole series: 3 s of computing."""
+    """The whole series: 2 s of computing."""
     random = Random(0)
     count = len(FREQUENCIES)
     push = NOISE * sqrt(12 * STEP)  # 12: the variance of `random` is a twelfth
