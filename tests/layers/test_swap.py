@@ -154,7 +154,7 @@ class Named(nn.LSTM):
 
 @pytest.mark.parametrize("layer", [Halved(12, 10), Scaled(13, 12), Doubled(12, 10)])
 def test_a_layer_that_computes_more_than_torchs_is_not_replaced(layer, tmp_path: Path) -> None:
-    model = nn.ModuleDict({"layer": layer})
+    model = nn.ModuleDict({"layer": layer, "rnn": nn.LSTM(12, 10)})
     name = f"layer: a {type(layer).__name__} has its own forward"
     with pytest.raises(ArtifactError, match=f"{name}.*ttcompress restore"):
         load_into(model, compressed(model, tmp_path))

@@ -78,7 +78,8 @@ def _find_unfit(job: Job, plan: Plan, known: Mapping[str, Unfit]) -> Iterator[tu
             worst = inf  # out of range in a store that nobody asked for
         if worst > WORST_ROW and store.name not in known.get(weight.name, {}):
             yield weight.name, too_coarse(store, worst)
-    job.progress("round", len(dense), len(dense))
+    if dense:
+        job.progress("round", len(dense), len(dense))
 
 
 def _note_calibration(plan: Plan, calibration: Calibration) -> Plan:
