@@ -22,7 +22,15 @@ from torch.utils import _pytree as pytree
 from ttcompress.errors import RecipeError, TaskError, TTCompressError
 from ttcompress.system.memory import within_memory
 from ttcompress.system.text import clip, shape_text
-from ttcompress.tasks.protocol import Batch, Metric, Outputs, OwnDistillation, State, Task
+from ttcompress.tasks.protocol import (
+    Batch,
+    Metric,
+    Outputs,
+    OwnDistillation,
+    State,
+    Task,
+    name_outputs,
+)
 
 MOST_CHARACTERS = 300
 """Of an exception's text: torch's may list every tensor of a model."""
@@ -49,7 +57,9 @@ class OwnTask:
 
     def __init__(self, task: Task, place: str) -> None:
         self._task, self._place = task, place
-        self._broadcast_checked = set[tuple[int, ...]]()  # shapes of outputs without positions
+        self._broadcast_checked = set[
+            tuple[torch.Size, ...]
+        ]()  # shapes of outputs without positions
         with self._blame("metrics"):
             self.name: str = task.name
             self.metrics: tuple[Metric, ...] = tuple(task.metrics)
@@ -96,7 +106,7 @@ class OwnTask:
 
     def loss(self, outputs: Outputs, batch: Batch) -> Tensor:
         """The loss, which must be one number."""
-        columns = tuple(outputs.shape[1:])
+        columns = tuple(one.shape[1:] for one in name_outputs(outputs).values())
         if columns in self._broadcast_checked:
             return self._one_number("loss", self._task.loss, outputs, batch)
         self._broadcast_checked.add(columns)
