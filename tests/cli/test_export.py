@@ -12,7 +12,15 @@ def test_export_prints_a_table_and_writes_the_file(run, folder, tiny_artifact) -
     assert result.code == 0
     assert result.err == "wrote tiny.onnx\n"
     lines = result.out.splitlines()
-    assert lines[2].split() == ["part", "inputs", "outputs", "bytes", "difference", "largest", "torch's"]
+    assert lines[2].split() == [
+        "part",
+        "inputs",
+        "outputs",
+        "bytes",
+        "difference",
+        "largest",
+        "torch's",
+    ]
     assert lines[3].startswith("lstm")
     assert any("int5 to int8 as uint8, the nearest ONNX types" in line for line in lines)
     assert (folder / "tiny.onnx").stat().st_size > 0

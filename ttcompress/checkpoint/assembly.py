@@ -20,7 +20,7 @@ from ttcompress.checkpoint.reparametrised import (
     ComputedBytes,
     fold,
     is_parametrized,
-    stored_under,
+    stored_parts,
 )
 from ttcompress.checkpoint.tensors import (
     EXPANSION_ALLOWANCE,
@@ -233,7 +233,7 @@ def _check_tensors(named: Mapping[str, Leaf], source: Source) -> dict[str, Store
         stored[name] = leaf
     # Many windows on one storage could claim any amount of memory.
     claimed = sum(tensor.bytes for tensor in set(stored.values()))
-    used = {key for t in stored.values() for key in stored_under(t, source.storages)}
+    used = {part.storage for t in stored.values() for part in stored_parts(t, source.storages)}
     held = sum(source.storages[key].size for key in used)
     if claimed > MAX_REPEATS * held + EXPANSION_ALLOWANCE:
         raise CheckpointError(
@@ -338,8 +338,12 @@ def _left_out(
     kept: Iterable[StoredTensor],
 ) -> Iterator[LeftOut]:
     """What is in the file but will not be in the result, each tensor counted once."""
-    unused = {key: storage.size for key, storage in source.storages.items()}
-    counted = set(kept)
+    unused = {
+        key: storage.size
+        for key, storage in source.storages.items()
+        if not isinstance(storage, ComputedBytes)
+    }
+    counted = {part for tensor in kept for part in stored_parts(tensor, source.storages)}
     for why, branches in unwanted.items():
         for one in branches:
             leaves = {leaf for _, leaf in tree.tensors(one.value)}
