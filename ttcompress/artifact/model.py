@@ -8,17 +8,19 @@ each into `.planes`, `.scales` and `.factor`. Every other tensor keeps its own n
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ttcompress.checkpoint import rebuild
 from ttcompress.checkpoint.names import names_inside
+from ttcompress.errors import ArtifactError
 from ttcompress.model.report import OWN_SIZE, Json, Report
 from ttcompress.model.weights import RecurrentStack
+from ttcompress.reporting.summary import summary_html, summary_text
 from ttcompress.stores import Encoded
 from ttcompress.system.files import written_whole
 from ttcompress.system.safetensors import ARTIFACT, file_size, write_safetensors
@@ -36,6 +38,8 @@ class CompressedModel:
 
     `kept` holds every other tensor under the first of its names; `ties` lists all names of a tensor
     that has several. `carried` is the source's nesting with its non-tensor content, as typed JSON.
+    `make_module` puts the model into a copy of the module it was made from; None if it was made
+    from a file or a state dict.
     """
 
     weights: tuple[StoredWeight, ...]
@@ -45,6 +49,27 @@ class CompressedModel:
     source_paths: Mapping[str, str]
     carried: Any
     report: Report
+    make_module: Callable[[CompressedModel], nn.Module] | None = None
+
+    def __repr__(self) -> str:
+        return summary_text(self.report, self.file_bytes)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return summary_html(self.report, self.file_bytes)
+
+    def module(self) -> nn.Module:
+        """A copy of the module that was compressed, with compressed layers in it.
+
+        Raises:
+            ArtifactError: the model was not made from a module.
+        """
+        if self.make_module is None:
+            raise ArtifactError(
+                "this model was made from a file or a state dict, so there is no module to copy. "
+                "Use ttcompress.load_into(module, model)."
+            )
+        return self.make_module(self)
 
     @property
     def tied_shapes(self) -> dict[tuple[str, ...], tuple[int, ...]]:

@@ -1,12 +1,14 @@
 """Runs calibration data through a model and yields the inputs of each of its layers.
 
-A `TaskSource` runs the task's whole model, its stacks layer by layer; a `FileSource` reads the
-inputs of the stacks from a file. Nothing is kept: to use the inputs again, run the data again.
+A `TaskSource` runs the task's whole model and a `ModuleSource` a copy of the user's, their stacks
+layer by layer; a `FileSource` reads the inputs of the stacks from a file. Activations are not kept:
+to use them again, run the data again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -22,6 +24,7 @@ from ttcompress.layers.evaluating import evaluating
 from ttcompress.model.weights import RecurrentStack
 from ttcompress.system.files import check_input
 from ttcompress.system.safetensors import open_safetensors
+from ttcompress.tasks.batches import run_batch
 from ttcompress.tasks.protocol import Batch, Task
 
 SEQUENCES = 32
@@ -90,6 +93,42 @@ class TaskSource:
 
     def _batches(self) -> Iterator[Batch]:
         return islice(self._task.train_batches(0, self._seed), self.batches)
+
+
+class ModuleSource:
+    """The first batches of a user's own data.
+
+    Args:
+        module: what is compressed; a copy of it is run.
+        stacks: its recurrent layers.
+        batches: what a loader yields; see `run_batch`.
+        most: how many to use. They are held in memory, because a loader may shuffle.
+
+    Raises:
+        RecipeError: there is no batch.
+    """
+
+    def __init__(
+        self, module: nn.Module, stacks: Sequence[RecurrentStack], batches: Iterable[Any], most: int
+    ) -> None:
+        self._module, self._stacks = module, stacks
+        self._given = tuple(islice(batches, most))
+        self.batches = len(self._given)
+        if not self._given:
+            raise RecipeError(
+                f"data: the {type(batches).__name__} yields no batch. Give one that does."
+            )
+
+    def run(self, tensors: Mapping[str, Tensor]) -> Iterator[Activations]:
+        """Run once over the batches."""
+        model = deepcopy(self._module).cpu()
+        model.load_state_dict(tensors)
+        recorder = _Recorder(model, self._stacks, tensors)
+        for batch in self._given:
+            recorder.found = Activations()
+            with evaluating(model):
+                run_batch(model, batch)
+            yield recorder.found
 
 
 class _Recorder:

@@ -53,7 +53,7 @@ def assemble(source: Source, key: str | None) -> Assembly:
     chosen = choose(tree, found, key)
     apart = [one for one in found.state_dicts if is_apart(one, chosen)]
     tree.left_out = {id(branch.value) for branch in (*found.optimizers, *apart)}
-    inside, source_paths = _name_inside(tree, chosen)
+    inside, source_paths = _name_inside(tree, chosen, source.own_names)
     loose = _name_loose(tree, chosen, inside) if chosen.place else {}
     source_paths |= {name: name for name in loose}
     _check_names((*source_paths, *source_paths.values()))
@@ -76,12 +76,14 @@ def assemble(source: Source, key: str | None) -> Assembly:
     return Assembly(weights, others, stacks, source_paths, stored, carried, notes)
 
 
-def _name_inside(tree: Tree, chosen: Branch) -> tuple[dict[str, Leaf], dict[str, str]]:
+def _name_inside(
+    tree: Tree, chosen: Branch, own_names: bool
+) -> tuple[dict[str, Leaf], dict[str, str]]:
     """The state dict's tensors by the model's own names, and each name's place in the source."""
     keys: dict[str, tuple[Place, Leaf]] = {}
     for place, leaf in tree.tensors(chosen.value):
         keys[unused_name(".".join(place), keys)] = (place, leaf)
-    names = canonical_names(tuple(keys))
+    names = tuple(keys) if own_names else canonical_names(tuple(keys))
     leaves, paths = {}, {}
     for name, (place, leaf) in zip(names, keys.values(), strict=True):
         leaves[name] = leaf

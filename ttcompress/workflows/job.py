@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
+
+from torch import nn
 
 from ttcompress.artifact import CompressedModel
 from ttcompress.calibration.moments import Calibration, calibrate
-from ttcompress.calibration.sources import FileSource, TaskSource
-from ttcompress.checkpoint import Checkpoint, open_checkpoint
+from ttcompress.calibration.sources import DataSource, FileSource, ModuleSource, TaskSource
+from ttcompress.checkpoint import Checkpoint, ModelSource, open_checkpoint
 from ttcompress.errors import RecipeError
 from ttcompress.layers.structure import structure_of
 from ttcompress.model.protocol import Model
-from ttcompress.recipe import AnyRecipe, Recipe, as_recipe, with_options
+from ttcompress.recipe import AnyRecipe, CalibrationChoice, Recipe, as_recipe, with_options
 from ttcompress.system.progress import Progress, silent
 from ttcompress.tasks.protocol import Task
 from ttcompress.tasks.registry import make_task
 from ttcompress.training.finetune import CONDITIONS, Conditions
 from ttcompress.trains.analysis import NO_WEIGHTINGS, Analysis, Weightings
+
+Data = str | Path | Iterable[Any]
+"""Inputs to calibrate on: a file of recorded ones, or batches for a module."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,20 +62,24 @@ class Job:
 
 
 def prepare(
-    source: str | Path | Checkpoint | CompressedModel,
+    source: ModelSource | Checkpoint | CompressedModel,
     recipe: AnyRecipe = None,
     *,
+    task: Task | None = None,
+    data: Data | None = None,
     key: str | None = None,
     conditions: Conditions = CONDITIONS,
     progress: Progress = silent,
     measured: bool = True,
 ) -> Job:
-    """Open a checkpoint, read its recipe, build its task, and run the calibration data through it.
+    """Open a model, read its recipe, build its task, and run the calibration data through it.
 
     Args:
-        source: the checkpoint's file, or a model that is open already.
+        source: a checkpoint's file, a module, a state dict, or a model that is open already.
         recipe: a `Recipe`, a file, the name of a shipped recipe, or a mapping with a recipe's keys;
             the default is `balanced`.
+        task: in place of the one that the recipe names.
+        data: to calibrate on, in place of what the recipe names.
         key: which state dict to use if the file holds several.
         conditions: how fine-tuning runs.
         progress: receives what is being done.
@@ -79,12 +90,21 @@ def prepare(
         TTCompressError: see `ttcompress.errors`.
     """
     chosen = with_options(as_recipe(recipe), key=key)
-    model = open_checkpoint(source, chosen.key) if isinstance(source, str | Path) else source
-    task = task_of(chosen, model) if measured or chosen.calibration else None
+    if data is not None:
+        chosen = _with_data(chosen, data)
+    if isinstance(source, Checkpoint | CompressedModel):
+        model: Checkpoint | CompressedModel = source
+    else:
+        model = open_checkpoint(source, chosen.key)
+    if task is None and (measured or chosen.calibration):
+        task = task_of(chosen, model)
     weights = model.weights if isinstance(model, Checkpoint) else ()
     analysis = Analysis(model.tensor, weights)
     job = Job(model, chosen, task, None, conditions, progress, analysis=analysis)
-    return job if chosen.calibration is None else replace(job, calibration=_calibrate(job))
+    if chosen.calibration is None:
+        return job
+    calibration = calibrate(job.checkpoint, _calibration_source(job, source, data), progress)
+    return replace(job, calibration=calibration)
 
 
 def task_of(recipe: Recipe, model: Model) -> Task | None:
@@ -94,16 +114,31 @@ def task_of(recipe: Recipe, model: Model) -> Task | None:
     return make_task(recipe.task.name, structure_of(model), dict(recipe.task.options))
 
 
-def _calibrate(job: Job) -> Calibration:
-    """Run the data that the recipe names through the dense model."""
+def _with_data(recipe: Recipe, data: Data) -> Recipe:
+    """The recipe with a calibration on the data."""
+    if isinstance(data, str | Path):
+        return with_options(recipe, calibration_data=str(data))
+    choice = recipe.calibration or CalibrationChoice()
+    return with_options(recipe, calibrate=choice.batches)
+
+
+def _calibration_source(job: Job, source: object, data: Data | None) -> DataSource:
+    """The data that calibration runs through the dense model."""
     wanted, stacks = job.recipe.calibration, job.model.stacks
     assert wanted is not None
     if wanted.data is not None:
-        return calibrate(job.checkpoint, FileSource(wanted.data, stacks), job.progress)
+        return FileSource(wanted.data, stacks)
+    if data is not None:
+        assert not isinstance(data, str | Path)  # a file's path stands in the recipe
+        if not isinstance(source, nn.Module):
+            raise RecipeError(
+                "data: batches need a module that they can run through, but the model is given as "
+                f"{job.checkpoint.label}. Give the module, or a file of recorded inputs."
+            )
+        return ModuleSource(source, stacks, data, wanted.batches)
     if job.task is None:
         raise RecipeError(
             "calibration: there is no data. Add --task, to use the task's training batches, "
             "or --calibration-data with a file of recorded inputs."
         )
-    source = TaskSource(job.task, stacks, wanted.batches, job.recipe.seed)
-    return calibrate(job.checkpoint, source, job.progress)
+    return TaskSource(job.task, stacks, wanted.batches, job.recipe.seed)
