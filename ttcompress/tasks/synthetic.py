@@ -10,12 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import log
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import kl_div, log_softmax
 
 from ttcompress.errors import RecipeError
 from ttcompress.layers.evaluating import evaluating
@@ -23,7 +21,8 @@ from ttcompress.layers.recurrent_model import RecurrentModel
 from ttcompress.layers.structure import structure_of
 from ttcompress.model.protocol import Model
 from ttcompress.tasks.language_model import read_predicting_chain
-from ttcompress.tasks.protocol import Metric, State
+from ttcompress.tasks.likeness import Likeness, likeness_metrics
+from ttcompress.tasks.protocol import OutputKind, State
 from ttcompress.tasks.recurrent_task import generator_of
 
 WARM_UP = 32
@@ -34,9 +33,6 @@ WRITERS, PAGE = 256, 256
 
 HELD_OUT = 16_384
 """Symbols that metrics are measured on."""
-
-DIVERGENCE = Metric("divergence", higher_is_better=False)
-AGREEMENT = Metric("agreement", higher_is_better=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,8 +46,7 @@ class Window:
 class Synthetic:
     """Compares a model with the original on text that the original wrote.
 
-    Metrics are `divergence`, the mean Kullback-Leibler divergence from the original's predictions
-    in bits a symbol, and `agreement`, the fraction of symbols for which both predict the same one.
+    Metrics are `divergence` and `agreement`: see `Likeness`.
 
     Args:
         model: the original.
@@ -64,7 +59,8 @@ class Synthetic:
     """
 
     name = "synthetic"
-    metrics = (DIVERGENCE, AGREEMENT)
+    metrics = likeness_metrics("classes")
+    predicts: OutputKind = "classes"
 
     def __init__(
         self, model: Model, *, batch: int = 16, steps: int = 64, batches: int = 500
@@ -130,10 +126,9 @@ class Synthetic:
         with evaluating(model), evaluating(self._writer):
             wanted, _ = self._writer(text)
             found, _ = model(text.to(next(model.parameters()).device))
-        theirs, ours = (log_softmax(x.cpu().float().flatten(0, 1), -1) for x in (wanted, found))
-        divergence = float(kl_div(ours, theirs, log_target=True, reduction="batchmean")) / log(2)
-        agreement = float((ours.argmax(-1) == theirs.argmax(-1)).float().mean())
-        return {DIVERGENCE.name: max(divergence, 0.0), AGREEMENT.name: agreement}
+        likeness = Likeness(self.predicts)
+        likeness.add(found.flatten(0, 1), wanted.flatten(0, 1))
+        return likeness.figures()
 
 
 def _detach(state: Any) -> Any:

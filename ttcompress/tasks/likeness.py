@@ -1,0 +1,74 @@
+"""Measures how closely a model's outputs follow the original's, where there are no labels."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from ttcompress.tasks.protocol import Metric, OutputKind
+
+DIVERGENCE = Metric("divergence", higher_is_better=False)
+AGREEMENT = Metric("agreement", higher_is_better=True)
+OUTPUT_ERROR = Metric("output_error", higher_is_better=False)
+
+
+def likeness_metrics(kind: OutputKind) -> tuple[Metric, ...]:
+    """The metrics for a kind of outputs, the counting one first."""
+    return (OUTPUT_ERROR,) if kind == "values" else (DIVERGENCE, AGREEMENT)
+
+
+class Likeness:
+    """Adds up over batches how far a model's outputs are from the original's.
+
+    `divergence` is the mean Kullback-Leibler divergence from the original's probabilities, in bits
+    a position; `agreement` the fraction of positions where both decide alike; `output_error` the
+    root mean squared error over the original's standard deviation.
+    """
+
+    def __init__(self, kind: OutputKind) -> None:
+        self._kind = kind
+        self._count = 0
+        self._sums = torch.zeros(2, dtype=torch.float64)
+        self._moments = torch.zeros(2, dtype=torch.float64)  # of the original: sum, sum of squares
+        self._values = 0
+
+    def add(self, outputs: Tensor, original: Tensor) -> None:  # (positions, columns) each
+        """Add a batch."""
+        ours, theirs = outputs.double().cpu(), original.double().cpu()
+        self._count += len(ours)
+        if self._kind == "values":
+            self._sums[0] += (ours - theirs).square().sum()
+            self._moments += torch.stack([theirs.sum(), theirs.square().sum()])
+            self._values += theirs.numel()
+            return
+        if self._kind == "classes":
+            one, other = ours.log_softmax(-1), theirs.log_softmax(-1)
+            likely = other.exp()
+            gap = torch.where(likely > 0, likely * (other - one), 0.0).sum()
+            alike = (ours.argmax(-1) == theirs.argmax(-1)).double().sum()
+        else:
+            logs = [(x, -x) for x in (ours, theirs)]
+            gap = (
+                sum(
+                    (
+                        b.sigmoid()
+                        * (torch.nn.functional.logsigmoid(b) - torch.nn.functional.logsigmoid(a))
+                    ).sum()
+                    for a, b in zip(*logs, strict=True)
+                )
+                / ours.shape[1]
+            )
+            alike = ((ours > 0) == (theirs > 0)).double().mean(-1).sum()
+        self._sums += torch.stack([torch.as_tensor(gap), alike])
+
+    def figures(self) -> dict[str, float]:
+        """The metrics by name."""
+        if self._kind == "values":
+            mean, square = (float(x) / max(self._values, 1) for x in self._moments)
+            spread = math.sqrt(max(square - mean * mean, 0.0)) or 1.0
+            error = math.sqrt(float(self._sums[0]) / max(self._values, 1)) / spread
+            return {OUTPUT_ERROR.name: error}
+        gap, alike = (float(x) / max(self._count, 1) for x in self._sums)
+        return {DIVERGENCE.name: max(gap, 0.0) / math.log(2), AGREEMENT.name: alike}
