@@ -6,6 +6,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from ttcompress.tasks.protocol import Metric, OutputKind
 
@@ -49,19 +50,11 @@ class Likeness:
             gap = torch.where(likely > 0, likely * (other - one), 0.0).sum()
             alike = (ours.argmax(-1) == theirs.argmax(-1)).double().sum()
         else:
-            logs = [(x, -x) for x in (ours, theirs)]
-            gap = (
-                sum(
-                    (
-                        b.sigmoid()
-                        * (torch.nn.functional.logsigmoid(b) - torch.nn.functional.logsigmoid(a))
-                    ).sum()
-                    for a, b in zip(*logs, strict=True)
-                )
-                / ours.shape[1]
-            )
+            yes = theirs.sigmoid() * (logsigmoid(theirs) - logsigmoid(ours))
+            no = (-theirs).sigmoid() * (logsigmoid(-theirs) - logsigmoid(-ours))
+            gap = (yes + no).mean(-1).sum()
             alike = ((ours > 0) == (theirs > 0)).double().mean(-1).sum()
-        self._sums += torch.stack([torch.as_tensor(gap), alike])
+        self._sums += torch.stack([gap, alike])
 
     def figures(self) -> dict[str, float]:
         """The metrics by name."""

@@ -242,10 +242,7 @@ def _scored(
     if metrics is None:
         found: dict[str, AnyMetric] = {label: (loss, False)}
         if predicts == "classes":
-            found["accuracy"] = (
-                lambda out, labels: (out.argmax(-1) == labels).float().mean(),
-                True,
-            )
+            found["accuracy"] = (_accuracy, True)
         metrics = found
     scored = []
     for name, one in metrics.items():
@@ -257,6 +254,10 @@ def _scored(
             )
         scored.append(_Scored(Metric(name, higher), one))
     return tuple(scored)
+
+
+def _accuracy(outputs: Tensor, labels: Tensor) -> Tensor:
+    return (outputs.argmax(-1) == labels).float().mean()
 
 
 class _Running:
