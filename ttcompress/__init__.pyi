@@ -12,6 +12,7 @@ from ttcompress.errors import OutputError as OutputError
 from ttcompress.errors import OutputPathError as OutputPathError
 from ttcompress.errors import PlanError as PlanError
 from ttcompress.errors import RecipeError as RecipeError
+from ttcompress.errors import TaskError as TaskError
 from ttcompress.errors import TrainingError as TrainingError
 from ttcompress.errors import TTCompressError as TTCompressError
 from ttcompress.jobs.engine import Engine as Engine

@@ -3,6 +3,7 @@
     TTCompressError
       RecipeError          the recipe (an option, a manifest) is wrong; lists every problem
         PlanError          recipe and model do not fit each other, or the budget is out of reach
+        TaskError          a user's task raised an exception; names its file and line
       OutputError          the output cannot be written where it was asked for
         OutputPathError    it exists already, or its folder does not
       CheckpointError      the checkpoint cannot be read, or holds nothing to compress
@@ -57,6 +58,10 @@ class RecipeError(TTCompressError):
 
 class PlanError(RecipeError):
     """Recipe and model do not fit: a dead rule, wrong modes, a budget out of reach."""
+
+
+class TaskError(RecipeError):
+    """A user's task raised an exception, the cause of this one; names its file and line."""
 
 
 class MissingExtraError(TTCompressError):

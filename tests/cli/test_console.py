@@ -14,6 +14,7 @@ from ttcompress.cli.arguments import Talk
 from ttcompress.errors import TTCompressError
 from ttcompress.reporting.table import Column, Table
 from ttcompress.system.progress import silent
+from ttcompress.training.loop import StepReport
 
 
 @pytest.fixture
@@ -47,9 +48,33 @@ def test_short_work_and_quiet_work_show_none(talk, patience, terminal, monkeypat
     assert "decomposing" not in terminal.getvalue()
 
 
-def test_bars_are_silent_where_stderr_is_no_terminal() -> None:
+def test_without_a_terminal_a_line_is_printed_now_and_then(capsys, monkeypatch) -> None:
     with console.progress(Talk()) as progress:
+        progress("decompose", 0, 3, "weight 0")
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(console, "LINE_EVERY", 0.0)
+    with console.progress(Talk()) as progress:
+        progress("decompose", 0, 3, "weight 0")
+        progress("decompose", 3, 3)
+    assert capsys.readouterr().err == "decomposing: 0 of 3, weight 0\ndecomposing: 3 of 3\n"
+    with console.progress(Talk(quiet=True)) as progress:
         assert progress is silent
+
+
+def test_without_a_terminal_a_training_tells_its_steps_and_its_epochs(capsys, monkeypatch) -> None:
+    for every, lines in ((0.0, 3), (60.0, 1)):
+        monkeypatch.setattr(console, "LINE_EVERY", every)
+        with console.progress(Talk()) as progress:
+            watch = console.watching(progress, Talk())
+            watch(StepReport(3, 8, 0, 1.5, 2.0))
+            watch(StepReport(4, 8, 0, 1.25, 2.0, {"perplexity": 9.5}))
+        shown = capsys.readouterr().err.splitlines()
+        assert len(shown) == lines
+        assert shown[-1] == "step 4 of 8: loss 1.250, perplexity 9.5"
+        assert every or shown[0] == "fine-tuning: 3 of 8, loss 1.500, 2 steps/s, 2 s left"
+    with console.progress(Talk(quiet=True)) as progress:
+        console.watching(progress, Talk(quiet=True))(StepReport(4, 8, 0, 1.2, 2.0, {"x": 1.0}))
+    assert capsys.readouterr().err == ""
 
 
 def test_an_error_within_passes_through(terminal) -> None:
@@ -150,10 +175,13 @@ def test_a_batch_shows_a_bar_for_each_running_job_and_lines_above(terminal) -> N
     assert "decomposing" not in later.rpartition("batch")[2]
 
 
-def test_a_batch_has_lines_alone_where_stderr_is_no_terminal(capsys) -> None:
+def test_a_batch_has_lines_alone_where_stderr_is_no_terminal(capsys, monkeypatch) -> None:
+    monkeypatch.setattr(console, "LINE_EVERY", 0.0)
     with console.jobs_progress(Talk()) as (progress, say):
+        progress("a under small", 3, 9, "finetune")
         say("[a] under small: done")
-        assert progress is silent
     with console.jobs_progress(Talk(quiet=True)) as (progress, say):
         say("nothing")
-    assert capsys.readouterr().err == "[a] under small: done\n"
+        assert progress is silent
+    lines = ["a under small: 3 of 9, fine-tuning", "[a] under small: done"]
+    assert capsys.readouterr().err.splitlines() == lines

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from ttcompress.errors import RecipeError
 from ttcompress.layers.recurrent_model import RecurrentModel
 from ttcompress.tasks.architecture import read_chain
+from ttcompress.tasks.registry import make_task
 
 SYMBOLS, CLASSES = 11, 7
 
@@ -171,3 +172,13 @@ def test_weight_drop_is_told(describe):
     state["layer.weight_hh_l0_raw"] = state.pop("layer.weight_hh_l0")
     with pytest.raises(RecipeError, match="weight-drop"):
         read_chain(describe(state), "tagger")
+
+
+@pytest.mark.parametrize("name", ["language-model", "tagger", "classifier"])
+def test_one_output_is_no_choice_of_classes(name, describe) -> None:
+    """Its accuracy would always be 1, and its perplexity too."""
+    layers = {"embed": nn.Embedding(4, 3), "rnn": nn.GRU(3, 5), "out": nn.Linear(5, 1)}
+    structure = describe(nn.ModuleDict(layers), vocab=["a", "b", "c", "d"])
+    options = {"text" if name == "language-model" else "data": "x.txt"}
+    with pytest.raises(RecipeError, match=r"out gives 1 output, but at least 2 .*`predicts`"):
+        make_task(name, structure, options)

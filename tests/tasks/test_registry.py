@@ -124,8 +124,14 @@ def test_what_cannot_be_imported_is_told(tmp_path, file):
         RecipeError, match=r"no class or function 'Wn'. Its classes are Metric, Own"
     ):
         find_task(f"{file}:Wn")
+    with pytest.raises(
+        RecipeError, match=r"own\.py: which one\? Its classes are Metric, Own, Half"
+    ):
+        find_task(file)
     (tmp_path / "broken.py").write_text("1 / 0\n")
-    with pytest.raises(RecipeError, match="cannot be imported: ZeroDivisionError"):
+    with pytest.raises(
+        RecipeError, match=r"cannot be imported: \S*broken\.py:1: ZeroDivisionError"
+    ):
         find_task(f"{tmp_path}/broken.py:Own")
 
 

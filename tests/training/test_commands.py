@@ -10,6 +10,8 @@ from typer.testing import CliRunner, Result
 
 import ttcompress
 from ttcompress.cli import app
+from ttcompress.errors import OutputError
+from ttcompress.tasks.evaluation import measure_metrics
 
 RECIPE = """\
 version: 1
@@ -195,3 +197,110 @@ def test_an_interrupted_training_is_not_thrown_away(case, here):
     anew = run(*arguments, "--overwrite")
     assert anew.exit_code == 0, anew.output
     assert not left.exists()
+
+
+def interrupt_at(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C when a model is measured for the last time that the count allows."""
+    left = iter(range(count))
+
+    def measure(task, model):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return measure_metrics(task, model)
+
+    for place in ("training.loop", "workflows.evaluate", "workflows.drop_search"):
+        monkeypatch.setattr(f"ttcompress.{place}.measure_metrics", measure)
+
+
+TUNED = ("decompose", "-r", "tuned.yaml", "-o", "x.safetensors")
+
+
+def test_an_interrupted_control_loses_nothing_of_the_training(case, here, monkeypatch):
+    with monkeypatch.context() as patch:
+        # Start and epoch of the training, before and after; the control has one measurement.
+        interrupt_at(5, patch)
+        stopped = run(*TUNED, case.path, "--control")
+    assert stopped.exit_code == 130
+    assert "x.safetensors was written; only the control is missing" in stopped.stderr
+    assert "add --resume --overwrite" in stopped.stderr
+    made = ttcompress.load("x.safetensors")
+    assert made.report.control is None and made.report.finetune["steps"] > 0
+
+    first, steps = made.stored_tensors(), []
+    monkeypatch.setattr(
+        "ttcompress.cli.console.watching", lambda *_: lambda report: steps.append(report.step)
+    )
+    again = run(*TUNED, case.path, "--control", "--resume", "--overwrite")
+    assert again.exit_code == 0, again.output
+    assert not steps  # the model was trained, and the control too but for its measurement
+    made = ttcompress.load("x.safetensors")
+    assert set(made.report.control) == {"bits_per_character", "perplexity"}
+    assert all(torch.equal(first[name], one) for name, one in made.stored_tensors().items())
+    assert sorted(path.name for path in here.glob("x.*")) == ["x.safetensors"]
+    (heading,) = (line for line in again.stdout.splitlines() if "original, trained as" in line)
+    assert heading.split()[:4] == ["metric", "before", "after", "drop"]
+    row = next(line for line in again.stdout.splitlines() if line.startswith("perplexity "))
+    assert f"{made.report.control['perplexity']['control']:.4g}" in row.split()
+
+
+def test_a_training_outlives_an_interrupt_and_a_full_disk_after_it(case, here, monkeypatch):
+    with monkeypatch.context() as patch:
+        interrupt_at(3, patch)  # after the training, when the original is measured or the result
+        stopped = run(*TUNED, case.path)
+    assert stopped.exit_code == 130
+    assert "x.safetensors.resume keeps the training: add --resume" in stopped.stderr
+    assert not (here / "x.safetensors").exists()
+
+    def full(*_: object) -> None:
+        raise OutputError("x.safetensors: the disk is full.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ttcompress.artifact.CompressedModel.save", full)
+        failed = run(*TUNED, case.path, "--resume")
+    assert failed.exit_code == 1
+    assert "is full. The training is kept: run again with --resume." in failed.stderr
+    steps = []
+    monkeypatch.setattr(
+        "ttcompress.cli.console.watching", lambda *_: lambda report: steps.append(report.step)
+    )
+    assert run(*TUNED, case.path, "--resume").exit_code == 0
+    assert not steps  # all of them had been taken
+    assert sorted(path.name for path in here.glob("x.*")) == ["x.safetensors"]
+
+
+def test_a_search_keeps_the_training_that_it_chose(case, here, monkeypatch):
+    search = (*TUNED, case.path, "--drop", "30%")
+    with monkeypatch.context() as patch:
+        patch.setattr("ttcompress.workflows.compress.drift_over_time", _interrupt)
+        stopped = run(*search)
+    assert stopped.exit_code == 130
+    left = sorted(path.name for path in here.glob("x.*"))
+    assert len(left) == 2 and left[1] == "x.safetensors.trials.json"
+    assert left[0].startswith("x.safetensors.resume.trial-")
+    steps = []
+    monkeypatch.setattr(
+        "ttcompress.cli.console.watching", lambda *_: lambda report: steps.append(report.step)
+    )
+    done = run(*search, "--resume")
+    assert done.exit_code == 0, done.output
+    assert not steps
+    assert sorted(path.name for path in here.glob("x.*")) == ["x.safetensors"]
+
+
+def _interrupt(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_what_compresses_nothing_needs_no_budget(case, here):
+    recipe = (here / "tuned.yaml").read_text().replace("budget: {factor: 16}\n", "")
+    (here / "bare.yaml").write_text(recipe)
+    measured = run("evaluate", case.path, "-r", "bare.yaml")
+    assert measured.exit_code == 0, measured.output
+    run("decompose", case.path, "-r", "plain.yaml", "-o", "x.safetensors")
+    tuning = ("finetune", "x.safetensors", "--original", case.path, "-r", "bare.yaml")
+    assert run(*tuning, "-o", "y.safetensors").exit_code == 0
+    refused = run("decompose", case.path, "-r", "bare.yaml", "-o", "z.safetensors")
+    assert refused.exit_code == 2 and "budget: missing" in refused.stderr
+    (here / "wrong.yaml").write_text(recipe + "budgt: {factor: 2}\n")
+    misspelt = run("evaluate", case.path, "-r", "wrong.yaml")
+    assert misspelt.exit_code == 2 and "budgt (line 5): unknown key" in misspelt.stderr

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from itertools import islice
 
 import pytest
@@ -7,10 +8,11 @@ import torch
 from ttcompress.errors import RecipeError, TrainingError
 from ttcompress.recipe import Finetune
 from ttcompress.tasks.evaluation import load_model, measure_metrics
-from ttcompress.training.finetune import Conditions, finetune
+from ttcompress.training.finetune import Conditions, add_control, finetune
 from ttcompress.training.loop import Training, steps_in
 from ttcompress.training.machine import OneDevice
 from ttcompress.training.resume import resume_progress, save_progress
+from ttcompress.workflows.evaluate import metrics_before_after
 
 SHORT = Finetune(epochs=2, learning_rate=1e-2, distill=0.5)
 
@@ -79,9 +81,14 @@ def test_interrupting_saves_and_running_again_goes_on(case, tmp_path):
         finetune(case.compressed, case.task, SHORT, Conditions(resume=path, watch=interrupt))
     assert path.exists()
     conditions = Conditions(resume=path, watch=lambda report: seen.append(report.step))
-    finetune(case.compressed, case.task, SHORT, conditions)
+    done = finetune(case.compressed, case.task, SHORT, conditions)
     assert seen[0] == 6
-    assert not path.exists()
+    seen.clear()  # what has ended but is not written yet is not trained again
+    again = finetune(case.compressed, case.task, SHORT, conditions)
+    assert not seen
+    assert_same_tensors(tensors_of(again), tensors_of(done))
+    conditions.forget()
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_file_of_another_run_is_refused(case, tmp_path):
@@ -149,8 +156,12 @@ def test_kept_tensors_can_be_left_alone(case):
 def test_the_report_has_the_control_and_the_errors_of_the_trained_cores(case):
     conditions = Conditions(control=True)
     tuned = finetune(case.compressed, case.task, SHORT, conditions, case.checkpoint)
+    metrics = metrics_before_after(case.checkpoint, tuned, case.task)
+    tuned = replace(tuned, report=replace(tuned.report, metrics=metrics))
+    tuned = add_control(tuned, case.task, SHORT, conditions, case.checkpoint)
     counting = case.task.metrics[0].name
     entry = tuned.report.control[counting]
+    assert entry["after"] == metrics[counting]["after"]
     assert entry["drop"] == pytest.approx(entry["after"] - entry["control"])
     assert entry["control"] <= measure_metrics(case.task, case.checkpoint)[counting]
     for weight in tuned.report.weights:

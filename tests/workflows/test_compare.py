@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from torch import nn
@@ -161,6 +163,26 @@ def test_the_command_prints_one_document(case, monkeypatch, tmp_path) -> None:
         assert (
             CliRunner().invoke(app, ["compare", str(case.path), "--factors", wrong]).exit_code == 2
         )
+
+
+def test_what_is_finished_is_shown_when_it_ends_early(case, monkeypatch) -> None:
+    from typer.testing import CliRunner
+
+    from ttcompress.cli import app
+
+    made = []
+
+    def build_twice(job):
+        made.append(job)
+        if len(made) > len(METHODS):
+            raise KeyboardInterrupt
+        return build(job)
+
+    monkeypatch.setattr("ttcompress.workflows.compare.build", build_twice)
+    result = CliRunner().invoke(app, ["compare", str(case.path), "--factors", "3,4", "--json"])
+    assert result.exit_code == 130
+    assert [row["factor"] for row in json.loads(result.stdout)["rows"]] == [3]
+    assert "ended after 1 of 2 factors" in result.stderr
 
 
 def test_calibration_is_for_our_methods_alone(case) -> None:

@@ -101,3 +101,20 @@ def test_the_size_that_is_judged_is_that_of_the_file(model: CompressedModel, tmp
         [entry] = ttcompress.load(tmp_path / "out").report.limits
         assert entry["value"] == (tmp_path / "out").stat().st_size
         assert entry["ok"] is (entry["value"] <= limit)
+
+
+@pytest.mark.parametrize(("drop", "ok"), [(0.0, True), (-0.5, True), (0.004, False)])
+def test_a_percentage_of_zero_allows_nothing_and_is_shown_in_the_unit_of_the_drop(
+    drop, ok, model: CompressedModel
+) -> None:
+    metrics = {"errors": {"before": 0.0, "after": drop, "drop": drop, "higher_is_better": False}}
+    report = replace(model.report, metrics=metrics)
+    (entry,) = judge_report(report, Limits(max_drop=Drop(0.01, relative=True)), 0).limits
+    assert entry == {"name": "max_drop", "limit": 0.0, "value": drop, "ok": ok}
+
+
+def test_a_percentage_of_a_negative_metric_is_of_its_size(model: CompressedModel) -> None:
+    metrics = {"snr": {"before": -4.0, "after": -4.1, "drop": 0.1, "higher_is_better": True}}
+    report = replace(model.report, metrics=metrics)
+    (entry,) = judge_report(report, Limits(max_drop=Drop(0.02, relative=True)), 0).limits
+    assert entry["value"] == pytest.approx(0.025) and not entry["ok"]

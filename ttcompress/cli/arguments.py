@@ -19,7 +19,6 @@ from ttcompress.cli import headings
 from ttcompress.errors import OutputPathError, RecipeError
 from ttcompress.recipe import Recipe, as_recipe, with_options
 from ttcompress.recipe.overrides import OVERRIDES
-from ttcompress.system.launch import is_first
 
 if TYPE_CHECKING:
     from ttcompress.training.finetune import Conditions
@@ -149,36 +148,32 @@ class TuningOptions:
                 raise RecipeError(f"--{name} only applies to fine-tuning; add --finetune.")
 
     def conditions(
-        self, output: Path, overwrite: bool, watch: Callable[[StepReport], None]
+        self, saved: Path, overwrite: bool, watch: Callable[[StepReport], None]
     ) -> Conditions:
-        """Conditions of a run whose result goes to `output`, beside which it saves its state.
+        """Conditions of a run that saves its state to the file `saved`.
 
         Raises:
             OutputPathError: an interrupted run left its state there, and neither `--resume` nor
                 `--overwrite` was given.
         """
-        from ttcompress.training.finetune import Conditions
+        from ttcompress.training.finetune import Conditions, saved_states
 
-        saved = output.with_name(f"{output.name}.resume")
-        stale = [
-            path for path in (saved, saved.with_name(f"{saved.name}.control")) if path.exists()
-        ]
-        if stale and not self.resume:
-            if not overwrite:
-                raise OutputPathError(
-                    f"{stale[0]}: left by an interrupted training. "
-                    "Continue it with --resume, or start again with --overwrite."
-                )
-            if is_first():
-                for path in stale:
-                    path.unlink(missing_ok=True)
-        return Conditions(
+        made = Conditions(
             device=self.device,
             precision=self.mixed_precision,
             resume=saved,
             control=self.control,
             watch=watch,
         )
+        stale = saved_states(saved)
+        if stale and not self.resume:
+            if not overwrite:
+                raise OutputPathError(
+                    f"{stale[0]}: left by an interrupted training. "
+                    "Continue it with --resume, or start again with --overwrite."
+                )
+            made.forget()
+        return made
 
 
 def _adding(*names: str) -> Callable[[type[G]], type[G]]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 from ttcompress.cli.arguments import Talk
-from ttcompress.errors import BROKEN_LIMIT
+from ttcompress.errors import BROKEN_LIMIT, OutputError
 from ttcompress.system.launch import is_first
 
 if TYPE_CHECKING:
@@ -28,22 +31,80 @@ def default_name(model: Path, format: str) -> str:
     return f"{model_stem(model)}.{format}.safetensors"
 
 
-def deliver(made: CompressedModel, path: Path, overwrite: bool, title: str, talk: Talk) -> None:
-    """Write an artifact and show its report; exit with 4 if a limit is broken."""
-    from ttcompress.cli import console
-    from ttcompress.reporting.report import report_summary
-    from ttcompress.workflows.limits import broken_limits
+@dataclass
+class Delivery:
+    """Writes an artifact as soon as it is finished, and shows its report when all is done.
 
-    if not is_first():
-        return
-    made.save(path, overwrite)
-    summary = report_summary(made.report, path.stat().st_size)
-    console.result(talk, made.report, title, *summary)
-    console.say(f"wrote {path}", talk)
-    failed = broken_limits(made.report)
-    for limit in failed:
-        allowed, reached = f"{limit['limit']:,.12g}", f"{limit['value']:,.12g}"
-        console.say(f"limit broken: {limit['name']} is {allowed}, but got {reached}", talk)
-    if failed:
-        console.say(f"{path} was written, and its report names the broken limits", talk)
-        raise typer.Exit(BROKEN_LIMIT)
+    Attributes:
+        path: of the artifact.
+        overwrite: whether it may replace a file.
+        talk: how results are shown.
+        written: whether it has been written; it is once more when the control has been trained.
+    """
+
+    path: Path
+    overwrite: bool
+    talk: Talk
+    written: bool = False
+
+    def keep(self, made: CompressedModel) -> None:
+        """Write a finished model, or replace what this run has written.
+
+        Raises:
+            OutputError: it cannot be written; says where the training is kept.
+        """
+        from ttcompress.training.finetune import saved_states
+
+        if not is_first():
+            return
+        try:
+            made.save(self.path, self.overwrite or self.written)
+        except OutputError as error:
+            if saved_states(state_of(self.path)):
+                raise type(error)(
+                    f"{error} The training is kept: run again with --resume."
+                ) from error
+            raise
+        self.written = True
+
+    @contextmanager
+    def explaining(self) -> Iterator[None]:
+        """Say what an interrupt in the block has left, and how to continue."""
+        from ttcompress.cli import console
+        from ttcompress.training.finetune import saved_states
+
+        try:
+            yield
+        except KeyboardInterrupt:
+            states = saved_states(state_of(self.path))
+            if self.written:
+                console.say(f"{self.path} was written; only the control is missing", self.talk)
+            if states:
+                more = " --overwrite" if self.written else ""
+                console.say(f"{states[-1]} keeps the training: add --resume{more}", self.talk)
+            raise
+
+    def show(self, made: CompressedModel, title: str) -> None:
+        """Show the report of the model that was written; exit with 4 if a limit is broken."""
+        from ttcompress.cli import console
+        from ttcompress.reporting.report import report_summary
+        from ttcompress.workflows.limits import broken_limits
+
+        if not is_first():
+            return
+        path, talk = self.path, self.talk
+        summary = report_summary(made.report, path.stat().st_size)
+        console.result(talk, made.report, title, *summary)
+        console.say(f"wrote {path}", talk)
+        failed = broken_limits(made.report)
+        for limit in failed:
+            allowed, reached = f"{limit['limit']:,.12g}", f"{limit['value']:,.12g}"
+            console.say(f"limit broken: {limit['name']} is {allowed}, but got {reached}", talk)
+        if failed:
+            console.say(f"{path} was written, and its report names the broken limits", talk)
+            raise typer.Exit(BROKEN_LIMIT)
+
+
+def state_of(output: Path) -> Path:
+    """The file beside an output in which its training is saved."""
+    return output.with_name(f"{output.name}.resume")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ttcompress.cli.arguments import (
     Factors,
     Model,
@@ -10,6 +12,10 @@ from ttcompress.cli.arguments import (
     flatten_options,
     parse_factors,
 )
+from ttcompress.errors import TTCompressError
+
+if TYPE_CHECKING:
+    from ttcompress.results.comparison import Comparison
 
 
 @flatten_options
@@ -32,8 +38,18 @@ def compare(model: Model, chosen: RecipeOptions, talk: Talk, factors: Factors = 
     from ttcompress.reporting.comparison import comparison_remarks, comparison_tables
     from ttcompress.workflows.compare import compare as run
 
-    recipe = chosen.resolve()
-    with console.progress(talk) as progress:
-        found = run(model, parse_factors(factors), recipe, progress=progress)
-    title, tables = f"{model}: {chosen.title()}", comparison_tables(found)
-    console.result(talk, found, title, tables, comparison_remarks(found))
+    def show(found: Comparison) -> None:
+        title, tables = f"{model}: {chosen.title()}", comparison_tables(found)
+        console.result(talk, found, title, tables, comparison_remarks(found))
+
+    recipe, asked = chosen.resolve(), parse_factors(factors)
+    known: list[Comparison] = []
+    try:
+        with console.progress(talk) as progress:
+            run(model, asked, recipe, on_row=known.append, progress=progress)
+    except (KeyboardInterrupt, TTCompressError):
+        if known:  # each factor may have taken an hour of training
+            show(known[-1])
+            console.say(f"ended after {len(known)} of {len(asked)} factors", talk)
+        raise
+    show(known[-1])

@@ -8,9 +8,11 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from threading import Timer
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -34,6 +36,9 @@ if TYPE_CHECKING:
 
 PATIENCE = 1.0
 """Seconds before bars appear: shorter work needs none."""
+
+LINE_EVERY = 30.0
+"""Seconds between two lines of progress where there is no terminal for bars."""
 
 _WIDE = 100  # characters from which there is room between columns
 _PIPE_WIDTH = 240
@@ -127,11 +132,14 @@ def fail(error: TTCompressError, verbose: bool) -> None:
 def progress(talk: Talk) -> Iterator[Progress]:
     """Show bars on stderr while the block runs, once it has run for a second.
 
-    None are drawn if stderr is not a terminal.
+    If stderr is not a terminal, a line now and then takes their place.
     """
     console = stderr()
-    if talk.quiet or not is_first() or not console.is_terminal:
+    if talk.quiet or not is_first():
         yield silent
+        return
+    if not console.is_terminal:
+        yield _line_teller(partial(say, talk=talk))
         return
     bars = _bars(console)
     timer = Timer(PATIENCE, bars.start)
@@ -148,7 +156,7 @@ def progress(talk: Talk) -> Iterator[Progress]:
 def jobs_progress(talk: Talk) -> Iterator[tuple[Progress, Callable[[str], None]]]:
     """Show a bar for the batch and one for each running job; also gives a way to print above them.
 
-    If stderr is not a terminal, only the printed lines appear.
+    If stderr is not a terminal, a line now and then takes the place of the bars.
     """
     console = stderr()
 
@@ -156,11 +164,15 @@ def jobs_progress(talk: Talk) -> Iterator[tuple[Progress, Callable[[str], None]]
         if not talk.quiet:
             console.print(clean_for_terminal(text), soft_wrap=True)
 
-    if talk.quiet or not console.is_terminal:
-        yield silent, line
-        return
-    with _bars(console) as bars:
-        yield _teller(bars, leave_done=False), line
+    try:
+        if talk.quiet or not console.is_terminal:
+            yield silent if talk.quiet else _line_teller(line), line
+            return
+        with _bars(console) as bars:
+            yield _teller(bars, leave_done=False), line
+    except KeyboardInterrupt:
+        line("interrupted: finished jobs are kept, and the same command does the others")
+        raise
 
 
 def _bars(console: Console) -> Bars:
@@ -171,8 +183,8 @@ def _bars(console: Console) -> Bars:
 
 
 def watching(progress: Progress, talk: Talk) -> Callable[[StepReport], None]:
-    """Report on training: on the bar, or without one by a line at the end of every epoch."""
-    bars = progress is not silent
+    """Report on training: its progress, and without bars a line at the end of every epoch."""
+    bars = stderr().is_terminal
 
     def watch(report: StepReport) -> None:
         left = (report.steps - report.step) / max(report.steps_per_second, 1e-9)
@@ -183,6 +195,20 @@ def watching(progress: Progress, talk: Talk) -> Callable[[StepReport], None]:
             say(f"step {report.step} of {report.steps}: loss {report.loss:.3f}{best}", talk)
 
     return watch
+
+
+def _line_teller(line: Callable[[str], None]) -> Progress:
+    last = time.monotonic()
+
+    def tell(stage: str, done: int, total: int, detail: str = "") -> None:
+        nonlocal last
+        if time.monotonic() - last >= LINE_EVERY:
+            last = time.monotonic()
+            detail = _STAGES.get(detail, detail)  # a job's detail is its stage
+            more = f", {detail}" if detail else ""
+            line(f"{_STAGES.get(stage, stage)}: {done} of {total}{more}")
+
+    return tell
 
 
 def _teller(bars: Bars, leave_done: bool = True) -> Progress:

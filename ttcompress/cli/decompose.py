@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +16,7 @@ from ttcompress.cli.arguments import (
     TuningOptions,
     flatten_options,
 )
-from ttcompress.cli.artifact import default_name, deliver
+from ttcompress.cli.artifact import Delivery, default_name, state_of
 from ttcompress.errors import OutputPathError
 
 Output = Annotated[
@@ -59,11 +60,16 @@ def decompose(
     check_output(path, overwrite)  # before the work, which can be long
     if path.exists() and model.exists() and path.samefile(model):
         raise OutputPathError(f"{path}: is the model itself. Choose another output with -o.")
-    with console.progress(talk) as progress:
+    delivery = Delivery(path, overwrite, talk)
+    with delivery.explaining(), console.progress(talk) as progress:
         if recipe.finetune is not None:
-            conditions = tuning.conditions(path, overwrite, console.watching(progress, talk))
-        trials = path.with_name(f"{path.name}.trials.json")
+            watch = console.watching(progress, talk)
+            conditions = tuning.conditions(state_of(path), overwrite, watch)
         compressed = compress(
-            model, recipe, conditions=conditions, trials=trials, progress=progress
+            model,
+            recipe,
+            conditions=replace(conditions, keep=delivery.keep),
+            trials=path.with_name(f"{path.name}.trials.json"),
+            progress=progress,
         )
-    deliver(compressed, path, overwrite, f"{model}: {chosen.title()}", talk)
+    delivery.show(compressed, f"{model}: {chosen.title()}")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ttcompress.cli.arguments import Artifact, Overwrite, Talk, TuningOptions, flatten_options
-from ttcompress.cli.artifact import deliver
+from ttcompress.cli.artifact import Delivery, state_of
 from ttcompress.cli.task import TaskName, WithTask, recipe_with_task
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="File to write.")]
@@ -46,11 +47,17 @@ def finetune(
 
     check_output(output, overwrite)
     chosen = recipe_with_task(recipe, task)
-    with console.progress(talk) as progress:
-        conditions = tuning.conditions(output, overwrite, console.watching(progress, talk))
+    delivery = Delivery(output, overwrite, talk)
+    with delivery.explaining(), console.progress(talk) as progress:
+        watch = console.watching(progress, talk)
+        conditions = tuning.conditions(state_of(output), overwrite, watch)
         if original is None and (original := find_original(file)) is not None:
             console.say(f"found the original by its hash: {original}", talk)
         tuned = tune_artifact(
-            file, chosen, original=original, conditions=conditions, progress=progress
+            file,
+            chosen,
+            original=original,
+            conditions=replace(conditions, keep=delivery.keep),
+            progress=progress,
         )
-    deliver(tuned, output, overwrite, str(file), talk)
+    delivery.show(tuned, str(file))

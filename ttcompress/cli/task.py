@@ -39,9 +39,9 @@ def recipe_with_task(recipe: str | None, task: str | None) -> Recipe:
     Raises:
         RecipeError: neither names a task.
     """
-    from ttcompress.recipe import as_recipe, with_options
+    from ttcompress.recipe import task_recipe, with_options
 
-    chosen = with_options(as_recipe(recipe), task=task)
+    chosen = with_options(task_recipe(recipe), task=task)
     if chosen.task is None:
         raise RecipeError(
             "no task is given, so there is nothing to measure. Add one, such as --task charlm."

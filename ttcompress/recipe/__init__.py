@@ -12,6 +12,7 @@ from ttcompress.recipe.loading import load_recipe as load_recipe
 from ttcompress.recipe.loading import parse_recipe as parse_recipe
 from ttcompress.recipe.loading import recipe_from as recipe_from
 from ttcompress.recipe.loading import shipped as shipped
+from ttcompress.recipe.loading import task_recipe as task_recipe
 from ttcompress.recipe.matching import Assignment as Assignment
 from ttcompress.recipe.matching import match as match
 from ttcompress.recipe.overrides import effective as effective

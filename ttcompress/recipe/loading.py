@@ -23,6 +23,9 @@ keys; None is the default recipe.
 DEFAULT_NAME = "balanced"
 EXAMPLE = f"A small recipe is `version: {VERSION}` and `budget: {{factor: 8}}`."
 
+UNUSED = {"budget": {"factor": 2}}
+"""Stands for the budget of a recipe that compresses nothing; a recipe's own comes before it."""
+
 MODELINE = "# yaml-language-server:"
 """Begins the comment that names a file's JSON Schema to an editor."""
 
@@ -93,6 +96,25 @@ def as_recipe(recipe: AnyRecipe) -> Recipe:
     if isinstance(recipe, Mapping):
         return recipe_from(recipe)
     return load_recipe(find_recipe(recipe))
+
+
+def task_recipe(recipe: AnyRecipe) -> Recipe:
+    """The same where only the task and its training matter: the recipe then needs no budget.
+
+    >>> task_recipe({"version": 1, "task": "charlm"}).task.name
+    'charlm'
+    """
+    if isinstance(recipe, Recipe) or recipe is None:
+        return as_recipe(recipe)
+    if isinstance(recipe, Mapping):
+        return recipe_from({**UNUSED, **recipe})
+    from ttcompress.recipe.yaml_text import read_yaml  # PyYAML: --help has no need of it
+
+    path = find_recipe(recipe)
+    document = read_yaml(text := read_text(path))
+    if isinstance(document.value, dict):
+        document = replace(document, value=UNUSED | document.value)
+    return replace(read_document(Recipe, document, str(path), EXAMPLE), text=text)
 
 
 @cache

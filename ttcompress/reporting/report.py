@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import starmap
 from typing import NamedTuple
 
-from ttcompress.model.report import BaseReport, PlanReport, Report, Totals, Verdict
+from ttcompress.model.report import BaseReport, Change, PlanReport, Report, Totals, Verdict
 from ttcompress.planning.formats import KEEP
 from ttcompress.recipe.wording import counted
 from ttcompress.reporting.bench import bench_remarks, bench_tables
@@ -33,7 +33,9 @@ class _File(NamedTuple):
 
 def report_summary(report: Report, file_bytes: int) -> tuple[list[Table], list[str]]:
     """All tables and remarks about one compressed model."""
-    tables = [weights_table(report), totals_table(report.totals), *bench_tables(report.bench)]
+    control = [metrics_table(report)] if report.control else []
+    totals = totals_table(report.totals)
+    tables = [weights_table(report), totals, *control, *bench_tables(report.bench)]
     return tables, [*report_remarks(report, file_bytes), *bench_remarks(report.bench)]
 
 
@@ -78,6 +80,22 @@ def totals_table(totals: Mapping[str, Totals]) -> Table:
             sizes = (f"{getattr(found, f'{field}_{when}'):,}" for when in ("before", "after"))
             rows.append((scope, quantity, *sizes, that_is))
     return Table(columns, tuple(rows))
+
+
+def metrics_table(report: Report) -> Table:
+    """Metrics before and after, and those of the original if it was trained for as long."""
+    control = report.control
+    cells: dict[Column, Callable[[tuple[str, Change]], object]] = {
+        Column("metric", name=True): lambda one: one[0],
+        Column("before", right=True): lambda one: f"{one[1]['before']:.4g}",
+        Column("after", right=True): lambda one: f"{one[1]['after']:.4g}",
+        Column("drop", right=True): lambda one: f"{one[1]['drop']:.4g}",
+    }
+    if control:
+        trained = Column("original, trained as long", right=True)
+        cells[trained] = lambda one: f"{control[one[0]]['control']:.4g}"
+    cells[Column("better is")] = lambda one: "higher" if one[1]["higher_is_better"] else "lower"
+    return tabulate((report.metrics or {}).items(), cells)
 
 
 def files_table(files: Sequence[tuple[str, Report, int]]) -> Table:

@@ -8,6 +8,7 @@ for one place where it may go.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 SHOWN = 80
 """How many characters of a name a message shows."""
@@ -24,6 +25,15 @@ def clip(text: str, length: int = SHOWN) -> str:
     ('lstm.weight?', 'lstm')
     """
     return clean_line(text[:length])
+
+
+def shape_text(shape: Iterable[int]) -> str:
+    """The shape of a tensor for a message.
+
+    >>> shape_text((32, 98)), shape_text(())
+    ('32 x 98', 'no axes')
+    """
+    return " x ".join(map(str, shape)) or "no axes"
 
 
 def clean_line(text: str) -> str:

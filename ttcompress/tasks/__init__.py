@@ -1,6 +1,7 @@
 """Tasks: each measures how good a model is and knows how to train it.
 
 what a task is                protocol
+a user's own task             own
 find or build a task          registry
 measure a model on a task     evaluation, metrics
 built-in tasks                recurrent_task -> language_model, sequence_labels

@@ -9,6 +9,7 @@ from ttcompress.errors import RecipeError
 from ttcompress.layers.recurrent_model import Chain
 from ttcompress.layers.structure import Shape, Structure
 from ttcompress.model.weights import RecurrentStack
+from ttcompress.system.text import shape_text
 
 MAX_LISTED = 8
 
@@ -40,6 +41,22 @@ def read_chain(structure: Structure, task: str) -> Chain:
                 tied=any({embedding, weight} <= set(names) for names in structure.ties),
             )
     raise _unfit(structure, task, "its other tensors are not an embedding and a linear layer")
+
+
+def read_classifying_chain(structure: Structure, task: str) -> Chain:
+    """Recognise a chain whose outputs are the logits of classes.
+
+    Raises:
+        RecipeError: the model is not a chain, or has a single output.
+    """
+    chain = read_chain(structure, task)
+    if chain.classes < 2:
+        raise RecipeError(
+            f"task {task}: {chain.linear} gives 1 output, but at least 2 classes are needed. For a "
+            'single logit or a single value write your own task, with `predicts` of "binary" or '
+            '"values": --task file.py:Name.'
+        )
+    return chain
 
 
 def _problem_of(stacks: tuple[RecurrentStack, ...]) -> str:
@@ -90,7 +107,7 @@ def _unfit(structure: Structure, task: str, why: str) -> RecipeError:
     ]
     roles, recurrent = structure.roles, structure.recurrent
     others = [
-        f"{name} ({' x '.join(map(str, shape))}{f', {roles[name]}' if name in roles else ''})"
+        f"{name} ({shape_text(shape)}{f', {roles[name]}' if name in roles else ''})"
         for name, shape in structure.shapes.items()
         if name not in recurrent
     ]

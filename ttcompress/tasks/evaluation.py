@@ -12,6 +12,7 @@ from ttcompress.errors import RecipeError, TTCompressError
 from ttcompress.layers.evaluating import evaluating
 from ttcompress.model.protocol import Model
 from ttcompress.model.report import Change
+from ttcompress.system.text import shape_text
 from ttcompress.tasks.protocol import Task
 
 Options = Mapping[str, Any] | None
@@ -49,8 +50,8 @@ def load_model(task: Task, model: Model) -> nn.Module:
         elif name not in tensors:
             problems.append(f"{name} is only in the task's model")
         elif places[name].shape != tensors[name].shape:
-            shapes = (" x ".join(map(str, t.shape)) for t in (tensors[name], places[name]))
-            problems.append("{} is {} in the file but {} in the task's model".format(name, *shapes))
+            found, built_as = (shape_text(t.shape) for t in (tensors[name], places[name]))
+            problems.append(f"{name} is {found} in the file but {built_as} in the task's model")
     if problems:
         raise RecipeError(
             f"task {task.name}: the model it builds does not match the file: "

@@ -12,7 +12,7 @@ from ttcompress.layers.recurrent_model import Chain
 from ttcompress.layers.stacks import NONLINEARITIES, Nonlinearity
 from ttcompress.layers.structure import Structure
 from ttcompress.tasks import metrics
-from ttcompress.tasks.architecture import read_chain
+from ttcompress.tasks.architecture import read_classifying_chain
 from ttcompress.tasks.data_files import DataFiles, check_choice, check_positive, read_text
 from ttcompress.tasks.protocol import Metric
 from ttcompress.tasks.recurrent_task import Batch, RecurrentTask, generator_of
@@ -178,7 +178,7 @@ def read_predicting_chain(structure: Structure, task: str) -> Chain:
     Raises:
         RecipeError: the model is not a chain, sees the future, or has fewer outputs than inputs.
     """
-    chain = read_chain(structure, task)
+    chain = read_classifying_chain(structure, task)
     seeing = next((stack for stack in chain.stacks if stack.bidirectional), None)
     if seeing is not None:
         raise RecipeError(

@@ -7,15 +7,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 from torch import Tensor, nn
+
+from ttcompress.errors import RecipeError
 
 Batch = Any
 """Of the task's choice: what its `train_batches` yields and its `outputs` and `loss` take."""
 
 State = Any
 """Of the task's choice: what is carried from batch to batch; None at the start or if stateless."""
+
+OutputKind = Literal["classes", "binary", "values"]
+"""What the columns of a task's outputs are, which decides how they are distilled:
+
+classes  logits of classes that exclude each other; their softmax is meant
+binary   logits of yes or no, one question in each column; their sigmoid is meant
+values   the numbers themselves: a forecast, a position, a spectrum
+"""
+
+OUTPUT_KINDS: tuple[OutputKind, ...] = get_args(OutputKind)
+
+OwnDistillation = Callable[[Tensor, Tensor, Batch], Tensor]
+"""From outputs and the original's outputs, both as `Task.outputs` gives them, and the batch: how
+far apart they are, one number with a gradient, in the unit of the task's loss.
+"""
 
 
 @dataclass(frozen=True)
@@ -31,6 +48,15 @@ class Task(Protocol):
 
     Your own class needs no base class. It is built as `Name(structure, **options)`, with a
     `ttcompress.layers.structure.Structure` and the options of the recipe's `task:` block.
+
+    Two more members are read where a task has them, so that a compressed model can be trained to
+    answer as the original does:
+
+        predicts = "values"        # or "classes", or "binary": an `OutputKind`
+        def distillation(self, outputs, original, batch): ...    # instead of the program's own
+
+    Without either, outputs count as classes if the task's loss shows that they are, and are
+    refused otherwise.
 
     Attributes:
         name: what reports call it.
@@ -50,7 +76,10 @@ class Task(Protocol):
         ...
 
     def train_batches(self, epoch: int, seed: int) -> Iterator[Batch]:
-        """The training data of one epoch, on the CPU; the same for the same epoch and seed."""
+        """The training data of one epoch, on the CPU; the same for the same epoch and seed.
+
+        With `finetune: {distill: 1}` they may lack labels: `loss` is not called then.
+        """
         ...
 
     def outputs(self, model: nn.Module, batch: Batch, state: State) -> tuple[Tensor, State]:
@@ -62,12 +91,12 @@ class Task(Protocol):
             state: what the previous batch returned, detached; None at the start of an epoch.
 
         Returns:
-            Logits (positions, classes) without padding, and the state for the next batch.
+            Outputs (positions, columns) without padding, and the state for the next batch.
         """
         ...
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """A scalar: the mean loss over positions of the logits that `outputs` gave for `batch`."""
+        """A scalar: the mean loss over positions of what `outputs` gave for `batch`."""
         ...
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
@@ -77,3 +106,18 @@ class Task(Protocol):
 
 TaskFactory = Callable[..., Task]
 """A class or function that makes a task from a structure and options."""
+
+
+def kind_of(task: Task) -> OutputKind | None:
+    """What a task says that its outputs are; None if it says nothing.
+
+    Raises:
+        RecipeError: it says something else than an `OutputKind`.
+    """
+    found = getattr(task, "predicts", None)
+    if found is not None and found not in OUTPUT_KINDS:
+        raise RecipeError(
+            f"task {task.name}: predicts: expected one of {', '.join(OUTPUT_KINDS)}, got {found!r}."
+        )
+    kind: OutputKind | None = found
+    return kind

@@ -15,7 +15,7 @@ from torch.nn import functional
 from ttcompress.layers.evaluating import evaluating
 from ttcompress.layers.recurrent_model import Chain, Pooling, RecurrentModel
 from ttcompress.layers.stacks import Nonlinearity
-from ttcompress.tasks.protocol import Metric, State
+from ttcompress.tasks.protocol import Metric, OutputKind, State
 
 PADDING = -100
 """The target of padding; torch's cross entropy ignores it."""
@@ -43,6 +43,7 @@ class RecurrentTask(ABC):
     """A `Task` over a chain of layers; a subclass makes batches of data and counts what is right.
 
     Attributes:
+        predicts: what the outputs are.
         chain: the model.
         carries_state: whether a batch continues where the one before ended.
 
@@ -57,6 +58,7 @@ class RecurrentTask(ABC):
 
     name: str
     metrics: tuple[Metric, ...]
+    predicts: ClassVar[OutputKind] = "classes"
     carries_state: ClassVar[bool] = False
 
     def __init__(

@@ -15,13 +15,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from torch import nn
+
 from ttcompress.errors import InputError, RecipeError
 from ttcompress.layers.structure import Structure, structure_of
 from ttcompress.model.protocol import Model
 from ttcompress.tasks.charlm import CharLM
 from ttcompress.tasks.highlighter import Highlighter
 from ttcompress.tasks.language_model import LanguageModel
-from ttcompress.tasks.protocol import Task, TaskFactory
+from ttcompress.tasks.own import OwnTask, blaming
+from ttcompress.tasks.protocol import Task, TaskFactory, kind_of
 from ttcompress.tasks.sequence_labels import Classifier, Tagger
 
 ENTRY_POINTS = "ttcompress.tasks"
@@ -37,6 +40,12 @@ BUILT_IN: dict[str, TaskFactory] = {
 _MEMBERS = "name metrics batches_per_epoch build train_batches outputs loss evaluate"
 MEMBERS = tuple(_MEMBERS.split())
 """What every `Task` has."""
+
+WHAT_A_TASK_IS = (
+    "A task is a class that builds the model, feeds it and measures it: it needs "
+    f"{', '.join(MEMBERS)}; see ttcompress.Task. For usual models there are the tasks "
+    f"{', '.join(BUILT_IN)}."
+)
 
 
 def find_task(name: str) -> TaskFactory:
@@ -54,6 +63,8 @@ def find_task(name: str) -> TaskFactory:
         return BUILT_IN[name]
     if ":" in name:
         place, _, attribute = name.rpartition(":")
+    elif name.endswith(".py") and os.path.isfile(name):
+        raise RecipeError(f"task {name}: which one? Its classes are {_classes(_import(name))}.")
     else:
         installed = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
         if name not in installed:
@@ -67,13 +78,25 @@ def find_task(name: str) -> TaskFactory:
         place, attribute = installed[name].module, installed[name].attr
     module = _import(place)
     factory: TaskFactory | None = getattr(module, attribute, None)
+    if _is_module(factory):
+        raise RecipeError(f"task {place}:{attribute}: is a model. {WHAT_A_TASK_IS}")
     if not callable(factory):
-        own = [n for n, v in vars(module).items() if inspect.isclass(v) and not n.startswith("_")]
         raise RecipeError(
             f"task {place}:{attribute}: {place} has no class or function {attribute!r}. "
-            f"Its classes are {', '.join(own) or 'none'}."
+            f"Its classes are {_classes(module)}."
         )
     return factory
+
+
+def _classes(module: ModuleType) -> str:
+    own = [n for n, v in vars(module).items() if inspect.isclass(v) and not n.startswith("_")]
+    return ", ".join(own) or "none"
+
+
+def _is_module(found: object) -> bool:
+    """Whether it is a module of torch, or a class of them, that is not a task as well."""
+    kind = found if inspect.isclass(found) else type(found)
+    return issubclass(kind, nn.Module) and not hasattr(kind, "train_batches")
 
 
 def make_task(name: str, structure: Structure, options: Mapping[str, Any] | None = None) -> Task:
@@ -86,15 +109,18 @@ def make_task(name: str, structure: Structure, options: Mapping[str, Any] | None
     """
     factory, options = find_task(name), options or {}
     _check_options(name, factory, options)
-    task = factory(structure, **options)
+    if name in BUILT_IN:
+        return factory(structure, **options)
+    with blaming(name):
+        task = factory(structure, **options)
+    if _is_module(task):
+        raise RecipeError(f"task {name}: gives a model. {WHAT_A_TASK_IS}")
     # Statically: asking how many batches there are may read all training data.
     missing = [m for m in MEMBERS if inspect.getattr_static(task, m, None) is None]
     if missing:
-        raise RecipeError(
-            f"task {name}: lacks {', '.join(missing)}. A task needs {', '.join(MEMBERS)}; see "
-            "ttcompress.Task."
-        )
-    return task
+        raise RecipeError(f"task {name}: lacks {', '.join(missing)}. {WHAT_A_TASK_IS}")
+    kind_of(task)  # refuse a wrong one before the work
+    return OwnTask(task, name)
 
 
 def task_for(model: Model, task: str | Task, options: Mapping[str, Any] | None = None) -> Task:
@@ -110,7 +136,9 @@ def task_for(model: Model, task: str | Task, options: Mapping[str, Any] | None =
             f"task {task.name}: is already built and cannot take the options {', '.join(options)}. "
             "Build it with them, or give its name instead."
         )
-    return task
+    if isinstance(task, OwnTask) or type(task) in BUILT_IN.values():
+        return task
+    return OwnTask(task, task.name)
 
 
 def _import(place: str) -> ModuleType:
@@ -118,13 +146,9 @@ def _import(place: str) -> ModuleType:
     is_file = place.endswith(".py")
     if is_file and not os.path.isfile(place):
         raise InputError(f"task {place}: no such file. Give a file; you are in {Path.cwd()}.")
-    try:
+    cure = "Correct it, or give file.py:Name or package.module:Name."
+    with blaming(f"{place}: cannot be imported", cure):
         return _import_file(Path(place)) if is_file else importlib.import_module(place)
-    except Exception as error:
-        raise RecipeError(
-            f"task {place}: cannot be imported: {type(error).__name__}: {error}. "
-            "Correct it, or give file.py:Name or package.module:Name."
-        ) from error
 
 
 _beside: set[str] = set()

@@ -16,7 +16,7 @@ from ttcompress.layers.recurrent_model import POOLINGS, Chain, Pooling
 from ttcompress.layers.stacks import NONLINEARITIES, Nonlinearity
 from ttcompress.layers.structure import Structure
 from ttcompress.tasks import metrics
-from ttcompress.tasks.architecture import read_chain
+from ttcompress.tasks.architecture import read_classifying_chain
 from ttcompress.tasks.data_files import DataFiles, check_choice, check_positive
 from ttcompress.tasks.label_files import Example, read_classified, read_tagged
 from ttcompress.tasks.protocol import Metric
@@ -220,6 +220,6 @@ class Classifier(LabelTask):
 def _read_model(
     task: str, structure: Structure, vocabulary: str | None, unknown: str | None, labels: Any
 ) -> tuple[Chain, Coder]:
-    chain, content = read_chain(structure, task), structure.content
+    chain, content = read_classifying_chain(structure, task), structure.content
     known = find_vocabulary(content, chain.symbols, task, vocabulary, unknown)
     return chain, Coder(task, known, find_labels(content, chain.classes, task, labels))

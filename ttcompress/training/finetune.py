@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -13,6 +14,7 @@ from ttcompress.artifact import CompressedModel
 from ttcompress.checkpoint import Checkpoint
 from ttcompress.errors import RecipeError
 from ttcompress.recipe import Finetune
+from ttcompress.system.launch import is_first
 from ttcompress.tasks.evaluation import compare_metrics, load_model
 from ttcompress.tasks.protocol import Task
 from ttcompress.training.loop import StepReport, Training, TrainingResult
@@ -28,9 +30,14 @@ SAVE_EVERY = 60.0
 class Conditions:
     """How to run a fine-tuning: the settings that do not belong in a recipe.
 
-    `device` and `precision` are those of `make_machine`. `resume` is the file that a run saves to
-    and continues from; `control` also trains the dense original for as long; `watch` is called
-    after every step.
+    Attributes:
+        seed: of the batches.
+        device, precision: see `make_machine`.
+        resume: the file that a run saves to and continues from.
+        control: also train the dense original for as long.
+        watch: called after every step.
+        keep: receives the finished model, to write it, before the control is trained, and again
+            with the control's figures.
     """
 
     seed: int = 0
@@ -39,10 +46,33 @@ class Conditions:
     resume: Path | None = None
     control: bool = False
     watch: Callable[[StepReport], None] = lambda report: None
+    keep: Callable[[CompressedModel], None] = lambda model: None
+
+    def named(self, name: str) -> Conditions:
+        """The same for another training of this run, with a file of its own."""
+        path = self.resume
+        return replace(self, resume=None if path is None else path.with_name(f"{path.name}.{name}"))
+
+    def forget(self, *but: Path | None) -> None:
+        """Remove the saved states of this run, except some; only when its result is safe."""
+        if self.resume is not None and is_first():
+            for path in saved_states(self.resume):
+                if path not in but:
+                    path.unlink(missing_ok=True)
 
 
 CONDITIONS = Conditions()
 """The defaults."""
+
+CONTROL, TRIAL = "control", "trial-"
+"""In the names of the files of the control, and of the trials of a search."""
+
+
+def saved_states(resume: Path) -> list[Path]:
+    """The files that a run with this file for its state has left."""
+    trials = resume.parent.glob(f"{glob.escape(resume.name)}.{TRIAL}*")
+    found = (resume, resume.with_name(f"{resume.name}.{CONTROL}"), *sorted(trials))
+    return [path for path in found if path.is_file()]
 
 
 def finetune(
@@ -54,6 +84,9 @@ def finetune(
 ) -> CompressedModel:
     """Train a compressed model on a task; its counting metric never becomes worse.
 
+    The state at the end stays in `conditions.resume`, until the result is safe: see
+    `Conditions.forget`.
+
     Args:
         compressed: the model to start from.
         task: gives batches, losses and metrics.
@@ -63,24 +96,25 @@ def finetune(
             it nothing is distilled, and the report keeps the errors it had.
 
     Raises:
-        RecipeError: there is no training data, `control` lacks the original, or the file belongs
-            to another run.
+        RecipeError: there is no training data, the original is missing where it is needed, or the
+            file belongs to another run.
         TrainingError: the loss is not finite; `conditions.resume` holds the last good state.
     """
     if conditions.control and original is None:
         raise RecipeError("--control also trains the original; give it with --original MODEL.")
+    if settings.distill == 1 and original is None:
+        raise RecipeError(
+            "finetune.distill: with 1 everything is learned from the original, but there is none. "
+            "Give it with --original MODEL, or set distill below 1."
+        )
+    if settings.distill == 1 and conditions.control:
+        raise RecipeError(
+            "--control trains the original on the task's loss, but with `distill: 1` nothing is "
+            "trained on it. Omit --control, or set distill below 1."
+        )
     teacher = load_model(task, original) if original and settings.distill else None
     tuned = _train(compressed, task, settings, conditions, teacher)
-    control, entries = None, tuned.model.report.weights
-    if conditions.control and original is not None:
-        path = conditions.resume
-        beside = None if path is None else path.with_name(f"{path.name}.control")
-        alone = replace(conditions, resume=beside)
-        dense = _train(keep_everything(compressed, original), task, settings, alone, None)
-        control = {
-            name: {"control": found["before"], "after": found["after"], "drop": found["drop"]}
-            for name, found in compare_metrics(task, dense.after, tuned.after).items()
-        }
+    entries = tuned.model.report.weights
     if original is not None:
         errors = {
             one.weight.name: relative_errors(
@@ -95,8 +129,35 @@ def finetune(
             for entry in entries
         )
     done = {"task": task.name, "steps": tuned.steps, "settings": asdict(settings)}
-    report = replace(tuned.model.report, weights=entries, control=control, finetune=done)
+    report = replace(tuned.model.report, weights=entries, finetune=done)
     return replace(tuned.model, report=report)
+
+
+def add_control(
+    tuned: CompressedModel,
+    task: Task,
+    settings: Finetune,
+    conditions: Conditions,
+    original: Checkpoint,
+) -> CompressedModel:
+    """Train the dense original for as long as a model was, and add its metrics to the report.
+
+    Args:
+        tuned: the trained model, with its metrics.
+        task, settings, conditions: those of its training.
+        original: the model before compression.
+
+    Raises:
+        TTCompressError: as for `finetune`.
+    """
+    start = keep_everything(tuned, original)
+    dense = _train(start, task, settings, conditions.named(CONTROL), None)
+    after = {name: float(found["after"]) for name, found in (tuned.report.metrics or {}).items()}
+    control = {
+        name: {"control": found["before"], "after": found["after"], "drop": found["drop"]}
+        for name, found in compare_metrics(task, dense.after, after).items()
+    }
+    return replace(tuned, report=replace(tuned.report, control=control))
 
 
 def keep_everything(compressed: CompressedModel, original: Checkpoint) -> CompressedModel:
@@ -115,6 +176,8 @@ def _train(
     teacher: torch.nn.Module | None,
 ) -> TrainingResult:
     """Run one training, saved about once a minute, at the end of epochs and when interrupted.
+
+    The last save holds the finished training: resumed from there, it ends at once.
 
     With several processes, all are in the same place only between epochs: it is saved only there.
     """
@@ -138,11 +201,8 @@ def _train(
         conditions.watch(report)
 
     try:
-        tuned = training.run(watch)
+        return training.run(watch)
     except KeyboardInterrupt:
         if alone:
             save_progress(training, path)
         raise
-    if saves:
-        path.unlink(missing_ok=True)
-    return tuned

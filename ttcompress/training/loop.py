@@ -16,7 +16,6 @@ from itertools import islice
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import kl_div, log_softmax
 from torch.nn.utils import parametrize
 
 from ttcompress.artifact import CompressedModel
@@ -24,6 +23,7 @@ from ttcompress.errors import RecipeError, TrainingError
 from ttcompress.recipe import Finetune
 from ttcompress.tasks.evaluation import Metrics, measure_metrics
 from ttcompress.tasks.protocol import Batch, State, Task
+from ttcompress.training.distillation import make_distillation
 from ttcompress.training.machine import Machine, OneDevice, share, steps_per_process
 from ttcompress.training.student import apply_rounding, make_student, snapshot
 
@@ -89,12 +89,11 @@ class Training:
         task: gives batches, losses and metrics.
         settings: the recipe's `finetune:` block.
         seed: for batches and dropout.
-        teacher: the original, for distillation (Hinton, Vinyals and Dean 2015): the loss is
-            (1 - distill) of the task's and distill of the divergence from the teacher's outputs.
+        teacher: the original, for distillation; see `Distillation`.
         machine: what to train on.
 
     Raises:
-        RecipeError: the task has no training data.
+        RecipeError: the task has no training data, or its outputs cannot be distilled.
     """
 
     def __init__(
@@ -112,7 +111,10 @@ class Training:
         self.steps_per_epoch = steps_per_process(task.batches_per_epoch, machine)
         self.start = start
         self.student = make_student(start, task.build()).to(machine.device)
-        self.teacher = None if teacher is None else teacher.to(machine.device).eval()
+        self.distillation = None
+        if teacher is not None and settings.distill:
+            teacher = teacher.to(machine.device).eval()
+            self.distillation = make_distillation(task, teacher, settings, seed)
         if not settings.kept:
             for name, parameter in self.student.named_parameters():
                 parameter.requires_grad_(".cores." in f".{name}")
@@ -189,9 +191,11 @@ class Training:
             self.machine.backward(loss, self._trained(), self.settings.clip)
         value = float(loss.detach())
         if not math.isfinite(value):
+            cure = f"Use a learning rate below {self.settings.learning_rate:g}."
+            if self.step == 0:
+                cure = "Nothing was trained yet: check the data and its labels for NaN."
             raise TrainingError(
-                f"finetune: the loss is {value} at step {self.step + 1} of {self.steps}. "
-                f"Use a learning rate below {self.settings.learning_rate:g}."
+                f"finetune: the loss is {value} at step {self.step + 1} of {self.steps}. {cure}"
             )
         self.optimizer.step()
         self.state = state
@@ -200,19 +204,12 @@ class Training:
     def _loss(self, batch: Batch) -> tuple[Tensor, State]:
         """The loss, and the states of student and teacher for the next batch."""
         mine, theirs = self.state if self.state is not None else (None, None)
-        logits, mine = self.task.outputs(self.student, batch, mine)
-        logits = logits.float()  # the loss in float32, whatever the precision of the products
-        loss = self.task.loss(logits, batch)
-        if self.teacher is None or not self.settings.distill:
-            return loss, (mine, None)
-        with torch.no_grad():
-            wanted, theirs = self.task.outputs(self.teacher, batch, theirs)
-        part, temperature = self.settings.distill, self.settings.temperature
-        own = log_softmax(logits / temperature, dim=-1)
-        teachers = log_softmax(wanted.float() / temperature, dim=-1)
-        # temperature^2 restores the size of the gradients, which fall with its square
-        divergence = kl_div(own, teachers, log_target=True, reduction="batchmean") * temperature**2
-        return (1 - part) * loss + part * divergence, (mine, theirs)
+        outputs, mine = self.task.outputs(self.student, batch, mine)
+        outputs = outputs.float()  # the loss in float32, whatever the precision of the products
+        if self.distillation is None:
+            return self.task.loss(outputs, batch), (mine, None)
+        loss, theirs = self.distillation.loss(outputs, batch, theirs)
+        return loss, (mine, theirs)
 
     def _judge(self) -> None:
         """Measure the model as it would be stored, and keep it if it is the best so far."""

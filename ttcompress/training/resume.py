@@ -30,7 +30,7 @@ def fingerprint(training: Training) -> str:
         "seed": training.seed,
         "steps": training.steps,
         "processes": training.machine.processes,
-        "teacher": training.teacher is not None,
+        "teacher": training.distillation is not None,
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 

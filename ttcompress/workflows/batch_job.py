@@ -97,13 +97,13 @@ class Compression:
             # The key is in the name, so saved state always fits.
             resume=beside(job.output, f".{queued.key[:16]}.resume"),
             watch=lambda report: progress("finetune", report.step, report.steps),
+            keep=lambda made: made.save(job.output, overwrite=True),
         )
         with within_memory(str(job.model)), chdir(job.folder):
             trials = beside(job.output, ".trials.json")
             model = compress(
                 job.model, job.recipe, conditions=conditions, trials=trials, progress=progress
             )
-            model.save(job.output, overwrite=True)
         report = model.report
         return Outcome(
             job.output.name,

@@ -40,6 +40,7 @@ def compare(
     task: Task | None = None,
     data: Data | None = None,
     key: str | None = None,
+    on_row: Callable[[Comparison], None] = lambda found: None,
     progress: Progress = silent,
 ) -> Comparison:
     """Compress a model by every method at every factor, and measure all in the same way.
@@ -52,6 +53,7 @@ def compare(
         task: measures the models, and trains them if the recipe fine-tunes; see `compress`.
         data: to calibrate on; see `compress`.
         key: which state dict to use if the file holds several.
+        on_row: called with what is known after each factor: an interrupt loses only the next one.
         progress: receives what is being done.
 
     Raises:
@@ -59,20 +61,26 @@ def compare(
     """
     job = prepare(source, recipe, task=task, data=data, key=key, progress=progress)
     task = job.task
-    dense, rows = Cell("dense"), []
+    found = Comparison(Cell("dense"), (), STEPS, MODELS)
+    if task is not None:
+        counting, metrics = task.metrics[0], measure_metrics(task, job.model)
+        found = replace(
+            found,
+            dense=replace(found.dense, metric=metrics[counting.name]),
+            metric=counting.name,
+            higher_is_better=counting.higher_is_better,
+        )
     for done, factor in enumerate(factors):
         progress("compare", done, len(factors), f"factor {factor:g}")
         models, why = _models(job, factor)
         dense, cells = _measured(job.checkpoint, models, task)
-        found = cells | {method: Cell(method, why=reason) for method, reason in why.items()}
-        rows.append(Row(factor, tuple(found[method] for method in METHODS)))
+        cells |= {method: Cell(method, why=reason) for method, reason in why.items()}
+        row = Row(factor, tuple(cells[method] for method in METHODS))
+        dense = replace(dense, metric=found.dense.metric)
+        found = replace(found, dense=dense, rows=(*found.rows, row))
+        on_row(found)
     progress("compare", len(factors), len(factors))
-    if task is None:
-        return Comparison(dense, tuple(rows), STEPS, MODELS)
-    counting = task.metrics[0]
-    dense = replace(dense, metric=measure_metrics(task, job.model)[counting.name])
-    named = (counting.name, counting.higher_is_better)
-    return Comparison(dense, tuple(rows), STEPS, MODELS, *named)
+    return found
 
 
 def _models(job: Job, factor: float) -> tuple[dict[str, CompressedModel], dict[str, str]]:

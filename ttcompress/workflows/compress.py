@@ -1,7 +1,7 @@
 """The whole way from a checkpoint and a recipe to a compressed model.
 
     checkpoint --+
-                 +-> prepare: Job -> decompose -> [refit] -> [tune] -> measure -> judge
+                 +-> prepare: Job -> decompose -> [refit] -> [tune] -> measure -> judge -> finish
     recipe ------+
 
 Read this file first; every arrow is one call.
@@ -21,9 +21,10 @@ from ttcompress.checkpoint import Checkpoint, ModelSource
 from ttcompress.errors import RecipeError
 from ttcompress.layers.swap import compressed_copy
 from ttcompress.recipe import AnyRecipe, Finetune, as_recipe, with_options
+from ttcompress.system.launch import is_first
 from ttcompress.system.progress import Progress, silent
 from ttcompress.tasks.protocol import Task
-from ttcompress.training.finetune import CONDITIONS, Conditions, finetune
+from ttcompress.training.finetune import CONDITIONS, Conditions, add_control, finetune
 from ttcompress.workflows.decompose import meet_size, meet_tolerance
 from ttcompress.workflows.drift import drift_over_time
 from ttcompress.workflows.drop_search import find_within_drop
@@ -57,7 +58,8 @@ def compress(
         data: inputs to calibrate on: a file of recorded ones, or, for a module, its batches (such
             as a DataLoader) of which the first are used. Nothing is trained on them.
         key: which state dict to use if the file holds several.
-        conditions: how fine-tuning runs: device, resuming, control.
+        conditions: how fine-tuning runs: device, resuming, control; and who receives the model as
+            soon as it is finished.
         trials: with a `drop` budget, the file that keeps the trials; removed at the end.
         progress: receives what is being done.
 
@@ -70,7 +72,7 @@ def compress(
     model = build(job) if chosen.budget.drop is None else find_within_drop(job, build, trials)
     if isinstance(source, nn.Module):
         model = replace(model, make_module=partial(compressed_copy, source))
-    return judged(measure(job, model), chosen.limits)
+    return finish(job, judged(measure(job, model), chosen.limits), job.checkpoint, trials)
 
 
 def build(job: Job) -> CompressedModel:
@@ -96,6 +98,28 @@ def tune(job: Job, model: CompressedModel, original: Checkpoint | None) -> Compr
     settings = job.recipe.finetune or Finetune()
     conditions = replace(job.conditions, seed=job.recipe.seed)
     return finetune(model, job.task, settings, conditions, original)
+
+
+def finish(
+    job: Job, model: CompressedModel, original: Checkpoint | None, trials: Path | None = None
+) -> CompressedModel:
+    """Hand over a measured model, train the control if there is one, and remove what was saved.
+
+    The order is what keeps hours of work: nothing that could continue the run is removed before the
+    model has been handed over, and the control, which takes as long as the training, comes last.
+    """
+    conditions, settings = job.conditions, job.recipe.finetune
+    conditions.keep(model)
+    if conditions.control and settings is not None and original is not None:
+        assert job.task is not None  # `tune` asked for one
+        seeded = replace(conditions, seed=job.recipe.seed)
+        limits = job.recipe.limits
+        model = judged(add_control(model, job.task, settings, seeded, original), limits)
+        conditions.keep(model)
+    conditions.forget()
+    if trials is not None and is_first():
+        trials.unlink(missing_ok=True)
+    return model
 
 
 def measure(job: Job, model: CompressedModel) -> CompressedModel:

@@ -20,6 +20,7 @@ from ttcompress.system.files import written_whole
 from ttcompress.system.json import read_json
 from ttcompress.tasks.evaluation import measure_metrics
 from ttcompress.tasks.protocol import Task
+from ttcompress.training.finetune import TRIAL, Conditions
 from ttcompress.workflows.job import Job
 from ttcompress.workflows.keys import result_key
 
@@ -40,7 +41,7 @@ def find_within_drop(job: Job, build: Build, trials: Path | None = None) -> Comp
     Args:
         job: one whose budget has a `drop`.
         build: makes the model of a job.
-        trials: the file that keeps the measurements; removed at the end.
+        trials: the file that keeps the measurements, until the caller removes it.
 
     Raises:
         RecipeError: there is no task.
@@ -57,7 +58,8 @@ def find_within_drop(job: Job, build: Build, trials: Path | None = None) -> Comp
     if not search.is_within(low):
         raise PlanError(
             f"budget.drop: {allowed.written} is out of reach: factor {low:g}, the smallest tried, "
-            f"gives {search.describe(low)}. Allow a larger drop, or fine-tune: --finetune."
+            f"gives {search.describe(low)}. Allow a larger drop{search.unit}, or fine-tune: "
+            "--finetune."
         )
     return search.result(_largest(search.is_within, low))
 
@@ -109,10 +111,17 @@ class _Search:
                 self._keep(name, None)
             else:
                 self._keep(name, measure_metrics(self.task, model)[self.counting.name])
+                self._forget()
         after = self.known[name]
         if after is None:
             return None
         return (self.before - after) * (1 if self.counting.higher_is_better else -1)
+
+    @property
+    def unit(self) -> str:
+        """What to say about the unit of the drop, where a percentage means nothing."""
+        nothing = self.allowed.relative and not self.before
+        return f" in the unit of {self.counting.name}, since it is 0 before" if nothing else ""
 
     def describe(self, factor: float) -> str:
         """Say in words what a factor gives, in the unit of the drop that is allowed."""
@@ -126,8 +135,6 @@ class _Search:
     def result(self, factor: float) -> CompressedModel:
         """The model of a factor, with a note about the search in its report."""
         model = self._built(factor)
-        if self.path is not None:
-            self.path.unlink(missing_ok=True)
         tried = len(self.known) - 1
         note = f"drop {self.allowed.written}: factor {factor:.4g} found in {tried} trials"
         recipe = self.job.recipe
@@ -139,8 +146,19 @@ class _Search:
         if self.model is None or self.model[0] != factor:
             budget = replace(self.job.recipe.budget, drop=None, factor=factor)
             recipe = replace(self.job.recipe, budget=budget)
-            self.model = (factor, self.build(replace(self.job, recipe=recipe)))
+            job = replace(self.job, recipe=recipe, conditions=self._conditions(factor))
+            self.model = (factor, self.build(job))
         return self.model[1]
+
+    def _conditions(self, factor: float) -> Conditions:
+        """Those of one trial, whose training is saved by itself."""
+        return self.job.conditions.named(f"{TRIAL}{factor:.6g}")
+
+    def _forget(self) -> None:
+        """Remove the saved trainings of all trials but the one that would be the result."""
+        factors = [float(name) for name in self.known if name != "before"]
+        best = max(filter(self.is_within, factors), default=None)
+        self.job.conditions.forget(None if best is None else self._conditions(best).resume)
 
     def _keep(self, name: str, value: float | None) -> None:
         self.known[name] = value

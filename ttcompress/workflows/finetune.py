@@ -7,11 +7,11 @@ from pathlib import Path
 
 from ttcompress.artifact import CompressedModel, load
 from ttcompress.model.report import BLIND
-from ttcompress.recipe import AnyRecipe, as_recipe, recipe_from
+from ttcompress.recipe import AnyRecipe, Finetune, recipe_from, task_recipe
 from ttcompress.system.progress import Progress, silent
 from ttcompress.tasks.evaluation import compare_metrics, measure_metrics
 from ttcompress.training.finetune import CONDITIONS, Conditions
-from ttcompress.workflows.compress import measure, tune
+from ttcompress.workflows.compress import finish, measure, tune
 from ttcompress.workflows.job import Job, prepare
 from ttcompress.workflows.limits import judged
 from ttcompress.workflows.original import open_original
@@ -29,8 +29,8 @@ def tune_artifact(
 
     Args:
         artifact: the compressed file.
-        recipe: only its `task:`, `finetune:` and `limits:` blocks are used. Without limits, those
-            of the recipe that made the artifact apply.
+        recipe: only its `task:`, `finetune:` and `limits:` blocks are used; it needs no budget.
+            Without limits, those of the recipe that made the artifact apply.
         original: the checkpoint it was made from, as the teacher and for the errors.
         conditions: device, resuming, control.
         progress: receives what is being done.
@@ -40,20 +40,23 @@ def tune_artifact(
         TTCompressError: see `ttcompress.errors`.
     """
     # The decomposition is not redone, whatever the recipe says about calibration.
-    chosen, compressed = replace(as_recipe(recipe), calibration=None), load(artifact)
+    chosen, compressed = replace(task_recipe(recipe), calibration=None), load(artifact)
     under = recipe_from(compressed.report.recipe["effective"])
     dense = None
     if original is not None:
         dense = open_original(original, compressed, artifact, chosen.key)
+    settings = chosen.finetune or Finetune()
+    chosen = replace(chosen, finetune=settings, limits=chosen.limits or under.limits)
     job = prepare(dense or compressed, chosen, conditions=conditions, progress=progress)
     tuned = tune(job, compressed, dense)
     if dense is None:
-        return judged(_measure_alone(job, compressed, tuned), chosen.limits or under.limits)
-    made = measure(job, tuned)
-    # Everything was measured, so the note of an earlier training without the original is wrong now.
-    notes = tuple(note for note in made.report.notes if note != BLIND)
-    made = replace(made, report=replace(made.report, notes=notes))
-    return judged(made, chosen.limits or under.limits)
+        made = _measure_alone(job, compressed, tuned)
+    else:
+        made = measure(job, tuned)
+        # Everything was measured: the note of an earlier training without the original is wrong.
+        notes = tuple(note for note in made.report.notes if note != BLIND)
+        made = replace(made, report=replace(made.report, notes=notes))
+    return finish(job, judged(made, chosen.limits), dense)
 
 
 def _measure_alone(job: Job, before: CompressedModel, after: CompressedModel) -> CompressedModel:

@@ -75,8 +75,10 @@ def _drop_verdict(report: Report, limit: Drop) -> Verdict:
         raise _unmeasured(limit)
     counting = next(iter(report.metrics.values()))
     drop, before = counting["drop"], abs(counting["before"])
-    found = drop / before if limit.relative and before else drop
-    return verdict("max_drop", limit.amount, found, drop <= limit.most(before))
+    ok = drop <= limit.most(before)
+    if limit.relative and not before:  # a percentage of 0 allows nothing, in any unit
+        return verdict("max_drop", limit.most(before), drop, ok)
+    return verdict("max_drop", limit.amount, drop / before if limit.relative else drop, ok)
 
 
 def _at_least(name: str, limit: float, value: float) -> Verdict:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
 import yaml
 
-from ttcompress.model.report import Change, RecipeUsed, Report, WeightReport
+from ttcompress.model.report import RecipeUsed, Report, WeightReport
 from ttcompress.planning.formats import KEEP, is_whole
 from ttcompress.reporting.budget import answers
 from ttcompress.reporting.html.pictures import gate_names
@@ -91,22 +91,6 @@ def drift_table(drift: Mapping[str, Mapping[str, float]]) -> Table:
 def layer_name(prefix: str) -> str:
     """The name of the layer whose tensors have this prefix."""
     return prefix.rstrip(".") or "."
-
-
-def metrics_table(report: Report) -> Table:
-    """Metrics before and after, and those of the original if it was trained for as long."""
-    control = report.control
-    cells: dict[Column, Callable[[tuple[str, Change]], object]] = {
-        Column("metric", name=True): lambda one: one[0],
-        Column("before", right=True): lambda one: f"{one[1]['before']:.4g}",
-        Column("after", right=True): lambda one: f"{one[1]['after']:.4g}",
-        Column("drop", right=True): lambda one: f"{one[1]['drop']:.4g}",
-    }
-    if control:
-        trained = Column("original, trained as long", right=True)
-        cells[trained] = lambda one: f"{control[one[0]]['control']:.4g}"
-    cells[Column("better is")] = lambda one: "higher" if one[1]["higher_is_better"] else "lower"
-    return tabulate((report.metrics or {}).items(), cells)
 
 
 def kept_table(report: Report) -> Table:

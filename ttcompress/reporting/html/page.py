@@ -13,7 +13,13 @@ from ttcompress.reporting.bench import bench_remarks, bench_tables
 from ttcompress.reporting.html import content, pictures
 from ttcompress.reporting.html.palette import style_sheet
 from ttcompress.reporting.numbers import bytes_text, error_text
-from ttcompress.reporting.report import files_table, report_remarks, totals_table, weights_table
+from ttcompress.reporting.report import (
+    files_table,
+    metrics_table,
+    report_remarks,
+    totals_table,
+    weights_table,
+)
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,7 @@ def _model(name: str, report: Report, file_bytes: int) -> dict[str, object]:
         "errors_table": content.errors_table(report),
         "spectra": list(_spectra(report)),
         "drift_table": content.drift_table(report.drift),
-        "metrics": content.metrics_table(report),
+        "metrics": metrics_table(report),
         "latency": next(iter(bench_tables(report.bench)), None),
         "latency_remarks": bench_remarks(report.bench),
         "kept": content.kept_table(report),
