@@ -8,7 +8,7 @@ each into `.planes`, `.scales` and `.factor`. Every other tensor keeps its own n
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -161,6 +161,23 @@ class CompressedModel:
             for stored in self.weights
         )
         return replace(self, weights=weights, kept={name: tensors[name] for name in self.kept})
+
+    def part(self, names: Collection[str]) -> CompressedModel:
+        """The same model with only some tensors in its state dict; `with_part` puts them back."""
+        return replace(
+            self,
+            weights=tuple(one for one in self.weights if one.weight.name in names),
+            source_paths={name: p for name, p in self.source_paths.items() if name in names},
+        )
+
+    def with_part(self, part: CompressedModel) -> CompressedModel:
+        """The same model with the values of a part of it."""
+        changed = {one.weight.name: one for one in part.weights}
+        return replace(
+            self,
+            weights=tuple(changed.get(one.weight.name, one) for one in self.weights),
+            kept=part.kept,
+        )
 
     def _metadata(self) -> dict[str, str]:
         document = {

@@ -43,6 +43,9 @@ def load_model(task: Task, model: Model) -> nn.Module:
         RecipeError: the task's model and the file have different tensors.
     """
     built, tensors = task.build(), model.state_dict()
+    covers = getattr(task, "covers", None)
+    if covers is not None:
+        tensors = {name: tensor for name, tensor in tensors.items() if name in covers}
     places, problems = built.state_dict(), []
     for name in dict.fromkeys([*tensors, *places]):
         if name not in places:

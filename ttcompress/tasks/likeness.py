@@ -1,4 +1,4 @@
-"""Measures how closely a model's outputs follow the original's, where there are no labels."""
+"""How closely a model's outputs follow the original's: as losses to train on, and as metrics."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import kl_div, log_softmax, logsigmoid
 
 from ttcompress.tasks.protocol import Metric, OutputKind
 
@@ -18,6 +18,35 @@ OUTPUT_ERROR = Metric("output_error", higher_is_better=False)
 def likeness_metrics(kind: OutputKind) -> tuple[Metric, ...]:
     """The metrics for a kind of outputs, the counting one first."""
     return (OUTPUT_ERROR,) if kind == "values" else (DIVERGENCE, AGREEMENT)
+
+
+def class_divergence(outputs: Tensor, original: Tensor, temperature: float) -> Tensor:
+    """The mean KL divergence of softmax(original) from softmax(outputs), (positions, classes).
+
+    Classes that the original rules out (-inf) add nothing. Times temperature^2, which restores the
+    size of the gradients, since they fall with its square.
+    """
+    own = log_softmax(outputs / temperature, dim=-1)
+    wanted = log_softmax(original / temperature, dim=-1)
+    impossible = wanted.isneginf()  # p log p is 0 there, but 0 * inf in floating point is not
+    own, wanted = (values.masked_fill(impossible, 0.0) for values in (own, wanted))
+    return kl_div(own, wanted, log_target=True, reduction="batchmean") * temperature**2
+
+
+def binary_divergence(outputs: Tensor, original: Tensor, temperature: float) -> Tensor:
+    """The mean KL divergence of sigmoid(original) from sigmoid(outputs), (positions, questions).
+
+    A mean over positions and questions, as binary cross entropy is.
+    """
+    own, wanted = outputs / temperature, original / temperature
+    yes = wanted.sigmoid() * (logsigmoid(wanted) - logsigmoid(own))
+    no = (-wanted).sigmoid() * (logsigmoid(-wanted) - logsigmoid(-own))
+    return (yes + no).mean() * temperature**2
+
+
+def squared_error(outputs: Tensor, original: Tensor, units: Tensor) -> Tensor:
+    """The mean squared error of (positions, features), each feature in its unit, (features,)."""
+    return ((outputs - original).square() / units).mean()
 
 
 class Likeness:
@@ -45,14 +74,10 @@ class Likeness:
             self._values += theirs.numel()
             return
         if self._kind == "classes":
-            one, other = ours.log_softmax(-1), theirs.log_softmax(-1)
-            likely = other.exp()
-            gap = torch.where(likely > 0, likely * (other - one), 0.0).sum()
+            gap = class_divergence(ours, theirs, 1.0) * len(ours)
             alike = (ours.argmax(-1) == theirs.argmax(-1)).double().sum()
         else:
-            yes = theirs.sigmoid() * (logsigmoid(theirs) - logsigmoid(ours))
-            no = (-theirs).sigmoid() * (logsigmoid(-theirs) - logsigmoid(-ours))
-            gap = (yes + no).mean(-1).sum()
+            gap = binary_divergence(ours, theirs, 1.0) * len(ours)
             alike = ((ours > 0) == (theirs > 0)).double().mean(-1).sum()
         self._sums += torch.stack([gap, alike])
 

@@ -154,6 +154,7 @@ class LoaderTask:
         self._model = deepcopy(model).cpu()
         self._train, self._valid = train, valid
         self._loss, self._scored, self._forward = loss, scored, forward
+        self.labelled = loss is not None
         if scored is not None:
             self.metrics = tuple(one.metric for one in scored)
         else:

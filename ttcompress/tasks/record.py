@@ -26,6 +26,7 @@ from ttcompress.layers.evaluating import evaluating
 from ttcompress.system.files import written_whole
 from ttcompress.system.safetensors import Spool
 from ttcompress.tasks.batches import run_batch
+from ttcompress.tasks.protocol import OutputKind
 
 RECORD = "ttcompress_record"
 """The key of the metadata that identifies a file of recorded inputs."""
@@ -59,6 +60,7 @@ def record(
     *,
     forward: Callable[[nn.Module, Any], Any] = run_batch,
     linear: bool = False,
+    predicts: OutputKind | None = None,
     most_bytes: int = MOST_BYTES,
     overwrite: bool = False,
 ) -> Recording:
@@ -72,6 +74,8 @@ def record(
         path: of the file, usually `*.safetensors`.
         forward: runs the model on a batch; by default see `run_batch`.
         linear: record the inputs of linear layers too.
+        predicts: what the model's outputs are, "classes" for logits or "values"; training on the
+            file then compares the predictions of a linear layer of classes.
         most_bytes: where to stop.
         overwrite: replace the file if it exists.
 
@@ -107,7 +111,8 @@ def record(
                 hook.remove()
         if not recorder.chunks:
             raise RecipeError("record: no batch reached a recurrent layer. Give batches that do.")
-        spool.write(file, {RECORD: json.dumps(recorder.facts())})
+        facts = {"version": VERSION, "chunks": recorder.chunks, "predicts": predicts}
+        spool.write(file, {RECORD: json.dumps(facts)})
     return Recording(path, dict(recorder.positions), path.stat().st_size, complete)
 
 
@@ -158,10 +163,6 @@ class _Recorder:
                 ):
                     self.spool.add(f"{place}.{member}", _narrow(torch.cat(states, 1)))
         self.calls.clear()
-
-    def facts(self) -> dict[str, Any]:
-        """What the metadata says of the file."""
-        return {"version": VERSION, "chunks": self.chunks}
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,8 +28,11 @@ from ttcompress.tasks.recurrent_task import generator_of
 WARM_UP = 32
 """Symbols that are written first and thrown away: the very first is drawn at random."""
 
-WRITERS, PAGE = 256, 256
+WRITERS, PAGE = 256, 512
 """Sequences that are written side by side, which is much faster than one, and their length."""
+
+STEPS = 64
+"""Symbols from one update to the next."""
 
 HELD_OUT = 16_384
 """Symbols that metrics are measured on."""
@@ -61,9 +64,10 @@ class Synthetic:
     name = "synthetic"
     metrics = likeness_metrics("classes")
     predicts: OutputKind = "classes"
+    labelled = False
 
     def __init__(
-        self, model: Model, *, batch: int = 16, steps: int = 64, batches: int = 500
+        self, model: Model, *, batch: int = 16, steps: int = STEPS, batches: int = 2_500
     ) -> None:
         self._chain = read_predicting_chain(structure_of(model), self.name)
         if unsure := next((s for s in self._chain.stacks if s.kind == "rnn"), None):

@@ -113,14 +113,17 @@ def finetune(
             "trained on it. Omit --control, or set distill below 1."
         )
     teacher = load_model(task, original) if original and settings.distill else None
-    tuned = _train(compressed, task, settings, conditions, teacher)
-    entries = tuned.model.report.weights
+    covers = getattr(task, "covers", None)
+    start = compressed if covers is None else compressed.part(covers)
+    tuned = _train(start, task, settings, conditions, teacher)
+    model = tuned.model if covers is None else compressed.with_part(tuned.model)
+    entries = model.report.weights
     if original is not None:
         errors = {
             one.weight.name: relative_errors(
                 original.tensor(one.weight.name), one.blocks(), one.weight
             )
-            for one in tuned.model.weights
+            for one in model.weights
         }
         entries = tuple(
             replace(entry, relative_error=errors[entry.name][0], gate_errors=errors[entry.name][1])
@@ -129,8 +132,7 @@ def finetune(
             for entry in entries
         )
     done = {"task": task.name, "steps": tuned.steps, "settings": asdict(settings)}
-    report = replace(tuned.model.report, weights=entries, finetune=done)
-    return replace(tuned.model, report=report)
+    return replace(model, report=replace(model.report, weights=entries, finetune=done))
 
 
 def add_control(

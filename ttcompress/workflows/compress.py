@@ -18,7 +18,6 @@ from torch import nn
 from ttcompress.artifact import CompressedModel
 from ttcompress.calibration.refit import refit
 from ttcompress.checkpoint import Checkpoint, ModelSource
-from ttcompress.errors import RecipeError
 from ttcompress.layers.swap import compressed_copy
 from ttcompress.recipe import AnyRecipe, Finetune, as_recipe, with_options
 from ttcompress.system.launch import is_first
@@ -56,7 +55,8 @@ def compress(
         task: measures the model, and trains it if the recipe fine-tunes; by default the one that
             the recipe names.
         data: inputs to calibrate on: a file of recorded ones, or, for a module, its batches (such
-            as a DataLoader) of which the first are used. Nothing is trained on them.
+            as a DataLoader) of which the first are used. A file is also what a recipe fine-tunes
+            on if there is no task.
         key: which state dict to use if the file holds several.
         conditions: how fine-tuning runs: device, resuming, control; and who receives the model as
             soon as it is finished.
@@ -87,17 +87,14 @@ def build(job: Job) -> CompressedModel:
 def tune(job: Job, model: CompressedModel, original: Checkpoint | None) -> CompressedModel:
     """Fine-tune as the recipe says; `original` teaches, and errors are measured against it.
 
-    Raises:
-        RecipeError: there is no task.
+    Without labels everything is learned from the original.
     """
-    if job.task is None:
-        raise RecipeError(
-            "finetune: a task is needed, which gives the training data and the metrics. "
-            "Add --task, or a task block to the recipe."
-        )
+    assert job.trainer is not None  # `prepare` chose it
     settings = job.recipe.finetune or Finetune()
+    if not getattr(job.trainer, "labelled", True):
+        settings = replace(settings, distill=1.0)
     conditions = replace(job.conditions, seed=job.recipe.seed)
-    return finetune(model, job.task, settings, conditions, original)
+    return finetune(model, job.trainer, settings, conditions, original)
 
 
 def finish(
