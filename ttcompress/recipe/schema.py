@@ -113,6 +113,10 @@ TrainedOn = Literal["task", "recorded", "synthetic"]
 """A training's data: the task's batches, recorded inputs, or text that the model itself writes."""
 
 
+Tracker = Literal["csv", "tensorboard", "wandb", "mlflow"]
+"""Programs that draw the course of a training; csv is a file for any."""
+
+
 class Finetune(Section):
     """How a compressed model is trained."""
 
@@ -163,6 +167,9 @@ class Finetune(Section):
         one_of(*get_args(TrainedOn)),
         "Train on the task's batches, on recorded inputs, or on text that the model writes.  "
         "[the first of these that is there]",
+    )
+    log: Tracker | None = declare(
+        one_of(*get_args(Tracker)), "Where to log the course of the training.", "--log"
     )
 
 
