@@ -34,8 +34,11 @@ from ttcompress.results.inspection import Inspection as Inspection
 from ttcompress.results.sweep import Sweep as Sweep
 from ttcompress.results.verification import Verification as Verification
 from ttcompress.targets.parts import OwnModule as OwnModule
+from ttcompress.tasks.of import task_of as task_of
 from ttcompress.tasks.protocol import Metric as Metric
 from ttcompress.tasks.protocol import Task as Task
+from ttcompress.tasks.record import Recording as Recording
+from ttcompress.tasks.record import record as record
 from ttcompress.workflows.batch import batch as batch
 from ttcompress.workflows.bench import bench as bench
 from ttcompress.workflows.compare import compare as compare

@@ -10,7 +10,13 @@ from torch import Tensor, nn
 from ttcompress.artifact import CompressedModel
 from ttcompress.calibration.moments import Calibration, calibrate
 from ttcompress.calibration.refit import refit
-from ttcompress.calibration.sources import SEQUENCES, Activations, FileSource, TaskSource
+from ttcompress.calibration.sources import (
+    SEQUENCES,
+    Activations,
+    FileSource,
+    ModuleSource,
+    task_source,
+)
 from ttcompress.checkpoint import Checkpoint, open_checkpoint
 from ttcompress.errors import InputError, RecipeError
 from ttcompress.recipe import Recipe, recipe_from
@@ -38,8 +44,8 @@ def decompose(
     return meet_tolerance(replace(job, recipe=recipe, calibration=shown))
 
 
-def source(case, batches: int = 6) -> TaskSource:
-    return TaskSource(case.task, case.checkpoint.stacks, batches, seed=0)
+def source(case, batches: int = 6) -> ModuleSource:
+    return task_source(case.task, case.checkpoint.stacks, batches, seed=0)
 
 
 def test_a_weighting_is_the_second_moment_of_the_inputs(case):
@@ -97,7 +103,7 @@ def test_the_pipeline_says_what_it_did_and_verify_agrees(case, tmp_path):
 
 def test_few_inputs_are_shrunk_towards_a_guess_and_the_plan_says_so(case):
     task = replace_steps(case, 2)
-    shown = calibrate(case.checkpoint, TaskSource(task, case.checkpoint.stacks, 1, seed=0))
+    shown = calibrate(case.checkpoint, task_source(task, case.checkpoint.stacks, 1, seed=0))
     assert shown.inputs["lstm.weight_hh_l0"] == 14  # of 16: two sequences begin alike
     recipe = recipe_from({**RECIPE, "calibration": {"batches": 1}})
     made = decompose(case.checkpoint, recipe, shown)
@@ -143,19 +149,19 @@ def test_a_file_of_inputs_is_enough_and_no_task_is_needed(gru, format):
 
 def test_inputs_that_do_not_fit_are_refused(gru, tmp_path):
     path, data, _, inputs = gru
-    stacks = open_checkpoint(path).stacks
+    model = open_checkpoint(path)
     with pytest.raises(InputError, match="cannot be read"):
-        FileSource(path, stacks)
+        FileSource(path, model)
     save_file({"a": inputs, "b": inputs.clone()}, data)
     with pytest.raises(
         RecipeError, match="a is not a recurrent layer of the model; those are 'rnn'"
     ):
-        FileSource(data, stacks)
+        FileSource(data, model)
     save_file({"rnn": inputs[..., :5].contiguous()}, data)
     with pytest.raises(
         RecipeError, match=r"rnn: expected floats of shape \(batch, time, 6\), got \(12, 9, 5\)"
     ):
-        FileSource(data, stacks)
+        FileSource(data, model)
 
 
 @pytest.mark.parametrize(
@@ -174,7 +180,7 @@ def test_inputs_that_mean_nothing_are_refused(gru, tmp_path, values, message):
     path, data, _, _ = gru
     save_file({"rnn": values.contiguous()}, data)
     with pytest.raises(RecipeError, match=message):
-        FileSource(data, open_checkpoint(path).stacks)
+        FileSource(data, open_checkpoint(path))
 
 
 def test_a_model_that_overflows_on_the_data_is_refused(gru):
@@ -192,7 +198,7 @@ def test_a_layer_with_dropped_weights_is_not_run_by_itself(gru, tmp_path):
     with pytest.raises(
         RecipeError, match="rnn is not a recurrent layer of the model; those are none"
     ):
-        FileSource(data, open_checkpoint(path).stacks)
+        FileSource(data, open_checkpoint(path))
 
 
 def test_without_data_there_is_a_cure(case):
@@ -216,7 +222,7 @@ def test_weights_that_no_data_reach_are_not_refitted(case):
 class Counting:
     """A source that counts at the end of each pass what all tensors take."""
 
-    source: TaskSource
+    source: ModuleSource
     living: Callable[[], int]
     found: list[int] = field(default_factory=list)
 
@@ -263,7 +269,7 @@ def test_a_file_is_shown_a_few_sequences_at_a_time(gru, tmp_path):
     path, _, module, _ = gru
     inputs = torch.randn(2 * SEQUENCES + 3, 4, 6).half()
     save_file({"rnn": inputs}, tmp_path / "long.safetensors")
-    found = FileSource(tmp_path / "long.safetensors", open_checkpoint(path).stacks)
+    found = FileSource(tmp_path / "long.safetensors", open_checkpoint(path))
     tensors = {f"rnn.{name}": tensor for name, tensor in module.state_dict().items()}
     seen = [one.stacks["rnn."][0][0].inputs for one in found.run(tensors)]
     assert [len(values) for values in seen] == [SEQUENCES, SEQUENCES, 3]
@@ -274,7 +280,7 @@ def test_a_file_is_shown_a_few_sequences_at_a_time(gru, tmp_path):
 def test_a_pipe_is_no_data_and_is_not_waited_for(tmp_path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(InputError, match="is not a regular file"):
-        FileSource(tmp_path / "pipe", ())
+        FileSource(tmp_path / "pipe", open_checkpoint(nn.LSTM(6, 4)))
 
 
 @pytest.mark.parametrize("length", [0, 5, 60, -1])
@@ -285,4 +291,4 @@ def test_a_file_of_data_that_is_cut_short(length: int, tmp_path) -> None:
     with pytest.raises(
         InputError, match=r"data: .*(truncated|ends early|end at byte|fit its bytes)"
     ):
-        FileSource(tmp_path / "data", ())
+        FileSource(tmp_path / "data", open_checkpoint(nn.LSTM(6, 4)))

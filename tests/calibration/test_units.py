@@ -108,7 +108,7 @@ def test_one_input_gives_nearly_the_guess_and_many_give_the_data(model, checkpoi
     for count in (1, 10_000):
         embedded = model.embedding.weight.detach()[text(count, 1)]
         save_file({"encoder": embedded}, tmp_path / "x")
-        found = calibrate(opened, FileSource(tmp_path / "x", opened.stacks))
+        found = calibrate(opened, FileSource(tmp_path / "x", opened))
         assert set(found.weightings) == {weight.name for weight in opened.weights}
         name = "encoder.weight_ih_l0"
         flat = embedded.flatten(0, 1).double()
@@ -124,7 +124,7 @@ def test_columns_that_are_always_zero_are_not_free(model, checkpoint, tmp_path):
     opened = open_checkpoint(checkpoint)
     embedded = model.embedding.weight.detach()[text(4000, 1)] * (torch.arange(SIZE) < SIZE // 2)
     save_file({"encoder": embedded}, tmp_path / "x")
-    found = calibrate(opened, FileSource(tmp_path / "x", opened.stacks))
+    found = calibrate(opened, FileSource(tmp_path / "x", opened))
     name = "encoder.weight_ih_l0"
     dead = found.weightings[name].moment.diagonal()[SIZE // 2 :]
     assert bool((dead > 0.002 * found.priors[name].columns[SIZE // 2 :]).all())
@@ -135,7 +135,7 @@ def test_guesses_are_in_the_units_of_what_is_measured(model, checkpoint, tmp_pat
     opened = open_checkpoint(checkpoint)
     embedded = model.embedding.weight.detach()[text(10_000, 1)]
     save_file({"encoder": embedded, "decoder": embedded.clone()}, tmp_path / "x")
-    found = calibrate(opened, FileSource(tmp_path / "x", opened.stacks))
+    found = calibrate(opened, FileSource(tmp_path / "x", opened))
     for weight in opened.weights:
         if weight.role == "recurrent":
             guess, measured = found.priors[weight.name], found.weightings[weight.name]

@@ -317,3 +317,10 @@ def test_a_file_that_does_not_fit_leaves_the_parametrization(tmp_path: Path) -> 
     with pytest.raises(ArtifactError, match=r"more\.weight is not in the artifact"):
         ttcompress.load_into(other, compressed)
     assert parametrize.is_parametrized(other.head)
+
+
+def test_the_parts_of_a_computed_weight_are_not_left_out(opened) -> None:
+    """They are in the result, as the weight."""
+    cell = nn.LSTMCell(8, 8)
+    prune.l1_unstructured(cell, "weight_hh", 0.5)
+    assert opened(cell.state_dict()).left_out == ()

@@ -56,7 +56,7 @@ def test_a_tolerance_beside_it_is_refused_with_the_cure(run, case, tmp_path):
     [
         (["--calibrate", "4"], "Add --task"),
         (["--calibrate", "0", "--task", "charlm"], "--calibrate"),
-        (["--calibration-data", "nowhere.safetensors"], "nowhere.safetensors"),
+        (["--data", "nowhere.safetensors"], "nowhere.safetensors"),
     ],
 )
 def test_what_is_missing_is_named(run, case, options, said):

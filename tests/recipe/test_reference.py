@@ -142,7 +142,7 @@ def test_a_row_of_the_reference() -> None:
 
 def test_every_option_replaces_a_key_of_the_recipe() -> None:
     assert OVERRIDES["max_size"][0] == ("limits", "max_size")
-    assert OVERRIDES["calibration_data"][0] == ("calibration", "data")
+    assert OVERRIDES["data"][0] == ("calibration", "data")
     assert "default" not in OVERRIDES
 
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from ttcompress.calibration.moments import calibrate
-from ttcompress.calibration.sources import TaskSource
+from ttcompress.calibration.sources import task_source
 from ttcompress.checkpoint import Checkpoint, open_checkpoint
 from ttcompress.layers.structure import structure_of
 from ttcompress.tasks.registry import make_task
@@ -85,7 +85,7 @@ def main() -> None:
     task = make_task(
         asked.task, structure_of(checkpoint), {"text": asked.text} if asked.text else {}
     )
-    shown = calibrate(checkpoint, TaskSource(task, checkpoint.stacks, BATCHES, seed=0))
+    shown = calibrate(checkpoint, task_source(task, checkpoint.stacks, BATCHES, seed=0))
     pairs = pairs_of(checkpoint)
     dense = {name: checkpoint.tensor(name).double() for pair in pairs for name in pair}
     whole = sum(matrix.numel() for matrix in dense.values())

@@ -29,7 +29,7 @@ import torch
 from ttcompress.artifact import CompressedModel
 from ttcompress.calibration.moments import Calibration, calibrate
 from ttcompress.calibration.refit import refit
-from ttcompress.calibration.sources import TaskSource
+from ttcompress.calibration.sources import task_source
 from ttcompress.checkpoint import Checkpoint, open_checkpoint
 from ttcompress.errors import PlanError
 from ttcompress.layers.structure import structure_of
@@ -113,7 +113,7 @@ def main() -> None:
     dense = measure_metrics(task, checkpoint)[metric.name]
     print(f"{asked.model.name}: {metric.name} {dense:.4f} dense; how much it worsens\n")
     batches = CALIBRATED["calibration"]["batches"]
-    shown = calibrate(checkpoint, TaskSource(task, checkpoint.stacks, batches, seed=0))
+    shown = calibrate(checkpoint, task_source(task, checkpoint.stacks, batches, seed=0))
     for factor in map(float, asked.factors.split(",")):
         for name, model in levers(checkpoint, factor, shown):
             reached = model.report.totals["weights"].compression_factor

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -179,3 +180,17 @@ def test_each_weight_is_read_and_factorized_once_within_bounds_of_memory(
     assert [bool(known) for known in kept] == ([True] * 4 if small else [True, True, False, False])
     total = sum(one.bytes for one in weights)
     assert max(source.counts) - before < (2 * total if small else total)
+
+
+def test_a_small_row_counts_where_it_is_an_output_but_not_in_a_table() -> None:
+    matrix = torch.ones(64, 24)
+    matrix[3] = 1e-3
+    stored = matrix.double()
+    stored[3] += 1e-3
+    linear = weight(matrix, gates=1)
+    table = replace(linear, role="embedding")
+    assert measure_errors(matrix, [stored], linear).worst_row_error == pytest.approx(1.0)
+    assert measure_errors(matrix, [stored], table).worst_row_error < 2e-3
+    matrix[3] = stored[3] = 1e-9  # what float32 leaves of a zero
+    stored[3] += 1e-8
+    assert measure_errors(matrix, [stored], linear).worst_row_error < 0.5

@@ -32,7 +32,7 @@ def checkpoint(tmp_path: Path) -> Checkpoint:
 
 
 def test_at_full_rank_nothing_drifts(checkpoint):
-    drift = drift_over_time(checkpoint, compress(checkpoint.path, FULL))
+    drift = drift_over_time(checkpoint, compress(checkpoint, FULL))
     assert list(drift) == ["a.", "b."]
     for steps in drift.values():
         assert list(steps) == ["1", "10", "100"]
@@ -42,7 +42,7 @@ def test_at_full_rank_nothing_drifts(checkpoint):
 def test_it_is_the_difference_of_the_two_models(checkpoint):
     torch.manual_seed(1)
     inputs = {"a.": torch.randn(3, 12, 5), "b.": torch.randn(3, 12, 6)}
-    compressed = compress(checkpoint.path, RANK_ONE)
+    compressed = compress(checkpoint, RANK_ONE)
     drift = drift_over_time(checkpoint, compressed, inputs)
     before, after = two_layers(), two_layers()
     after.load_state_dict(compressed.state_dict())
@@ -63,7 +63,7 @@ def test_one_layer_is_in_memory_at_a_time(tmp_path, living, monkeypatch):
     checkpoint = saved(
         {f"lstm.{k}": v for k, v in nn.LSTM(64, 64, 6).state_dict().items()}, tmp_path
     )
-    compressed, counts = compress(checkpoint.path, RANK_ONE), []
+    compressed, counts = compress(checkpoint, RANK_ONE), []
 
     def counting(read: Callable[..., Tensor]) -> Callable[..., Tensor]:
         def wrapped(*args: Any) -> Tensor:
@@ -82,7 +82,7 @@ def test_one_layer_is_in_memory_at_a_time(tmp_path, living, monkeypatch):
 
 
 def test_the_seed_decides_the_inputs(checkpoint):
-    compressed = compress(checkpoint.path, RANK_ONE)
+    compressed = compress(checkpoint, RANK_ONE)
     first = drift_over_time(checkpoint, compressed, seed=1)
     assert first == drift_over_time(checkpoint, compressed, seed=1)
     assert first != drift_over_time(checkpoint, compressed, seed=2)
@@ -92,7 +92,7 @@ def test_a_cell_drifts_as_its_steps_do(tmp_path):
     torch.manual_seed(0)
     cell = nn.LSTMCell(5, 6)
     checkpoint = saved({f"cell.{k}": v for k, v in cell.state_dict().items()}, tmp_path)
-    compressed = compress(checkpoint.path, RANK_ONE)
+    compressed = compress(checkpoint, RANK_ONE)
     other = nn.LSTMCell(5, 6)
     other.load_state_dict({k[5:]: v for k, v in compressed.state_dict().items()})
     inputs = torch.randn(2, 10, 5)
@@ -117,7 +117,7 @@ def test_every_kind_of_layer_can_drift(tmp_path):
     layers["plain"] = nn.RNN(5, 6, bias=False)
     state |= nn.ModuleDict(layers).state_dict()
     checkpoint = saved(state, tmp_path)
-    drift = drift_over_time(checkpoint, compress(checkpoint.path, FULL))
+    drift = drift_over_time(checkpoint, compress(checkpoint, FULL))
     assert set(drift) == {"drop.", "short.", "projected.", "plain."}
     assert all(value < 2e-3 for steps in drift.values() for value in steps.values())
 
@@ -137,7 +137,7 @@ def test_a_layer_that_is_not_torchs_does_not_drift(tmp_path, stranger):
 def test_a_layer_of_zeros_has_no_drift(tmp_path):
     state = {f"lstm.{k}": torch.zeros_like(v) for k, v in nn.LSTM(5, 6).state_dict().items()}
     checkpoint = saved(state, tmp_path)
-    drift = drift_over_time(checkpoint, compress(checkpoint.path, FULL))
+    drift = drift_over_time(checkpoint, compress(checkpoint, FULL))
     assert drift == {"lstm.": {str(step): 0.0 for step in STEPS}}
 
 
@@ -155,7 +155,7 @@ def test_a_layer_of_zeros_has_no_drift(tmp_path):
 )
 def test_inputs_that_do_not_fit_are_told(checkpoint, inputs, fact):
     with pytest.raises(RecipeError, match=fact):
-        drift_over_time(checkpoint, compress(checkpoint.path, RANK_ONE), inputs)
+        drift_over_time(checkpoint, compress(checkpoint, RANK_ONE), inputs)
 
 
 @pytest.mark.parametrize("kind", [nn.RNN, nn.RNNCell])
@@ -163,7 +163,7 @@ def test_what_an_rnn_is_made_of_is_taken_from_the_module(kind: Any, tmp_path: Pa
     torch.manual_seed(0)
     model = nn.ModuleDict({"rnn": kind(5, 6, nonlinearity="relu")})
     checkpoint = saved(model.state_dict(), tmp_path)
-    compressed = compress(checkpoint.path, RANK_ONE)
+    compressed = compress(checkpoint, RANK_ONE)
     inputs = {"rnn.": torch.randn(2, 10, 5)}
     drift = drift_over_time(checkpoint, compressed, inputs, like=model)["rnn."]
 

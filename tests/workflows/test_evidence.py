@@ -139,7 +139,8 @@ def test_a_dense_weight_that_would_lose_a_row_gets_a_finer_store(
     _, planned = plan(tmp_path / "m.pt", {"version": 1, "default": "keep", "rules": [rule]})
     assert planned.model_totals == model.report.totals["model"]
     rounded = STORES["int8"].encode(table()).values()
-    lost = ((rounded - table()).norm(dim=1) / table().norm(dim=1)).max()
+    norms = table().norm(dim=1)
+    lost = ((rounded - table()).norm(dim=1) / norms.clamp_min(norms.median())).max()
     assert note.endswith(f"{float(lost):.0%} of its norm")
 
 

@@ -8,17 +8,19 @@ each into `.planes`, `.scales` and `.factor`. Every other tensor keeps its own n
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ttcompress.checkpoint import rebuild
 from ttcompress.checkpoint.names import names_inside
+from ttcompress.errors import ArtifactError
 from ttcompress.model.report import OWN_SIZE, Json, Report
 from ttcompress.model.weights import RecurrentStack
+from ttcompress.reporting.summary import summary_html, summary_text
 from ttcompress.stores import Encoded
 from ttcompress.system.files import written_whole
 from ttcompress.system.safetensors import ARTIFACT, file_size, write_safetensors
@@ -37,6 +39,8 @@ class CompressedModel:
 
     `kept` holds every other tensor under the first of its names; `ties` lists all names of a tensor
     that has several. `carried` is the source's nesting with its non-tensor content, as typed JSON.
+    `make_module` puts the model into a copy of the module it was made from; None if it was made
+    from a file or a state dict.
     """
 
     weights: tuple[StoredWeight, ...]
@@ -46,6 +50,27 @@ class CompressedModel:
     source_paths: Mapping[str, str]
     carried: Any
     report: Report
+    make_module: Callable[[CompressedModel], nn.Module] | None = None
+
+    def __repr__(self) -> str:
+        return summary_text(self.report, self.file_bytes)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return summary_html(self.report, self.file_bytes)
+
+    def module(self) -> nn.Module:
+        """A copy of the module that was compressed, with compressed layers in it.
+
+        Raises:
+            ArtifactError: the model was not made from a module.
+        """
+        if self.make_module is None:
+            raise ArtifactError(
+                "this model was made from a file or a state dict, so there is no module to copy. "
+                "Use ttcompress.load_into(module, model)."
+            )
+        return self.make_module(self)
 
     @property
     def tied_shapes(self) -> dict[tuple[str, ...], tuple[int, ...]]:
@@ -137,6 +162,23 @@ class CompressedModel:
             for stored in self.weights
         )
         return replace(self, weights=weights, kept={name: tensors[name] for name in self.kept})
+
+    def part(self, names: Collection[str]) -> CompressedModel:
+        """The same model with only some tensors in its state dict; `with_part` puts them back."""
+        return replace(
+            self,
+            weights=tuple(one for one in self.weights if one.weight.name in names),
+            source_paths={name: p for name, p in self.source_paths.items() if name in names},
+        )
+
+    def with_part(self, part: CompressedModel) -> CompressedModel:
+        """The same model with the values of a part of it."""
+        changed = {one.weight.name: one for one in part.weights}
+        return replace(
+            self,
+            weights=tuple(changed.get(one.weight.name, one) for one in self.weights),
+            kept=part.kept,
+        )
 
     def _metadata(self) -> dict[str, str]:
         document = {

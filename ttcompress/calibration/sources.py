@@ -1,12 +1,14 @@
 """Runs calibration data through a model and yields the inputs of each of its layers.
 
-A `TaskSource` runs the task's whole model, its stacks layer by layer; a `FileSource` reads the
-inputs of the stacks from a file. Nothing is kept: to use the inputs again, run the data again.
+A `ModuleSource` runs a task's model or a copy of the user's, its stacks layer by layer; a
+`FileSource` runs each stack on recorded inputs. Activations are not kept: to use them again, run
+the data again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -15,15 +17,17 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence
 
 from ttcompress.calibration.layerwise import LayerPass, LayerwiseStack
-from ttcompress.errors import CheckpointError, InputError, RecipeError, unreadable
+from ttcompress.errors import RecipeError
 from ttcompress.layers.evaluating import evaluating
 from ttcompress.layers.reparametrised import make_plain
+from ttcompress.model.protocol import Model
 from ttcompress.model.weights import RecurrentStack
-from ttcompress.system.files import check_input
-from ttcompress.system.safetensors import open_safetensors
-from ttcompress.tasks.protocol import Batch, Task
+from ttcompress.tasks.batches import run_batch
+from ttcompress.tasks.protocol import Batch, State, Task
+from ttcompress.tasks.recording import Chunk, read_recording
 
 SEQUENCES = 32
 """Sequences of a file in one batch."""
@@ -59,38 +63,74 @@ class DataSource(Protocol):
         ...
 
 
-class TaskSource:
-    """The first batches of a task's training data.
+class ModuleSource:
+    """The first batches of a module's data, as a task or a loader gives them.
+
+    They are held in memory: a loader may shuffle, and every run must give the same.
 
     Args:
-        task: builds the model and runs it.
+        build: makes the module that is run, with any values.
+        step: runs it on a batch, and returns the state for the next one.
         stacks: the recurrent layers of the checkpoint.
-        batches: how many to use.
-        seed: for the order of the task's data.
+        batches: all of them.
+        most: how many to use.
+        place: what gives the batches, for messages.
+
+    Raises:
+        RecipeError: there is no batch.
     """
 
-    def __init__(self, task: Task, stacks: Sequence[RecurrentStack], batches: int, seed: int):
-        self._task, self._stacks, self._seed = task, stacks, seed
-        self.batches = batches
-        if next(self._batches(), None) is None:
+    def __init__(
+        self,
+        build: Callable[[], nn.Module],
+        step: Callable[[nn.Module, Batch, State], State],
+        stacks: Sequence[RecurrentStack],
+        batches: Iterable[Batch],
+        most: int,
+        place: str,
+    ) -> None:
+        self._build, self._step, self._stacks = build, step, stacks
+        self._given = tuple(islice(batches, most))
+        self.batches = len(self._given)
+        if not self._given:
             raise RecipeError(
-                f"calibration: task {task.name} has no training data. "
-                "Give it some, or omit the calibration."
+                f"calibration: {place} has no data to run. Give it some, or omit the calibration."
             )
 
     def run(self, tensors: Mapping[str, Tensor]) -> Iterator[Activations]:
         """Run once over the batches, carrying the state as in training."""
-        model, state = make_plain(self._task.build().cpu(), tensors), None
+        model, state = make_plain(self._build().cpu(), tensors), None
         model.load_state_dict(tensors)
         recorder = _Recorder(model, self._stacks, tensors)
-        for batch in self._batches():
+        for batch in self._given:
             recorder.found = Activations()
             with evaluating(model):
-                _, state = self._task.outputs(model, batch, state)
+                state = self._step(model, batch, state)
             yield recorder.found
 
-    def _batches(self) -> Iterator[Batch]:
-        return islice(self._task.train_batches(0, self._seed), self.batches)
+
+def task_source(
+    task: Task, stacks: Sequence[RecurrentStack], batches: int, seed: int
+) -> ModuleSource:
+    """The first batches of a task's training data."""
+
+    def step(model: nn.Module, batch: Batch, state: State) -> State:
+        return task.outputs(model, batch, state)[1]
+
+    given = task.train_batches(0, seed)
+    return ModuleSource(task.build, step, stacks, given, batches, f"task {task.name}")
+
+
+def loader_source(
+    module: nn.Module, stacks: Sequence[RecurrentStack], batches: Iterable[Any], most: int
+) -> ModuleSource:
+    """The first batches of a user's loader, run through a copy of the module."""
+
+    def step(model: nn.Module, batch: Any, state: State) -> State:
+        run_batch(model, batch)
+
+    place = f"the {type(batches).__name__}"
+    return ModuleSource(partial(deepcopy, module), step, stacks, batches, most, place)
 
 
 class _Recorder:
@@ -131,69 +171,43 @@ def _by_path(stacks: Sequence[RecurrentStack]) -> dict[str, RecurrentStack]:
 
 
 class FileSource:
-    """Inputs of the recurrent layers, (batch, time, input), from a safetensors file.
+    """Recorded inputs of the recurrent layers, and perhaps of linear ones; see `read_recording`.
 
     Args:
-        path: a file with one tensor for each layer, named by its path (by any name if single).
-        stacks: the recurrent layers of the checkpoint.
+        path: the file.
+        model: the checkpoint.
 
     Raises:
-        InputError: there is no such file, or safetensors cannot read it.
-        RecipeError: a tensor matches no layer, or has another shape.
+        InputError, RecipeError: see `read_recording`.
     """
 
-    def __init__(self, path: str | Path, stacks: Sequence[RecurrentStack]) -> None:
-        path = Path(path)
-        check_input(path, "a safetensors file")
-        try:
-            tensors = open_safetensors(path).read()
-        except CheckpointError as error:
-            fact = str(error).rstrip(".")
-            raise InputError(f"{path}: cannot be read as safetensors ({fact}).") from error
-        except OSError as error:
-            raise unreadable(path, error) from error
-        self._inputs = _by_stack(path, tensors, _by_path(stacks))
-        self.batches = sum(-(-len(values) // SEQUENCES) for _, values in self._inputs)
+    def __init__(self, path: str | Path, model: Model) -> None:
+        self._recorded = read_recording(path, model)
+        shapes = (
+            self._recorded.shape(prefix, k)
+            for prefix, names in self._recorded.names.items()
+            for k in range(len(names))
+        )
+        self.batches = sum(-(-sequences // SEQUENCES) for sequences, _ in shapes)
 
     def run(self, tensors: Mapping[str, Tensor]) -> Iterator[Activations]:
         """Each stack by itself, a few sequences at a time."""
-        for stack, values in self._inputs:
+        for prefix, stack in self._recorded.stacks.items():
             passes: list[tuple[LayerPass, ...]] = []
             layerwise = LayerwiseStack(stack, tensors, passes.append)
-            for few in torch.split(values, SEQUENCES):
-                passes.clear()
-                with torch.no_grad():
-                    layerwise(few.float())
-                yield Activations({stack.prefix: passes.copy()})
+            for k in range(len(self._recorded.names[prefix])):
+                chunk = self._recorded.chunk(prefix, k)
+                for which in torch.split(torch.arange(len(chunk.inputs)), SEQUENCES):
+                    passes.clear()
+                    with torch.no_grad():
+                        layerwise(*_call_of(chunk.take(which), stack))
+                    yield Activations({prefix: passes.copy()})
 
 
-def _by_stack(
-    path: str | Path, tensors: dict[str, Tensor], known: Mapping[str, RecurrentStack]
-) -> list[tuple[RecurrentStack, Tensor]]:
-    """The inputs of each stack, their names and shapes checked."""
-    if len(tensors) == len(known) == 1:
-        tensors = {next(iter(known)): next(iter(tensors.values()))}
-    for name, values in tensors.items():
-        if name not in known:
-            layers = ", ".join(map(repr, known)) or "none"
-            raise RecipeError(
-                f"{path}: {name} is not a recurrent layer of the model; those are {layers}. "
-                "Name each tensor after the layer whose inputs it holds."
-            )
-        size = known[name].input_size
-        if values.dim() != 3 or values.shape[2] != size or not values.is_floating_point():
-            raise RecipeError(
-                f"{path}: {name}: expected floats of shape (batch, time, {size}), got "
-                f"{tuple(values.shape)} of {values.dtype}."
-            )
-        if not values.numel():
-            raise RecipeError(
-                f"{path}: {name} holds no inputs: its shape is {tuple(values.shape)}. "
-                "Record at least one sequence of at least one step."
-            )
-        if bad := int((~values.isfinite()).sum()):
-            raise RecipeError(
-                f"{path}: {name}: {bad:,} of {values.numel():,} values are NaN or infinite. "
-                "Record the inputs again, without the sequences that hold them."
-            )
-    return [(known[name], values) for name, values in tensors.items()]
+def _call_of(chunk: Chunk, stack: RecurrentStack) -> tuple[Any, Any]:
+    """The arguments of torch's layer for recorded sequences."""
+    inputs: Any = chunk.inputs.float()
+    if chunk.lengths is not None:
+        inputs = pack_padded_sequence(inputs, chunk.lengths, True, enforce_sorted=False)
+    state = tuple(member.float() for member in chunk.states)
+    return inputs, None if not state else state if stack.kind == "lstm" else state[0]

@@ -13,6 +13,6 @@ assembly               puts all of that together for one file
 """
 
 from ttcompress.checkpoint.carried import rebuild
-from ttcompress.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from ttcompress.checkpoint.checkpoint import Checkpoint, ModelSource, open_checkpoint
 
-__all__ = ["Checkpoint", "open_checkpoint", "rebuild"]
+__all__ = ["Checkpoint", "ModelSource", "open_checkpoint", "rebuild"]

@@ -20,7 +20,7 @@ from ttcompress.checkpoint.reparametrised import (
     ComputedBytes,
     fold,
     is_parametrized,
-    stored_under,
+    stored_parts,
 )
 from ttcompress.checkpoint.tensors import (
     EXPANSION_ALLOWANCE,
@@ -88,7 +88,7 @@ def assemble(source: Source, key: str | None) -> Assembly:
         OPTIMIZER: [one for one in found.optimizers if not holds_any(one, chosen)],
     }
     tree.left_out = {id(branch.value) for branches in unwanted.values() for branch in branches}
-    inside, source_paths, owners = _name_inside(tree, chosen)
+    inside, source_paths, owners = _name_inside(tree, chosen, source.own_names)
     loose = _name_loose(tree, chosen, inside)
     source_paths |= {name: name for name in loose}
     _check_names((*source_paths, *source_paths.values()))
@@ -142,7 +142,7 @@ def _unread_type(name: str, tensor: StoredTensor) -> CheckpointError:
 
 
 def _name_inside(
-    tree: Tree, chosen: Sequence[Branch]
+    tree: Tree, chosen: Sequence[Branch], own_names: bool
 ) -> tuple[dict[str, Leaf], dict[str, str], dict[str, PickledObject]]:
     """The tensors to compress by the model's own names, and each name's place in the source.
 
@@ -151,8 +151,10 @@ def _name_inside(
     keys: dict[str, tuple[Place, Leaf]] = {}
     for name, place, leaf in _tensors_inside(tree, chosen):
         keys[unused_name(name, keys)] = (place, leaf)
-    averages = keys.pop(AVERAGES, None) if all(map(_is_averaged, keys)) else None
-    names = canonical_names(tuple(keys))
+    averages = None
+    if not own_names and all(map(_is_averaged, keys)):
+        averages = keys.pop(AVERAGES, None)
+    names = tuple(keys) if own_names else canonical_names(tuple(keys))
     modules = {
         (*one.place, *below): module for one in chosen for below, module in tree.modules(one.value)
     }
@@ -233,7 +235,7 @@ def _check_tensors(named: Mapping[str, Leaf], source: Source) -> dict[str, Store
         stored[name] = leaf
     # Many windows on one storage could claim any amount of memory.
     claimed = sum(tensor.bytes for tensor in set(stored.values()))
-    used = {key for t in stored.values() for key in stored_under(t, source.storages)}
+    used = {part.storage for t in stored.values() for part in stored_parts(t, source.storages)}
     held = sum(source.storages[key].size for key in used)
     if claimed > MAX_REPEATS * held + EXPANSION_ALLOWANCE:
         raise CheckpointError(
@@ -338,8 +340,12 @@ def _left_out(
     kept: Iterable[StoredTensor],
 ) -> Iterator[LeftOut]:
     """What is in the file but will not be in the result, each tensor counted once."""
-    unused = {key: storage.size for key, storage in source.storages.items()}
-    counted = set(kept)
+    unused = {
+        key: storage.size
+        for key, storage in source.storages.items()
+        if not isinstance(storage, ComputedBytes)
+    }
+    counted = {part for tensor in kept for part in stored_parts(tensor, source.storages)}
     for why, branches in unwanted.items():
         for one in branches:
             leaves = {leaf for _, leaf in tree.tensors(one.value)}

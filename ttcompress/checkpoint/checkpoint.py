@@ -1,4 +1,4 @@
-"""Opens a model file (`open_checkpoint`); the `Checkpoint` reads its tensors one at a time."""
+"""Opens a model (`open_checkpoint`); the `Checkpoint` reads its tensors one at a time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import torch
 
 from ttcompress.checkpoint.assembly import assemble
 from ttcompress.checkpoint.carried import Json
-from ttcompress.checkpoint.containers import read_container
+from ttcompress.checkpoint.containers import Source, read_container
+from ttcompress.checkpoint.containers.memory import InMemory, describe, read_memory
 from ttcompress.checkpoint.names import names_inside
 from ttcompress.checkpoint.tensors import Bytes, StoredTensor, read_tensor
 from ttcompress.errors import CheckpointError, InputError, unreadable
@@ -21,15 +22,20 @@ from ttcompress.model.weights import OtherTensor, RecurrentStack, Weight
 from ttcompress.system.memory import within_memory
 from ttcompress.system.stamps import Stamp, check_unchanged
 
+ModelSource = str | Path | InMemory
+"""What a model can be given as: a file, a module, or a state dict."""
+
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A trained model's file, described, with its tensors not yet read.
+    """A trained model, described, with its tensors not yet read.
 
     Attributes:
+        label: the file's path, or what is in memory: "LSTM in memory".
         container: what the file is, e.g. "torch zip".
-        sha256: of the file; of a sharded model, over the index and then every shard.
-        bytes: size of the file or files.
+        sha256: of the file; of a sharded model, over the index and then every shard; of a model in
+            memory, over its tensors.
+        bytes: size of the file or files, or of the tensors in memory.
         weights: every 2-D floating-point tensor of the state dict, in the file's order, under the
             model's own names; those that no layer is known to use have the role "matrix".
         others: every other tensor, in the state dict or outside; kept as it is.
@@ -40,7 +46,7 @@ class Checkpoint:
         notes: what the user should know.
     """
 
-    path: Path
+    label: str
     container: str
     sha256: str
     bytes: int
@@ -77,8 +83,8 @@ class Checkpoint:
         if stored is None:
             near = get_close_matches(name, self._stored, n=1)
             cure = f"Did you mean {near[0]}?" if near else "`ttcompress inspect` lists them."
-            raise CheckpointError(f"{self.path}: has no tensor named {name}. {cure}")
-        place = f"{self.path}: {name}"
+            raise CheckpointError(f"{self.label}: has no tensor named {name}. {cure}")
+        place = f"{self.label}: {name}"
         try:
             with within_memory(f"{place} ({stored.bytes:,} bytes)"):
                 try:
@@ -88,15 +94,16 @@ class Checkpoint:
         except CheckpointError as error:
             raise error.at(place) from error
         except OSError as error:
-            raise unreadable(self.path, error) from error
+            raise unreadable(self.label, error) from error
 
 
-def open_checkpoint(path: str | Path, key: str | None = None) -> Checkpoint:
-    """Describe a model file without reading its tensors or running anything in it.
+def open_checkpoint(model: ModelSource, key: str | None = None) -> Checkpoint:
+    """Describe a model without reading its tensors or running anything in its file.
 
     Args:
-        path: a file of torch (any version), TorchScript or safetensors, a pickle, or the
-            `.index.json` of a sharded model. Its content decides, not its name.
+        model: a file of torch (any version), TorchScript or safetensors, a pickle, or the
+            `.index.json` of a sharded model: its content decides, not its name. Or a module or a
+            state dict in memory.
         key: which state dict to take where there are several, such as "generator"; some are
             "generator,critic", and "all" takes every one. Names then begin with their keys.
 
@@ -105,22 +112,22 @@ def open_checkpoint(path: str | Path, key: str | None = None) -> Checkpoint:
         CheckpointError: the file is unknown, damaged, unsafe, ambiguous, or without weights.
         TTCompressError: the file cannot be read.
     """
-    path = Path(path)
+    label = str(model) if isinstance(model, str | Path) else describe(model)
     try:
-        _check_path(path)
-        source = read_container(path)
+        source = _read(model)
         assembly = assemble(source, key)
-        sha256 = _hash(source.stamps)
+        sha256 = _hash(source.stamps) if source.hash is None else source.hash()
         check_unchanged(source.stamps)
     except CheckpointError as error:
-        raise error.at(str(path)) from error
+        raise error.at(label) from error
     except OSError as error:
-        raise unreadable(path, error) from error
+        raise unreadable(label, error) from error
+    sizes = [stamp.size for stamp in source.stamps.values()]
     return Checkpoint(
-        path=path,
+        label=label,
         container=source.container,
         sha256=sha256,
-        bytes=sum(stamp.size for stamp in source.stamps.values()),
+        bytes=sum(sizes or (held.size for held in source.storages.values())),
         weights=assembly.weights,
         others=assembly.others,
         stacks=assembly.stacks,
@@ -132,6 +139,13 @@ def open_checkpoint(path: str | Path, key: str | None = None) -> Checkpoint:
         _storages=assembly.storages,
         _stamps=source.stamps,
     )
+
+
+def _read(model: ModelSource) -> Source:
+    if not isinstance(model, str | Path):
+        return read_memory(model)
+    _check_path(Path(model))
+    return read_container(Path(model))
 
 
 def _check_path(path: Path) -> None:

@@ -188,14 +188,14 @@ class ComputedBytes:
                 yield from inner.kinds()
 
 
-def stored_under(tensor: StoredTensor, storages: Mapping[str, Bytes]) -> Iterator[str]:
-    """The storages in the file that a tensor's values come from."""
+def stored_parts(tensor: StoredTensor, storages: Mapping[str, Bytes]) -> Iterator[StoredTensor]:
+    """The tensors in the file that a tensor is computed from; itself if it is in the file."""
     held = storages[tensor.storage]
     if isinstance(held, ComputedBytes):
         for part in held.parts:
-            yield from stored_under(part, storages)
+            yield from stored_parts(part, storages)
     else:
-        yield tensor.storage
+        yield tensor
 
 
 def is_parametrized(name: str) -> bool:

@@ -25,6 +25,7 @@ from ttcompress.cli.recipes import recipes
 from ttcompress.cli.report import report
 from ttcompress.cli.restore import restore
 from ttcompress.cli.sweep import sweep
+from ttcompress.cli.tasks import tasks
 from ttcompress.cli.verify import verify
 from ttcompress.errors import TTCompressError
 
@@ -105,6 +106,7 @@ for heading, commands in _COMMANDS.items():
     for command in commands:
         app.command(cls=Command, rich_help_panel=heading)(command)
 app.add_typer(recipes, name="recipes", rich_help_panel="Choose")
+app.add_typer(tasks, name="tasks", rich_help_panel="Judge")
 
 
 def main() -> None:

@@ -41,7 +41,7 @@ Factors = Annotated[
 
 # Options that replace keys of the recipe.
 BUDGET = ("format", "rank", "tolerance", "factor", "size", "params", "multiply_adds", "drop")
-SHARED = ("store", "key", "task", "finetune", "calibrate", "calibration_data", "seed")
+SHARED = ("store", "key", "task", "finetune", "log", "calibrate", "data", "synthetic", "seed")
 LIMITS = ("max_drop", "min_factor", "max_size")
 _HEADINGS: dict[str | int, str] = {"limits": headings.LIMITS}
 _HEADINGS |= dict.fromkeys(("budget", "format", "store"), headings.BUDGET)
@@ -163,6 +163,7 @@ class TuningOptions:
             precision=self.mixed_precision,
             resume=saved,
             control=self.control,
+            folder=saved.with_suffix(".log"),
             watch=watch,
         )
         stale = saved_states(saved)

@@ -91,6 +91,6 @@ def export(
 def _task(compressed: CompressedModel, task: str | None, recipe: str | None) -> Task | None:
     """The task, with the options that a recipe gives it; None where nothing names one."""
     from ttcompress.recipe import task_recipe, with_options
-    from ttcompress.workflows.job import task_of
+    from ttcompress.workflows.job import named_task
 
-    return task_of(with_options(task_recipe(recipe), task=task), compressed)
+    return named_task(with_options(task_recipe(recipe), task=task), compressed)

@@ -66,14 +66,16 @@ class RecurrentModel(nn.Module):
         self._chain = chain
         self._pooling = pooling
         for stack in chain.stacks:
-            _place(self, stack.prefix.removesuffix("."), recurrent_module(stack, nonlinearity))
+            place_module(
+                self, stack.prefix.removesuffix("."), recurrent_module(stack, nonlinearity)
+            )
         linear = nn.Linear(chain.stacks[-1].output_size, chain.classes, bias=chain.bias)
-        _place(self, chain.linear, linear)
+        place_module(self, chain.linear, linear)
         if chain.embedding is not None:
             embedding = nn.Embedding(chain.symbols, chain.stacks[0].input_size)
             if chain.tied:
                 embedding.weight = linear.weight
-            _place(self, chain.embedding, embedding)
+            place_module(self, chain.embedding, embedding)
 
     def forward(
         self,
@@ -128,7 +130,7 @@ class RecurrentModel(nn.Module):
                 return torch.cat([last[:, :half], values[:, 0, half:]], 1)
 
 
-def _place(root: nn.Module, path: str, module: nn.Module) -> None:
+def place_module(root: nn.Module, path: str, module: nn.Module) -> None:
     """Put a module at a dotted path, creating plain modules on the way."""
     *way, name = path.split(".")
     for step in way:

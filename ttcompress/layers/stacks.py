@@ -78,6 +78,13 @@ def recurrent_module(stack: RecurrentStack, nonlinearity: Nonlinearity = "tanh")
             return nn.RNN(**sizes, nonlinearity=nonlinearity)
 
 
+def recurrent_cell(stack: RecurrentStack) -> nn.RNNCellBase:
+    """Build torch's cell of this geometry; an RNN's has tanh."""
+    kind = {"lstm": nn.LSTMCell, "gru": nn.GRUCell, "rnn": nn.RNNCell}[stack.kind]
+    made: nn.RNNCellBase = kind(stack.input_size, stack.hidden_size, bias=stack.bias)
+    return made
+
+
 def dense_layer(
     stack: RecurrentStack,
     tensor: Callable[[str], Tensor | None],

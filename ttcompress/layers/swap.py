@@ -1,8 +1,11 @@
-"""Puts trains into a user's modules: `replace_layer` into one layer, `load_into` a whole model."""
+"""Puts trains into a user's modules: `replace_layer` into one layer, `load_into` a whole model,
+`compressed_copy` into a copy of it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +160,16 @@ def load_into(model: nn.Module, source: str | Path | CompressedModel) -> nn.Modu
             shared = getattr(model.get_submodule(present[0][0]), present[0][2])
             setattr(model.get_submodule(owner), leaf, shared)
     return model
+
+
+def compressed_copy(module: nn.Module, compressed: CompressedModel) -> nn.Module:
+    """Make a copy of the module that was compressed, with compressed layers, on the same device.
+
+    Raises:
+        ArtifactError: see `load_into`.
+    """
+    copy = deepcopy(module)
+    return load_into(copy, compressed).train(module.training)
 
 
 def _check_names(model: nn.Module, content: Content) -> None:

@@ -25,6 +25,7 @@ from ttcompress.recipe.schema import Finetune as Finetune
 from ttcompress.recipe.schema import Limits as Limits
 from ttcompress.recipe.schema import Recipe as Recipe
 from ttcompress.recipe.schema import TaskChoice as TaskChoice
+from ttcompress.recipe.schema import Tracker as Tracker
 from ttcompress.recipe.values import Drop as Drop
 from ttcompress.recipe.values import parse_drop as parse_drop
 from ttcompress.recipe.values import parse_ranks as parse_ranks

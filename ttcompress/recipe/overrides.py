@@ -35,10 +35,11 @@ def with_options(recipe: Recipe, **options: Any) -> Recipe:
     """Return the recipe with the values of options in place of its own; `text` stays as written.
 
     Options are those of the command line, such as `factor=8, max_drop="1%"`; None means not given.
-    Any budget option replaces the whole budget. `format` applies to every train: it replaces the
-    formats of rules, except dense and keep. A task's name keeps the options that the recipe has for
-    that same task; a `TaskChoice` brings new ones. `finetune=True` takes the recipe's own block, or
-    the defaults if it has none; False turns fine-tuning off.
+    Any budget option replaces the whole budget, and any one of calibration the whole calibration.
+    `format` applies to every train: it replaces the formats of rules, except dense and keep. A
+    task's name keeps the options that the recipe has for that same task; a `TaskChoice` brings new
+    ones. `finetune=True` takes the recipe's own block, or the defaults if it has none; False turns
+    fine-tuning off.
 
     Raises:
         RecipeError: an option is unknown, invalid, or does not fit the recipe; names the option.
@@ -50,6 +51,8 @@ def with_options(recipe: Recipe, **options: Any) -> Recipe:
     plain = effective(recipe)
     if any(path[0] == "budget" for path in paths.values()):
         plain["budget"] = {}
+    if any(path[0] == "calibration" for path in paths.values()):
+        plain["calibration"] = {}  # its sources exclude each other
     if "format" in given:
         given["format"] = parse_format(given["format"])
         for rule in plain.get("rules", ()):

@@ -111,6 +111,14 @@ TASK: Final = section_of(
 )
 
 
+TrainedOn = Literal["task", "recorded", "synthetic"]
+"""A training's data: the task's batches, recorded inputs, or text that the model itself writes."""
+
+
+Tracker = Literal["csv", "tensorboard", "wandb", "mlflow"]
+"""Programs that draw the course of a training; csv is a file for any."""
+
+
 class Finetune(Section):
     """How a compressed model is trained."""
 
@@ -157,13 +165,22 @@ class Finetune(Section):
         default=2.0,
     )
     kept: bool = declare(FLAG, "Train biases and kept layers too.", default=True)
+    data: TrainedOn | None = declare(
+        one_of(*get_args(TrainedOn)),
+        "Train on the task's batches, on recorded inputs, or on text that the model writes.  "
+        "[the first of these that is there]",
+    )
+    log: Tracker | None = declare(
+        one_of(*get_args(Tracker)), "Where to log the course of the training.", "--log"
+    )
 
 
 class CalibrationChoice(Section):
-    """Where calibration finds the weights' inputs: the task's training data, or a file.
+    """Where calibration finds the weights' inputs: the task's training data, a file, or the model.
 
-    `data` is a safetensors file with the inputs of each recurrent layer, (batch, time, input),
-    under the layer's path; its path is relative to the working directory.
+    `data` is a safetensors file of recorded inputs: see `ttcompress.record`. Its path is relative
+    to the working directory. `synthetic` applies where the model can write its own input: where it
+    takes symbols and predicts the next one. Otherwise nothing is calibrated, and a note says why.
     """
 
     batches: int = declare(
@@ -173,7 +190,12 @@ class CalibrationChoice(Section):
         default=24,
     )
     data: str | None = declare(
-        TEXT, "Calibrate on the inputs in a safetensors file.", "--calibration-data PATH"
+        TEXT,
+        "Calibrate on recorded inputs; without a task, train on them too.",
+        "--data PATH",
+    )
+    synthetic: int | None = declare(
+        COUNT, "Calibrate on N sequences that the model itself writes.", "--synthetic N"
     )
 
 
@@ -226,7 +248,13 @@ def _check_budget(budget: Budget, recipe: Values, _: object) -> Budget:
 def _check_calibration(
     calibration: CalibrationChoice | None, recipe: Values, _: object
 ) -> CalibrationChoice | None:
-    if calibration and "budget" in recipe and recipe["budget"].tolerance is not None:
+    if calibration and calibration.data is not None and calibration.synthetic is not None:
+        raise RecipeError(
+            "data and synthetic are two sources of inputs, but a calibration has one."
+            "\nRemove one of them."
+        )
+    toleranced = "budget" in recipe and recipe["budget"].tolerance is not None
+    if calibration and calibration.synthetic is None and toleranced:
         raise RecipeError(
             "a tolerance bounds the error of the weights, but calibration minimises that of their"
             " outputs.\nUse another budget with calibration, for example `budget: {factor: 8}`."

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import struct
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
@@ -56,6 +57,9 @@ MAX_HEADER = 100_000_000
 
 MAX_DIMENSIONS = 64
 """Of a tensor; a limit of torch."""
+
+COPIED = 2**20
+"""Bytes that are copied at a time."""
 
 RESERVED = "__metadata__"
 """The only name in a header that a tensor cannot have."""
@@ -196,13 +200,55 @@ def write_safetensors(
     """
     file.write(_header(tensors, metadata))
     for name in _order(tensors):
-        flat = tensors[name].detach().cpu().contiguous().reshape(-1)
-        file.write(flat.view(torch.uint8).numpy().data if flat.numel() else b"")
+        file.write(_bytes_of(tensors[name]))
+
+
+class Spool:
+    """Tensors that wait on disk until all are known, since a file's header comes first.
+
+    Only one tensor is in memory at a time. The temporary file is gone when the block ends.
+
+    Args:
+        folder: for the temporary file; best that of the final one.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  # closed by __exit__
+        self._facts: dict[str, Tensor] = {}  # on the device "meta": types and shapes, no values
+        self._starts: dict[str, int] = {}
+        self.bytes = 0
+
+    def __enter__(self) -> Spool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def add(self, name: str, tensor: Tensor) -> None:
+        """Write a tensor to the temporary file."""
+        self._facts[name] = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
+        self._starts[name] = self.bytes
+        self._file.write(_bytes_of(tensor))
+        self.bytes += tensor.nbytes
+
+    def write(self, file: BinaryIO, metadata: Mapping[str, str]) -> None:
+        """Write all tensors as `write_safetensors` would."""
+        file.write(_header(self._facts, metadata))
+        for name in _order(self._facts):
+            self._file.seek(self._starts[name])
+            left = self._facts[name].nbytes
+            while left:
+                left -= file.write(self._file.read(min(left, COPIED)))
 
 
 def file_size(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> int:
     """How many bytes `write_safetensors` will write."""
     return len(_header(tensors, metadata)) + sum(tensor.nbytes for tensor in tensors.values())
+
+
+def _bytes_of(tensor: Tensor) -> memoryview | bytes:
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return flat.view(torch.uint8).numpy().data if flat.numel() else b""
 
 
 def _header(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:

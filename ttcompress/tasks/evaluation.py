@@ -44,6 +44,9 @@ def load_model(task: Task, model: Model) -> nn.Module:
         RecipeError: the task's model and the file have different tensors.
     """
     tensors = model.state_dict()
+    covers = getattr(task, "covers", None)
+    if covers is not None:
+        tensors = {name: tensor for name, tensor in tensors.items() if name in covers}
     built = make_plain(task.build(), tensors)
     places, problems = built.state_dict(), []
     for name in dict.fromkeys([*tensors, *places]):

@@ -61,8 +61,11 @@ class Task(Protocol):
         predicts = {"next": "values", "regime": "classes"}    # `outputs` is a mapping then
         def distillation(self, outputs, original, batch): ...    # instead of the program's own
 
-    Without either, outputs count as classes if the task's loss shows that they are, and are
-    refused otherwise.
+    A task that runs a part of the model only says which: `covers` has the names of its tensors.
+    `labelled = False` says that it has no loss, so that everything is learned from the original.
+
+    Without `predicts` or `distillation`, outputs count as classes if the task's loss shows that
+    they are, and are refused otherwise.
 
     Attributes:
         name: what reports call it.

@@ -9,6 +9,7 @@ import inspect
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 
 from torch import nn
 
-from ttcompress.errors import InputError, RecipeError
+from ttcompress.errors import InputError, RecipeError, TTCompressError
 from ttcompress.layers.structure import Structure, structure_of
 from ttcompress.model.protocol import Model
 from ttcompress.tasks.charlm import CharLM
@@ -41,6 +42,9 @@ BUILT_IN: dict[str, TaskFactory] = {
     Forecaster.name: Forecaster,
 }
 
+TEMPLATE = Path(__file__).with_name("template.txt")
+"""A file to begin a task with."""
+
 _MEMBERS = "name metrics batches_per_epoch build train_batches outputs loss evaluate"
 MEMBERS = tuple(_MEMBERS.split())
 """What every `Task` has."""
@@ -50,6 +54,33 @@ WHAT_A_TASK_IS = (
     f"{', '.join(MEMBERS)}; see ttcompress.Task. For usual models there are the tasks "
     f"{', '.join(BUILT_IN)}."
 )
+
+
+@dataclass(frozen=True)
+class KnownTask:
+    """A task that can be named: what it is for, and its options."""
+
+    name: str
+    title: str
+    options: tuple[str, ...]
+
+
+def known_tasks() -> tuple[KnownTask, ...]:
+    """The built-in tasks, and those that are installed.
+
+    An installed one that cannot be imported is listed with the reason.
+    """
+    found = []
+    for name in (*BUILT_IN, *(point.name for point in entry_points(group=ENTRY_POINTS))):
+        try:
+            factory = find_task(name)
+        except TTCompressError as error:
+            found.append(KnownTask(name, str(error), ()))
+            continue
+        title = (inspect.getdoc(factory) or "").partition("\n")[0]
+        options = tuple(inspect.signature(factory).parameters)[1:]
+        found.append(KnownTask(name, title, options))
+    return tuple(found)
 
 
 def find_task(name: str) -> TaskFactory:

@@ -13,11 +13,11 @@ from itertools import islice
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import kl_div, log_softmax, logsigmoid
 
 from ttcompress.errors import RecipeError, TaskError, TrainingError
 from ttcompress.recipe import Finetune
 from ttcompress.system.text import shape_text
+from ttcompress.tasks.likeness import binary_divergence, class_divergence, squared_error
 from ttcompress.tasks.protocol import (
     SINGLE,
     Batch,
@@ -231,35 +231,6 @@ def _distance_of(task: Task, several: Iterable[Answer], name: str, kind: OutputK
 
 def _place(task: Task, name: str) -> str:
     return f"task {task.name}: outputs" + (f"[{name!r}]" if name != SINGLE else "")
-
-
-def class_divergence(outputs: Tensor, original: Tensor, temperature: float) -> Tensor:
-    """The mean KL divergence of softmax(original) from softmax(outputs), (positions, classes).
-
-    Classes that the original rules out (-inf) add nothing. Times temperature^2, which restores the
-    size of the gradients, since they fall with its square.
-    """
-    own = log_softmax(outputs / temperature, dim=-1)
-    wanted = log_softmax(original / temperature, dim=-1)
-    impossible = wanted.isneginf()  # p log p is 0 there, but 0 * inf in floating point is not
-    own, wanted = (values.masked_fill(impossible, 0.0) for values in (own, wanted))
-    return kl_div(own, wanted, log_target=True, reduction="batchmean") * temperature**2
-
-
-def binary_divergence(outputs: Tensor, original: Tensor, temperature: float) -> Tensor:
-    """The mean KL divergence of sigmoid(original) from sigmoid(outputs), (positions, questions).
-
-    A mean over positions and questions, as binary cross entropy is.
-    """
-    own, wanted = outputs / temperature, original / temperature
-    yes = wanted.sigmoid() * (logsigmoid(wanted) - logsigmoid(own))
-    no = (-wanted).sigmoid() * (logsigmoid(-wanted) - logsigmoid(-own))
-    return (yes + no).mean() * temperature**2
-
-
-def squared_error(outputs: Tensor, original: Tensor, units: Tensor) -> Tensor:
-    """The mean squared error of (positions, features), each feature in its unit, (features,)."""
-    return ((outputs - original).square() / units).mean()
 
 
 def value_units(originals: Iterable[Tensor]) -> Tensor:

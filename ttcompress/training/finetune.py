@@ -17,6 +17,7 @@ from ttcompress.recipe import Finetune
 from ttcompress.system.launch import is_first
 from ttcompress.tasks.evaluation import compare_metrics, load_model
 from ttcompress.tasks.protocol import Task
+from ttcompress.training.log import start_log
 from ttcompress.training.loop import StepReport, Training, TrainingResult
 from ttcompress.training.machine import make_machine
 from ttcompress.training.resume import resume_progress, save_progress
@@ -35,6 +36,7 @@ class Conditions:
         device, precision: see `make_machine`.
         resume: the file that a run saves to and continues from.
         control: also train the dense original for as long.
+        folder: for the log, if the recipe asks for one.
         watch: called after every step.
         keep: receives the finished model, to write it, before the control is trained, and again
             with the control's figures.
@@ -45,6 +47,7 @@ class Conditions:
     precision: str = "no"
     resume: Path | None = None
     control: bool = False
+    folder: Path = Path("training")
     watch: Callable[[StepReport], None] = lambda report: None
     keep: Callable[[CompressedModel], None] = lambda model: None
 
@@ -113,22 +116,25 @@ def finetune(
             "trained on it. Omit --control, or set distill below 1."
         )
     teacher = load_model(task, original) if original and settings.distill else None
-    tuned = _train(compressed, task, settings, conditions, teacher)
-    entries = tuned.model.report.weights
+    covers = getattr(task, "covers", None)
+    start = compressed if covers is None else compressed.part(covers)
+    tuned = _train(start, task, settings, conditions, teacher)
+    model = tuned.model if covers is None else compressed.with_part(tuned.model)
+    entries = model.report.weights
     if original is not None:
         errors = {
             one.weight.name: measure_errors(
                 original.tensor(one.weight.name), one.blocks(), one.weight
             )
-            for one in tuned.model.weights
+            for one in model.weights
         }
         entries = tuple(
             replace(entry, **vars(errors[entry.name])) if entry.name in errors else entry
             for entry in entries
         )
-    done = {"task": task.name, "steps": tuned.steps, "settings": asdict(settings)}
-    report = replace(tuned.model.report, weights=entries, finetune=done)
-    return replace(tuned.model, report=report)
+    kept = {key: value for key, value in asdict(settings).items() if key != "log"}
+    done = {"task": task.name, "steps": tuned.steps, "best_step": tuned.best_step, "settings": kept}
+    return replace(model, report=replace(model.report, weights=entries, finetune=done))
 
 
 def add_control(
@@ -149,7 +155,7 @@ def add_control(
         TTCompressError: as for `finetune`.
     """
     start = keep_everything(tuned, original)
-    dense = _train(start, task, settings, conditions.named(CONTROL), None)
+    dense = _train(start, task, settings, conditions.named(CONTROL), None, CONTROL)
     after = {name: float(found["after"]) for name, found in (tuned.report.metrics or {}).items()}
     control = {
         name: {"control": found["before"], "after": found["after"], "drop": found["drop"]}
@@ -172,6 +178,7 @@ def _train(
     settings: Finetune,
     conditions: Conditions,
     teacher: torch.nn.Module | None,
+    run: str = "training",
 ) -> TrainingResult:
     """Run one training, saved about once a minute, at the end of epochs and when interrupted.
 
@@ -184,23 +191,24 @@ def _train(
         start, task, settings, seed=conditions.seed, teacher=teacher, machine=machine
     )
     path, last = conditions.resume, time.monotonic()
-    if path is None:
-        return training.run(conditions.watch)
-    if path.exists():
+    if path is not None and path.exists():
         resume_progress(training, path)
+    facts = asdict(settings) | {"step": training.step}
+    log = start_log(settings.log, conditions.folder, task, facts, run)
     alone, saves = machine.processes == 1, machine.rank == 0
 
     def watch(report: StepReport) -> None:
         nonlocal last
         is_late = alone and time.monotonic() - last > SAVE_EVERY
-        if saves and (report.metrics is not None or is_late):
+        if path is not None and saves and (report.metrics is not None or is_late):
             save_progress(training, path)
             last = time.monotonic()
+        log(report)
         conditions.watch(report)
 
     try:
         return training.run(watch)
     except KeyboardInterrupt:
-        if alone:
+        if path is not None and alone:
             save_progress(training, path)
         raise

@@ -56,7 +56,8 @@ class StepReport:
 class TrainingResult:
     """The best stored model, its metrics and those at the start.
 
-    `steps` counts the whole run even if it was resumed; `seconds` are since it was resumed.
+    `steps` counts the whole run even if it was resumed; `seconds` are since it was resumed. The
+    best model was measured after `best_step`, which is 0 for the start.
     """
 
     model: CompressedModel
@@ -64,6 +65,7 @@ class TrainingResult:
     after: Metrics
     steps: int
     seconds: float
+    best_step: int = 0
 
 
 def steps_in(task: Task, settings: Finetune, machine: Machine) -> int:
@@ -125,7 +127,7 @@ class Training:
         )
         self.step, self.state, self.sees_store = 0, None, False
         self.before = self.metrics = self._measure(start)
-        self.best, self.stale, self.judged = start, 0, 0
+        self.best, self.best_step, self.stale, self.judged = start, 0, 0, 0
         torch.manual_seed(seed + machine.rank)
 
     def run(self, watch: Callable[[StepReport], None] = lambda report: None) -> TrainingResult:
@@ -142,12 +144,13 @@ class Training:
             for loss in self._rest_of_epoch(epoch):
                 found = None
                 if self._is_due():
-                    self._judge()
-                    found = self.metrics
+                    found = self._judge()
                 speed = (self.step - first) / (time.monotonic() - started)
                 watch(StepReport(self.step, self.steps, epoch, loss, speed, found))
         seconds = time.monotonic() - started
-        return TrainingResult(self.best, self.before, self.metrics, self.step, seconds)
+        return TrainingResult(
+            self.best, self.before, self.metrics, self.step, seconds, self.best_step
+        )
 
     def _is_due(self) -> bool:
         """Whether an epoch (or the run) is over and its last model has not been measured."""
@@ -212,7 +215,7 @@ class Training:
         loss, theirs = self.distillation.loss(outputs, batch, theirs)
         return loss, (mine, theirs)
 
-    def _judge(self) -> None:
+    def _judge(self) -> Metrics:
         """Measure the model as it would be stored, and keep it if it is the best so far."""
         candidate = snapshot(self.student, self.start)
         found = self._measure(candidate)
@@ -220,9 +223,11 @@ class Training:
         counting = self.task.metrics[0]
         sign = 1 if counting.higher_is_better else -1
         if sign * found[counting.name] > sign * self.metrics[counting.name]:
-            self.best, self.metrics, self.stale = candidate, found, 0
+            self.best, self.best_step = candidate, self.step
+            self.metrics, self.stale = found, 0
         else:
             self.stale += self.sees_store
+        return found
 
     def _measure(self, model: CompressedModel) -> Metrics:
         return self.machine.from_first(lambda: measure_metrics(self.task, model))

@@ -25,7 +25,7 @@ def fingerprint(training: Training) -> str:
     facts = {
         "source": report.source["sha256"],
         "plan": [(w.name, w.format, w.ranks, w.store) for w in report.weights],
-        "settings": asdict(training.settings),
+        "settings": {k: v for k, v in asdict(training.settings).items() if k != "log"},
         "task": training.task.name,
         "seed": training.seed,
         "steps": training.steps,
@@ -46,6 +46,7 @@ def save_progress(training: Training, path: Path) -> None:
         "step": training.step,
         "stale": training.stale,
         "judged": training.judged,
+        "best_step": training.best_step,
         "sees_store": training.sees_store,
         "state": training.state,
         "student": training.student.state_dict(),
@@ -84,7 +85,7 @@ def _restore(training: Training, content: dict[str, Any]) -> None:
         apply_rounding(training.student, training.start)
     training.student.load_state_dict(content["student"])
     training.optimizer.load_state_dict(content["optimizer"])
-    for name in ("step", "judged", "stale"):
+    for name in ("step", "judged", "stale", "best_step"):
         value = content[name]
         if type(value) is not int or not 0 <= value <= training.steps:
             raise ValueError(f"{value!r} is not a number of steps up to {training.steps}")

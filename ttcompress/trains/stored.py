@@ -99,8 +99,24 @@ def measure_errors(
     squares = [gate.sum(1).tolist() for gate in rows.chunk(weight.gates, 1)]
     whole = sqrt(_ratio(sum(lost for lost, _ in squares), sum(norm for _, norm in squares)))
     gates = tuple(sqrt(_ratio(*gate)) for gate in squares) if weight.gates > 1 else ()
-    worst_row = sqrt(max(map(_ratio, *rows.tolist())))
-    return Errors(whole, gates, worst_row, _ratio(worst, largest))
+    return Errors(whole, gates, worst_row_error(rows[0], rows[1], weight), _ratio(worst, largest))
+
+
+def worst_row_error(
+    lost: Tensor,  # (rows,), the squared norm of each row's error, float64
+    norms: Tensor,  # (rows,), the squared norm of each row, float64
+    weight: Weight,
+) -> float:
+    """The largest relative error of any row; 0 for a zero row that is kept as zeros.
+
+    The rows of a table that is looked up all feed the same inputs: an error in one that is smaller
+    than usual counts relative to the median. Elsewhere each row is an output of its own, unless
+    it is nothing but the residue of float32 beside the largest.
+    """
+    residue = torch.finfo(torch.float32).eps ** 2
+    floor = norms.median() if weight.looked_up else residue * norms.max()
+    beside = torch.where(norms > 0, norms.clamp_min(floor), 0.0)
+    return sqrt((lost / beside).nan_to_num(nan=0.0, posinf=torch.inf).max().item())
 
 
 def _largest(values: Tensor) -> float:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from math import sqrt
-from pathlib import Path
 
 import torch
 
 from ttcompress.artifact import CompressedModel
-from ttcompress.checkpoint import Checkpoint
+from ttcompress.checkpoint import Checkpoint, ModelSource
 from ttcompress.errors import PlanError
 from ttcompress.layers.swap import Content, recurrent_layer
 from ttcompress.model.weights import RecurrentStack
@@ -23,7 +22,7 @@ from ttcompress.system.timing import clock_for, timings
 from ttcompress.tasks.evaluation import measure_metrics
 from ttcompress.tasks.protocol import Task
 from ttcompress.workflows.compress import build
-from ttcompress.workflows.job import Job, prepare
+from ttcompress.workflows.job import Data, Job, prepare
 from ttcompress.workflows.methods import METHODS, method_recipe
 
 STEPS, SECONDS = 35, 0.3
@@ -34,10 +33,12 @@ MODELS = {name: one.cost_model for name, one in FORMATS.items() if one.cost_mode
 
 
 def compare(
-    source: str | Path,
+    source: ModelSource | Checkpoint,
     factors: Sequence[float],
     recipe: AnyRecipe = None,
     *,
+    task: Task | None = None,
+    data: Data | None = None,
     key: str | None = None,
     on_row: Callable[[Comparison], None] = lambda found: None,
     progress: Progress = silent,
@@ -45,10 +46,12 @@ def compare(
     """Compress a model by every method at every factor, and measure all in the same way.
 
     Args:
-        source: the checkpoint's file.
+        source: a checkpoint's file, a module or a state dict.
         factors: compression factors of the decomposed weights.
         recipe: weights, calibration, fine-tuning and task; its format and budget are ignored.
             Calibration applies to mps, mpo and auto only.
+        task: measures the models, and trains them if the recipe fine-tunes; see `compress`.
+        data: to calibrate on; see `compress`.
         key: which state dict to use if the file holds several; see `open_checkpoint`.
         on_row: called with what is known after each factor: an interrupt loses only the next one.
         progress: receives what is being done.
@@ -56,7 +59,7 @@ def compare(
     Raises:
         TTCompressError: see `ttcompress.errors`.
     """
-    job = prepare(source, recipe, key=key, progress=progress)
+    job = prepare(source, recipe, task=task, data=data, key=key, progress=progress)
     task = job.task
     found = Comparison(Cell("dense"), (), STEPS, MODELS)
     if task is not None:

@@ -10,41 +10,53 @@ Read this file first; every arrow is one call.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+
+from torch import nn
 
 from ttcompress.artifact import CompressedModel
 from ttcompress.calibration.refit import refit
-from ttcompress.checkpoint import Checkpoint
-from ttcompress.errors import RecipeError
+from ttcompress.checkpoint import Checkpoint, ModelSource
+from ttcompress.layers.swap import compressed_copy
 from ttcompress.recipe import AnyRecipe, Finetune, as_recipe, with_options
 from ttcompress.system.launch import is_first
 from ttcompress.system.progress import Progress, silent
+from ttcompress.tasks.protocol import Task
 from ttcompress.training.finetune import CONDITIONS, Conditions, add_control, finetune
 from ttcompress.workflows.decompose import meet_size, meet_tolerance
 from ttcompress.workflows.drift import drift_over_time
 from ttcompress.workflows.drop_search import find_within_drop
 from ttcompress.workflows.evaluate import metrics_before_after
-from ttcompress.workflows.job import Job, prepare
+from ttcompress.workflows.job import Data, Job, prepare
 from ttcompress.workflows.limits import check_limits, judged
 
 
 def compress(
-    source: str | Path,
+    source: ModelSource | Checkpoint,
     recipe: AnyRecipe = None,
     *,
+    task: Task | None = None,
+    data: Data | None = None,
     key: str | None = None,
     conditions: Conditions = CONDITIONS,
     trials: Path | None = None,
     progress: Progress = silent,
 ) -> CompressedModel:
-    """Compress a trained checkpoint, fine-tune it where the recipe says so, measure and judge it.
+    """Compress a trained model, fine-tune it where the recipe says so, measure and judge it.
 
-    A broken limit is not an error: see `report.limits`.
+    A broken limit is not an error: see `report.limits`. Nothing is written.
 
     Args:
-        source: the checkpoint's file.
+        source: a checkpoint's file; or a trained module, on any device, or its state dict. They
+            are not changed: `.module()` of the result is a compressed copy of the module.
         recipe: a `Recipe`, a file, the name of a shipped recipe, or a mapping with a recipe's keys;
             the default is `balanced`.
+        task: measures the model, and trains it if the recipe fine-tunes; by default the one that
+            the recipe names.
+        data: inputs to calibrate on: a file of recorded ones, or, for a module, its batches (such
+            as a DataLoader) of which the first are used. A file is also what a recipe fine-tunes
+            on if there is no task.
         key: which state dict to use if the file holds several; see `open_checkpoint`.
         conditions: how fine-tuning runs: device, resuming, control; and who receives the model as
             soon as it is finished.
@@ -56,8 +68,10 @@ def compress(
     """
     chosen = with_options(as_recipe(recipe), key=key)
     check_limits(chosen)
-    job = prepare(source, chosen, conditions=conditions, progress=progress)
+    job = prepare(source, chosen, task=task, data=data, conditions=conditions, progress=progress)
     model = build(job) if chosen.budget.drop is None else find_within_drop(job, build, trials)
+    if isinstance(source, nn.Module):
+        model = replace(model, make_module=partial(compressed_copy, source))
     return finish(job, judged(measure(job, model), chosen.limits), job.checkpoint, trials)
 
 
@@ -73,17 +87,14 @@ def build(job: Job) -> CompressedModel:
 def tune(job: Job, model: CompressedModel, original: Checkpoint | None) -> CompressedModel:
     """Fine-tune as the recipe says; `original` teaches, and errors are measured against it.
 
-    Raises:
-        RecipeError: there is no task.
+    Without labels everything is learned from the original.
     """
-    if job.task is None:
-        raise RecipeError(
-            "finetune: a task is needed, which gives the training data and the metrics. "
-            "Add --task, or a task block to the recipe."
-        )
+    assert job.trainer is not None  # `prepare` chose it
     settings = job.recipe.finetune or Finetune()
+    if not getattr(job.trainer, "labelled", True):
+        settings = replace(settings, distill=1.0)
     conditions = replace(job.conditions, seed=job.recipe.seed)
-    return finetune(model, job.task, settings, conditions, original)
+    return finetune(model, job.trainer, settings, conditions, original)
 
 
 def finish(

@@ -152,7 +152,7 @@ def execute(job: Job, plan: Plan) -> CompressedModel:
             job.recipe,
             plan.as_written({one.weight.name: one.bytes for one in stored}),
             measured,
-            _broken(kept),
+            (*job.notes, *_broken(kept)),
         ),
     )
 

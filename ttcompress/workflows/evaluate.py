@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ttcompress.artifact import is_artifact, load
-from ttcompress.checkpoint import open_checkpoint
+from ttcompress.artifact import CompressedModel, is_artifact, load
+from ttcompress.checkpoint import Checkpoint, ModelSource, open_checkpoint
 from ttcompress.model.protocol import Model
 from ttcompress.system.progress import Progress, silent
 from ttcompress.tasks.evaluation import (
@@ -20,7 +20,7 @@ from ttcompress.tasks.registry import task_for
 
 
 def evaluate(
-    model: str | Path | Model,
+    model: ModelSource | Checkpoint | CompressedModel,
     task: str | Task,
     options: Options = None,
     *,
@@ -30,7 +30,7 @@ def evaluate(
     """Measure a dense or compressed model on a task.
 
     Args:
-        model: a checkpoint or an artifact, or the file of either.
+        model: a checkpoint or an artifact, or the file of either; a module or a state dict.
         task: a task, or its name (see `find_task`).
         options: for the task, if it is given by name.
         key: which state dict to use if a checkpoint's file holds several.
@@ -44,7 +44,7 @@ def evaluate(
         RecipeError: the task is unknown, or the model does not fit it.
         TTCompressError: see `ttcompress.errors`.
     """
-    opened = open_model(model, key) if isinstance(model, str | Path) else model
+    opened = open_model(model, key)
     chosen = task_for(opened, task, options)
     progress("evaluate", 0, 1, chosen.name)
     metrics = measure_metrics(chosen, opened)
@@ -78,11 +78,17 @@ def metrics_before_after(
     return compare_metrics(chosen, before, after)
 
 
-def open_model(path: str | Path, key: str | None = None) -> Model:
-    """Open a model file: an artifact of ttcompress, or a checkpoint.
+def open_model(
+    model: ModelSource | Checkpoint | CompressedModel, key: str | None = None
+) -> Checkpoint | CompressedModel:
+    """Open an artifact of ttcompress or a checkpoint, if it is not open already.
 
     Raises:
         InputError: no such file.
         CheckpointError, ArtifactError: the file is not understood.
     """
-    return load(path) if is_artifact(path) else open_checkpoint(path, key)
+    if isinstance(model, Checkpoint | CompressedModel):
+        return model
+    if isinstance(model, str | Path) and is_artifact(model):
+        return load(model)
+    return open_checkpoint(model, key)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from ttcompress.checkpoint import open_checkpoint
+from ttcompress.checkpoint import ModelSource, open_checkpoint
 from ttcompress.model.weights import INFINITE, NO_EVIDENCE, UNKNOWN, OtherTensor, Weight
 from ttcompress.results.inspection import InspectedWeight, Inspection, inspect_weight
 from ttcompress.system.memory import release_memory
@@ -14,12 +12,12 @@ from ttcompress.trains.tt_svd import spectrum_at
 
 
 def inspect(
-    source: str | Path, *, key: str | None = None, progress: Progress = silent
+    source: ModelSource, *, key: str | None = None, progress: Progress = silent
 ) -> Inspection:
-    """List a checkpoint's layers, shapes and sizes, and how fast each spectrum falls.
+    """List a model's layers, shapes and sizes, and how fast each spectrum falls.
 
     Args:
-        source: the checkpoint's file.
+        source: a checkpoint's file, a module or a state dict.
         key: which state dict to use if the file holds several; see `open_checkpoint`.
         progress: receives what is being done.
 

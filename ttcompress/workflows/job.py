@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
+
+from torch import nn
 
 from ttcompress.artifact import CompressedModel
 from ttcompress.calibration.moments import Calibration, calibrate
-from ttcompress.calibration.sources import FileSource, TaskSource
-from ttcompress.checkpoint import Checkpoint, open_checkpoint
+from ttcompress.calibration.sources import DataSource, FileSource, loader_source, task_source
+from ttcompress.checkpoint import Checkpoint, ModelSource, open_checkpoint
 from ttcompress.errors import RecipeError
 from ttcompress.layers.structure import structure_of
 from ttcompress.model.protocol import Model
-from ttcompress.recipe import AnyRecipe, Recipe, as_recipe, with_options
+from ttcompress.recipe import AnyRecipe, CalibrationChoice, Recipe, as_recipe, with_options
 from ttcompress.system.progress import Progress, silent
 from ttcompress.tasks.protocol import Task
-from ttcompress.tasks.registry import make_task
+from ttcompress.tasks.recorded import RecordedTask
+from ttcompress.tasks.registry import make_task, task_for
+from ttcompress.tasks.synthetic import PAGE, STEPS, Synthetic
 from ttcompress.training.finetune import CONDITIONS, Conditions
 from ttcompress.trains.analysis import NO_WEIGHTINGS, Analysis, Weightings
+
+Data = str | Path | Iterable[Any]
+"""Inputs to calibrate on: a file of recorded ones, or batches for a module."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,19 +36,23 @@ class Job:
     Attributes:
         model: the checkpoint to compress, or a compressed model to fine-tune.
         recipe: how to compress it.
-        task: measures and trains it; None if the recipe names none.
+        task: measures it; None if the recipe names none and nothing is trained.
+        trainer: gives the data to fine-tune on; the task itself, or what needs no labels.
         calibration: statistics of the recipe's data; None if it names none.
         conditions: how fine-tuning runs: device, resuming, control.
         progress: receives what is being done.
+        notes: what the user should know of how it was prepared.
         analysis: decompositions of the weights, shared by variations so that none is repeated.
     """
 
     model: Checkpoint | CompressedModel
     recipe: Recipe
     task: Task | None = None
+    trainer: Task | None = None
     calibration: Calibration | None = None
     conditions: Conditions = CONDITIONS
     progress: Progress = silent
+    notes: tuple[str, ...] = ()
     analysis: Analysis = field(kw_only=True)
 
     @property
@@ -55,20 +68,24 @@ class Job:
 
 
 def prepare(
-    source: str | Path | Checkpoint | CompressedModel,
+    source: ModelSource | Checkpoint | CompressedModel,
     recipe: AnyRecipe = None,
     *,
+    task: Task | None = None,
+    data: Data | None = None,
     key: str | None = None,
     conditions: Conditions = CONDITIONS,
     progress: Progress = silent,
     measured: bool = True,
 ) -> Job:
-    """Open a checkpoint, read its recipe, build its task, and run the calibration data through it.
+    """Open a model, read its recipe, build its task, and run the calibration data through it.
 
     Args:
-        source: the checkpoint's file, or a model that is open already.
+        source: a checkpoint's file, a module, a state dict, or a model that is open already.
         recipe: a `Recipe`, a file, the name of a shipped recipe, or a mapping with a recipe's keys;
             the default is `balanced`.
+        task: in place of the one that the recipe names.
+        data: to calibrate on, in place of what the recipe names.
         key: which state dict to use if the file holds several; see `open_checkpoint`.
         conditions: how fine-tuning runs.
         progress: receives what is being done.
@@ -79,31 +96,119 @@ def prepare(
         TTCompressError: see `ttcompress.errors`.
     """
     chosen = with_options(as_recipe(recipe), key=key)
-    model = open_checkpoint(source, chosen.key) if isinstance(source, str | Path) else source
-    task = task_of(chosen, model) if measured or chosen.calibration else None
+    if data is not None:
+        chosen = _with_data(chosen, data)
+    if isinstance(source, Checkpoint | CompressedModel):
+        model: Checkpoint | CompressedModel = source
+    else:
+        model = open_checkpoint(source, chosen.key)
+    if task is not None:
+        task = task_for(model, task)
+    elif measured or chosen.calibration:
+        task = named_task(chosen, model)
+    trainer = None
+    if chosen.finetune is not None and measured:
+        trainer = choose_trainer(chosen, model, task)
     weights = model.weights if isinstance(model, Checkpoint) else ()
-    analysis = Analysis(model.tensor, weights)
-    job = Job(model, chosen, task, None, conditions, progress, analysis=analysis)
-    return job if chosen.calibration is None else replace(job, calibration=_calibrate(job))
+    job = Job(
+        model,
+        chosen,
+        task or trainer,
+        trainer,
+        conditions=conditions,
+        progress=progress,
+        analysis=Analysis(model.tensor, weights),
+    )
+    if chosen.calibration is None:
+        return job
+    found = _calibration_source(job, task, source, data)
+    if isinstance(found, str):
+        return replace(job, notes=(found,))
+    return replace(job, calibration=calibrate(job.checkpoint, found, progress))
 
 
-def task_of(recipe: Recipe, model: Model) -> Task | None:
+def named_task(recipe: Recipe, model: Model) -> Task | None:
     """Build the task that a recipe names for a model; None if it names none."""
     if recipe.task is None:
         return None
     return make_task(recipe.task.name, structure_of(model), dict(recipe.task.options))
 
 
-def _calibrate(job: Job) -> Calibration:
-    """Run the data that the recipe names through the dense model."""
+def choose_trainer(recipe: Recipe, model: Model, task: Task | None) -> Task:
+    """What a model is trained on: the task, recorded inputs, or text that it writes itself.
+
+    Raises:
+        RecipeError: there is nothing to train on, or not what the recipe says.
+    """
+    wanted = recipe.finetune.data if recipe.finetune else None
+    file = recipe.calibration.data if recipe.calibration else None
+    if wanted is None:
+        wanted = "task" if task is not None else "recorded" if file is not None else "synthetic"
+        chosen_by_hand = False
+    else:
+        chosen_by_hand = True
+    match wanted:
+        case "task":
+            if task is None:
+                raise RecipeError("finetune.data: there is no task. Add --task, or a task block.")
+            return task
+        case "recorded":
+            if file is None:
+                raise RecipeError(
+                    "finetune.data: there are no recorded inputs. Add --data FILE; "
+                    "ttcompress.record writes it."
+                )
+            return RecordedTask(model, file)
+        case "synthetic":
+            try:
+                return Synthetic(model)
+            except RecipeError as error:
+                if chosen_by_hand:
+                    raise
+                fact = str(error).partition(": ")[2].split(". ")[0]
+                raise RecipeError(
+                    "finetune: there is nothing to train on: no task, no recorded inputs, and the "
+                    f"model cannot write its own text ({fact}). Add --task, or --data with inputs "
+                    "that ttcompress.record wrote."
+                ) from error
+
+
+def _with_data(recipe: Recipe, data: Data) -> Recipe:
+    """The recipe with a calibration on the data."""
+    if isinstance(data, str | Path):
+        return with_options(recipe, data=str(data))
+    choice = recipe.calibration or CalibrationChoice()
+    return with_options(recipe, calibrate=choice.batches)
+
+
+def _calibration_source(
+    job: Job, task: Task | None, source: object, data: Data | None
+) -> DataSource | str:
+    """The data that calibration runs through the dense model, or a note why there is none."""
     wanted, stacks = job.recipe.calibration, job.model.stacks
     assert wanted is not None
     if wanted.data is not None:
-        return calibrate(job.checkpoint, FileSource(wanted.data, stacks), job.progress)
-    if job.task is None:
+        return FileSource(wanted.data, job.model)
+    if data is not None:
+        assert not isinstance(data, str | Path)  # a file's path stands in the recipe
+        if not isinstance(source, nn.Module):
+            raise RecipeError(
+                "data: batches need a module that they can run through, but the model is given as "
+                f"{job.checkpoint.label}. Give the module, or a file of recorded inputs."
+            )
+        return loader_source(source, stacks, data, wanted.batches)
+    if wanted.synthetic is not None:
+        if job.recipe.budget.tolerance is not None:
+            return "not calibrated: a tolerance bounds the error of the weights themselves"
+        try:
+            writer = Synthetic(job.model, batch=wanted.synthetic, batches=PAGE // STEPS)
+        except RecipeError as error:
+            fact = str(error).partition(": ")[2].split(". ")[0]
+            return f"not calibrated: the model cannot write its own inputs ({fact})"
+        return task_source(writer, stacks, writer.batches_per_epoch, job.recipe.seed)
+    if task is None:
         raise RecipeError(
             "calibration: there is no data. Add --task, to use the task's training batches, "
-            "or --calibration-data with a file of recorded inputs."
+            "or --data with a file of recorded inputs."
         )
-    source = TaskSource(job.task, stacks, wanted.batches, job.recipe.seed)
-    return calibrate(job.checkpoint, source, job.progress)
+    return task_source(task, stacks, wanted.batches, job.recipe.seed)

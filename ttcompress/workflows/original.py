@@ -42,7 +42,7 @@ def open_original(
     wanted = compressed.report.source["sha256"]
     if found.sha256 != wanted:
         raise CheckpointError(
-            f"{found.path}: is not the model that {artifact} was made from: its SHA-256 is "
+            f"{found.label}: is not the model that {artifact} was made from: its SHA-256 is "
             f"{found.sha256[:12]}..., but the artifact's source had {wanted[:12]}.... "
             "Give the original file."
         )

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from ttcompress.checkpoint import Checkpoint
+from ttcompress.checkpoint import Checkpoint, ModelSource
 from ttcompress.errors import PlanError
 from ttcompress.planning.plan import Plan
 from ttcompress.recipe import AnyRecipe, as_recipe
 from ttcompress.system.progress import Progress, silent
 from ttcompress.workflows.decompose import header_bytes, plan_weights
-from ttcompress.workflows.job import prepare
+from ttcompress.workflows.job import Data, prepare
 
 
 def plan(
-    source: str | Path,
+    source: ModelSource | Checkpoint,
     recipe: AnyRecipe = None,
     *,
+    data: Data | None = None,
     key: str | None = None,
     progress: Progress = silent,
 ) -> tuple[Checkpoint, Plan]:
-    """Plan what `compress` would do, with exact sizes.
+    """Plan what `compress` would do with the same arguments, with exact sizes.
 
     Under a `size` budget the weights are decomposed once, to measure the file's header. Under a
     `tolerance` sizes are estimates: if the measured rounding error exceeds it, `compress` plans
@@ -32,6 +31,6 @@ def plan(
             f"budget.drop: whether {chosen.budget.drop.written} is kept shows only when a "
             "compressed model is measured. Use decompose, or plan for a factor."
         )
-    job = prepare(source, chosen, key=key, progress=progress, measured=False)
+    job = prepare(source, chosen, data=data, key=key, progress=progress, measured=False)
     overhead = 0 if chosen.budget.size is None else header_bytes(job)
     return job.checkpoint, plan_weights(job, overhead)

@@ -17,7 +17,7 @@ from ttcompress.model.report import BLIND, WeightReport
 from ttcompress.model.weights import OtherTensor, Weight
 from ttcompress.results.verification import CheckedWeight, Verification
 from ttcompress.system.progress import Progress, silent
-from ttcompress.trains.stored import StoredWeight
+from ttcompress.trains.stored import StoredWeight, worst_row_error
 from ttcompress.workflows.original import open_original
 
 
@@ -78,7 +78,9 @@ def _checked(stored: StoredWeight, matrix: Tensor, report: WeightReport) -> Chec
         gates_reported=report.gate_errors,
         gates_recomputed=tuple(by_gate) if report.gate_errors else (),
         worst_row_reported=report.worst_row_error,
-        worst_row_recomputed=_worst_row(wide, kept),
+        worst_row_recomputed=worst_row_error(
+            (wide - kept).square().sum(1), wide.square().sum(1), stored.weight
+        ),
     )
 
 
@@ -86,12 +88,6 @@ def _error(matrix: Tensor, kept: Tensor) -> float:
     """Relative Frobenius error; 0 for an all-zero block that is kept as zeros."""
     lost, norm = (torch.linalg.vector_norm(part).item() for part in (matrix - kept, matrix))
     return lost / norm if norm else (0.0 if lost == 0.0 else float("inf"))
-
-
-def _worst_row(matrix: Tensor, kept: Tensor) -> float:
-    """The largest relative error of any row; 0 for a zero row that is kept as zeros."""
-    lost, norms = (torch.linalg.vector_norm(part, dim=1) for part in (matrix - kept, matrix))
-    return float((lost / norms).nan_to_num(nan=0.0, posinf=torch.inf).max())
 
 
 def _strange_weights(model: CompressedModel) -> Iterator[str]:

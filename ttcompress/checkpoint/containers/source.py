@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,11 +13,13 @@ from ttcompress.system.stamps import Stamp
 
 @dataclass(frozen=True)
 class Source:
-    """The structure of a file (or the files of a sharded model), with no tensor read.
+    """The structure of a file, of a sharded model's files or of a model in memory; no tensor read.
 
     `root` is the pickled value with `StoredTensor` leaves; `storages` holds their bytes. `unloaded`
     names the classes that were met but not loaded. `stamps` records every file as it was before
-    reading. `without_weights` says why, in a file that turns out to hold none.
+    reading. `without_weights` says why, in a file that turns out to hold none. `own_names` says
+    that the names are those of a module that is at hand, and stay. `hash` gives the SHA-256 of what
+    is in no file.
     """
 
     container: str
@@ -27,6 +29,8 @@ class Source:
     notes: tuple[str, ...] = ()
     stamps: Mapping[Path, Stamp] = field(default_factory=dict)
     without_weights: str = ""
+    own_names: bool = False
+    hash: Callable[[], str] | None = None
 
 
 class Container(Protocol):

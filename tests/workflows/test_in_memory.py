@@ -1,0 +1,132 @@
+"""Compression of modules and state dicts in memory, with a loader's batches."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import ttcompress
+from ttcompress.layers.recurrent import LSTM
+
+FACTOR = {"version": 1, "format": "auto", "budget": {"factor": 6}}
+
+
+class Forecaster(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn, self.head = nn.LSTM(4, 32, 2, batch_first=True), nn.Linear(32, 1)
+
+    def forward(self, x: torch.Tensor, scale: float = 1.0) -> torch.Tensor:
+        out: torch.Tensor = self.head(self.rnn(x)[0]) * scale
+        return out
+
+
+@pytest.fixture
+def model() -> Forecaster:
+    torch.manual_seed(0)
+    return Forecaster().eval()
+
+
+@pytest.fixture
+def loader() -> DataLoader[Any]:
+    generator = torch.Generator().manual_seed(0)
+    scale = torch.tensor([1.0, 1.0, 0.01, 0.01])
+    inputs = torch.randn(64, 20, 4, generator=generator) * scale
+    return DataLoader(TensorDataset(inputs, torch.zeros(64, 1)), batch_size=8)
+
+
+def loss(model: nn.Module, compressed: nn.Module, loader: DataLoader[Any]) -> float:
+    with torch.no_grad():
+        pairs = [(model(x), compressed(x)) for x, _ in loader]
+    return sum(float((a - b).square().sum()) for a, b in pairs)
+
+
+def test_a_module_is_compressed_and_stays_as_it_was(model: Forecaster) -> None:
+    before = copy.deepcopy(model.state_dict())
+    result = ttcompress.compress(model, {**FACTOR, "format": "mps"})
+    made = result.module()
+    assert isinstance(made.rnn, LSTM) and type(model.rnn) is nn.LSTM and not made.training
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    x = torch.randn(2, 9, 4)
+    loaded = ttcompress.load_into(Forecaster().eval(), result)
+    assert torch.equal(made(x), loaded(x))
+    assert list(result.state_dict()) == list(before)
+    assert result.report.totals["weights"].compression_factor >= 6
+
+
+def test_a_file_and_the_module_in_it_give_the_same_tensors(
+    model: Forecaster, tmp_path: Any
+) -> None:
+    torch.save(model.state_dict(), tmp_path / "model.pt")
+    one, other = (ttcompress.compress(s, FACTOR) for s in (model, tmp_path / "model.pt"))
+    tensors = other.stored_tensors()
+    assert all(torch.equal(value, tensors[name]) for name, value in one.stored_tensors().items())
+
+
+def test_batches_alone_calibrate(model: Forecaster, loader: DataLoader[Any]) -> None:
+    blind = ttcompress.compress(model, FACTOR)
+    seeing = ttcompress.compress(model, FACTOR, data=loader)
+    assert blind.report.calibration is None and seeing.report.calibration is not None
+    assert seeing.report.finetune is None
+    worse, better = (loss(model, result.module(), loader) for result in (blind, seeing))
+    assert better < 0.5 * worse
+
+
+def test_the_result_shows_itself(model: Forecaster) -> None:
+    result = ttcompress.compress(model, FACTOR)
+    assert repr(result).startswith("CompressedModel: 6.0") and "4 weights changed" in repr(result)
+    assert "<table>" in result._repr_html_() and "multiply-adds" in result._repr_html_()
+
+
+def test_a_saved_result_loads_without_its_module(model: Forecaster, tmp_path: Any) -> None:
+    ttcompress.compress(model, FACTOR).save(tmp_path / "out.safetensors")
+    with pytest.raises(ttcompress.ArtifactError, match="load_into"):
+        ttcompress.load(tmp_path / "out.safetensors").module()
+
+
+def test_other_workflows_take_a_module(model: Forecaster) -> None:
+    assert len(ttcompress.inspect(model).layers) == 1
+    assert ttcompress.plan(model, FACTOR)[1].weights_totals.compression_factor >= 6
+    assert ttcompress.compare(model, [4.0], FACTOR).rows[0].factor == 4.0
+
+
+def test_batches_need_the_module(model: Forecaster, loader: DataLoader[Any]) -> None:
+    with pytest.raises(ttcompress.RecipeError, match="batches need a module"):
+        ttcompress.compress(model.state_dict(), FACTOR, data=loader)
+
+
+def test_an_empty_loader_is_refused(model: Forecaster) -> None:
+    with pytest.raises(ttcompress.RecipeError, match="the list yields no batch"):
+        ttcompress.compress(model, FACTOR, data=[])
+
+
+def test_an_endless_loader_is_read_as_far_as_needed(model: Forecaster) -> None:
+    def endless() -> Iterator[torch.Tensor]:
+        while True:
+            yield torch.randn(2, 10, 4)
+
+    recipe = {**FACTOR, "calibration": {"batches": 3}}
+    found = ttcompress.compress(model, recipe, data=endless()).report.calibration
+    assert found is not None and found["positions"] == 3 * 2 * 10
+
+
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [({"values": torch.ones(2, 3, 4)}, "needs x"), ((), "has 0 parts, but .* needs 1: x")],
+)
+def test_a_batch_that_forward_does_not_take(model: Forecaster, batch: Any, message: str) -> None:
+    with pytest.raises(ttcompress.RecipeError, match=message):
+        ttcompress.compress(model, FACTOR, data=[batch])
+
+
+def test_named_and_bare_batches(model: Forecaster, loader: DataLoader[Any]) -> None:
+    tuples = ttcompress.compress(model, FACTOR, data=loader).stored_tensors()
+    for made in (({"x": x, "labels": y} for x, y in loader), (x for x, _ in loader)):
+        found = ttcompress.compress(model, FACTOR, data=made).stored_tensors()
+        assert all(torch.equal(value, found[name]) for name, value in tuples.items())

@@ -1,0 +1,274 @@
+"""The task `recorded`: a compressed model learns to answer as the original does on recorded inputs.
+
+Neither labels nor the model's code are needed: see `record` for the file. Each recurrent stack runs
+by itself on what it was given. Where the checkpoint has a linear layer of classes behind it, its
+predictions are compared, else its outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from ttcompress.errors import RecipeError
+from ttcompress.layers.evaluating import evaluating
+from ttcompress.layers.recurrent_model import place_module
+from ttcompress.layers.stacks import recurrent_cell, recurrent_module
+from ttcompress.layers.structure import Structure, structure_of
+from ttcompress.model.geometry import stored_names
+from ttcompress.model.protocol import Model
+from ttcompress.model.weights import RecurrentStack
+from ttcompress.tasks.likeness import Likeness, class_divergence, likeness_metrics, squared_error
+from ttcompress.tasks.protocol import Metric, State
+from ttcompress.tasks.recording import Chunk, Recorded, read_recording
+from ttcompress.tasks.recurrent_task import generator_of
+
+SEGMENT = 512
+"""Longer sequences are cut; each part then begins with an empty state, for both models alike."""
+
+HELD_OUT = 10
+"""One sequence in this many is only measured on."""
+
+OUTPUT_ERROR = Metric("output_error", higher_is_better=False)
+STATE_ERROR = Metric("state_error", higher_is_better=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """Some steps of parallel sequences of one stack; `fresh` where no state is carried."""
+
+    prefix: str
+    chunk: Chunk
+    fresh: bool
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some steps of a chunk; `first` is the number of its first sequence among all."""
+
+    prefix: str
+    chunk: int
+    steps: slice
+    sequences: int
+    first: int
+
+    def cut(self, chunk: Chunk) -> Chunk:
+        """These steps; a state is known at the beginning of the chunk only."""
+        if chunk.lengths is not None:
+            return chunk
+        states = () if self.steps.start else chunk.states
+        return Chunk(chunk.inputs[:, self.steps], None, states)
+
+
+class RecordedTask:
+    """Compares a model with the original on recorded inputs.
+
+    Metrics are `output_error` and `state_error`: the root mean squared error of the stacks' outputs
+    and last states over the deviation of the original's; before them, where a linear layer of
+    classes is recognised, its `divergence` and `agreement`.
+
+    Args:
+        model: the original.
+        path: the file of recorded inputs.
+        batch: sequences in a batch.
+        steps: time steps from one update to the next.
+
+    Raises:
+        InputError: there is no such file, or it cannot be read.
+        RecipeError: it was recorded from another model, or has too little to hold some out.
+    """
+
+    name = "recorded"
+    labelled = False
+
+    def __init__(self, model: Model, path: str | Path, *, batch: int = 16, steps: int = 64) -> None:
+        structure = structure_of(model)
+        self._recorded = read_recording(path, model)
+        self._batch, self._steps = batch, steps
+        self._stacks = {s.prefix: s for s in model.stacks if s.prefix in self._recorded.stacks}
+        self._heads = {
+            prefix: head
+            for prefix, stack in self._stacks.items()
+            if (head := find_head(structure, stack, self._recorded))
+        }
+        self._biases = {head: f"{head}.bias" in structure.shapes for head in self._heads.values()}
+        self._sizes = {head: structure.shapes[f"{head}.weight"] for head in self._heads.values()}
+        self.covers = frozenset(self.build().state_dict())
+        named = likeness_metrics("classes") if self._heads else ()
+        self.metrics = (*named, OUTPUT_ERROR, STATE_ERROR)
+        tensors = model.state_dict()
+        self._original = self.build()
+        self._original.load_state_dict({name: tensors[name] for name in self.covers})
+        self._units: dict[str, Tensor] = {}
+        self._parts = tuple(self._cut_chunks())
+        self._sequences = sum(part.sequences for part in self._parts)
+        self.batches_per_epoch = sum(1 for _ in self._windows(held_out=False))
+        if not self.batches_per_epoch or next(self._windows(held_out=True), None) is None:
+            raise RecipeError(
+                f"{path}: has {self._sequences} sequence, but at least 2 are needed: one to train "
+                "on and one to measure on. Record more."
+            )
+
+    def build(self) -> nn.Module:
+        """Build the stacks and the linear layers behind them, with any values."""
+        root = nn.Module()
+        for prefix, stack in self._stacks.items():
+            layer = recurrent_cell(stack) if stack.cell else recurrent_module(stack)
+            if not prefix:
+                return layer  # the model itself, with nothing behind it
+            place_module(root, prefix.removesuffix("."), layer)
+        for head in self._heads.values():
+            rows, columns = self._sizes[head]
+            place_module(root, head, nn.Linear(columns, rows, bias=self._biases[head]))
+        return root
+
+    def train_batches(self, epoch: int, seed: int) -> Iterator[Window]:
+        """Windows of the sequences that are not held out, in another order in every epoch."""
+        return self._windows(held_out=False, generator=generator_of(epoch, seed))
+
+    def outputs(self, model: nn.Module, batch: Window, state: State) -> tuple[Tensor, State]:
+        """Predictions or outputs of the steps that are not padding, and the state after them."""
+        found, after = self._run(model, batch, state)
+        if head := self._heads.get(batch.prefix):
+            found = model.get_submodule(head)(found)
+        return found, after
+
+    def loss(self, outputs: Tensor, batch: Window) -> Tensor:
+        """There are no labels.
+
+        Raises:
+            RecipeError: always.
+        """
+        raise RecipeError(f"task {self.name}: has no labels. Train with `distill: 1`.")
+
+    def distillation(self, outputs: Tensor, original: Tensor, batch: Window) -> Tensor:
+        """The divergence of predictions, or the squared error in units of the variance."""
+        if batch.prefix in self._heads:
+            return class_divergence(outputs, original, 1.0)
+        if batch.prefix not in self._units:
+            variance = original.var(0, correction=0).mean()
+            self._units[batch.prefix] = variance.clamp_min(torch.finfo(torch.float32).tiny)
+        return squared_error(outputs, original, self._units[batch.prefix])
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        """Every metric on the sequences that are held out."""
+        classes, outputs, states = Likeness("classes"), Likeness("values"), Likeness("values")
+        mine: State = None
+        theirs: State = None
+        with evaluating(model), evaluating(self._original):
+            for window in self._windows(held_out=True):
+                found, mine = self._run(model, window, mine)
+                wanted, theirs = self._run(self._original, window, theirs)
+                outputs.add(found, wanted)
+                for one, other in zip(_members(mine), _members(theirs), strict=True):
+                    states.add(one.flatten(0, -2), other.flatten(0, -2))
+                if head := self._heads.get(window.prefix):
+                    pair = ((model, found), (self._original, wanted))
+                    classes.add(*(m.get_submodule(head)(values) for m, values in pair))
+        errors = {
+            OUTPUT_ERROR.name: outputs.figures()["output_error"],
+            STATE_ERROR.name: states.figures()["output_error"],
+        }
+        return (classes.figures() if self._heads else {}) | errors
+
+    def _run(self, model: nn.Module, window: Window, state: State) -> tuple[Tensor, State]:
+        """The outputs (positions, output) of a stack without padding, and its state after them."""
+        stack, chunk = self._stacks[window.prefix], window.chunk
+        layer = model.get_submodule(window.prefix.removesuffix(".")) if window.prefix else model
+        device = next(model.parameters()).device
+        inputs = chunk.inputs.to(device).float()
+        if window.fresh:
+            state = tuple(member.to(device).float() for member in chunk.states) or None
+            if state is not None and stack.kind != "lstm":
+                state = state[0]
+        if stack.cell:
+            first = None if state is None else [member[0] for member in _members(state)]
+            given = first if first is None or stack.kind == "lstm" else first[0]
+            after = layer(inputs[:, 0], given)
+            members = tuple(member.detach()[None] for member in _members(after))
+            found = after[0] if isinstance(after, tuple) else after
+            return found, members if stack.kind == "lstm" else members[0]
+        if chunk.lengths is None:
+            found, after = layer(inputs, state)
+            return found.flatten(0, 1), _detach(after)
+        packed = pack_padded_sequence(inputs, chunk.lengths, True, enforce_sorted=False)
+        found, after = layer(packed, state)
+        padded, lengths = pad_packed_sequence(found, batch_first=True)
+        real = torch.arange(padded.shape[1])[None] < lengths[:, None]
+        return padded[real.to(device)], _detach(after)
+
+    def _windows(
+        self, *, held_out: bool, generator: torch.Generator | None = None
+    ) -> Iterator[Window]:
+        """Windows of all stacks; without a generator in the order of the file."""
+        order = list(range(len(self._parts)))
+        if generator is not None:
+            order = torch.randperm(len(order), generator=generator).tolist()
+        every = min(HELD_OUT, self._sequences)
+        for part in (self._parts[k] for k in order):
+            number = torch.arange(part.first, part.first + part.sequences)
+            mine = torch.nonzero((number % every == every - 1) == held_out).flatten()
+            if not len(mine):
+                continue
+            if generator is not None:
+                mine = mine[torch.randperm(len(mine), generator=generator)]
+            chunk = part.cut(self._recorded.chunk(part.prefix, part.chunk))
+            for few in torch.split(mine, self._batch):
+                yield from self._cut(part.prefix, chunk.take(few))
+
+    def _cut_chunks(self) -> Iterator[Part]:
+        """All chunks in order, long ones cut in time; sequences of unlike lengths stay whole."""
+        first = 0
+        for prefix in self._stacks:
+            for number in range(len(self._recorded.names[prefix])):
+                sequences, time = self._recorded.shape(prefix, number)
+                length = time if self._recorded.has_lengths(prefix, number) else SEGMENT
+                for start in range(0, time, length):
+                    steps = slice(start, min(start + length, time))
+                    yield Part(prefix, number, steps, sequences, first)
+                    first += sequences
+
+    def _cut(self, prefix: str, chunk: Chunk) -> Iterator[Window]:
+        """Parallel sequences, a window of steps after the other."""
+        if chunk.lengths is not None or self._stacks[prefix].bidirectional:
+            yield Window(prefix, chunk, fresh=True)
+            return
+        for k, inputs in enumerate(torch.split(chunk.inputs, self._steps, 1)):
+            yield Window(prefix, replace(chunk, inputs=inputs), fresh=k == 0)
+
+
+def find_head(structure: Structure, stack: RecurrentStack, recorded: Recorded) -> str | None:
+    """The path of the linear layer of classes behind a stack, if there is just one.
+
+    That its outputs are classes is said in the recording, or seen from a table of as many symbols:
+    an embedding, or inputs as wide.
+    """
+    own = {stack.prefix + name for name in stored_names(stack).values()}
+    heads = [
+        name.removesuffix(".weight")
+        for name, role in structure.roles.items()
+        if name not in own
+        and name.endswith(".weight")
+        and structure.shapes[name][1] == stack.output_size
+        and (role == "linear" or any(name in names for names in structure.ties))
+    ]
+    if len(heads) != 1 or not stack.prefix:
+        return None
+    rows = structure.shapes[f"{heads[0]}.weight"][0]
+    tables = {structure.shapes[n][0] for n, role in structure.roles.items() if role == "embedding"}
+    known = recorded.predicts == "classes" or rows in tables or rows == stack.input_size
+    return heads[0] if rows > 1 and recorded.predicts in (None, "classes") and known else None
+
+
+def _members(state: State) -> Sequence[Tensor]:
+    return (state,) if isinstance(state, Tensor) else tuple(state)
+
+
+def _detach(state: Any) -> Any:
+    return state.detach() if isinstance(state, Tensor) else tuple(map(_detach, state))

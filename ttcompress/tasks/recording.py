@@ -1,0 +1,226 @@
+"""Reads a file of recorded inputs, chunk by chunk: `read_recording`.
+
+`record` writes such files; one by hand needs only a tensor (batch, time, input) for each recurrent
+layer, under the layer's path (or any name if the model has a single layer).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ttcompress.errors import CheckpointError, InputError, RecipeError, unreadable
+from ttcompress.layers.stacks import dense_layer
+from ttcompress.model.protocol import Model
+from ttcompress.model.weights import RecurrentStack
+from ttcompress.system.files import check_input
+from ttcompress.system.json import read_json
+from ttcompress.system.safetensors import Contents, open_safetensors
+from ttcompress.tasks.protocol import OUTPUT_KINDS, OutputKind
+from ttcompress.tasks.record import RECORD, VERSION
+
+STRANGE = 0.05
+"""Relative difference of outputs above which a recording is of another model. That of inputs in
+float16 is below 0.01 in the samples.
+"""
+
+STATES = ("h0", "c0")
+
+
+@dataclass(frozen=True, eq=False)
+class Chunk:
+    """Sequences of one layer: (batch, time, input), lengths (batch,) if they differ, first states
+    (layers * directions, batch, size) unless they are zero.
+    """
+
+    inputs: Tensor
+    lengths: Tensor | None = None
+    states: tuple[Tensor, ...] = ()
+
+    def take(self, which: Tensor) -> Chunk:
+        """Some of the sequences."""
+        lengths = None if self.lengths is None else self.lengths[which]
+        return Chunk(self.inputs[which], lengths, tuple(s[:, which] for s in self.states))
+
+
+@dataclass(frozen=True, eq=False)
+class Recorded:
+    """A file of recorded inputs, of which each chunk is read when it is asked for.
+
+    Attributes:
+        path: of the file.
+        stacks: the recurrent layers that it has inputs of, by prefix.
+        names: the names of the tensors with inputs of each, one for each chunk.
+        predicts: what the model's outputs are, if the recording says so.
+    """
+
+    path: Path
+    stacks: Mapping[str, RecurrentStack]
+    names: Mapping[str, tuple[str, ...]]
+    predicts: OutputKind | None
+    contents: Contents
+
+    def shape(self, prefix: str, number: int) -> tuple[int, int]:
+        """Sequences and time steps of a chunk, without reading it."""
+        batch, time, _ = self.contents.tensors[self.names[prefix][number]].shape
+        return batch, time
+
+    def has_lengths(self, prefix: str, number: int) -> bool:
+        """Whether the sequences of a chunk differ in length."""
+        return self.names[prefix][number].removesuffix(".inputs") + ".lengths" in self
+
+    def chunk(self, prefix: str, number: int) -> Chunk:
+        """Read one chunk.
+
+        Raises:
+            RecipeError: it holds NaN or infinity, or lengths beyond its time axis.
+        """
+        name = self.names[prefix][number]
+        inputs = self._read(name)
+        place = name.removesuffix(".inputs")
+        lengths = self._read(f"{place}.lengths") if f"{place}.lengths" in self else None
+        states = tuple(self._read(f"{place}.{s}") for s in STATES if f"{place}.{s}" in self)
+        if lengths is not None and not (
+            lengths.shape == inputs.shape[:1]
+            and bool((lengths >= 1).all())
+            and bool((lengths <= inputs.shape[1]).all())
+        ):
+            longest = int(lengths.max()) if lengths.numel() else 0
+            raise RecipeError(
+                f"{self.path}: {place}: {len(lengths)} lengths, the longest {longest}, for "
+                f"{inputs.shape[0]} sequences of {inputs.shape[1]} steps. Record the inputs again."
+            )
+        return Chunk(inputs, lengths, states)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.contents.tensors
+
+    def _read(self, name: str) -> Tensor:
+        values = self.contents.tensors[name].read()
+        if values.is_floating_point() and (bad := int((~values.isfinite()).sum())):
+            raise RecipeError(
+                f"{self.path}: {name}: {bad:,} of {values.numel():,} values are NaN or infinite. "
+                "Record the inputs again, without the sequences that hold them."
+            )
+        return values
+
+
+def read_recording(path: str | Path, model: Model) -> Recorded:
+    """Open a file of recorded inputs, and check that it belongs to a model.
+
+    Raises:
+        InputError: there is no such file, or safetensors cannot read it.
+        RecipeError: a tensor matches no layer or has another shape, or the layer's outputs are not
+            those that were recorded.
+    """
+    path = Path(path)
+    check_input(path, "a safetensors file")
+    try:
+        contents = open_safetensors(path)
+    except CheckpointError as error:
+        fact = str(error).rstrip(".")
+        raise InputError(f"{path}: cannot be read as safetensors ({fact}).") from error
+    except OSError as error:
+        raise unreadable(path, error) from error
+    known = {s.prefix.removesuffix("."): s for s in model.stacks if not s.raw}
+    facts = _read_facts(path, contents)
+    found: dict[str, tuple[str, ...]]
+    if facts is None:
+        found = {name: (name,) for name in contents.tensors}
+        if len(found) == len(known) == 1:
+            found = {next(iter(known)): next(iter(found.values()))}
+        predicts = None
+    else:
+        chunks, predicts = facts
+        prefixes = {name: f"{name}." if name else "" for name in chunks}
+        found = {
+            name: tuple(f"{prefixes[name]}{k}.inputs" for k in range(count))
+            for name, count in chunks.items()
+            if name in known or f"{prefixes[name]}check" in contents.tensors  # not a linear layer
+        }
+    stacks = {}
+    for name, tensors in found.items():
+        if name not in known:
+            layers = ", ".join(map(repr, known)) or "none"
+            raise RecipeError(
+                f"{path}: {name} is not a recurrent layer of the model; those are {layers}. "
+                "Name each tensor after the layer whose inputs it holds."
+            )
+        stacks[known[name].prefix] = known[name]
+        for tensor in tensors:
+            _check_shape(path, tensor, contents, known[name].input_size)
+    names = {known[name].prefix: tensors for name, tensors in found.items()}
+    recorded = Recorded(path, stacks, names, predicts, contents)
+    for prefix, stack in stacks.items():
+        for k in range(len(names[prefix])):
+            recorded.chunk(prefix, k)  # a broken one is refused before the work
+        _check_outputs(recorded, stack, model)
+    return recorded
+
+
+def _read_facts(path: Path, contents: Contents) -> tuple[dict[str, int], OutputKind | None] | None:
+    """How many chunks each layer has, and what is predicted; None for a file made by hand."""
+    if RECORD not in contents.metadata:
+        return None
+    try:
+        document = read_json(contents.metadata[RECORD].encode())
+        version, predicts = document["version"], document.get("predicts")
+        chunks = {str(name): int(count) for name, count in document["chunks"].items()}
+        if predicts is not None and predicts not in OUTPUT_KINDS:
+            raise ValueError(f"predicts {predicts!r}")
+        if any(not 0 <= count <= len(contents.tensors) for count in chunks.values()):
+            raise ValueError("more chunks than tensors")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: its metadata is damaged ({error}). Record it again.") from error
+    if version != VERSION:
+        raise InputError(
+            f"{path}: is a recording of version {version}, but this program reads {VERSION}. "
+            "Record it again."
+        )
+    return chunks, predicts
+
+
+def _check_shape(path: Path, name: str, contents: Contents, size: int) -> None:
+    entry = contents.tensors.get(name)
+    if entry is None:
+        raise RecipeError(f"{path}: has no {name}, though its metadata counts it. Record it again.")
+    if len(entry.shape) != 3 or entry.shape[2] != size or not entry.dtype.is_floating_point:
+        raise RecipeError(
+            f"{path}: {name}: expected floats of shape (batch, time, {size}), got "
+            f"{entry.shape} of {entry.dtype}."
+        )
+    if 0 in entry.shape:
+        raise RecipeError(
+            f"{path}: {name} holds no inputs: its shape is {entry.shape}. "
+            "Record at least one sequence of at least one step."
+        )
+
+
+def _check_outputs(recorded: Recorded, stack: RecurrentStack, model: Model) -> None:
+    """Compare the layer's outputs for its first sequence with those that were recorded."""
+    name = f"{stack.prefix}check"
+    if name not in recorded:
+        return
+    wanted = recorded.contents.tensors[name].read().float()
+    chunk = recorded.chunk(stack.prefix, 0).take(torch.tensor([0]))
+    steps = chunk.inputs.shape[1] if chunk.lengths is None else int(chunk.lengths[0])
+    layer = dense_layer(replace(stack, prefix=stack.prefix), model.tensor)
+    state = tuple(member.float() for member in chunk.states)
+    with torch.no_grad():
+        given = None if not state else state if stack.kind == "lstm" else state[0]
+        found = layer(chunk.inputs[:, :steps].float(), given)[0][0]
+    if found.shape == wanted.shape:
+        gap = float((found - wanted).norm() / wanted.norm().clamp_min(1e-12))
+        if gap <= STRANGE:
+            return
+        fact = f"its outputs differ by {gap:.2g} (relative norm) from those recorded"
+    else:
+        fact = f"its outputs are {tuple(found.shape)}, those recorded {tuple(wanted.shape)}"
+    raise RecipeError(
+        f"{recorded.path}: was recorded from another model: for the first sequence of "
+        f"{stack.prefix.removesuffix('.') or 'the layer'} {fact}. Record this model's inputs."
+    )
