@@ -283,7 +283,7 @@ class SeriesTask(RecurrentTask):
 
 
 class Forecast(SeriesTask):
-    """The task `forecast`: the structure is read from the checkpoint, the series from files.
+    """The task `forecast`: the next values of a series; the structure is read from the checkpoint.
 
     Args:
         structure: of the model.
