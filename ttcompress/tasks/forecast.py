@@ -8,7 +8,7 @@ from functools import cache, cached_property
 from typing import ClassVar, Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from ttcompress.errors import RecipeError
@@ -19,8 +19,14 @@ from ttcompress.tasks import metrics
 from ttcompress.tasks.architecture import read_chain
 from ttcompress.tasks.column_files import Series, list_names, read_series
 from ttcompress.tasks.data_files import DataFiles, check_choice, check_positive
-from ttcompress.tasks.protocol import Metric, OutputKind
-from ttcompress.tasks.recurrent_task import Batch, RecurrentTask, generator_of
+from ttcompress.tasks.protocol import Metric, OutputKind, State
+from ttcompress.tasks.recurrent_task import (
+    MEASURE_ON,
+    TRAIN_ON,
+    Batch,
+    RecurrentTask,
+    generator_of,
+)
 
 Scaling = Literal["standard", "minmax", "none"]
 
@@ -68,6 +74,17 @@ class Scale:
         return Scale(self.offset[columns], self.unit[columns])
 
 
+@dataclass(frozen=True)
+class Cutting:
+    """How windows are cut from a series: `spacing` rows from one start to the next.
+
+    Each of the last `forecasts` rows of a window is followed by a forecast.
+    """
+
+    forecasts: int
+    spacing: int
+
+
 @dataclass(frozen=True, eq=False)
 class Windows:
     """A scaled series, from which windows are cut.
@@ -78,8 +95,7 @@ class Windows:
         scale: of the targets.
         steps: rows in a window.
         horizon: rows to forecast.
-        spacing: rows between the starts of two windows.
-        each: whether every row of a window is followed by a forecast, and not only its last.
+        cutting: how windows are cut.
     """
 
     inputs: Tensor
@@ -87,8 +103,7 @@ class Windows:
     scale: Scale
     steps: int
     horizon: int
-    spacing: int
-    each: bool
+    cutting: Cutting
 
     @property
     def starts(self) -> int:
@@ -98,7 +113,7 @@ class Windows:
     @property
     def count(self) -> int:
         """How many windows an epoch has."""
-        return -(-self.starts // self.spacing)
+        return -(-self.starts // self.cutting.spacing)
 
     def cut(self, starts: Tensor) -> Batch:  # starts: (windows,)
         """The windows that start at these rows."""
@@ -120,9 +135,8 @@ class Windows:
 
     def _rows_ahead(self, starts: Tensor) -> Tensor:  # (positions,)
         """The first row of each forecast."""
-        if not self.each:
-            return starts + self.steps
-        return (starts[:, None] + torch.arange(1, self.steps + 1)).flatten()
+        steps = torch.arange(self.steps - self.cutting.forecasts, self.steps) + 1
+        return (starts[:, None] + steps).flatten()
 
 
 class SeriesTask(RecurrentTask):
@@ -143,6 +157,7 @@ class SeriesTask(RecurrentTask):
         scaling: by the series to train on.
         batch: windows in a training batch.
         pooling: how a window becomes one forecast; None for one at each step.
+        training, measuring: how windows are cut; only with one forecast if the model pools.
         nonlinearity: of the stacks that are RNNs.
     """
 
@@ -163,11 +178,14 @@ class SeriesTask(RecurrentTask):
         scaling: Scaling,
         batch: int,
         pooling: Pooling | None,
+        training: Cutting,
+        measuring: Cutting,
         nonlinearity: Nonlinearity = "tanh",
     ) -> None:
         super().__init__(chain, train, held_out, batch, pooling, nonlinearity)
         self._window, self._horizon = window, horizon
         self._columns, self._target, self._scaling = columns, target, scaling
+        self._cuttings = {TRAIN_ON: training, MEASURE_ON: measuring}
 
     def _prepare(self, data: Series, use: str) -> Windows:
         """Choose inputs and targets, scale them, and check that they fit the model."""
@@ -197,8 +215,7 @@ class SeriesTask(RecurrentTask):
             scale.of_columns(forecast),
             self._window,
             horizon,
-            self._window if self._pooling is None else 1,
-            self._pooling is None,
+            self._cuttings[use],
         )
 
     def _choose_targets(self, data: Series, inputs: Sequence[str]) -> list[str]:
@@ -234,8 +251,9 @@ class SeriesTask(RecurrentTask):
     def train_batches(self, epoch: int, seed: int) -> Iterator[Batch]:
         """All windows in random order, cut elsewhere in each epoch if they do not overlap."""
         generator, data = generator_of(epoch, seed), self._train
-        starts = torch.randperm(data.count, generator=generator) * data.spacing
-        offset = torch.randint(data.spacing, (), generator=generator)
+        spacing = data.cutting.spacing
+        starts = torch.randperm(data.count, generator=generator) * spacing
+        offset = torch.randint(spacing, (), generator=generator)
         starts = (starts + offset) % data.starts
         return map(data.cut, torch.split(starts, self._batch))
 
@@ -243,13 +261,20 @@ class SeriesTask(RecurrentTask):
         """The held-out windows in their order."""
         return map(self._held_out.cut, self._held_out_starts())
 
+    def outputs(self, model: nn.Module, batch: Batch, state: State) -> tuple[Tensor, State]:
+        """Forecasts (positions, horizon x targets)."""
+        found, _ = model(batch.inputs.to(next(model.parameters()).device), state, batch.lengths)
+        if self._pooling is None:
+            found = found[:, -(len(batch.targets) // len(batch.inputs)) :].flatten(0, 1)
+        return found, None
+
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         """The mean squared error."""
         return functional.mse_loss(outputs, batch.real_targets.to(outputs.device))
 
     def _held_out_starts(self) -> Sequence[Tensor]:
         data = self._held_out
-        return torch.split(torch.arange(0, data.starts, data.spacing), HELD_OUT_WINDOWS)
+        return torch.split(torch.arange(0, data.starts, data.cutting.spacing), HELD_OUT_WINDOWS)
 
     @cached_property
     def _naive_error(self) -> float:
@@ -342,6 +367,7 @@ class Forecast(SeriesTask):
             _name_list(self.name, option, given)
             for option, given in (("columns", columns), ("target", target))
         )
+        cutting = Cutting(window, window) if pooling == EACH_STEP else Cutting(1, 1)
         named = None if inputs is None else tuple(dict.fromkeys([*inputs, *(targets or ())]))
 
         @cache  # both parts may be in one file, and the scale needs the first
@@ -360,6 +386,8 @@ class Forecast(SeriesTask):
             scaling=scaling,
             batch=batch,
             pooling=next((one for one in POOLINGS if one == pooling), None),
+            training=cutting,
+            measuring=cutting,
             nonlinearity=nonlinearity,
         )
 

@@ -9,7 +9,15 @@ from ttcompress.samples import oscillators
 from ttcompress.samples.corpus import Split
 from ttcompress.tasks.column_files import Series
 from ttcompress.tasks.data_files import check_positive
-from ttcompress.tasks.forecast import SeriesTask, read_forecasting_chain
+from ttcompress.tasks.forecast import Cutting, SeriesTask, read_forecasting_chain
+
+TRAINED_STEPS = 48
+"""The last of a window: each has a forecast in training, 48 times as many as if only the last had.
+When measuring only the last step counts, which has seen a whole window.
+"""
+
+SPACING = 4
+"""Rows between two windows in training, which have most of their forecasts in common."""
 
 
 class Forecaster(SeriesTask):
@@ -18,7 +26,7 @@ class Forecaster(SeriesTask):
     Args:
         structure: of the model: it takes four values in each step, and its outputs are a multiple
             of four.
-        batch: windows in a batch.
+        batch: windows in a training batch; it does not affect the metrics.
 
     Raises:
         RecipeError: the structure or an option does not fit.
@@ -34,7 +42,7 @@ class Forecaster(SeriesTask):
             return Series(f"task forecaster: {split}", oscillators.NAMES, values)
 
         super().__init__(
-            read_forecasting_chain(structure, self.name, at_each_step=False),
+            read_forecasting_chain(structure, self.name, at_each_step=True),
             train=lambda: read("train"),
             held_out=lambda: read("test"),
             window=oscillators.WINDOW,
@@ -43,5 +51,7 @@ class Forecaster(SeriesTask):
             target=oscillators.NAMES,
             scaling="standard",
             batch=batch,
-            pooling="last",
+            pooling=None,
+            training=Cutting(TRAINED_STEPS, SPACING),
+            measuring=Cutting(1, 1),
         )

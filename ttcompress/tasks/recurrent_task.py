@@ -17,6 +17,9 @@ from ttcompress.layers.recurrent_model import Chain, Pooling, RecurrentModel
 from ttcompress.layers.stacks import Nonlinearity
 from ttcompress.tasks.protocol import Metric, OutputKind, State
 
+TRAIN_ON, MEASURE_ON = "train on", "measure on"
+"""What data are for, in messages."""
+
 PADDING = -100
 """The target of padding; torch's cross entropy ignores it."""
 
@@ -81,11 +84,11 @@ class RecurrentTask(ABC):
 
     @cached_property
     def _train(self) -> Any:
-        return self._prepare(self._read_train(), "train on")
+        return self._prepare(self._read_train(), TRAIN_ON)
 
     @cached_property
     def _held_out(self) -> Any:
-        return self._prepare(self._read_held_out(), "measure on")
+        return self._prepare(self._read_held_out(), MEASURE_ON)
 
     @abstractmethod
     def _prepare(self, data: Any, use: str) -> Any:
