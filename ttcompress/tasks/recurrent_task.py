@@ -15,7 +15,7 @@ from torch.nn import functional
 from ttcompress.layers.evaluating import evaluating
 from ttcompress.layers.recurrent_model import Chain, Pooling, RecurrentModel
 from ttcompress.layers.stacks import Nonlinearity
-from ttcompress.tasks.protocol import Metric, OutputKind, State
+from ttcompress.tasks.protocol import Metric, OutputKind, State, detach
 
 PADDING = -100
 """The target of padding; torch's cross entropy ignores it."""
@@ -120,7 +120,7 @@ class RecurrentTask(ABC):
             real = logits.flatten(0, -2)
         else:
             real = logits[(batch.targets != PADDING).to(device)]
-        return real, _detach(after) if self.carries_state else None
+        return real, detach(after) if self.carries_state else None
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         """The mean cross entropy in nats."""
@@ -141,7 +141,3 @@ class RecurrentTask(ABC):
 def generator_of(epoch: int, seed: int) -> torch.Generator:
     """The random number generator of one epoch of a run."""
     return torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-
-
-def _detach(state: Any) -> Any:
-    return state.detach() if isinstance(state, Tensor) else tuple(map(_detach, state))
