@@ -143,6 +143,8 @@ def test_the_defaults_of_fine_tuning() -> None:
         "distill": 0.5,
         "temperature": 2.0,
         "kept": True,
+        "data": None,
+        "log": None,
     }
 
 

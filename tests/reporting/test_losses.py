@@ -17,7 +17,7 @@ from ttcompress.reporting.report import files_table, report_remarks
 
 DRIFT = {"encoder.": {"1": 0.01, "10": 0.2, "100": 0.3}, "decoder.": {"1": 0.1}}
 CURE = (
-    "calibrate on data (--calibrate or --calibration-data), or ask for a smaller factor, "
+    "calibrate on data (--calibrate or --data), or ask for a smaller factor, "
     "or fine-tune (--finetune)."
 )
 

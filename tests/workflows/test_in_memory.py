@@ -102,7 +102,7 @@ def test_batches_need_the_module(model: Forecaster, loader: DataLoader[Any]) -> 
 
 
 def test_an_empty_loader_is_refused(model: Forecaster) -> None:
-    with pytest.raises(ttcompress.RecipeError, match="the list yields no batch"):
+    with pytest.raises(ttcompress.RecipeError, match="the list has no data to run"):
         ttcompress.compress(model, FACTOR, data=[])
 
 

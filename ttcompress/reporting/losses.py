@@ -53,7 +53,7 @@ def _drift_text(prefix: str, steps: Mapping[str, float], layers: int) -> str:
 
 def _cures(report: Report) -> str:
     """What has not been done yet."""
-    calibrate = "calibrate on data (--calibrate or --calibration-data)"
+    calibrate = "calibrate on data (--calibrate or --data)"
     cures = [
         *([] if report.calibration else [calibrate]),
         "ask for a smaller factor",

@@ -113,6 +113,11 @@ class Task(Protocol):
         ...
 
 
+def detach(state: State) -> State:
+    """The same state without its history of gradients: a tensor, or tuples of them."""
+    return state.detach() if isinstance(state, Tensor) else tuple(map(detach, state))
+
+
 TaskFactory = Callable[..., Task]
 """A class or function that makes a task from a structure and options."""
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +24,7 @@ from ttcompress.model.geometry import stored_names
 from ttcompress.model.protocol import Model
 from ttcompress.model.weights import RecurrentStack
 from ttcompress.tasks.likeness import Likeness, class_divergence, likeness_metrics, squared_error
-from ttcompress.tasks.protocol import Metric, State
+from ttcompress.tasks.protocol import Metric, State, detach
 from ttcompress.tasks.recording import Chunk, Recorded, read_recording
 from ttcompress.tasks.recurrent_task import generator_of
 
@@ -196,12 +195,12 @@ class RecordedTask:
             return found, members if stack.kind == "lstm" else members[0]
         if chunk.lengths is None:
             found, after = layer(inputs, state)
-            return found.flatten(0, 1), _detach(after)
+            return found.flatten(0, 1), detach(after)
         packed = pack_padded_sequence(inputs, chunk.lengths, True, enforce_sorted=False)
         found, after = layer(packed, state)
         padded, lengths = pad_packed_sequence(found, batch_first=True)
         real = torch.arange(padded.shape[1])[None] < lengths[:, None]
-        return padded[real.to(device)], _detach(after)
+        return padded[real.to(device)], detach(after)
 
     def _windows(
         self, *, held_out: bool, generator: torch.Generator | None = None
@@ -268,7 +267,3 @@ def find_head(structure: Structure, stack: RecurrentStack, recorded: Recorded) -
 
 def _members(state: State) -> Sequence[Tensor]:
     return (state,) if isinstance(state, Tensor) else tuple(state)
-
-
-def _detach(state: Any) -> Any:
-    return state.detach() if isinstance(state, Tensor) else tuple(map(_detach, state))

@@ -7,7 +7,7 @@ layer, under the layer's path (or any name if the model has a single layer).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -208,7 +208,7 @@ def _check_outputs(recorded: Recorded, stack: RecurrentStack, model: Model) -> N
     wanted = recorded.contents.tensors[name].read().float()
     chunk = recorded.chunk(stack.prefix, 0).take(torch.tensor([0]))
     steps = chunk.inputs.shape[1] if chunk.lengths is None else int(chunk.lengths[0])
-    layer = dense_layer(replace(stack, prefix=stack.prefix), model.tensor)
+    layer = dense_layer(stack, model.tensor)
     state = tuple(member.float() for member in chunk.states)
     with torch.no_grad():
         given = None if not state else state if stack.kind == "lstm" else state[0]

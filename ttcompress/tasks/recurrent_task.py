@@ -15,7 +15,7 @@ from torch.nn import functional
 from ttcompress.layers.evaluating import evaluating
 from ttcompress.layers.recurrent_model import Chain, Pooling, RecurrentModel
 from ttcompress.layers.stacks import Nonlinearity
-from ttcompress.tasks.protocol import Metric, OutputKind, State
+from ttcompress.tasks.protocol import Metric, OutputKind, State, detach
 
 TRAIN_ON, MEASURE_ON = "train on", "measure on"
 """What data are for, in messages."""
@@ -127,7 +127,7 @@ class RecurrentTask(ABC):
             real = found.flatten(0, -2)
         else:
             real = found[(batch.targets != PADDING).to(device)]
-        return real, _detach(after) if self.carries_state else None
+        return real, detach(after) if self.carries_state else None
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         """The mean cross entropy in nats."""
@@ -148,7 +148,3 @@ class RecurrentTask(ABC):
 def generator_of(epoch: int, seed: int) -> torch.Generator:
     """The random number generator of one epoch of a run."""
     return torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-
-
-def _detach(state: Any) -> Any:
-    return state.detach() if isinstance(state, Tensor) else tuple(map(_detach, state))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +21,7 @@ from ttcompress.layers.structure import structure_of
 from ttcompress.model.protocol import Model
 from ttcompress.tasks.language_model import read_predicting_chain
 from ttcompress.tasks.likeness import Likeness, likeness_metrics
-from ttcompress.tasks.protocol import OutputKind, State
+from ttcompress.tasks.protocol import OutputKind, State, detach
 from ttcompress.tasks.recurrent_task import generator_of
 
 WARM_UP = 32
@@ -113,7 +112,7 @@ class Synthetic:
         """Logits (positions, classes), and the state after them, detached."""
         device = next(model.parameters()).device
         logits, after = model(batch.symbols.to(device), None if batch.fresh else state)
-        return logits.flatten(0, 1), _detach(after)
+        return logits.flatten(0, 1), detach(after)
 
     def loss(self, outputs: Tensor, batch: Window) -> Tensor:
         """There are no labels.
@@ -133,7 +132,3 @@ class Synthetic:
         likeness = Likeness(self.predicts)
         likeness.add(found.flatten(0, 1), wanted.flatten(0, 1))
         return likeness.figures()
-
-
-def _detach(state: Any) -> Any:
-    return state.detach() if isinstance(state, Tensor) else tuple(map(_detach, state))
