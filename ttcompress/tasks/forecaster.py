@@ -17,6 +17,10 @@ When measuring only the last step counts, which has seen a whole window.
 """
 
 
+SPACING = 4
+"""Rows between two windows in training, which have most of their forecasts in common."""
+
+
 class Forecaster(SeriesTask):
     """Forecasts the oscillators' positions: for the sample `forecaster`, or your own model.
 
@@ -49,6 +53,6 @@ class Forecaster(SeriesTask):
             scaling="standard",
             batch=batch,
             pooling=None,
-            training=Cutting(TRAINED_STEPS, 1),
+            training=Cutting(TRAINED_STEPS, SPACING),
             measuring=Cutting(1, 1),
         )
