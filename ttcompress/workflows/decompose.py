@@ -53,6 +53,7 @@ def plan_weights(job: Job, overhead: int = 0) -> Plan:
         plan = make_plan(job.recipe, model.weights, model.others, spectra, overhead, unfit)
         found = dict(_find_unfit(job, plan, unfit))
         if not found:
+            plan = replace(plan, notes=(*plan.notes, *job.notes))
             calibration = job.calibration
             return plan if calibration is None else _note_calibration(plan, calibration)
         unfit |= found
@@ -152,7 +153,7 @@ def execute(job: Job, plan: Plan) -> CompressedModel:
             job.recipe,
             plan.as_written({one.weight.name: one.bytes for one in stored}),
             measured,
-            (*job.notes, *_broken(kept)),
+            _broken(kept),
         ),
     )
 

@@ -140,14 +140,10 @@ def choose_trainer(recipe: Recipe, model: Model, task: Task | None) -> Task:
     Raises:
         RecipeError: there is nothing to train on, or not what the recipe says.
     """
-    wanted = recipe.finetune.data if recipe.finetune else None
+    asked = recipe.finetune.data if recipe.finetune else None
     file = recipe.calibration.data if recipe.calibration else None
-    if wanted is None:
-        wanted = "task" if task is not None else "recorded" if file is not None else "synthetic"
-        chosen_by_hand = False
-    else:
-        chosen_by_hand = True
-    match wanted:
+    there = "task" if task is not None else "recorded" if file is not None else "synthetic"
+    match asked or there:
         case "task":
             if task is None:
                 raise RecipeError("finetune.data: there is no task. Add --task, or a task block.")
@@ -163,7 +159,7 @@ def choose_trainer(recipe: Recipe, model: Model, task: Task | None) -> Task:
             try:
                 return Synthetic(model)
             except RecipeError as error:
-                if chosen_by_hand:
+                if asked:
                     raise
                 fact = str(error).partition(": ")[2].split(". ")[0]
                 raise RecipeError(
@@ -171,6 +167,7 @@ def choose_trainer(recipe: Recipe, model: Model, task: Task | None) -> Task:
                     f"model cannot write its own text ({fact}). Add --task, or --data with inputs "
                     "that ttcompress.record wrote."
                 ) from error
+    raise AssertionError(f"the recipe's schema does not allow {asked}")
 
 
 def _with_data(recipe: Recipe, data: Data) -> Recipe:
