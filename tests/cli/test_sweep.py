@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 
 import pytest
+import torch
+from torch import nn
 
 
 def test_a_factor_out_of_reach_is_shown_with_the_reason(case, run) -> None:
@@ -44,7 +46,6 @@ def test_the_command_writes_table_picture_artifact_and_recipe(tiny_checkpoint, r
         (["--formats", "mps,tt"], "expected one of mps, mpo, svd, quantised, auto, got 'tt'"),
         (["--factors", "1"], "--factors: expected numbers above 1"),
         (["--folder", "taken"], "taken: is a file, but the points need a folder"),
-        (["--finetune"], "finetune: a task is needed"),
     ],
 )
 def test_what_does_not_fit_is_refused(options, said, tiny_checkpoint, run, folder) -> None:
@@ -52,4 +53,12 @@ def test_what_does_not_fit_is_refused(options, said, tiny_checkpoint, run, folde
     found = run("sweep", tiny_checkpoint, "-j", "2", *options)
     assert found.code == 2, found.out
     assert re.search(said, " ".join(found.err.split()))
+    assert not list(folder.rglob("*.safetensors"))
+
+
+def test_training_needs_something_to_train_on(run, folder) -> None:
+    torch.save(nn.LSTM(6, 8).state_dict(), folder / "bare.pt")
+    found = run("sweep", "bare.pt", "-j", "2", "--finetune")
+    assert found.code == 2, found.out
+    assert "finetune: there is nothing to train on" in " ".join(found.err.split())
     assert not list(folder.rglob("*.safetensors"))

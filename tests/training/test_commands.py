@@ -160,10 +160,11 @@ def test_one_of_several_state_dicts_is_found_again(case, here):
     assert ttcompress.verify("z.safetensors", "two.pt").agrees
 
 
-def test_finetuning_needs_a_task_and_the_right_original(case, here, tmp_path):
-    refused = run("decompose", case.path, "--finetune", "-o", "x.safetensors")
+def test_finetuning_needs_something_to_train_on_and_the_right_original(case, here, tmp_path):
+    torch.save(torch.nn.LSTM(6, 8).state_dict(), "bare.pt")
+    refused = run("decompose", "bare.pt", "--finetune", "-o", "x.safetensors")
     assert refused.exit_code == 2
-    assert "--task" in refused.stderr
+    assert "Add --task, or --data" in refused.stderr
     run("decompose", case.path, "-r", "plain.yaml", "-o", "x.safetensors")
     run("restore", "x.safetensors", "-o", "other.pt")
     arguments = ("finetune", "x.safetensors", "-r", "tuned.yaml", "--original", "other.pt")
