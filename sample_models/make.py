@@ -1,6 +1,6 @@
-"""In: the text inside this Python. Out: the sample models trained again, their measured baselines.
+"""Trains the sample models again and measures their baselines, on data that Python brings along.
 
-    python sample_models/make.py charlm|highlighter|all [--epochs N] [--threads N] [--bfloat16]
+    python sample_models/make.py NAME|all [--epochs N] [--threads N] [--bfloat16]
 
 Each model is embedding -> LSTM -> linear, written beside this file as a user would have saved it.
 `--bfloat16` halves the time where the processor has instructions for it; what is measured is
@@ -22,7 +22,7 @@ import torch
 from rich.progress import Progress
 from torch import Tensor, nn
 
-from ttcompress.samples import corpus, highlighting
+from ttcompress.samples import corpus, highlighting, oscillators
 from ttcompress.samples.corpus import SPLITS, Split
 from ttcompress.tasks import metrics
 
@@ -34,28 +34,34 @@ PEAK_LEARNING_RATE = 4.0e-3
 WARM_UP = 0.05  # of all steps; the rest decays as a cosine to almost nothing
 LARGEST_GRADIENT = 1.0
 
-Batch = tuple[Tensor, Tensor]  # inputs and targets: each (batch, time), int64
+Batch = tuple[Tensor, Tensor]
+"""Inputs and targets, (batch, time) each; of values (batch, time, features). Where there are fewer
+targets than steps, they are those of the last ones.
+"""
+
 State = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
 class Config:
-    """The sizes of a sample model, kept in its file."""
+    """The sizes of a sample model, kept in its file; without an embedding it takes values."""
 
-    embedding_size: int
+    embedding_size: int | None
     hidden_size: int
     num_layers: int
     bidirectional: bool
 
 
 class SampleModel(nn.Module):
-    """Embedding -> LSTM -> linear: the model of both samples."""
+    """Embedding -> LSTM -> linear, or without the embedding: the model of all samples."""
 
-    def __init__(self, config: Config, symbols: int, classes: int, dropout: float) -> None:
+    def __init__(self, config: Config, inputs: int, outputs: int, dropout: float) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(symbols, config.embedding_size)
+        self.embedding: nn.Module = nn.Identity()
+        if config.embedding_size is not None:
+            self.embedding = nn.Embedding(inputs, config.embedding_size)
         self.lstm = nn.LSTM(
-            config.embedding_size,
+            config.embedding_size or inputs,
             config.hidden_size,
             config.num_layers,
             dropout=dropout,
@@ -63,15 +69,33 @@ class SampleModel(nn.Module):
             bidirectional=config.bidirectional,
         )
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(config.hidden_size * (1 + config.bidirectional), classes)
+        self.head = nn.Linear(config.hidden_size * (1 + config.bidirectional), outputs)
 
     def forward(self, inputs: Tensor, state: State | None) -> tuple[Tensor, State]:
-        """(batch, time) symbols -> (batch, time, classes) logits, and the state at the end."""
+        """(batch, time) symbols -> (batch, time, outputs), and the state at the end."""
         outputs, state = self.lstm(self.embedding(inputs), state)
         return self.head(self.dropout(outputs)), state
 
 
-class Charlm:
+class TextSample:
+    """What the samples that read text have in common: classes, and their cross entropy."""
+
+    loss_name = "nats_per_character"
+    unit = "characters"
+
+    @staticmethod
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        """The mean cross entropy."""
+        return nn.functional.cross_entropy(outputs.flatten(0, 1), targets.flatten())
+
+    @staticmethod
+    def tally(outputs: Tensor, batch: Batch) -> list[Tensor]:
+        """What adds up from batch to batch: the loss, how many there are, and the confusion."""
+        confusion = metrics.confusion(outputs, batch[1])
+        return [metrics.nats(outputs, batch[1]), confusion.sum(), confusion]
+
+
+class Charlm(TextSample):
     """A character language model of Python's documentation; state goes on from batch to batch."""
 
     name = "charlm"
@@ -84,10 +108,10 @@ class Charlm:
 
     def __init__(self) -> None:
         texts = {split: corpus.load(split) for split in SPLITS}
-        self.characters = len(texts["train"])
+        self.trained = len(texts["train"])
         self.vocab = corpus.vocabulary(texts["train"], self.at_least)
-        self.classes = len(self.vocab)
-        self.extras: dict[str, list[str]] = {}
+        self.inputs = self.outputs = len(self.vocab)
+        self.extras = {"vocab": self.vocab}
         self._symbols = {
             split: torch.tensor(corpus.encode(text, self.vocab)) for split, text in texts.items()
         }
@@ -101,9 +125,8 @@ class Charlm:
         """The head of `split`, and one character more: the first one is not predicted."""
         return self._windows(self._symbols[split][: corpus.EVALUATED_CHARACTERS + 1])
 
-    def metrics(self, nats: Tensor, confusion: Tensor) -> dict[str, float]:
+    def metrics(self, nats: Tensor, characters: int, confusion: Tensor) -> dict[str, float]:
         """The named metrics, the counting one first."""
-        characters = int(confusion.sum())
         return {
             "bits_per_character": metrics.bits_per_character(nats, characters),
             "perplexity": metrics.perplexity(nats, characters),
@@ -118,7 +141,7 @@ class Charlm:
         return list(zip(*windows, strict=True))
 
 
-class Highlighter:
+class Highlighter(TextSample):
     """A tagger of Python source, character by character; every window stands alone."""
 
     name = "highlighter"
@@ -132,15 +155,15 @@ class Highlighter:
     def __init__(self) -> None:
         self._sources = {split: highlighting.load(split) for split in SPLITS}
         text, _ = self._sources["train"]
-        self.characters = len(text)
+        self.trained = len(text)
         self.vocab = corpus.vocabulary(text, self.at_least)
-        self.classes = len(highlighting.LABELS)
-        self.extras = {"labels": list(highlighting.LABELS)}
+        self.inputs, self.outputs = len(self.vocab), len(highlighting.LABELS)
+        self.extras = {"vocab": self.vocab, "labels": list(highlighting.LABELS)}
         self._train = self._encoded(*self._sources["train"])
 
     def batches(self) -> list[Batch]:
         """An epoch: windows of the whole text in random order, cut elsewhere each time."""
-        count = self.characters // highlighting.WINDOW - 1
+        count = len(self._train[0]) // highlighting.WINDOW - 1
         start = int(torch.randint(highlighting.WINDOW, ()))
         used = slice(start, start + count * highlighting.WINDOW)
         inputs, targets = (part[used].view(count, -1) for part in self._train)
@@ -154,7 +177,7 @@ class Highlighter:
         inputs, targets = (torch.split(torch.stack(part), self.batch) for part in encoded)
         return list(zip(inputs, targets, strict=True))
 
-    def metrics(self, nats: Tensor, confusion: Tensor) -> dict[str, float]:
+    def metrics(self, nats: Tensor, characters: int, confusion: Tensor) -> dict[str, float]:
         """The named metrics, the counting one first."""
         return {
             "accuracy": metrics.accuracy(confusion),
@@ -165,21 +188,97 @@ class Highlighter:
         return torch.tensor(corpus.encode(text, self.vocab)), torch.tensor(list(labels))
 
 
-Sample = Charlm | Highlighter
+class Forecaster:
+    """Forecasts four coupled oscillators; it is trained to do so at each of the later steps."""
 
-SAMPLES: dict[str, type[Sample]] = {"charlm": Charlm, "highlighter": Highlighter}
+    name = "forecaster"
+    config = Config(embedding_size=None, hidden_size=128, num_layers=2, bidirectional=False)
+    dropout = 0.0
+    epochs = 8
+    carries_state = False
+    loss_name = "mse"
+    unit = "windows"
+    batch = 64
+    trained_steps = 48  # of a window: before these, too little was seen
+
+    def __init__(self) -> None:
+        raw = {s: torch.tensor(oscillators.load(s), dtype=torch.float64) for s in SPLITS}
+        self._mean, self._deviation = raw["train"].mean(0), raw["train"].std(0, correction=0)
+        self._series = {s: ((x - self._mean) / self._deviation).float() for s, x in raw.items()}
+        self.trained = len(raw["train"]) - oscillators.WINDOW - oscillators.HORIZON + 1
+        self.inputs = len(oscillators.NAMES)
+        self.outputs = oscillators.HORIZON * self.inputs
+        self.extras: dict[str, object] = {}
+
+    def batches(self) -> list[Batch]:
+        """An epoch: a window from each row on, in random order."""
+        return self._windows("train", self.trained_steps, shuffled=True)
+
+    def held_out(self, split: Split) -> list[Batch]:
+        """A window from each row on, with a forecast after its last step."""
+        return self._windows(split, 1)
+
+    loss = staticmethod(nn.functional.mse_loss)
+
+    def tally(self, outputs: Tensor, batch: Batch) -> list[Tensor]:
+        """What adds up from batch to batch: errors, how many there are, errors of the naive one."""
+        inputs, targets = batch[0], batch[1].squeeze(1)  # the last step is left
+        forecast, naive = outputs.squeeze(1), inputs[:, -1].repeat(1, oscillators.HORIZON)
+        raw = (self._in_units_of_the_data(one) for one in (forecast, targets))
+        return [
+            metrics.squared_error(forecast, targets),
+            torch.tensor(len(targets)),
+            metrics.absolute_error(forecast, targets),
+            metrics.symmetric_error(*raw),
+            metrics.squared_error(naive, targets),
+        ]
+
+    def metrics(self, squared: Tensor, windows: int, *errors: Tensor) -> dict[str, float]:
+        """The named metrics, the counting one first."""
+        absolute, symmetric, naive = errors
+        return {
+            "mse": squared.item() / windows,
+            "mae": absolute.item() / windows,
+            "smape": symmetric.item() / windows,
+            "mse_to_naive": (squared / naive).item(),
+        }
+
+    def _windows(self, split: Split, steps: int, shuffled: bool = False) -> list[Batch]:
+        """Windows of a split, and what follows each of their last `steps` rows."""
+        series, size = self._series[split], oscillators.WINDOW
+        pieces = series.unfold(0, size + oscillators.HORIZON, 1)  # (windows, features, rows)
+        order = torch.randperm(len(pieces)) if shuffled else torch.arange(len(pieces))
+        batches = []
+        for chosen in torch.split(order, self.batch):
+            following = pieces[chosen].unfold(2, oscillators.HORIZON, 1)[:, :, -steps:]
+            targets = following.permute(0, 2, 3, 1).flatten(2)  # (batch, steps, outputs)
+            batches.append((pieces[chosen, :, :size].transpose(1, 2), targets))
+        return batches
+
+    def _in_units_of_the_data(self, values: Tensor) -> Tensor:
+        mean, deviation = (x.repeat(oscillators.HORIZON) for x in (self._mean, self._deviation))
+        return values * deviation + mean
+
+
+Sample = Charlm | Highlighter | Forecaster
+
+SAMPLES: dict[str, type[Sample]] = {
+    "charlm": Charlm,
+    "highlighter": Highlighter,
+    "forecaster": Forecaster,
+}
 
 
 @torch.no_grad()
 def evaluate(model: SampleModel, sample: Sample, split: Split) -> tuple[float, dict[str, float]]:
-    """The loss in nats per character and the named metrics on the evaluated part of `split`."""
+    """The mean loss and the named metrics on the evaluated part of `split`."""
     model.eval()
-    nats, confusion, state = torch.tensor(0.0), torch.tensor(0), None
-    for inputs, targets in sample.held_out(split):
-        logits, state = model(inputs, state if sample.carries_state else None)
-        nats = nats + metrics.nats(logits, targets)
-        confusion = confusion + metrics.confusion(logits, targets)
-    return nats.item() / int(confusion.sum()), sample.metrics(nats, confusion)
+    tallies, state = [], None
+    for batch in sample.held_out(split):
+        outputs, state = model(batch[0], state if sample.carries_state else None)
+        tallies.append(sample.tally(outputs[:, -batch[1].shape[1] :], batch))
+    loss, count, *others = (sum(parts, torch.tensor(0)) for parts in zip(*tallies, strict=True))
+    return loss.item() / int(count), sample.metrics(loss, int(count), *others)
 
 
 def train_epoch(
@@ -189,14 +288,14 @@ def train_epoch(
     schedule: torch.optim.lr_scheduler.LRScheduler,
     bfloat16: bool,
 ) -> Iterator[float]:
-    """One epoch; yields the loss of each step, in nats per character."""
+    """One epoch; yields the loss of each step."""
     model.train()
     state: State | None = None
     for inputs, targets in sample.batches():
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-            logits, (hidden, cell) = model(inputs, state)
+            outputs, (hidden, cell) = model(inputs, state)
         state = (hidden.detach(), cell.detach()) if sample.carries_state else None
-        loss = nn.functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
+        loss = sample.loss(outputs[:, -targets.shape[1] :].float(), targets)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(model.parameters(), LARGEST_GRADIENT)
@@ -209,7 +308,7 @@ def train(model: SampleModel, sample: Sample, epochs: int, bfloat16: bool) -> li
     """Train `model` and leave the weights of its best epoch in it.
 
     Returns:
-        The loss on the valid split after each epoch, in nats per character.
+        The loss on the valid split after each epoch.
     """
     steps = epochs * len(sample.batches())
     optimizer = torch.optim.AdamW(model.parameters())
@@ -234,10 +333,9 @@ def train(model: SampleModel, sample: Sample, epochs: int, bfloat16: bool) -> li
 
 
 def save(model: SampleModel, sample: Sample) -> None:
-    """Write the checkpoint: weights, vocabulary and sizes in plain containers."""
+    """Write the checkpoint: weights, sizes and what the sample has besides, in plain containers."""
     content = {
         "model_state_dict": model.state_dict(),
-        "vocab": sample.vocab,
         "config": asdict(sample.config),
         **sample.extras,
     }
@@ -248,7 +346,7 @@ def make(name: str, epochs: int | None, bfloat16: bool) -> dict[str, object]:
     """Train and save the sample `name`; returns what was measured and how it was made."""
     sample = SAMPLES[name]()
     torch.manual_seed(SEED)
-    model = SampleModel(sample.config, len(sample.vocab), sample.classes, sample.dropout)
+    model = SampleModel(sample.config, sample.inputs, sample.outputs, sample.dropout)
     started = time.monotonic()
     curve = train(model, sample, sample.epochs if epochs is None else epochs, bfloat16)
     seconds = time.monotonic() - started
@@ -256,11 +354,11 @@ def make(name: str, epochs: int | None, bfloat16: bool) -> dict[str, object]:
     _, named = evaluate(model, sample, "test")
     return {
         "metrics": {metric: round(value, 6) for metric, value in named.items()},
-        "evaluated_characters": sum(targets.numel() for _, targets in sample.held_out("test")),
-        "trained_characters": sample.characters,
+        f"evaluated_{sample.unit}": sum(len(y.flatten(0, 1)) for _, y in sample.held_out("test")),
+        f"trained_{sample.unit}": sample.trained,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "epochs": len(curve),
-        "valid_nats_per_character": [round(loss, 4) for loss in curve],
+        f"valid_{sample.loss_name}": [round(loss, 4) for loss in curve],
         "seconds": round(seconds),
         "precision": "bfloat16" if bfloat16 else "float32",
         "threads": torch.get_num_threads(),

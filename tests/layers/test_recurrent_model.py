@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -65,3 +67,15 @@ def test_a_replaced_layer_is_the_one_that_runs():
     model = RecurrentModel(chain())
     model.out = torch.nn.Linear(6, 2)
     assert model(sequences()[0])[0].shape == (4, 7, 2)
+
+
+def test_a_model_without_embedding_takes_values_or_one_hot_symbols():
+    torch.manual_seed(0)
+    plain = replace(chain(), embedding=None, symbols=4)
+    model = RecurrentModel(plain, "last")
+    values = torch.randn(3, 6, 4, dtype=torch.float64)  # in the model's type, whatever theirs is
+    expected = model.b(model.a(values.float())[0])[0][:, -1]
+    torch.testing.assert_close(model(values)[0], model.out(expected))
+    symbols = torch.randint(4, (3, 6))
+    one_hot = torch.nn.functional.one_hot(symbols, 4).float()
+    assert torch.equal(model(symbols)[0], model(one_hot)[0])

@@ -1,4 +1,4 @@
-"""Both samples exported whole by their tasks: their metrics in ONNX Runtime are torch's."""
+"""The samples exported whole by their tasks: their metrics in ONNX Runtime are torch's."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytest.importorskip("onnxruntime")
 from ttcompress.targets.onnx.sessions import start_session
 
 ROOT = Path(__file__).parents[2]
-STATES = {"charlm": ("h0", "c0"), "highlighter": ()}
+STATES = {"charlm": ("h0", "c0"), "highlighter": (), "forecaster": ()}
 """Those that a task carries from batch to batch, of each sample."""
 
 Fast = Callable[[str], tuple[CompressedModel, Task, dict[str, float]]]

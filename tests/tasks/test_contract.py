@@ -2,13 +2,14 @@
 
 import copy
 import itertools
+import math
 from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from ttcompress.samples import corpus, highlighting
+from ttcompress.samples import corpus, highlighting, oscillators
 from ttcompress.tasks.protocol import Task
 from ttcompress.tasks.registry import BUILT_IN, make_task
 
@@ -29,6 +30,12 @@ def model(symbols: int, classes: int, bidirectional: bool = False) -> nn.Module:
     )
 
 
+def forecasting(inputs: int, outputs: int) -> nn.Module:
+    torch.manual_seed(0)
+    layers = {"rnn": nn.GRU(inputs, 9, batch_first=True), "out": nn.Linear(9, outputs)}
+    return nn.ModuleDict(layers)
+
+
 @pytest.fixture
 def make(describe, tmp_path, monkeypatch) -> Callable[[str], Task]:
     """Each built-in task on little data, for a model of its kind."""
@@ -38,6 +45,10 @@ def make(describe, tmp_path, monkeypatch) -> Callable[[str], Task]:
     monkeypatch.setattr(highlighting, "load", lambda split: (SOURCE * count, labels * count))
     monkeypatch.setattr("ttcompress.tasks.highlighter.EVALUATED_WINDOWS", 10)
     text, tagged, classified = (tmp_path / name for name in ("text", "tagged", "classified"))
+    rows = [tuple(math.sin(k * w) for w in (0.2, 0.3, 0.4, 0.6)) for k in range(300)]
+    monkeypatch.setattr(oscillators, "load", lambda split: rows)
+    series = tmp_path / "series"
+    series.write_text("".join(f"{a},{b}\n" for a, b, _, _ in rows))
     text.write_text(SENTENCE * 100)  # three streams of eleven windows
     tagged.write_text("t X\nh Y\n\nc X\na Y\nt X\n\n" * 30)
     classified.write_text("the cat\tX\nmat\tY\n" * 30)
@@ -50,6 +61,12 @@ def make(describe, tmp_path, monkeypatch) -> Callable[[str], Task]:
             {"vocab": VOCABULARY, "labels": two},
             {"data": str(classified), "pooling": "mean"},
         ),
+        "forecast": (
+            forecasting(inputs=2, outputs=3),
+            {},
+            {"data": str(series), "target": "1", "window": 8, "pooling": "none"},
+        ),
+        "forecaster": (forecasting(inputs=4, outputs=8), {}, {}),
         "charlm": (model(size, size), {"vocab": VOCABULARY}, {}),
         "highlighter": (model(len(SOURCE_VOCABULARY), 7), {"vocab": SOURCE_VOCABULARY}, {}),
     }
@@ -91,8 +108,11 @@ def test_outputs_are_of_real_positions_and_the_loss_is_their_mean(name, make):
     for batch in itertools.islice(task.train_batches(0, 0), 2):
         logits, _ = task.outputs(built, batch, None)
         assert logits.shape == (len(batch.real_targets), logits.shape[1])
-        picked = logits.log_softmax(1)[range(len(logits)), batch.real_targets]
-        torch.testing.assert_close(task.loss(logits, batch), -picked.mean())
+        if task.predicts == "values":
+            errors = (logits - batch.real_targets) ** 2
+        else:
+            errors = -logits.log_softmax(1)[range(len(logits)), batch.real_targets]
+        torch.testing.assert_close(task.loss(logits, batch), errors.mean())
 
 
 def test_state_goes_on_without_its_graph(name, make):

@@ -20,13 +20,13 @@ TAGGED = {
 def test_all_layouts_of_tagged_sequences_are_one(layout, tmp_path):
     path = tmp_path / "data"
     path.write_text(TAGGED[layout], encoding="utf-8")
-    assert read_tagged("tagger", str(path)) == TWO
+    assert read_tagged("tagger", None, str(path)) == TWO
 
 
 def test_a_string_of_tokens_is_one_of_characters(tmp_path):
     path = tmp_path / "data.jsonl"
     path.write_text('{"tokens": "a b", "labels": [1, 0, 1]}')
-    assert read_tagged("tagger", str(path)) == [Example(("a", " ", "b"), ("1", "0", "1"))]
+    assert read_tagged("tagger", None, str(path)) == [Example(("a", " ", "b"), ("1", "0", "1"))]
 
 
 CLASSIFIED = {
@@ -39,10 +39,33 @@ CLASSIFIED = {
 def test_all_layouts_of_classified_texts_are_one(layout, tmp_path):
     path = tmp_path / "data"
     path.write_text(CLASSIFIED[layout])
-    assert read_classified("classifier", str.split, str(path)) == [
+    assert read_classified("classifier", str.split, None, str(path)) == [
         Example(("good", "film"), ("pos",)),
         Example(("bad",), ("neg",)),
     ]
+
+
+def test_the_column_of_the_labels_can_be_chosen(tmp_path):
+    path = tmp_path / "data"
+    path.write_text(TAGGED["spaces"])
+    expected = [Example(("EU", "rejects"), ("NNP", "VBZ")), Example(("Peter",), ("NNP",))]
+    assert read_tagged("tagger", 2, str(path)) == expected
+    with pytest.raises(RecipeError, match="data:1: has 4 columns, but 5 are needed"):
+        read_tagged("tagger", 5, str(path))
+
+
+def test_columns_of_a_table_are_read_by_name(tmp_path):
+    path = tmp_path / "data"
+    path.write_text('id,stars,review\n1,5,"good, really"\n2,1,bad\n')
+    assert read_classified("classifier", str.split, ("review", "stars"), str(path)) == [
+        Example(("good,", "really"), ("5",)),
+        Example(("bad",), ("1",)),
+    ]
+    with pytest.raises(RecipeError, match="has no column 'text'; its 3 columns are id, stars"):
+        read_classified("classifier", str.split, ("text", "stars"), str(path))
+    path.write_text("review,stars\ngood,1\n,2\n")
+    with pytest.raises(RecipeError, match="data: row 2: has 0 tokens, but at least 1"):
+        read_classified("classifier", str.split, ("review", "stars"), str(path))
 
 
 BAD_TAGGED = {
@@ -66,7 +89,7 @@ def test_a_bad_line_is_named(name, tmp_path):
     path = tmp_path / "data"
     path.write_text(text)
     with pytest.raises(RecipeError) as caught:
-        read_tagged("tagger", str(path))
+        read_tagged("tagger", None, str(path))
     assert fact in str(caught.value)
 
 
@@ -84,7 +107,7 @@ def test_a_bad_line_of_a_classifier_is_named(name, tmp_path):
     path = tmp_path / "data"
     path.write_text(text)
     with pytest.raises(RecipeError) as caught:
-        read_classified("classifier", str.split, str(path))
+        read_classified("classifier", str.split, None, str(path))
     assert fact in str(caught.value)
 
 

@@ -69,3 +69,13 @@ def test_sums_over_batches_are_the_sums_over_everything(
     assert total.item() == pytest.approx(metrics.nats(logits, targets).item(), rel=1e-12)
     right = (logits.argmax(-1) == targets).double().mean().item()
     assert metrics.accuracy(counts) == pytest.approx(right, rel=1e-6)
+
+
+def test_errors_of_values_are_means_over_columns_and_sums_over_positions() -> None:
+    outputs = torch.tensor([[1.0, -1.0], [0.0, 4.0]])
+    targets = torch.tensor([[1.0, 3.0], [0.0, 2.0]])
+    assert metrics.squared_error(outputs, targets).item() == 16 / 2 + 4 / 2
+    assert metrics.absolute_error(outputs, targets).item() == 4 / 2 + 2 / 2
+    # 200 % for opposite signs, 0 where both are 0, 2 / 3 of the mean of 4 and 2.
+    expected = 200 / 2 + 100 * (2 / 3) / 2
+    assert metrics.symmetric_error(outputs, targets).item() == pytest.approx(expected)

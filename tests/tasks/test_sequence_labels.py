@@ -119,8 +119,31 @@ def test_too_little_data_to_hold_any_back_is_told(structure, tmp_path):
         ({"tokens": "bytes"}, "tokens: expected one of characters, words, got"),
         ({"batch": 0}, "batch: expected a whole number of at least 1, got 0"),
         ({"nonlinearity": "elu"}, "nonlinearity: expected one of tanh, relu, got"),
+        ({"text_column": "a"}, "text_column is given, but not label_column"),
+        ({"label_column": "a"}, "label_column is given, but not text_column"),
     ],
 )
 def test_a_bad_option_is_told(structure, options, fact):
     with pytest.raises(RecipeError, match=fact):
         Classifier(structure, data="data", **options)
+
+
+def test_a_classifier_reads_columns_with_names(structure, tmp_path):
+    path = tmp_path / "valid.csv"
+    path.write_text("sort,words\nY,a b c\nX,b\n")
+    columns = {"text_column": "words", "label_column": "sort"}
+    task = Classifier(structure, valid=str(path), pooling="max", **columns)
+    assert task.evaluate(Copying(pooled=True))["accuracy"] == 0.5
+
+
+def test_a_tagger_of_characters_has_a_label_for_each(describe, tmp_path):
+    """Both directions, a vocabulary from a file, labels from the last but one column."""
+    vocabulary = tmp_path / "vocabulary"
+    vocabulary.write_text("<unk>\na\nb\nc\n")
+    path = tmp_path / "valid"
+    path.write_text("a X 0\nb Y 1\n\nc X 2\nb X 3\n")
+    files = {"valid": str(path), "vocabulary": str(vocabulary)}
+    task = Tagger(describe(model()), **files, labels=LABELS, label_column=2)
+    assert task.evaluate(Copying(pooled=False))["accuracy"] == 3 / 4
+    with pytest.raises(RecipeError, match="label_column: expected a whole number of at least 1"):
+        Tagger(describe(model()), **files, label_column=0)

@@ -66,8 +66,23 @@ class Model(nn.Module):
         (Model(outputs=5), "gives 5 outputs"),
         (nn.LSTM(4, 8), "not part of a larger model"),
         (nn.Sequential(nn.Embedding(9, 4), nn.RNN(4, 8), nn.Linear(8, 9)), "tanh or relu"),
+        (nn.Sequential(nn.LSTM(4, 8), nn.Linear(8, 4)), "no vocabulary of 4 characters"),
+        (nn.Sequential(nn.LSTM(4, 8), nn.Linear(8, 64)), "no vocabulary of 4 characters"),
     ],
 )
 def test_a_model_that_cannot_write_is_refused(model: nn.Module, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         Synthetic(open_checkpoint(model))
+
+
+@pytest.mark.parametrize("names", [list("abcd"), ["load", "price", "heat", "wind"]])
+def test_one_hot_characters_are_known_by_their_vocabulary(names, tmp_path) -> None:
+    """Without it, or with names of columns, the same tensors may be a forecaster's."""
+    state = nn.Sequential(nn.LSTM(4, 8), nn.Linear(8, 4)).state_dict()
+    torch.save({"state_dict": state, "names": names}, tmp_path / "model.pt")
+    checkpoint = open_checkpoint(tmp_path / "model.pt")
+    if names[0] == "a":
+        assert Synthetic(checkpoint).write(2, 5, torch.Generator()).max() < 4
+    else:
+        with pytest.raises(RecipeError, match="may take values instead of symbols"):
+            Synthetic(checkpoint)

@@ -95,7 +95,7 @@ REAL = torch.tensor([[0.0, 1e5, 3.0], [1.0, 1e5 + 2, 3.0], [2.0, 1e5 + 4, 3.0]])
     ],
 )
 def test_a_task_that_says_nothing_has_classes_where_its_loss_shows_it(outputs, targets, loss):
-    assert made(outputs, targets, loss).kind == "classes"
+    assert made(outputs, targets, loss).distances[""].kind == "classes"
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_and_is_refused_where_it_does_not(outputs, targets, loss):
 
 @pytest.mark.parametrize("kind", ["classes", "binary", "values"])
 def test_what_a_task_says_counts_and_no_label_is_asked_for(kind):
-    assert made(LOGITS, predicts=kind, settings=ALL).kind == kind
+    assert made(LOGITS, predicts=kind, settings=ALL).distances[""].kind == kind
 
 
 def test_another_word_is_refused():
@@ -248,6 +248,65 @@ def test_a_loss_that_cannot_be_weighed_is_refused():
     flat = lambda outputs, targets: (outputs * 0).sum()  # noqa: E731
     with pytest.raises(RecipeError, match="the loss does not rise where values are off"):
         made(LOGITS, LOGITS, flat, predicts="values")
+
+
+# Several outputs.
+
+
+BOTH: Any = {"next": "values", "regime": "classes"}
+
+
+def mixed(outputs: dict[str, Tensor], targets: dict[str, Tensor]) -> Tensor:
+    regime = functional.cross_entropy(outputs["regime"], targets["regime"])
+    return functional.mse_loss(outputs["next"], targets["next"]) + regime
+
+
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_distances_of_several_outputs_add_up_in_the_unit_of_the_loss(share):
+    """Values of another size are a loss of another size: so is their distance."""
+    values, other = torch.randn(2, 30, 3, generator=torch.Generator().manual_seed(2)) * 9
+    original = {"next": values, "regime": LOGITS}
+    targets = {"next": other, "regime": LABELS}
+    found = made(original, targets, mixed, predicts=BOTH, settings=Finetune(distill=share))
+    outputs = {"next": other, "regime": LOGITS.flip(0).requires_grad_()}
+    loss, _ = found.loss(outputs, (original, targets), None)
+    weight = float(values.var(0, correction=0).mean()) if share < 1 else 1.0
+    distances = weight * squared_error(other, values, value_units([values]))
+    distances += class_divergence(LOGITS.flip(0), LOGITS, found.temperature)
+    labelled = mixed(outputs, targets).item() if share < 1 else 0.0
+    expected = (share * distances.item() + (1 - share) * labelled) / (weight + 1)
+    assert loss.item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_padding_of_one_of_several_outputs_is_refused_by_name():
+    labels = LABELS.clone()
+    labels[15:] = -100
+    original = {"next": REAL, "regime": LOGITS}
+    targets = {"next": REAL, "regime": labels}
+    found = made(original, targets, mixed, predicts=BOTH)
+    outputs = {name: one.clone().requires_grad_() for name, one in original.items()}
+    loss, _ = found.loss(outputs, (original, targets), None)
+    with pytest.raises(RecipeError, match=r"outputs\['regime'\]: the loss ignores 5 of 20 pos"):
+        torch.autograd.backward(loss)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "predicts", "fact"),
+    [
+        ({"next": REAL}, BOTH, "expected the names next, regime, got the names next"),
+        (LOGITS, BOTH, "expected the names next, regime, got one tensor"),
+        ({"next": REAL}, "values", "expected one tensor, got the names next"),
+        ({"next": REAL}, None, "expected one tensor, got the names next"),
+        ({"next": REAL}, {"next": "numbers"}, "expected one of classes, binary, values, got 'num"),
+        ({"next": REAL}, {}, "expected one of classes, binary, values, got {}"),
+        ({}, BOTH, "expected a pair"),
+        ({"next": 3.0}, BOTH, "expected a pair"),
+        ({"next": REAL[None]}, {"next": "values"}, r"outputs\['next'\]: expected the shape"),
+    ],
+)
+def test_outputs_without_their_names_are_refused(outputs, predicts, fact):
+    with pytest.raises(RecipeError, match=fact):
+        made(outputs, predicts=predicts, settings=ALL)
 
 
 def test_a_task_may_bring_its_own():

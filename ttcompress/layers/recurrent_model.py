@@ -29,8 +29,8 @@ class Chain:
     """The parts of a common recurrent model, as paths of modules and their sizes.
 
     Attributes:
-        embedding: the embedding's path; None if inputs are one-hot.
-        symbols: how many different inputs there are.
+        embedding: the embedding's path; None if inputs are one-hot or values.
+        symbols: how many different inputs there are, or how many values in each step.
         stacks: the recurrent layers, each taking the outputs of the one before.
         linear: the path of the last layer.
         classes: how many outputs the last layer has.
@@ -48,7 +48,7 @@ class Chain:
 
 
 class RecurrentModel(nn.Module):
-    """Embedding or one-hot -> recurrent layers -> linear, each under its name in the checkpoint.
+    """Embedding, one-hot or values -> recurrent layers -> linear, under the checkpoint's names.
 
     Layers are looked up by path at each call, so that compressed ones can replace them.
 
@@ -79,18 +79,19 @@ class RecurrentModel(nn.Module):
 
     def forward(
         self,
-        inputs: Tensor,  # (batch, time), int64
+        inputs: Tensor,  # symbols (batch, time), int64; or values (batch, time, features)
         state: State | None = None,
         lengths: Tensor | None = None,  # (batch,), on the CPU; None: all sequences are full
     ) -> tuple[Tensor, State]:  # (batch, time, classes), or (batch, classes) where pooled
-        """Logits, and the state of every stack at the end."""
+        """Outputs, and the state of every stack at the end."""
         chain = self._chain
-        values: Any
-        if chain.embedding is None:
-            dtype = next(self.parameters()).dtype
-            values = functional.one_hot(inputs, chain.symbols).to(dtype)
-        else:
+        values: Any = inputs
+        if chain.embedding is not None:
             values = self.get_submodule(chain.embedding)(inputs)  # (batch, time, values)
+        else:
+            if not inputs.is_floating_point():
+                values = functional.one_hot(inputs, chain.symbols)
+            values = values.to(next(self.parameters()).dtype)
         if lengths is not None:
             values = rnn.pack_padded_sequence(values, lengths, True, enforce_sorted=False)
         states = []
@@ -102,8 +103,8 @@ class RecurrentModel(nn.Module):
             values, _ = rnn.pad_packed_sequence(values, True, total_length=inputs.shape[1])
         if self._pooling is not None:
             values = self._pool(self._pooling, values, lengths)
-        logits: Tensor = self.get_submodule(chain.linear)(values)
-        return logits, tuple(states)
+        outputs: Tensor = self.get_submodule(chain.linear)(values)
+        return outputs, tuple(states)
 
     def _pool(
         self,

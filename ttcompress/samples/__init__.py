@@ -1,1 +1,1 @@
-"""The text that the sample models were trained on, read from the Python installation."""
+"""The data that the sample models were trained on: texts of the Python installation, a series."""

@@ -102,14 +102,15 @@ def own_part(compressed: CompressedModel, own: OwnModule) -> Part:
 def task_part(compressed: CompressedModel, task: Task) -> Part:
     """Put the compressed weights into a task's model.
 
-    A built-in task's model takes symbols (batch, time); if the task carries state from batch to
-    batch, the state of every recurrent layer is both an input and an output. For other tasks the
-    first training batch shows the call, and the first two axes of a tensor are batch and time.
+    A built-in task's model takes symbols (batch, time) or values (batch, time, features); if the
+    task carries state from batch to batch, the state of every recurrent layer is both an input and
+    an output. For other tasks the first training batch shows the call, and the first two axes of a
+    tensor are batch and time.
     """
     module = load_into(task.build(), compressed).eval()
     if isinstance(chain := getattr(task, "chain", None), Chain):  # a built-in task's
-        carries_state = getattr(task, "carries_state", False)
-        return _whole(compressed, module, _chain_call(chain, carries_state))
+        flags = (getattr(task, flag, False) for flag in ("takes_values", "carries_state"))
+        return _whole(compressed, module, _chain_call(chain, *flags))
     example = _called_with(task, module)
     axes = tuple({0: BATCH, 1: TIME} if x.dim() > 1 else {0: BATCH} for x in example)
     return own_part(compressed, OwnModule(task.build(), example, axes))
@@ -131,9 +132,12 @@ def _whole(compressed: CompressedModel, module: nn.Module, call: Call) -> Part:
     return Part("", module, call, weights)
 
 
-def _chain_call(chain: Chain, carries_state: bool) -> Call:
-    """The call of a `RecurrentModel`: symbols, and if state is carried, one for each stack."""
+def _chain_call(chain: Chain, takes_values: bool, carries_state: bool) -> Call:
+    """The call of a `RecurrentModel`: its input, and if state is carried, one for each stack."""
     sizes = EXAMPLE_SIZES[BATCH], EXAMPLE_SIZES[TIME]
+    if takes_values:
+        values = torch.zeros(*sizes, chain.symbols)
+        return Call((values,), ({0: BATCH, 1: TIME},), ("input",), ("output",))
     symbols = torch.randint(chain.symbols, sizes, generator=torch.Generator().manual_seed(0))
     if not carries_state:
         return Call((symbols,), ({0: BATCH, 1: TIME},), ("input",), ("logits",))

@@ -115,8 +115,8 @@ def _unfit(structure: Structure, task: str, why: str) -> RecipeError:
         if name not in recurrent
     ]
     return RecipeError(
-        f"task {task}: does not fit the model: {why}. It needs an embedding (or one-hot inputs), "
-        "recurrent layers in sequence, and one linear layer. "
+        f"task {task}: does not fit the model: {why}. It needs an embedding (or inputs that are "
+        "one-hot or values), recurrent layers in sequence, and one linear layer. "
         f"Recurrent layers found: {_list(layers)}. Other tensors found: {_list(others)}. "
         "Write your own task: --task file.py:Name."
     )

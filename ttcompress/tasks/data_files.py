@@ -5,14 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, Self, TypeVar
 
 from ttcompress.errors import InputError, RecipeError, unreadable
 from ttcompress.system.files import check_input
 
 TRAINED_SHARE = 0.9
 
-Item = TypeVar("Item")
+
+class Items(Protocol):
+    """Data that can be split: a list, or anything that has slices."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, part: slice, /) -> Self: ...
+
+
+Data = TypeVar("Data", bound=Items)
 
 
 @dataclass(frozen=True)
@@ -45,7 +54,7 @@ class DataFiles:
                 f"both given. Give either {self.option}, or train and valid."
             )
 
-    def read_train(self, read: Callable[[str], list[Item]]) -> list[Item]:
+    def read_train(self, read: Callable[[str], Data]) -> Data:
         """The items to train on.
 
         Raises:
@@ -59,7 +68,7 @@ class DataFiles:
         items = read(path)
         return items[: _cut(items)] if self.whole else items
 
-    def read_held_out(self, read: Callable[[str], list[Item]]) -> list[Item]:
+    def read_held_out(self, read: Callable[[str], Data]) -> Data:
         """The items to measure on."""
         if self.whole is None:
             return read(str(self.valid))
@@ -118,5 +127,5 @@ def check_choice(task: str, name: str, value: object, choices: tuple[str, ...]) 
         )
 
 
-def _cut(items: list[Item]) -> int:
+def _cut(items: Items) -> int:
     return int(TRAINED_SHARE * len(items))

@@ -1,4 +1,4 @@
-"""Reads files of labelled sequences: columns (token or text first, label last), or JSON lines."""
+"""Reads files of labelled sequences: lines of columns, JSON lines, or columns with names."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from ttcompress.errors import RecipeError
 from ttcompress.system.json import read_json
+from ttcompress.tasks.column_files import choose_columns, read_columns
 from ttcompress.tasks.data_files import read_text
 
 DOCUMENT_START = "-DOCSTART-"
@@ -23,10 +24,11 @@ class Example:
     labels: tuple[str, ...]
 
 
-def read_tagged(task: str, path: str) -> list[Example]:
+def read_tagged(task: str, label_column: int | None, path: str) -> list[Example]:
     """Read sequences with a label for each token.
 
-    Columns: one token on each line, its label in the last column, an empty line between sequences.
+    Columns: one token on each line, its label in the last column, or in the column of that number,
+    counted from 1; an empty line between sequences.
     JSON lines: `{"tokens": ["a", "b"], "labels": ["X", "Y"]}`; each character of a string is one.
 
     Raises:
@@ -35,7 +37,7 @@ def read_tagged(task: str, path: str) -> list[Example]:
     """
     lines, place = read_text(path, task).split("\n"), f"task {task}: {path}"
     if not _is_json(lines):
-        return list(_sentences(lines, place))
+        return list(_sentences(lines, place, label_column))
     examples = []
     for where, record in _records(lines, place):
         tokens, labels = (_field(record, where, name) for name in ("tokens", "labels"))
@@ -52,19 +54,28 @@ def read_tagged(task: str, path: str) -> list[Example]:
     return examples
 
 
-def read_classified(task: str, tokens_of: Callable[[str], list[str]], path: str) -> list[Example]:
+def read_classified(
+    task: str, tokens_of: Callable[[str], list[str]], columns: tuple[str, str] | None, path: str
+) -> list[Example]:
     """Read sequences with one label each.
 
     Columns: a text, a tab, its label. JSON lines: `{"text": "a b", "label": "X"}`, or `tokens`
-    instead of `text` if it is already split. `tokens_of` splits a text.
+    instead of `text` if it is already split. With the names of two `columns`, of the texts and of
+    their labels: what `read_columns` reads. `tokens_of` splits a text.
 
     Raises:
         InputError: no such file.
-        RecipeError: a line has another layout, or no tokens.
+        MissingExtraError: it is a Parquet file, and pyarrow is not installed.
+        RecipeError: a line has another layout, or no tokens; or a column is missing.
     """
-    lines, place = read_text(path, task).split("\n"), f"task {task}: {path}"
+    place = f"task {task}: {path}"
+    if columns is not None:
+        records = _named_rows(task, path, columns, place)
+    else:
+        lines = read_text(path, task).split("\n")
+        records = (_records if _is_json(lines) else _tab_rows)(lines, place)
     examples = []
-    for where, record in (_records if _is_json(lines) else _tab_rows)(lines, place):
+    for where, record in records:
         given = record["tokens"] if "tokens" in record else _field(record, where, "text")
         if not isinstance(given, str | list):
             raise RecipeError(
@@ -119,19 +130,31 @@ def _tab_rows(lines: Iterable[str], place: str) -> Iterator[tuple[str, Mapping[s
         yield f"{place}:{number}", {"text": text, "label": label.strip()}
 
 
-def _sentences(lines: Iterable[str], place: str) -> Iterator[Example]:
+def _named_rows(
+    task: str, path: str, columns: tuple[str, str], place: str
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    chosen = choose_columns(read_columns(task, path), columns, place)
+    for row, values in enumerate(zip(*chosen.values(), strict=True), 1):
+        text, label = ("" if value is None else str(value) for value in values)
+        yield f"{place}: row {row}", {"text": text, "label": label.strip()}
+
+
+def _sentences(lines: Iterable[str], place: str, label_column: int | None) -> Iterator[Example]:
     """Runs of lines that are not blank, cut into columns by tabs if there are any, or by spaces."""
     for blank, run in groupby(enumerate(lines, 1), lambda line: not line[1].strip()):
         rows = []
         for number, line in () if blank else run:
             columns = line.split("\t") if "\t" in line else line.split()
-            if len(columns) < 2:
+            if len(columns) < (label_column or 2):
                 raise RecipeError(
-                    f"{place}:{number}: has 1 column, but 2 are needed. Write a token first and "
-                    "its label last, with an empty line between sequences."
+                    f"{place}:{number}: has {len(columns)} column{'s' * (len(columns) > 1)}, but "
+                    f"{label_column or 2} are needed. Write a token first and its label "
+                    f"{f'in column {label_column}' if label_column else 'last'}, with an empty "
+                    "line between sequences."
                 )
             columns = [column.strip() or column for column in columns]
             if columns[0] != DOCUMENT_START:
                 rows.append(columns)
         if rows:
-            yield Example(tuple(row[0] for row in rows), tuple(row[-1] for row in rows))
+            at = -1 if label_column is None else label_column - 1
+            yield Example(tuple(row[0] for row in rows), tuple(row[at] for row in rows))

@@ -1,7 +1,8 @@
-"""Computes metrics of logits: bits per character, perplexity, accuracy, macro F1.
+"""Computes metrics of logits (bits per character, perplexity, accuracy, macro F1) and of values.
 
 Each metric takes two steps, so that it works over any number of batches: a tensor to add up from
-batch to batch (`nats`, `confusion`), and a number computed from the sum at the end.
+batch to batch (`nats`, `confusion`, `squared_error`, ...), and a number computed from the sum at
+the end; for values, the sum over the positions divided by their number.
 """
 
 from __future__ import annotations
@@ -65,3 +66,24 @@ def macro_f1(counts: Tensor) -> float:
     claims = counts.sum(0) + counts.sum(1)
     seen = claims > 0
     return (2 * counts.diagonal()[seen] / claims[seen]).mean().item()
+
+
+def squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
+    """The mean squared error of (positions, columns), summed over positions; lower is better."""
+    return (outputs.double() - targets.double()).square().mean(1).sum()
+
+
+def absolute_error(outputs: Tensor, targets: Tensor) -> Tensor:
+    """The mean absolute error of (positions, columns), summed over positions; lower is better."""
+    return (outputs.double() - targets.double()).abs().mean(1).sum()
+
+
+def symmetric_error(outputs: Tensor, targets: Tensor) -> Tensor:
+    """sMAPE of (positions, columns), 0 to 200 %, summed over positions; lower is better.
+
+    The mean of 100 |output - target| / ((|output| + |target|) / 2); 0 where both are 0.
+    """
+    outputs, targets = outputs.double(), targets.double()
+    size = (outputs.abs() + targets.abs()) / 2
+    errors = (outputs - targets).abs() / torch.where(size > 0, size, 1.0)
+    return 100 * errors.mean(1).sum()

@@ -22,7 +22,15 @@ from torch.utils import _pytree as pytree
 from ttcompress.errors import RecipeError, TaskError, TTCompressError
 from ttcompress.system.memory import within_memory
 from ttcompress.system.text import clip, shape_text
-from ttcompress.tasks.protocol import Batch, Metric, OwnDistillation, State, Task
+from ttcompress.tasks.protocol import (
+    Batch,
+    Metric,
+    Outputs,
+    OwnDistillation,
+    State,
+    Task,
+    name_outputs,
+)
 
 MOST_CHARACTERS = 300
 """Of an exception's text: torch's may list every tensor of a model."""
@@ -49,7 +57,9 @@ class OwnTask:
 
     def __init__(self, task: Task, place: str) -> None:
         self._task, self._place = task, place
-        self._broadcast_checked = set[tuple[int, ...]]()  # shapes of outputs without positions
+        self._broadcast_checked = set[
+            tuple[torch.Size, ...]
+        ]()  # shapes of outputs without positions
         with self._blame("metrics"):
             self.name: str = task.name
             self.metrics: tuple[Metric, ...] = tuple(task.metrics)
@@ -86,17 +96,17 @@ class OwnTask:
         with self._blame("train_batches"):
             yield from self._task.train_batches(epoch, seed)
 
-    def outputs(self, model: nn.Module, batch: Batch, state: State) -> tuple[Tensor, State]:
+    def outputs(self, model: nn.Module, batch: Batch, state: State) -> tuple[Outputs, State]:
         """A pair, checked since a tensor alone could be unpacked as one; the state is detached."""
         with self._blame("outputs"):
             found = self._task.outputs(model, batch, state)
-        if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[0], Tensor)):
+        if not (isinstance(found, tuple) and len(found) == 2 and _are_outputs(found[0])):
             raise self._slip("outputs", "a pair (tensor, state)", found, "`outputs, None`")
         return found[0], pytree.tree_map_only(Tensor, Tensor.detach, found[1])
 
-    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
+    def loss(self, outputs: Outputs, batch: Batch) -> Tensor:
         """The loss, which must be one number."""
-        columns = tuple(outputs.shape[1:])
+        columns = tuple(one.shape[1:] for one in name_outputs(outputs).values())
         if columns in self._broadcast_checked:
             return self._one_number("loss", self._task.loss, outputs, batch)
         self._broadcast_checked.add(columns)
@@ -136,6 +146,13 @@ class OwnTask:
         return RecipeError(
             f"task {self._place}: {member}: expected {expected}, got {_kind(found)}. Return {cure}."
         )
+
+
+def _are_outputs(found: object) -> bool:
+    """Whether it is a tensor, or tensors by name."""
+    if isinstance(found, Mapping) and found:
+        return all(isinstance(k, str) and isinstance(v, Tensor) for k, v in found.items())
+    return isinstance(found, Tensor)
 
 
 def _kind(found: object) -> str:

@@ -5,7 +5,7 @@ Evaluation, fine-tuning and distillation use only these members.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, get_args
 
@@ -19,6 +19,11 @@ Batch = Any
 State = Any
 """Of the task's choice: what is carried from batch to batch; None at the start or if stateless."""
 
+Outputs = Any
+"""What a task takes from a model: a tensor (positions, columns) without padding, or several by
+name, each of its own positions: a mapping.
+"""
+
 OutputKind = Literal["classes", "binary", "values"]
 """What the columns of a task's outputs are, which decides how they are distilled:
 
@@ -29,7 +34,7 @@ values   the numbers themselves: a forecast, a position, a spectrum
 
 OUTPUT_KINDS: tuple[OutputKind, ...] = get_args(OutputKind)
 
-OwnDistillation = Callable[[Tensor, Tensor, Batch], Tensor]
+OwnDistillation = Callable[[Outputs, Outputs, Batch], Tensor]
 """From outputs and the original's outputs, both as `Task.outputs` gives them, and the batch: how
 far apart they are, one number with a gradient, in the unit of the task's loss.
 """
@@ -53,6 +58,7 @@ class Task(Protocol):
     answer as the original does:
 
         predicts = "values"        # or "classes", or "binary": an `OutputKind`
+        predicts = {"next": "values", "regime": "classes"}    # `outputs` is a mapping then
         def distillation(self, outputs, original, batch): ...    # instead of the program's own
 
     A task that runs a part of the model only says which: `covers` has the names of its tensors.
@@ -85,7 +91,7 @@ class Task(Protocol):
         """
         ...
 
-    def outputs(self, model: nn.Module, batch: Batch, state: State) -> tuple[Tensor, State]:
+    def outputs(self, model: nn.Module, batch: Batch, state: State) -> tuple[Outputs, State]:
         """Run the model, on its own device.
 
         Args:
@@ -94,11 +100,11 @@ class Task(Protocol):
             state: what the previous batch returned, detached; None at the start of an epoch.
 
         Returns:
-            Outputs (positions, columns) without padding, and the state for the next batch.
+            `Outputs`, (positions, columns) without padding, and the state for the next batch.
         """
         ...
 
-    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
+    def loss(self, outputs: Outputs, batch: Batch) -> Tensor:
         """A scalar: the mean loss over positions of what `outputs` gave for `batch`."""
         ...
 
@@ -116,16 +122,34 @@ TaskFactory = Callable[..., Task]
 """A class or function that makes a task from a structure and options."""
 
 
-def kind_of(task: Task) -> OutputKind | None:
-    """What a task says that its outputs are; None if it says nothing.
+SINGLE = ""
+"""The name of outputs that are one tensor, where outputs are taken by name."""
+
+
+def kinds_of(task: Task) -> Mapping[str, OutputKind] | None:
+    """What a task says that its outputs are, by name; None if it says nothing.
 
     Raises:
-        RecipeError: it says something else than an `OutputKind`.
+        RecipeError: it says something else than an `OutputKind` of each.
     """
     found = getattr(task, "predicts", None)
-    if found is not None and found not in OUTPUT_KINDS:
-        raise RecipeError(
-            f"task {task.name}: predicts: expected one of {', '.join(OUTPUT_KINDS)}, got {found!r}."
-        )
-    kind: OutputKind | None = found
-    return kind
+    if found is None:
+        return None
+    kinds: Mapping[str, OutputKind] = found if isinstance(found, Mapping) else {SINGLE: found}
+    for kind in kinds.values() if kinds else [found]:
+        if kind not in OUTPUT_KINDS:
+            raise RecipeError(
+                f"task {task.name}: predicts: expected one of {', '.join(OUTPUT_KINDS)}, got "
+                f"{kind!r}."
+            )
+    return kinds
+
+
+def name_outputs(outputs: Outputs) -> dict[str, Tensor]:
+    """Outputs by name."""
+    return {SINGLE: outputs} if isinstance(outputs, Tensor) else dict(outputs)
+
+
+def unname_outputs(named: Mapping[str, Tensor]) -> Outputs:
+    """Outputs as the task gave them: undoes `name_outputs`."""
+    return named.get(SINGLE, named)

@@ -1,4 +1,4 @@
-"""The base class of the built-in tasks: model, logits, loss and metrics over a chain of layers."""
+"""The base class of the built-in tasks: model, outputs, loss and metrics over a chain of layers."""
 
 from __future__ import annotations
 
@@ -17,16 +17,20 @@ from ttcompress.layers.recurrent_model import Chain, Pooling, RecurrentModel
 from ttcompress.layers.stacks import Nonlinearity
 from ttcompress.tasks.protocol import Metric, OutputKind, State, detach
 
+TRAIN_ON, MEASURE_ON = "train on", "measure on"
+"""What data are for, in messages."""
+
 PADDING = -100
 """The target of padding; torch's cross entropy ignores it."""
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Sequences in parallel. `lengths` is None if all of them are full.
+    """Sequences in parallel, on the CPU. `lengths` is None if all of them are full.
 
-    `inputs` is (batch, time), `targets` (batch, time) or, with one for each sequence, (batch,),
-    `lengths` (batch,): all int64, on the CPU.
+    Of symbols and classes, int64: `inputs` is (batch, time), `targets` (batch, time) or, with one
+    for each sequence, (batch,). Of values, floats: `inputs` is (batch, time, features), `targets`
+    (positions, columns). `lengths` is (batch,), int64.
     """
 
     inputs: Tensor
@@ -34,9 +38,10 @@ class Batch:
     lengths: Tensor | None = None
 
     @property
-    def real_targets(self) -> Tensor:  # (positions,)
+    def real_targets(self) -> Tensor:  # (positions,), or (positions, columns) of values
         """The targets without padding."""
-        return self.targets[self.targets != PADDING]
+        values = self.targets.is_floating_point()
+        return self.targets if values else self.targets[self.targets != PADDING]
 
 
 class RecurrentTask(ABC):
@@ -45,6 +50,7 @@ class RecurrentTask(ABC):
     Attributes:
         predicts: what the outputs are.
         chain: the model.
+        takes_values: whether the inputs are values, and not symbols.
         carries_state: whether a batch continues where the one before ended.
 
     Args:
@@ -59,6 +65,7 @@ class RecurrentTask(ABC):
     name: str
     metrics: tuple[Metric, ...]
     predicts: ClassVar[OutputKind] = "classes"
+    takes_values: ClassVar[bool] = False
     carries_state: ClassVar[bool] = False
 
     def __init__(
@@ -77,11 +84,11 @@ class RecurrentTask(ABC):
 
     @cached_property
     def _train(self) -> Any:
-        return self._prepare(self._read_train(), "train on")
+        return self._prepare(self._read_train(), TRAIN_ON)
 
     @cached_property
     def _held_out(self) -> Any:
-        return self._prepare(self._read_held_out(), "measure on")
+        return self._prepare(self._read_held_out(), MEASURE_ON)
 
     @abstractmethod
     def _prepare(self, data: Any, use: str) -> Any:
@@ -113,13 +120,13 @@ class RecurrentTask(ABC):
         return RecurrentModel(self.chain, self._pooling, self._nonlinearity)
 
     def outputs(self, model: nn.Module, batch: Batch, state: State) -> tuple[Tensor, State]:
-        """Logits (positions, classes) of the real positions; the state after them, detached."""
+        """Outputs (positions, columns) of the real positions; the state after them, detached."""
         device = next(model.parameters()).device
-        logits, after = model(batch.inputs.to(device), state, batch.lengths)
+        found, after = model(batch.inputs.to(device), state, batch.lengths)
         if batch.lengths is None:
-            real = logits.flatten(0, -2)
+            real = found.flatten(0, -2)
         else:
-            real = logits[(batch.targets != PADDING).to(device)]
+            real = found[(batch.targets != PADDING).to(device)]
         return real, detach(after) if self.carries_state else None
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
@@ -131,9 +138,9 @@ class RecurrentTask(ABC):
         tally, positions, state = torch.zeros(()), 0, None
         with evaluating(model):
             for batch in self.held_out_batches():
-                logits, state = self.outputs(model, batch, state)
-                targets = batch.real_targets.to(logits.device)
-                tally = tally.to(logits.device) + self._tally(logits, targets)
+                outputs, state = self.outputs(model, batch, state)
+                targets = batch.real_targets.to(outputs.device)
+                tally = tally.to(outputs.device) + self._tally(outputs, targets)
                 positions += len(targets)
         return self._figures(tally, positions)
 

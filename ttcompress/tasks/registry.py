@@ -22,10 +22,12 @@ from ttcompress.errors import InputError, RecipeError, TTCompressError
 from ttcompress.layers.structure import Structure, structure_of
 from ttcompress.model.protocol import Model
 from ttcompress.tasks.charlm import CharLM
+from ttcompress.tasks.forecast import Forecast
+from ttcompress.tasks.forecaster import Forecaster
 from ttcompress.tasks.highlighter import Highlighter
 from ttcompress.tasks.language_model import LanguageModel
 from ttcompress.tasks.own import OwnTask, blaming
-from ttcompress.tasks.protocol import Task, TaskFactory, kind_of
+from ttcompress.tasks.protocol import Task, TaskFactory, kinds_of
 from ttcompress.tasks.sequence_labels import Classifier, Tagger
 
 ENTRY_POINTS = "ttcompress.tasks"
@@ -34,8 +36,10 @@ BUILT_IN: dict[str, TaskFactory] = {
     LanguageModel.name: LanguageModel,
     Tagger.name: Tagger,
     Classifier.name: Classifier,
+    Forecast.name: Forecast,
     CharLM.name: CharLM,
     Highlighter.name: Highlighter,
+    Forecaster.name: Forecaster,
 }
 
 TEMPLATE = Path(__file__).with_name("template.txt")
@@ -150,7 +154,7 @@ def make_task(name: str, structure: Structure, options: Mapping[str, Any] | None
     missing = [m for m in MEMBERS if inspect.getattr_static(task, m, None) is None]
     if missing:
         raise RecipeError(f"task {name}: lacks {', '.join(missing)}. {WHAT_A_TASK_IS}")
-    kind_of(task)  # refuse a wrong one before the work
+    kinds_of(task)  # refuse a wrong one before the work
     return OwnTask(task, name)
 
 

@@ -128,6 +128,7 @@ class Tagger(LabelTask):
         unknown: the entry for tokens outside the vocabulary, unless called `<unk>` or similar.
         labels: a list in the order of the model's outputs, or a file, if the checkpoint holds
             none; by default the data's labels are numbers.
+        label_column: the number of the labels' column, counted from 1; by default the last.
         batch: sequences in a batch.
         nonlinearity: of RNNs, "tanh" or "relu"; a checkpoint does not say.
 
@@ -148,14 +149,17 @@ class Tagger(LabelTask):
         vocabulary: str | None = None,
         unknown: str | None = None,
         labels: Any = None,
+        label_column: int | None = None,
         batch: int = 32,
         nonlinearity: Nonlinearity = "tanh",
     ) -> None:
-        check_positive(self.name, batch=batch)
+        check_positive(
+            self.name, batch=batch, label_column=2 if label_column is None else label_column
+        )
         check_choice(self.name, "nonlinearity", nonlinearity, NONLINEARITIES)
         files = DataFiles(self.name, "data", data, train, valid)
         chain, coder = _read_model(self.name, structure, vocabulary, unknown, labels)
-        read = partial(read_tagged, self.name)
+        read = partial(read_tagged, self.name, label_column)
         super().__init__(
             chain,
             train=lambda: coder.encode(files.read_train(read)),
@@ -171,6 +175,7 @@ class Classifier(LabelTask):
     Args:
         structure: of the model.
         data, train, valid, vocabulary, unknown, labels, batch, nonlinearity: as for `Tagger`.
+        text_column, label_column: the names of two columns of a CSV or Parquet file.
         tokens: how a text is split, into "characters" or "words" (at spaces); by default what most
             of the vocabulary's entries are.
         pooling: "last" takes each direction's last step, "mean" and "max" are over the steps.
@@ -192,6 +197,8 @@ class Classifier(LabelTask):
         vocabulary: str | None = None,
         unknown: str | None = None,
         labels: Any = None,
+        text_column: str | None = None,
+        label_column: str | None = None,
         tokens: str | None = None,
         pooling: Pooling = "last",
         batch: int = 32,
@@ -201,12 +208,21 @@ class Classifier(LabelTask):
         check_choice(self.name, "nonlinearity", nonlinearity, NONLINEARITIES)
         check_choice(self.name, "pooling", pooling, POOLINGS)
         check_choice(self.name, "tokens", tokens or "words", TOKENS)
+        if (text_column is None) is not (label_column is None):
+            given, other = ("text", "label") if label_column is None else ("label", "text")
+            raise RecipeError(
+                f"task {self.name}: {given}_column is given, but not {other}_column. "
+                "Name both, or neither."
+            )
         files = DataFiles(self.name, "data", data, train, valid)
         chain, coder = _read_model(self.name, structure, vocabulary, unknown, labels)
         known = coder.vocabulary
         of_characters = known.is_of_characters if tokens is None else tokens == "characters"
         cut: Callable[[str], list[str]] = list if of_characters else str.split
-        read = partial(read_classified, self.name, cut)
+        columns = None
+        if text_column is not None and label_column is not None:
+            columns = (str(text_column), str(label_column))
+        read = partial(read_classified, self.name, cut, columns)
         super().__init__(
             chain,
             train=lambda: coder.encode(files.read_train(read), pooled=True),

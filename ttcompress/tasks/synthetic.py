@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,7 @@ from ttcompress.tasks.language_model import read_predicting_chain
 from ttcompress.tasks.likeness import Likeness, likeness_metrics
 from ttcompress.tasks.protocol import OutputKind, State, detach
 from ttcompress.tasks.recurrent_task import generator_of
+from ttcompress.tasks.vocabulary import Vocabulary, tables_in
 
 WARM_UP = 32
 """Symbols that are written first and thrown away: the very first is drawn at random."""
@@ -68,7 +70,10 @@ class Synthetic:
     def __init__(
         self, model: Model, *, batch: int = 16, steps: int = STEPS, batches: int = 2_500
     ) -> None:
-        self._chain = read_predicting_chain(structure_of(model), self.name)
+        structure = structure_of(model)
+        self._chain = read_predicting_chain(structure, self.name)
+        if self._chain.embedding is None:
+            _check_characters(structure.content, self._chain.symbols, self.name)
         if unsure := next((s for s in self._chain.stacks if s.kind == "rnn"), None):
             raise RecipeError(
                 f"task {self.name}: {unsure.prefix}* is a plain RNN, and its file does not say "
@@ -132,3 +137,20 @@ class Synthetic:
         likeness = Likeness(self.predicts)
         likeness.add(found.flatten(0, 1), wanted.flatten(0, 1))
         return likeness.figures()
+
+
+def _check_characters(content: Any, symbols: int, task: str) -> None:
+    """Require the vocabulary of a model without embedding: its inputs are one-hot, or values.
+
+    A forecaster of the same values that it takes has the same tensors.
+
+    Raises:
+        RecipeError: the checkpoint has no table of so many characters.
+    """
+    tables = [table for _, table in tables_in(content) if len(table) == symbols]
+    if not any(Vocabulary(table, None).is_of_characters for table in tables):
+        raise RecipeError(
+            f"task {task}: the model has no embedding, and its file no vocabulary of {symbols} "
+            "characters, so it may take values instead of symbols. Give data: --task, or recorded "
+            "inputs with --data."
+        )

@@ -7,8 +7,8 @@ differ; the `Distillation` that it makes is then asked in every step.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import torch
@@ -18,10 +18,24 @@ from ttcompress.errors import RecipeError, TaskError, TrainingError
 from ttcompress.recipe import Finetune
 from ttcompress.system.text import shape_text
 from ttcompress.tasks.likeness import binary_divergence, class_divergence, squared_error
-from ttcompress.tasks.protocol import Batch, OutputKind, OwnDistillation, State, Task, kind_of
+from ttcompress.tasks.protocol import (
+    SINGLE,
+    Batch,
+    OutputKind,
+    Outputs,
+    OwnDistillation,
+    State,
+    Task,
+    kinds_of,
+    name_outputs,
+    unname_outputs,
+)
 
 MEASURED = 16
 """Batches of the first epoch from which the units of values are measured."""
+
+Answer = tuple[dict[str, Tensor], Batch]
+"""The original's outputs by name, and the batch that they answer."""
 
 ROUNDING = 1e-6
 """The relative deviation below which float32 values count as constant."""
@@ -34,12 +48,66 @@ SAY_IT = (
 
 
 @dataclass(frozen=True, eq=False)
+class Distance:
+    """How far one of a task's outputs is from the original's.
+
+    Attributes:
+        place: for messages: the task and the output.
+        kind: what the columns are.
+        units: of the squared error of values, (columns,); None for other kinds.
+        loss_unit: how much the task's loss rises where the distance does by 1.
+    """
+
+    place: str
+    kind: OutputKind
+    units: Tensor | None = None
+    loss_unit: float = 1.0
+
+    def measure(self, outputs: Tensor, original: Tensor, temperature: float) -> Tensor:
+        """The distance in its own unit.
+
+        Raises:
+            RecipeError: the outputs break the contract of `Task.outputs`.
+            TrainingError: the original's outputs are not finite.
+        """
+        if outputs.shape != original.shape:
+            raise RecipeError(
+                f"{self.place}: {shape_text(outputs.shape)} from the compressed model, but "
+                f"{shape_text(original.shape)} from the original for the same batch. Return the "
+                "same positions for both."
+            )
+        check_outputs(self.place, original, self.kind)
+        match self.kind:
+            case "classes":
+                return class_divergence(outputs, original, temperature)
+            case "binary":
+                return binary_divergence(outputs, original, temperature)
+            case _:
+                assert self.units is not None  # `make_distillation` measured them
+                return squared_error(outputs, original, self.units)
+
+    def check_ignored(self, gradient: Tensor) -> None:
+        """Refuse padding: cross entropy ignores it, but a divergence would count it.
+
+        The gradient of cross entropy in a row is softmax - target: zeros only where it is ignored.
+        """
+        counted = int(gradient.any(1).sum())
+        if 0 < counted < len(gradient):
+            raise RecipeError(
+                f"{self.place}: the loss ignores {len(gradient) - counted} of "
+                f"{len(gradient)} positions (padding?), but distillation would count them. Return "
+                "from `outputs` only those that count, or give the task its own `distillation`."
+            )
+
+
+@dataclass(frozen=True, eq=False)
 class Distillation:
     """Trains a student to answer as the original does (Hinton, Vinyals and Dean 2015).
 
     The loss is (1 - share) of the task's and share of the distance to the original's outputs: for
     classes and binary outputs the divergence of the probabilities at a temperature, for values the
-    squared error in units of the original's variance. With a share of 1 the task's loss is never
+    squared error in units of the original's variance. Distances of several outputs add up, each
+    weighed by how much the task's loss rises with it. With a share of 1 the task's loss is never
     asked for.
 
     Attributes:
@@ -47,21 +115,23 @@ class Distillation:
         teacher: the original, on the device of the training.
         share: of the loss, from 0 to 1.
         temperature: at which probabilities are compared.
-        compare: the distance of outputs from the original's, or the task's own.
-        kind: what the outputs are; None if the task compares them itself.
-        task_unit: what the task's loss is divided by, so that both parts have one unit.
+        distances: of each output; none if the task compares them itself.
+        own: the task's own distance.
     """
 
     task: Task
     teacher: nn.Module
     share: float
     temperature: float
-    kind: OutputKind | None
+    distances: Mapping[str, Distance]
     own: OwnDistillation | None = None
-    units: Tensor | None = None
-    task_unit: float = 1.0
 
-    def loss(self, outputs: Tensor, batch: Batch, state: State) -> tuple[Tensor, State]:
+    @property
+    def task_unit(self) -> float:
+        """What the task's loss is divided by, so that both parts have one unit."""
+        return sum(distance.loss_unit for distance in self.distances.values()) or 1.0
+
+    def loss(self, outputs: Outputs, batch: Batch, state: State) -> tuple[Tensor, State]:
         """The loss of a student's outputs, and the teacher's state for the next batch.
 
         Raises:
@@ -70,48 +140,34 @@ class Distillation:
         """
         with torch.no_grad():
             original, state = self.task.outputs(self.teacher, batch, state)
-        original = original.float()
-        part = self.share * self._distance(outputs, original, batch)
+        wanted = {name: one.float() for name, one in name_outputs(original).items()}
+        if self.own is not None:
+            part = self.share * self.own(outputs, unname_outputs(wanted), batch)
+        else:
+            part = self.share * self._distance(name_outputs(outputs), wanted)
         if self.share < 1:
-            seen = outputs
-            if self.kind == "classes":
-                seen = outputs.view_as(outputs)
-                seen.register_hook(self._check_ignored)  # type: ignore[no-untyped-call]
-            part = part + (1 - self.share) / self.task_unit * self.task.loss(seen, batch)
+            seen = {name: self._watch(name, one) for name, one in name_outputs(outputs).items()}
+            labelled = self.task.loss(unname_outputs(seen), batch)
+            part = part + (1 - self.share) / self.task_unit * labelled
         return part, state
 
-    def _distance(self, outputs: Tensor, original: Tensor, batch: Batch) -> Tensor:
-        if self.own is not None:
-            return self.own(outputs, original, batch)
-        name = self.task.name
-        if outputs.shape != original.shape:
-            raise RecipeError(
-                f"task {name}: outputs: {shape_text(outputs.shape)} from the compressed model, but "
-                f"{shape_text(original.shape)} from the original for the same batch. Return the "
-                "same positions for both."
-            )
-        check_outputs(name, original, self.kind)
-        match self.kind:
-            case "classes":
-                return class_divergence(outputs, original, self.temperature)
-            case "binary":
-                return binary_divergence(outputs, original, self.temperature)
-            case _:
-                assert self.units is not None  # `make_distillation` measured them
-                return squared_error(outputs, original, self.units)
+    def _distance(self, outputs: Mapping[str, Tensor], original: Mapping[str, Tensor]) -> Tensor:
+        for found in (outputs, original):
+            check_names(self.task.name, found, self.distances)
+        parts = [
+            one.loss_unit / self.task_unit * one.measure(outputs[k], original[k], self.temperature)
+            for k, one in self.distances.items()
+        ]
+        return torch.stack(parts).sum()
 
-    def _check_ignored(self, gradient: Tensor) -> None:
-        """Refuse padding: cross entropy ignores it, but a divergence would count it.
-
-        The gradient of cross entropy in a row is softmax - target: zeros only where it is ignored.
-        """
-        counted = int(gradient.any(1).sum())
-        if 0 < counted < len(gradient):
-            raise RecipeError(
-                f"task {self.task.name}: the loss ignores {len(gradient) - counted} of "
-                f"{len(gradient)} positions (padding?), but distillation would count them. Return "
-                "from `outputs` only those that count, or give the task its own `distillation`."
-            )
+    def _watch(self, name: str, outputs: Tensor) -> Tensor:
+        """The same values, for the task's loss; of classes it must not ignore any."""
+        distance = self.distances.get(name)
+        if distance is None or distance.kind != "classes":
+            return outputs
+        seen = outputs.view_as(outputs)
+        seen.register_hook(distance.check_ignored)  # type: ignore[no-untyped-call]
+        return seen
 
 
 def make_distillation(
@@ -133,7 +189,7 @@ def make_distillation(
     share, temperature = settings.distill, settings.temperature
     own: OwnDistillation | None = getattr(task, "distillation", None)
     if own is not None:
-        return Distillation(task, teacher, share, temperature, None, own)
+        return Distillation(task, teacher, share, temperature, {}, own)
     answers = _answers(task, teacher, seed)
     first = next(answers, None)
     if first is None:
@@ -142,18 +198,39 @@ def make_distillation(
             "Give it training data, or remove the finetune block."
         )
     original, batch = first
-    check_outputs(task.name, original, None)
-    kind = kind_of(task) or _infer_kind(task, original, batch)
-    check_outputs(task.name, original, kind)
-    _check_logits(task.name, original, kind)
-    if kind != "values":
-        return Distillation(task, teacher, share, temperature, kind)
-    several = [first, *islice(answers, MEASURED - 1)]
-    for original, _ in several:
-        check_outputs(task.name, original, kind)
-    units = value_units(original for original, _ in several)
-    unit = 1.0 if share == 1 else _unit_of_loss(task, several, units)
-    return Distillation(task, teacher, share, temperature, kind, units=units, task_unit=unit)
+    kinds = kinds_of(task)
+    if kinds is None:
+        check_names(task.name, original, {SINGLE})
+        check_outputs(_place(task, SINGLE), original[SINGLE], None)
+        kinds = {SINGLE: _infer_kind(task, original[SINGLE], batch)}
+    check_names(task.name, original, kinds)
+    for name, kind in kinds.items():
+        check_outputs(_place(task, name), original[name], kind)
+        _check_logits(_place(task, name), original[name], kind)
+    several = [first]
+    if "values" in kinds.values():
+        several += islice(answers, MEASURED - 1)
+    distances = {name: _distance_of(task, several, name, kind) for name, kind in kinds.items()}
+    if share < 1:
+        for name, distance in distances.items():
+            if distance.units is not None:
+                unit = _unit_of_loss(task, several, name, distance.units)
+                distances[name] = replace(distance, loss_unit=unit)
+    return Distillation(task, teacher, share, temperature, distances)
+
+
+def _distance_of(task: Task, several: Iterable[Answer], name: str, kind: OutputKind) -> Distance:
+    place, units = _place(task, name), None
+    if kind == "values":
+        originals = [original[name] for original, _ in several]
+        for original in originals:
+            check_outputs(place, original, kind)
+        units = value_units(originals)
+    return Distance(place, kind, units)
+
+
+def _place(task: Task, name: str) -> str:
+    return f"task {task.name}: outputs" + (f"[{name!r}]" if name != SINGLE else "")
 
 
 def value_units(originals: Iterable[Tensor]) -> Tensor:
@@ -168,8 +245,25 @@ def value_units(originals: Iterable[Tensor]) -> Tensor:
     return torch.where(varies, variance, torch.where(square > 0, square, 1.0)).float()
 
 
-def check_outputs(name: str, original: Tensor, kind: OutputKind | None) -> None:
-    """Check the original's outputs against the contract of `Task.outputs`.
+def check_names(task: str, outputs: Iterable[str], kinds: Iterable[str]) -> None:
+    """Check that outputs have the names that their task says.
+
+    Raises:
+        RecipeError: they are others, or a tensor is a mapping or the reverse.
+    """
+    if set(outputs) != set(kinds):
+        found, said = (
+            "one tensor" if SINGLE in names else f"the names {', '.join(names)}"
+            for names in (outputs, kinds)
+        )
+        raise RecipeError(
+            f"task {task}: outputs: expected {said}, got {found}. Let `predicts` say what each is: "
+            '`predicts = {"next": "values", "regime": "classes"}`.'
+        )
+
+
+def check_outputs(place: str, original: Tensor, kind: OutputKind | None) -> None:
+    """Check one of the original's outputs against the contract of `Task.outputs`.
 
     Raises:
         RecipeError: they are not (positions, columns), or one column of classes.
@@ -177,31 +271,31 @@ def check_outputs(name: str, original: Tensor, kind: OutputKind | None) -> None:
     """
     if original.dim() != 2:
         raise RecipeError(
-            f"task {name}: outputs: expected the shape (positions, columns), got "
+            f"{place}: expected the shape (positions, columns), got "
             f"{shape_text(original.shape)}. Flatten batch and time: `outputs.flatten(0, 1)`, or "
             "give a single column its axis: `outputs[:, None]`."
         )
     if kind == "classes" and original.shape[1] == 1:
         raise RecipeError(
-            f"task {name}: outputs: 1 column of logits, but at least 2 classes are needed: the "
+            f"{place}: 1 column of logits, but at least 2 classes are needed: the "
             f"softmax of one number is always 1. {SAY_IT}"
         )
     if not original.numel():
         raise RecipeError(
-            f"task {name}: outputs: {shape_text(original.shape)}, so there is nothing to compare. "
+            f"{place}: {shape_text(original.shape)}, so there is nothing to compare. "
             "Leave batches without positions out of `train_batches`."
         )
     low, high = (float(value) for value in original.aminmax())  # NaN if any is
     if not math.isfinite(high) or (not math.isfinite(low) and kind in ("binary", "values")):
         broken = int((~original.isfinite()).sum())
         raise TrainingError(
-            f"task {name}: {broken} of {original.numel()} of the original's outputs are not "
-            "finite, so nothing can be learned from them. Check the data, and the original with "
+            f"{place}: {broken} of {original.numel()} of the original's outputs are not finite, so "
+            " nothing can be learned from them. Check the data, and the original with "
             "`ttcompress evaluate`."
         )
 
 
-def _check_logits(name: str, original: Tensor, kind: OutputKind | None) -> None:
+def _check_logits(place: str, original: Tensor, kind: OutputKind | None) -> None:
     """Refuse probabilities where logits are needed: their softmax is nearly uniform."""
     low, high = (float(value) for value in original.aminmax())
     sums = original.sum(1)
@@ -211,19 +305,19 @@ def _check_logits(name: str, original: Tensor, kind: OutputKind | None) -> None:
         found = kind == "binary" and low >= 0 and high <= 1 and original.numel() >= MEASURED
     if found:
         raise RecipeError(
-            f"task {name}: outputs: they are probabilities, from {low:.3g} to {high:.3g}, but "
+            f"{place}: they are probabilities, from {low:.3g} to {high:.3g}, but "
             f"{kind} are compared by their logits. Return the outputs before the softmax or "
             "sigmoid, or their logarithm for classes."
         )
 
 
-def _answers(task: Task, teacher: nn.Module, seed: int) -> Iterator[tuple[Tensor, Batch]]:
+def _answers(task: Task, teacher: nn.Module, seed: int) -> Iterator[Answer]:
     """The original's outputs for the batches of the first epoch."""
     state = None
     for batch in task.train_batches(0, seed):
         with torch.no_grad():
             original, state = task.outputs(teacher, batch, state)
-        yield original.float(), batch
+        yield {name: one.float() for name, one in name_outputs(original).items()}, batch
 
 
 def _infer_kind(task: Task, original: Tensor, batch: Batch) -> OutputKind:
@@ -257,8 +351,8 @@ def _infer_kind(task: Task, original: Tensor, batch: Batch) -> OutputKind:
     raise RecipeError(f"task {task.name}: {fact}. {SAY_IT}")
 
 
-def _unit_of_loss(task: Task, several: Iterable[tuple[Tensor, Batch]], units: Tensor) -> float:
-    """How much the task's loss rises where `squared_error` rises by 1: the ratio of their units.
+def _unit_of_loss(task: Task, several: Iterable[Answer], name: str, units: Tensor) -> float:
+    """How much the task's loss rises where the `squared_error` of an output does by 1.
 
     Both signs of an error of one deviation are tried, so that for a squared error the slope cancels
     and exactly its unit is left.
@@ -268,19 +362,20 @@ def _unit_of_loss(task: Task, several: Iterable[tuple[Tensor, Batch]], units: Te
     """
     generator, rises = torch.Generator().manual_seed(0), []
     for original, batch in several:
-        signs = torch.randint(2, original.shape, generator=generator).to(original) * 2 - 1
+        here = original[name]
+        signs = torch.randint(2, here.shape, generator=generator).to(here) * 2 - 1
         away = signs * units.sqrt()
         with torch.no_grad():
-            here, up, down = (
-                float(task.loss(values, batch))
-                for values in (original, original + away, original - away)
+            at, up, down = (
+                float(task.loss(unname_outputs({**original, name: values}), batch))
+                for values in (here, here + away, here - away)
             )
-        rises.append((up + down) / 2 - here)
+        rises.append((up + down) / 2 - at)
     unit = sum(rises) / len(rises)
     if not (math.isfinite(unit) and unit > 0):
         raise RecipeError(
-            f"task {task.name}: the loss does not rise where values are off by one deviation (by "
-            f"{unit:.3g}), so it cannot be weighed against the original's outputs. Use `distill: 0`"
-            " or `distill: 1`, or give the task its own `distillation`."
+            f"{_place(task, name)}: the loss does not rise where values are off by one "
+            f"deviation (by {unit:.3g}), so it cannot be weighed against the original's outputs. "
+            "Use `distill: 0` or `distill: 1`, or give the task its own `distillation`."
         )
     return unit

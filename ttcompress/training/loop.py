@@ -22,7 +22,7 @@ from ttcompress.artifact import CompressedModel
 from ttcompress.errors import RecipeError, TrainingError
 from ttcompress.recipe import Finetune
 from ttcompress.tasks.evaluation import Metrics, measure_metrics
-from ttcompress.tasks.protocol import Batch, State, Task
+from ttcompress.tasks.protocol import Batch, State, Task, name_outputs, unname_outputs
 from ttcompress.training.distillation import make_distillation
 from ttcompress.training.machine import Machine, OneDevice, share, steps_per_process
 from ttcompress.training.student import apply_rounding, make_student, snapshot
@@ -208,7 +208,8 @@ class Training:
         """The loss, and the states of student and teacher for the next batch."""
         mine, theirs = self.state if self.state is not None else (None, None)
         outputs, mine = self.task.outputs(self.student, batch, mine)
-        outputs = outputs.float()  # the loss in float32, whatever the precision of the products
+        # The loss in float32, whatever the precision of the products.
+        outputs = unname_outputs({k: one.float() for k, one in name_outputs(outputs).items()})
         if self.distillation is None:
             return self.task.loss(outputs, batch), (mine, None)
         loss, theirs = self.distillation.loss(outputs, batch, theirs)

@@ -11,7 +11,7 @@ from ttcompress.layers.evaluating import evaluating
 from ttcompress.recipe import AnyRecipe, Finetune, task_recipe
 from ttcompress.system.text import shape_text
 from ttcompress.tasks.evaluation import load_model, measure_module
-from ttcompress.tasks.protocol import Task
+from ttcompress.tasks.protocol import SINGLE, Task, name_outputs
 from ttcompress.tasks.registry import task_for
 from ttcompress.training.distillation import make_distillation
 from ttcompress.workflows.evaluate import open_model
@@ -64,12 +64,19 @@ def check_task(
         yield CheckedMember("train_batches", type(batch).__name__)
         with evaluating(built):
             outputs, _ = found.outputs(built, batch, None)
-            yield CheckedMember("outputs", shape_text(outputs.shape))
+            for name, one in name_outputs(outputs).items():
+                yield CheckedMember(_of("outputs", name), shape_text(one.shape))
             labelled = getattr(found, "labelled", True)
             loss = f"{float(found.loss(outputs, batch)):.4g}" if labelled else "none: no labels"
             yield CheckedMember("loss", loss)
             distillation = make_distillation(found, built, Finetune(distill=1.0), 0)
-            kind = distillation.kind or "the task's own"
-            yield CheckedMember("distillation", f"of {kind}" if distillation.kind else kind)
+            for name, distance in distillation.distances.items():
+                yield CheckedMember(_of("distillation", name), f"of {distance.kind}")
+            if distillation.own is not None:
+                yield CheckedMember("distillation", "the task's own")
     for name, value in measure_module(found, built).items():
         yield CheckedMember(f"evaluate: {name}", f"{value:.6g}")
+
+
+def _of(member: str, output: str) -> str:
+    return member if output == SINGLE else f"{member}: {output}"
