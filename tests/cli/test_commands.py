@@ -272,7 +272,7 @@ def test_help_has_headings(run) -> None:
 def test_every_command_is_in_the_table_above() -> None:
     names = [info.callback.__name__ for info in app.registered_commands]
     groups = [group.name for group in app.registered_groups]
-    assert (names, groups) == (list(COMMANDS), ["recipes"])
+    assert (names, groups) == (list(COMMANDS), ["recipes", "tasks"])
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])

@@ -126,7 +126,7 @@ def test_every_kind_of_layer_can_drift(tmp_path):
 def test_a_layer_that_is_not_torchs_does_not_drift(tmp_path, stranger):
     state = nn.ModuleDict({"a": nn.LSTM(5, 6), "b": nn.LSTM(5, 6)}).state_dict()
     checkpoint = saved({**state, f"a.{stranger}": torch.ones(24)}, tmp_path)
-    compressed = compress(checkpoint.path, RANK_ONE)
+    compressed = compress(checkpoint, RANK_ONE)
     assert list(drift_over_time(checkpoint, compressed)) == ["b."]
     assert list(compressed.report.drift) == ["b."]
     assert {w.name for w in compressed.report.weights} >= {"a.weight_ih_l0", "a.weight_hh_l0"}

@@ -65,7 +65,8 @@ def test_recorded_inputs_of_a_layer_alone(tmp_path: Path) -> None:
     torch.manual_seed(0)
     lstm = nn.LSTM(8, 32, batch_first=True)
     ttcompress.record(lstm, [torch.randn(64, 12, 8) for _ in range(6)], tmp_path / "x.safetensors")
-    recipe: dict[str, Any] = {**SMALL, "finetune": {**SHORT, "max_steps": 100, "epochs": 5}}
+    longer = {"max_steps": 300, "epochs": 20, "learning_rate": 3e-3}
+    recipe: dict[str, Any] = {**SMALL, "finetune": longer}
     tuned = ttcompress.compress(lstm, recipe, data=tmp_path / "x.safetensors")
     metrics = tuned.report.metrics
     assert metrics is not None and list(metrics) == ["output_error", "state_error"]

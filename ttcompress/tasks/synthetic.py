@@ -101,7 +101,11 @@ class Synthetic:
                         return
 
     def write(self, count: int, length: int, generator: torch.Generator) -> Tensor:
-        """Sample sequences (count, length) from the model, each symbol from its prediction."""
+        """Sample sequences (count, length) from the model, each symbol from its prediction.
+
+        Raises:
+            RecipeError: a prediction is not finite.
+        """
         known = self._chain.symbols
         symbol, state = torch.randint(known, (count, 1), generator=generator), None
         written = []
@@ -109,6 +113,11 @@ class Synthetic:
             for _ in range(WARM_UP + length):
                 logits, state = self._writer(symbol, state)
                 chances = logits[:, -1, :known].float().softmax(-1)
+                if not bool(chances.isfinite().all()):
+                    raise RecipeError(
+                        f"task {self.name}: the model's predictions are not finite. "
+                        "Check its weights with `ttcompress inspect`."
+                    )
                 symbol = torch.multinomial(chances, 1, generator=generator)
                 written.append(symbol)
         return torch.cat(written[WARM_UP:], 1)

@@ -199,10 +199,10 @@ def _calibration_source(
             return "not calibrated: a tolerance bounds the error of the weights themselves"
         try:
             writer = Synthetic(job.model, batch=wanted.synthetic, batches=PAGE // STEPS)
+            return task_source(writer, stacks, writer.batches_per_epoch, job.recipe.seed)
         except RecipeError as error:
             fact = str(error).partition(": ")[2].split(". ")[0]
             return f"not calibrated: the model cannot write its own inputs ({fact})"
-        return task_source(writer, stacks, writer.batches_per_epoch, job.recipe.seed)
     if task is None:
         raise RecipeError(
             "calibration: there is no data. Add --task, to use the task's training batches, "
