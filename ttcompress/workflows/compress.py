@@ -87,12 +87,13 @@ def build(job: Job) -> CompressedModel:
 def tune(job: Job, model: CompressedModel, original: Checkpoint | None) -> CompressedModel:
     """Fine-tune as the recipe says; `original` teaches, and errors are measured against it.
 
-    Without labels everything is learned from the original.
+    Without labels everything is learned from the original, by the divergence that is measured: at
+    temperature 1.
     """
     assert job.trainer is not None  # `prepare` chose it
     settings = job.recipe.finetune or Finetune()
     if not getattr(job.trainer, "labelled", True):
-        settings = replace(settings, distill=1.0)
+        settings = replace(settings, distill=1.0, temperature=1.0)
     conditions = replace(job.conditions, seed=job.recipe.seed)
     return finetune(model, job.trainer, settings, conditions, original)
 
