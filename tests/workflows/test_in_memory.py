@@ -130,3 +130,14 @@ def test_named_and_bare_batches(model: Forecaster, loader: DataLoader[Any]) -> N
     for made in (({"x": x, "labels": y} for x, y in loader), (x for x, _ in loader)):
         found = ttcompress.compress(model, FACTOR, data=made).stored_tensors()
         assert all(torch.equal(value, found[name]) for name, value in tuples.items())
+
+
+def test_a_module_is_swept_from_its_folder(model: Forecaster, tmp_path: Any) -> None:
+    found = ttcompress.sweep(model, factors=[2, 4], formats=["mps"], folder=tmp_path / "points")
+    assert [point.outcome.error for point in found.points] == ["", ""]
+    made = sorted(path.name for path in (tmp_path / "points").iterdir())
+    assert "Forecaster.pt" in made and "mps@4.safetensors" in made
+    wanted = ttcompress.compress(model, {"version": 1, "format": "mps", "budget": {"factor": 4}})
+    loaded = ttcompress.load(tmp_path / "points" / "mps@4.safetensors")
+    assert loaded.report.totals["weights"].compression_factor >= 4
+    assert list(loaded.state_dict()) == list(wanted.state_dict())

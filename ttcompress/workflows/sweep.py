@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from safetensors import safe_open
 
 from ttcompress import errors
-from ttcompress.errors import InputError, TTCompressError
+from ttcompress.errors import InputError, OutputError, TTCompressError
 from ttcompress.jobs.engine import HERE, Engine
 from ttcompress.model.report import Report, judge_own_size
 from ttcompress.model.weights import Weight
@@ -19,11 +20,15 @@ from ttcompress.planning.formats import decomposing
 from ttcompress.recipe import AnyRecipe, Recipe, as_recipe
 from ttcompress.results.outcome import Outcome
 from ttcompress.results.sweep import Figures, Point, Sweep
-from ttcompress.system.files import model_stem
+from ttcompress.system.files import model_stem, written_whole
 from ttcompress.system.progress import Progress, silent
 from ttcompress.workflows.batch import OnOutcome, run_jobs
 from ttcompress.workflows.batch_job import BatchJob
 from ttcompress.workflows.methods import method_recipe
+
+if TYPE_CHECKING:
+    from ttcompress.checkpoint import ModelSource  # torch
+    from ttcompress.checkpoint.containers.memory import InMemory
 
 FACTORS = (2.0, 4.0, 8.0, 16.0, 32.0)
 FORMATS = decomposing()
@@ -33,7 +38,7 @@ Place = tuple[str, float]
 
 
 def sweep(
-    model: str | Path,
+    model: ModelSource,
     recipe: AnyRecipe = None,
     *,
     factors: Sequence[float] = FACTORS,
@@ -47,12 +52,12 @@ def sweep(
     """Compress a model in every format at every factor, and find the points worth taking.
 
     Args:
-        model: the checkpoint's file.
+        model: the checkpoint's file; a module or a state dict is first written into the folder.
         recipe: as for `compress`; each point sets the format and the budget.
         factors: compression factors of the decomposed weights.
         formats: any of `METHODS`: mps, mpo, auto, and for comparison svd and quantised.
-        folder: holds the artifacts, which the next run reuses; by default the model's stem
-            + .sweep, in this folder.
+        folder: holds the artifacts, which the next run reuses; by default the model's stem (or the
+            class of a module) + .sweep, in this folder.
         engine: where points are computed; by default local worker processes, one per core.
         force: also recompute points whose inputs have not changed.
         on_outcome: called with the outcome of each point as it comes.
@@ -63,12 +68,36 @@ def sweep(
         TTCompressError: no point could be made; the error is the first point's.
     """
     started = time.monotonic()
-    model = Path(model)
-    target = Path(folder) if folder is not None else Path(f"{model_stem(model)}.sweep")
+    if isinstance(model, str | Path):
+        path = Path(model)
+        target = Path(folder or f"{model_stem(path)}.sweep")
+    else:
+        target = Path(folder or f"{type(model).__name__}.sweep")
+        path = _write_source(model, target)
     asked = dict.fromkeys((format, float(f)) for format in formats for f in factors)
-    jobs = sweep_jobs(model, as_recipe(recipe), asked, target)
+    jobs = sweep_jobs(path, as_recipe(recipe), asked, target)
     outcomes = run_jobs(jobs, engine=engine, force=force, on_outcome=on_outcome, progress=progress)
-    return _collect(model.name, asked, jobs, outcomes, time.monotonic() - started)
+    return _collect(path.name, asked, jobs, outcomes, time.monotonic() - started)
+
+
+def _write_source(model: InMemory, folder: Path) -> Path:
+    """Write a model in memory where the workers, which are other processes, can read it.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    import torch  # only where a model is given that needs it anyway
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{folder}: cannot be made: {error.strerror or error}. Choose another folder."
+        ) from error
+    path = folder / f"{type(model).__name__}.pt"
+    with written_whole(path, overwrite=True) as file:
+        torch.save(dict(model if isinstance(model, Mapping) else model.state_dict()), file)
+    return path
 
 
 def sweep_jobs(
