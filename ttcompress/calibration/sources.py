@@ -171,7 +171,7 @@ def _by_path(stacks: Sequence[RecurrentStack]) -> dict[str, RecurrentStack]:
 
 
 class FileSource:
-    """Recorded inputs of the recurrent layers, and perhaps of linear ones; see `read_recording`.
+    """Recorded inputs of the recurrent layers; see `read_recording`.
 
     Args:
         path: the file.
@@ -209,5 +209,4 @@ def _call_of(chunk: Chunk, stack: RecurrentStack) -> tuple[Any, Any]:
     inputs: Any = chunk.inputs.float()
     if chunk.lengths is not None:
         inputs = pack_padded_sequence(inputs, chunk.lengths, True, enforce_sorted=False)
-    state = tuple(member.float() for member in chunk.states)
-    return inputs, None if not state else state if stack.kind == "lstm" else state[0]
+    return inputs, chunk.state(stack)

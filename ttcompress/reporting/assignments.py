@@ -6,8 +6,9 @@ from collections.abc import Iterable
 
 from ttcompress.model.report import Json
 from ttcompress.recipe import Assignment
-from ttcompress.reporting.numbers import modes_text, shape_text
+from ttcompress.reporting.numbers import modes_text
 from ttcompress.reporting.table import Column, Table, tabulate
+from ttcompress.system.text import shape_text
 
 _CHOSEN = ("format", "store", "row_modes", "column_modes", "ranks")
 

@@ -9,9 +9,9 @@ from math import ceil
 from ttcompress.model.weights import NO_WEIGHT, RecurrentStack
 from ttcompress.recipe.wording import counted
 from ttcompress.reporting.left_out import left_out_remarks
-from ttcompress.reporting.numbers import shape_text
 from ttcompress.reporting.table import Column, Table, tabulate
 from ttcompress.results.inspection import ENERGIES, InspectedWeight, Inspection
+from ttcompress.system.text import shape_text
 
 LEVELS = "▁▂▃▄▅▆▇█"
 

@@ -73,8 +73,3 @@ def modes_text(row_modes: Sequence[int] | None, column_modes: Sequence[int] | No
     if not row_modes or not column_modes:
         return "-"
     return f"{'.'.join(map(str, row_modes))} x {'.'.join(map(str, column_modes))}"
-
-
-def shape_text(shape: tuple[int, ...]) -> str:
-    """Rows and columns of a matrix."""
-    return " x ".join(map(str, shape))

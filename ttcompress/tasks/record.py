@@ -73,7 +73,7 @@ def record(
         batches: such as a DataLoader; labels in them are not used.
         path: of the file, usually `*.safetensors`.
         forward: runs the model on a batch; by default see `run_batch`.
-        linear: record the inputs of linear layers too.
+        linear: record the inputs of linear layers too; calibration reads only the others so far.
         predicts: what the model's outputs are, "classes" for logits or "values"; training on the
             file then compares the predictions of a linear layer of classes.
         most_bytes: where to stop.
@@ -139,7 +139,7 @@ class _Recorder:
             )
         if name not in self.chunks and not isinstance(module, nn.Linear):
             self.chunks[name] = 0
-            self.spool.add(f"{_prefix(name)}check", _first_outputs(module, out, found))
+            self.spool.add(f"{prefix_of(name)}check", _first_outputs(module, out, found))
         self.chunks.setdefault(name, 0)
         self.calls[name].append(found)
 
@@ -151,7 +151,7 @@ class _Recorder:
                 alone = number if call.lengths is not None else -1
                 alike[call.inputs.shape[1:], len(call.states), alone].append(call)
             for group in alike.values():
-                place = f"{_prefix(name)}{self.chunks[name]}"
+                place = f"{prefix_of(name)}{self.chunks[name]}"
                 self.chunks[name] += 1
                 inputs = torch.cat([call.inputs for call in group])
                 self.positions[name] += inputs.shape[0] * inputs.shape[1]
@@ -219,5 +219,6 @@ def _narrow(values: Tensor) -> Tensor:
     return half if fits else values.float()
 
 
-def _prefix(name: str) -> str:
+def prefix_of(name: str) -> str:
+    """What begins the names of a layer's tensors: its path and a dot, or nothing at the root."""
     return f"{name}." if name else ""

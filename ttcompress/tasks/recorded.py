@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from torch.utils import _pytree as pytree
 
 from ttcompress.errors import RecipeError
 from ttcompress.layers.evaluating import evaluating
@@ -183,9 +184,7 @@ class RecordedTask:
         device = next(model.parameters()).device
         inputs = chunk.inputs.to(device).float()
         if window.fresh:
-            state = tuple(member.to(device).float() for member in chunk.states) or None
-            if state is not None and stack.kind != "lstm":
-                state = state[0]
+            state = pytree.tree_map_only(Tensor, lambda t: t.to(device), chunk.state(stack))
         if stack.cell:
             first = None if state is None else [member[0] for member in _members(state)]
             given = first if first is None or stack.kind == "lstm" else first[0]

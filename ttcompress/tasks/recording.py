@@ -20,8 +20,8 @@ from ttcompress.model.weights import RecurrentStack
 from ttcompress.system.files import check_input
 from ttcompress.system.json import read_json
 from ttcompress.system.safetensors import Contents, open_safetensors
-from ttcompress.tasks.protocol import OUTPUT_KINDS, OutputKind
-from ttcompress.tasks.record import RECORD, VERSION
+from ttcompress.tasks.protocol import OUTPUT_KINDS, OutputKind, State
+from ttcompress.tasks.record import RECORD, VERSION, prefix_of
 
 STRANGE = 0.05
 """Relative difference of outputs above which a recording is of another model. That of inputs in
@@ -40,6 +40,13 @@ class Chunk:
     inputs: Tensor
     lengths: Tensor | None = None
     states: tuple[Tensor, ...] = ()
+
+    def state(self, stack: RecurrentStack) -> State:
+        """The first state as the stack's layer takes it, in float32; None if it is zero."""
+        members = tuple(member.float() for member in self.states)
+        if not members:
+            return None
+        return members if stack.kind == "lstm" else members[0]
 
     def take(self, which: Tensor) -> Chunk:
         """Some of the sequences."""
@@ -136,7 +143,7 @@ def read_recording(path: str | Path, model: Model) -> Recorded:
         predicts = None
     else:
         chunks, predicts = facts
-        prefixes = {name: f"{name}." if name else "" for name in chunks}
+        prefixes = {name: prefix_of(name) for name in chunks}
         found = {
             name: tuple(f"{prefixes[name]}{k}.inputs" for k in range(count))
             for name, count in chunks.items()
@@ -209,10 +216,8 @@ def _check_outputs(recorded: Recorded, stack: RecurrentStack, model: Model) -> N
     chunk = recorded.chunk(stack.prefix, 0).take(torch.tensor([0]))
     steps = chunk.inputs.shape[1] if chunk.lengths is None else int(chunk.lengths[0])
     layer = dense_layer(stack, model.tensor)
-    state = tuple(member.float() for member in chunk.states)
     with torch.no_grad():
-        given = None if not state else state if stack.kind == "lstm" else state[0]
-        found = layer(chunk.inputs[:, :steps].float(), given)[0][0]
+        found = layer(chunk.inputs[:, :steps].float(), chunk.state(stack))[0][0]
     if found.shape == wanted.shape:
         gap = float((found - wanted).norm() / wanted.norm().clamp_min(1e-12))
         if gap <= STRANGE:

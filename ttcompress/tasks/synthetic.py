@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -136,12 +137,17 @@ class Synthetic:
         """
         raise RecipeError(f"task {self.name}: has no labels. Train with `distill: 1`.")
 
+    @cached_property
+    def _held_out(self) -> tuple[Tensor, Tensor]:
+        """Symbols (sequences, time), and the original's logits for them."""
+        text = self.write(HELD_OUT // PAGE, PAGE, torch.Generator().manual_seed(2**62))
+        with evaluating(self._writer):
+            return text, self._writer(text)[0]
+
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Both metrics on text that is the same at every call and in no training."""
-        generator = torch.Generator().manual_seed(2**62)
-        text = self.write(HELD_OUT // PAGE, PAGE, generator)
-        with evaluating(model), evaluating(self._writer):
-            wanted, _ = self._writer(text)
+        text, wanted = self._held_out
+        with evaluating(model):
             found, _ = model(text.to(next(model.parameters()).device))
         likeness = Likeness(self.predicts)
         likeness.add(found.flatten(0, 1), wanted.flatten(0, 1))
