@@ -72,7 +72,7 @@ def encode(codes: NDArray[np.integer]) -> Bytes:  # (rows, length)
 def decode(stream: Bytes, rows: int, length: int) -> NDArray[np.int32]:  # (rows, length)
     """Decode what `encode` returned for integers of this shape.
 
-    Time and memory are bounded by the stream: one of n bytes holds less than 2048 n values.
+    Time and memory are bounded by the stream: one of n bytes holds less than 4096 n values.
 
     Raises:
         ValueError: the stream is damaged, or not one of this shape.

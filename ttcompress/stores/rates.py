@@ -56,7 +56,7 @@ _OFFSETS = 15
 _EVERY_OFFSET = range(-_OFFSETS, _OFFSETS + 1)
 """What is tried for a column: nearly four octaves to either side."""
 
-_LANE = 8192
+_LANE = 16384
 """Values a lane. Many lanes cost bytes (3 each), few cost time (a step is ten calls of numpy)."""
 
 _BLOCK = 1 << 18
