@@ -8,7 +8,7 @@ each into `.planes`, `.scales` and `.factor`. Every other tensor keeps its own n
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,8 +27,10 @@ from ttcompress.system.safetensors import ARTIFACT, file_size, write_safetensors
 from ttcompress.trains.stored import StoredWeight
 from ttcompress.trains.train import Train
 
-FORMAT_VERSION = 2
-"""Version 1 has no scales below zero and no `zero_rows` or `zero_columns`; readers take both."""
+FORMAT_VERSION = 3
+"""Version 2 has no store `coded`; version 1 no scales below zero and no `zero_rows` or
+`zero_columns` either. Readers take all.
+"""
 
 Held = TypeVar("Held")
 
@@ -163,6 +165,15 @@ class CompressedModel:
         )
         return replace(self, weights=weights, kept={name: tensors[name] for name in self.kept})
 
+    def with_weights(self, weights: Iterable[StoredWeight]) -> CompressedModel:
+        """The same model with other numbers in some weights, and their sizes in its report."""
+        changed = {one.weight.name: one for one in weights}
+        return replace(
+            self,
+            weights=tuple(changed.get(one.weight.name, one) for one in self.weights),
+            report=self.report.with_sizes({name: one.bytes for name, one in changed.items()}),
+        )
+
     def part(self, names: Collection[str]) -> CompressedModel:
         """The same model with only some tensors in its state dict; `with_part` puts them back."""
         return replace(
@@ -173,12 +184,7 @@ class CompressedModel:
 
     def with_part(self, part: CompressedModel) -> CompressedModel:
         """The same model with the values of a part of it."""
-        changed = {one.weight.name: one for one in part.weights}
-        return replace(
-            self,
-            weights=tuple(changed.get(one.weight.name, one) for one in self.weights),
-            kept=part.kept,
-        )
+        return replace(self.with_weights(part.weights), kept=part.kept)
 
     def _metadata(self) -> dict[str, str]:
         document = {

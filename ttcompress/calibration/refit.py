@@ -187,6 +187,7 @@ def _fit_linear(model: _Model, path: str) -> None:
 
 def _with_report(compressed: CompressedModel, model: _Model) -> CompressedModel:
     """The fitted model, with its errors measured against the source's weights."""
+    compressed = compressed.with_weights(model.stored[name] for name in model.stored)
     entries = []
     for entry in compressed.report.weights:
         if entry.name in model.changed:
@@ -206,7 +207,6 @@ def _with_report(compressed: CompressedModel, model: _Model) -> CompressedModel:
     )
     return replace(
         compressed,
-        weights=tuple(model.stored[one.weight.name] for one in compressed.weights),
         kept={n: model.values[n] if n in model.changed else t for n, t in compressed.kept.items()},
         report=report,
     )

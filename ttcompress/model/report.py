@@ -8,7 +8,7 @@ report are made by `ttcompress.results.from_plan`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf, isnan, nan
 from typing import Any
 
@@ -128,7 +128,7 @@ class WeightReport:
     plan. `worst_row_error` is the largest relative error of any row, NaN in a plan and in files of
     format version 1; `worst_element_error` the largest error of a single value, relative to the
     largest value, None in a plan and in older files. `tried` lists the trains that a plan compared,
-    each with its modes.
+    each with its modes. `in_budget` is False for a weight that a rule takes out of the budget.
     """
 
     name: str
@@ -152,6 +152,7 @@ class WeightReport:
     spectrum: tuple[CutSpectrum, ...] = ()
     notes: tuple[str, ...] = ()
     tried: tuple[Json, ...] = ()
+    in_budget: bool = True
 
 
 @dataclass(frozen=True)
@@ -259,9 +260,28 @@ class Report(BaseReport):
         document: Json = finite(plain(self))
         for weight, entry in zip(self.weights, document["weights"], strict=True):
             del entry["tried"]
+            if weight.in_budget:
+                del entry["in_budget"]
             if isnan(weight.worst_row_error):
                 del entry["worst_row_error"]
         return document
+
+    def with_sizes(self, sizes: Mapping[str, int]) -> Report:
+        """The same report with the bytes that weights, by name, take now."""
+        grown = {w.name: sizes.get(w.name, w.bytes_after) - w.bytes_after for w in self.weights}
+        weights = tuple(
+            replace(weight, bytes_after=weight.bytes_after + grown[weight.name])
+            for weight in self.weights
+        )
+        shares = {
+            "weights": sum(grown[weight.name] for weight in weights if weight.in_budget),
+            "model": sum(grown.values()),
+        }
+        totals = {
+            scope: replace(total, bytes_after=total.bytes_after + shares.get(scope, 0))
+            for scope, total in self.totals.items()
+        }
+        return replace(self, weights=weights, totals=totals)
 
     @classmethod
     def from_json(cls, document: Json) -> Report:

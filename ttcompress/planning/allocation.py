@@ -190,7 +190,7 @@ def _swap_options(
     for i, rivals in enumerate(ranked):
         for score, option in rivals[: _RUNNERS_UP + 1]:
             hopeless = bound + score - rivals[0][0] >= _error(choices)
-            if hopeless or option == choices[i].option:
+            if hopeless or option.is_like(choices[i].option):
                 continue
             options = [choice.option for choice in choices]
             options[i] = option
@@ -255,7 +255,7 @@ def _choose_best(menu: Menu, prices: Cost, ignore_error: bool = False) -> Choice
 
     starts = [
         Choice(option, option.descend(prices, start))
-        for option in menu
+        for option in (one.at_price(prices) for one in menu)
         for start in {option.caps, option.floors if len(option.caps) > 1 else option.caps}
     ]
     return min(starts, key=score)

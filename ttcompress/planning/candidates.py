@@ -60,6 +60,14 @@ class Option:
     noise_weight: float = 1.0
     rounding_share: float = 1.0
 
+    def at_price(self, prices: Cost) -> Option:
+        """The option as it is taken at these prices; only a `CodedOption` adapts to them."""
+        return self
+
+    def is_like(self, other: Option) -> bool:
+        """Whether the other is the same layout in the same store."""
+        return self.layout == other.layout and self.store.name == other.store.name
+
     @cached_property
     def noise(self) -> float:
         """Relative squared error of rounding every core, times its weight.

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field, replace
 
 from ttcompress.planning.allocation import Menu
 from ttcompress.planning.candidates import Cost, Option
+from ttcompress.planning.coded import CodedOption
 from ttcompress.planning.formats import AUTO as AUTO_FORMAT
 from ttcompress.planning.formats import Layout, formats_named
 from ttcompress.planning.spectrum import Cut, Spectra
 from ttcompress.recipe import Assignment, Budget, Recipe
 from ttcompress.stores import AUTO, STORES, Store, auto_stores
+from ttcompress.stores.coded import CODED, Coded
 
 ROUNDING_WEIGHT = 3.0
 """Weight of rounding error against truncation error when bits and ranks are chosen together.
@@ -113,16 +115,39 @@ def list_options(
         _option(open_weight, layout, store, spectra, budget)
         for layout in open_weight.layouts
         for store in (stores if layout.decomposes else fit_stores(stores, open_weight.unfit))
+        if _is_offered(open_weight, layout, store)
     )
     within = filter(
         None, (_raise_floors(open_weight, option, budget.tolerance) for option in options)
     )
     known = next(iter(spectra.values())).known if spectra else 0.0
-    weights = {
-        "truncation_weight": KNOWN_TRUNCATION_WEIGHT**known,
-        "noise_weight": open_weight.noise_weight,
-    }
-    return tuple(replace(option, **weights) for option in within)
+    return tuple(_weigh(option, open_weight.noise_weight, known) for option in within)
+
+
+def _weigh(option: Option, noise_weight: float, known: float) -> Option:
+    """Weigh rounding against truncation; entropy-coded, both count alike on inputs that are known."""
+    if isinstance(option, CodedOption):
+        return replace(option, noise_weight=noise_weight ** (1 - known))
+    return replace(
+        option,
+        truncation_weight=KNOWN_TRUNCATION_WEIGHT**known,
+        noise_weight=noise_weight,
+    )
+
+
+def _is_offered(open_weight: OpenWeight, layout: Layout, store: Store) -> bool:
+    """Whether a layout is worth trying in a store.
+
+    Entropy-coded, a train of two factors is the only one whose errors and rates are sums over
+    components; wherever it was possible, no other train won.
+    """
+    if not isinstance(store, Coded) or not layout.decomposes or _is_two_factors(layout):
+        return True
+    return not any(map(_is_two_factors, open_weight.layouts))
+
+
+def _is_two_factors(layout: Layout) -> bool:
+    return layout.cores == 2 and layout.middle is not None
 
 
 def fit_stores(stores: Sequence[Store], unfit: Unfit) -> tuple[Store, ...]:
@@ -149,6 +174,8 @@ def find_sufficient_store(option: Option, ranks: Sequence[int]) -> Store:
 def _stores(name: str, byte_limited: bool, budget: Budget) -> tuple[Store, ...]:
     if name != AUTO:
         return (STORES[name],)
+    if byte_limited and budget.tolerance is None:
+        return (CODED,)
     if byte_limited and budget.tolerance != 0:
         return auto_stores()
     return auto_stores()[-1:]
@@ -159,7 +186,8 @@ def _option(
 ) -> Option:
     weight = open_weight.assignment.weight
     energy = next(iter(spectra.values())).energy if spectra else 0.0
-    base = Option(layout, store, energy, lookup=weight.looked_up)
+    kind = CodedOption if isinstance(store, Coded) else Option
+    base = kind(layout, store, energy, lookup=weight.looked_up)
     if not layout.decomposes:
         return replace(base, rounding_share=_rounding_share(spectra))
     explicit = open_weight.explicit_ranks

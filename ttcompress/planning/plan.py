@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import inf
 
 from ttcompress.model.report import Totals
 from ttcompress.model.weights import UNKNOWN, OtherTensor, Weight
@@ -18,7 +19,8 @@ class PlannedWeight:
     A weight that is kept as it is has no `layout`, no `ranks` and no `store`. `in_budget` says
     whether the weight shares the budget; a rule that makes it dense in a given store takes it out.
     `expected_error` is the relative Frobenius error predicted from spectra and rounding noise, an
-    upper bound for three or more cores; None without spectra. `written` is the number of bytes that
+    upper bound for three or more cores; None without spectra. `estimated` are the bytes of a store
+    whose size depends on the values, None where the shape tells them. `written` is the number of bytes that
     the stored weight really takes, None before it is stored. `why` says why a weight is kept.
     `tried` lists the layouts that were compared, `explicit` says whether the recipe fixed ranks.
     """
@@ -33,6 +35,7 @@ class PlannedWeight:
     notes: tuple[str, ...] = ()
     tried: tuple[Layout, ...] = ()
     explicit: bool = False
+    estimated: int | None = None
     written: int | None = None
 
     @property
@@ -48,8 +51,9 @@ class PlannedWeight:
     @property
     def bytes(self) -> int:
         """How many bytes are stored, scales included: as written, or as the store estimates."""
-        if self.written is not None:
-            return self.written
+        for known in (self.written, self.estimated):
+            if known is not None:
+                return known
         if self.store is None:
             return self.weight.bytes
         return sum(map(self.store.estimate_bytes, self._parts))
@@ -76,13 +80,15 @@ class Plan:
     """All weights of a model in their order, and the other tensors, which are kept.
 
     `from_spectra` is True if the weights' singular values were used for the choice, False if shapes
-    and the recipe were enough. `notes` are remarks for the user.
+    and the recipe were enough. `notes` are remarks for the user. `byte_limit` is the most that the
+    weights of the budget may take together.
     """
 
     weights: tuple[PlannedWeight, ...]
     others: tuple[OtherTensor, ...]
     from_spectra: bool
     notes: tuple[str, ...] = ()
+    byte_limit: float = inf
 
     def as_written(self, sizes: Mapping[str, int]) -> Plan:
         """The same plan with the bytes that each weight, by name, really takes."""

@@ -13,6 +13,7 @@ from ttcompress.errors import PlanError
 from ttcompress.model.weights import NO_EVIDENCE, UNKNOWN, OtherTensor, Weight
 from ttcompress.planning.allocation import Allowance, Choice, allocate, choose_smallest, total_cost
 from ttcompress.planning.candidates import Cost, Option
+from ttcompress.planning.coded import CodedOption
 from ttcompress.planning.formats import FORMATS, KEEP, DenseLayout, decomposing
 from ttcompress.planning.menus import (
     OpenWeight,
@@ -49,13 +50,15 @@ def make_plan(
     spectra: Mapping[str, Spectra] | None = None,
     overhead: int = 0,
     unfit: Mapping[str, Unfit] = NOTHING_UNFIT,
+    stretch: float = 1.0,
 ) -> Plan:
     """Decide format, modes, ranks and store of every weight.
 
     `spectra` holds, by weight, what `cuts_for` asked for. `overhead` is the size of the output
     file's header in bytes, which counts towards a `size` budget; 0 if it is not known yet. `unfit`
     holds, by weight, the stores in which a row of its dense form would be lost: it gets a finer
-    one, or is kept.
+    one, or is kept. `stretch` multiplies the bytes that are allowed: estimates of what is coded may
+    be wrong by a few percent, and are corrected by it.
 
     Raises:
         PlanError: a rule does not fit the model, nothing is left to decompose, or the budget is
@@ -74,7 +77,9 @@ def make_plan(
     }
     fixed_bytes = overhead + sum(p.bytes for p in settled.values()) + sum(o.bytes for o in others)
     while True:
-        planned = _share_budget(open_weights, recipe.budget, known, fixed_bytes, overhead)
+        planned = _share_budget(
+            open_weights, recipe.budget, known, fixed_bytes, overhead, stretch
+        )
         grown = {
             p.weight.name
             for p in planned
@@ -89,7 +94,9 @@ def make_plan(
         open_weights = [one for one in open_weights if one.name not in grown]
     chosen = settled | {p.weight.name: p for p in planned}
     notes = _note_quantisation(open_weights, planned, recipe.budget, known, fixed_bytes)
-    return Plan(tuple(chosen[w.name] for w in weights), tuple(others), bool(known), notes)
+    planned_weights = tuple(chosen[w.name] for w in weights)
+    limit = _make_allowance(open_weights, recipe.budget, fixed_bytes).bytes
+    return Plan(planned_weights, tuple(others), bool(known), notes, limit)
 
 
 def _check_something_to_do(recipe: Recipe, assignments: Sequence[Assignment]) -> None:
@@ -134,11 +141,13 @@ def _share_budget(
     spectra: Mapping[str, Spectra],
     fixed_bytes: int,
     overhead: int,
+    stretch: float,
 ) -> list[PlannedWeight]:
     """Allocate the budget over the weights that share it."""
     if not open_weights:
         return []
     allowance = _make_allowance(open_weights, budget, fixed_bytes)
+    allowance = replace(allowance, bytes=allowance.bytes * stretch)
     byte_limited = allowance.bytes < inf or budget.tolerance is not None
     menus = [
         list_options(one, spectra.get(one.name, {}), budget, byte_limited) for one in open_weights
@@ -203,6 +212,7 @@ def _plan_weight(open_weight: OpenWeight, choice: Choice) -> PlannedWeight:
         notes=tuple(notes),
         tried=tuple(layout for layout in open_weight.layouts if layout.decomposes),
         explicit=open_weight.explicit_ranks is not None,
+        estimated=round(choice.cost.bytes) if isinstance(option, CodedOption) else None,
     )
 
 

@@ -92,4 +92,5 @@ def _facts(planned: PlannedWeight) -> dict[str, Any]:
         "multiply_adds_before": dense_multiply_adds(weight),
         "multiply_adds_after": planned.multiply_adds,
         "notes": planned.notes,
+        "in_budget": planned.in_budget,
     }

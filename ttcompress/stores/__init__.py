@@ -4,9 +4,10 @@ To add a store, write a subclass of `ttcompress.stores.store.Store` in a new fil
 `STORES`. Importing this package does not import torch.
 """
 
+from ttcompress.stores.coded import CODED
 from ttcompress.stores.floats import FLOATS
 from ttcompress.stores.integers import INTEGERS
-from ttcompress.stores.store import Encoded, Store
+from ttcompress.stores.store import Costs, Encoded, Store
 
 AUTO = "auto"
 """The word in a recipe that lets the planner choose the store."""
@@ -16,6 +17,7 @@ STORES: dict[str, Store] = {
     for store in (
         *INTEGERS,
         *FLOATS,
+        CODED,
     )
 }
 
@@ -26,4 +28,4 @@ def auto_stores() -> tuple[Store, ...]:
     return tuple(sorted(offered, key=lambda store: store.bytes_per_value))
 
 
-__all__ = ["AUTO", "STORES", "Encoded", "Store", "auto_stores"]
+__all__ = ["AUTO", "STORES", "Costs", "Encoded", "Store", "auto_stores"]

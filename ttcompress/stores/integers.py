@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from math import ceil, prod
 from typing import TYPE_CHECKING
 
-from ttcompress.stores.store import Encoded, Parts, Shape, Store
+from ttcompress.stores.store import Costs, Encoded, Parts, Shape, Store
 from ttcompress.system.late import np, torch
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Integers(Store):
         tensors = {".planes": _pack(torch.cat(codes), self.bits), ".scales": scales}
         return Encoded(self, tuple(values.shape), tensors | {".factor": factor})
 
-    def fit(self, values: Tensor) -> dict[str, Tensor]:
+    def fit(self, values: Tensor, costs: Costs | None = None) -> dict[str, Tensor]:
         """Find scales (float16, (groups,)) and factor (float32, ()) of the least squared error.
 
         The factor is the largest step, so that the scales are in the range of float16. A group with

@@ -31,6 +31,35 @@ A side is None if it depends on the values, such as the length of a compressed c
 _ITEM_BYTES = {"uint8": 1, "int8": 1, "float16": 2, "bfloat16": 2, "float32": 4}
 
 
+@dataclass(frozen=True, eq=False)
+class Costs:
+    """What a unit error in each value of a core or a dense weight costs: a component's times a place's.
+
+    `components` is (components,), `places` is (places,), as `as_grid` arranges the values.
+    """
+
+    components: Tensor
+    places: Tensor
+
+
+def as_grid(values: Tensor) -> Tensor:  # (components, places), a view where possible
+    """Arrange a core with a row for each rank component, or leave a matrix as it is.
+
+    A component is an index of the rank after the core: (before, modes, after) -> (after, before *
+    modes). That of the last core, where the rank after is 1, is an index of the rank before.
+    """
+    if values.dim() < 3 or values.shape[-1] == 1:
+        return values.reshape(len(values), -1) if values.dim() > 1 else values[None]
+    return values.movedim(-1, 0).reshape(values.shape[-1], -1)
+
+
+def from_grid(grid: Tensor, shape: Shape) -> Tensor:
+    """The inverse of `as_grid`."""
+    if len(shape) < 3 or shape[-1] == 1:
+        return grid.reshape(shape)
+    return grid.reshape(shape[-1], *shape[:-1]).movedim(0, -1)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Store(ABC):
     """A way to store the values of a core or of a dense weight.
@@ -90,8 +119,12 @@ class Store(ABC):
             DecompositionError: a value is out of the range of the store.
         """
 
-    def fit(self, values: Tensor) -> dict[str, Tensor]:
+    def fit(self, values: Tensor, costs: Costs | None = None) -> dict[str, Tensor]:
         """Find what rounding needs to know of all values, such as scales.
+
+        Args:
+            values: what will be rounded.
+            costs: of errors in them, for stores that round cheap values more coarsely.
 
         Raises:
             DecompositionError: a value is out of the range of the store.
@@ -112,6 +145,14 @@ class Store(ABC):
     def nearest(self, values: Tensor, steps: Tensor) -> Tensor:
         """The level nearest to each value, if there are `steps`; any shape."""
         raise NotImplementedError
+
+    def opened(self, tensors: Mapping[str, Tensor], shape: Shape) -> Mapping[str, Tensor]:
+        """The parts read from a file, whose shapes and types were checked.
+
+        Raises:
+            ValueError: what they hold is damaged.
+        """
+        return tensors
 
     def unpack(self, tensors: Mapping[str, Tensor], shape: Shape) -> dict[str, Tensor]:
         """The tensors that `widen` needs, by name: the parts, in types that a runtime can read.
@@ -174,4 +215,7 @@ class Encoded:
         encoded = cls(store, shape, read)
         if encoded.bytes > (most := store.most_bytes(prod(shape))):
             raise ValueError(f"{key} takes {encoded.bytes} bytes, but {store.name} at most {most}")
-        return encoded
+        try:
+            return cls(store, shape, store.opened(read, shape))
+        except ValueError as error:
+            raise ValueError(f"{key}: {error}") from error

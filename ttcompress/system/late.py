@@ -25,7 +25,9 @@ else:
             self._name = name
 
         def __getattr__(self, name: str) -> Any:
-            return getattr(import_module(self._name), name)
+            found = getattr(import_module(self._name), name)
+            setattr(self, name, found)  # so that the next use is a plain look-up
+            return found
 
     np, torch = _Late("numpy"), _Late("torch")
 

@@ -105,18 +105,18 @@ def apply_rounding(student: nn.Module, compressed: CompressedModel) -> None:
 
 
 def snapshot(student: nn.Module, compressed: CompressedModel) -> CompressedModel:
-    """The trained model as it would be stored; the report is still that of `compressed`."""
+    """The trained model as it would be stored; the report's errors are still those of `compressed`."""
     with torch.no_grad():
-        weights = tuple(
+        weights = [
             replace(stored, parts=tuple(map(_encode, parts_of(student, stored))))
             for stored in compressed.weights
-        )
+        ]
         places = dict(student.state_dict())
         kept = {
             name: places[name].to(tensor.dtype).cpu().clone() if name in places else tensor
             for name, tensor in compressed.kept.items()
         }
-    return replace(compressed, weights=weights, kept=kept)
+    return replace(compressed.with_weights(weights), kept=kept)
 
 
 def _encode(part: StudentTensor) -> Encoded:

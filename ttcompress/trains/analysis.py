@@ -54,8 +54,8 @@ class Analysis:
         self._left = size // 2 + (SMALL - size if self._keeps_matrices else 0)
         self._matrices: dict[str, Tensor] = {}
         self._found: dict[tuple[str, Cut, bool], Factorization] = {}
-        self._rounded: dict[tuple[str, str, bool], StoredWeight] = {}
-        self._errors: dict[tuple[str, str, bool], Errors] = {}
+        self._rounded: dict[tuple[str, Store, bool], StoredWeight] = {}
+        self._errors: dict[tuple[str, Store, bool], Errors] = {}
 
     def matrix(self, weight: Weight) -> Tensor:  # (rows, columns)
         """A weight's matrix, in the source's dtype.
@@ -113,7 +113,7 @@ class Analysis:
         Raises:
             DecompositionError: a weight holds NaN or infinity, or overflows the store.
         """
-        key = (weight.name, store.name, weighting is not None)
+        key = (weight.name, store, weighting is not None)
         if (kept := self._rounded.get(key)) is not None:
             return kept
         matrix = self.matrix(weight)
@@ -130,7 +130,7 @@ class Analysis:
         self, weight: Weight, layout: Layout, store: Store, weighting: Weighting | None
     ) -> Errors:
         """What a weight loses that is rounded as by `dense`."""
-        key = (weight.name, store.name, weighting is not None)
+        key = (weight.name, store, weighting is not None)
         if key not in self._errors:
             blocks = self.dense(weight, layout, store, weighting).blocks()
             self._errors[key] = measure_errors(self.matrix(weight), blocks, weight)

@@ -12,7 +12,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ttcompress.stores import Encoded, Store
+from ttcompress.stores import Costs, Encoded, Store
+from ttcompress.trains.costs import core_costs
 from ttcompress.trains.least_squares import improve
 from ttcompress.trains.train import Train
 from ttcompress.trains.weighting import Weighting, damp_moment
@@ -25,7 +26,11 @@ _BLOCK = 128
 
 
 def round_matrix(
-    matrix: Tensor, store: Store, moment: Tensor, shape: tuple[int, ...] | None = None
+    matrix: Tensor,
+    store: Store,
+    moment: Tensor,
+    shape: tuple[int, ...] | None = None,
+    costs: Costs | None = None,
 ) -> Encoded:
     """Round the rows of a matrix (rows, columns) for inputs of a second moment (columns, columns).
 
@@ -36,6 +41,7 @@ def round_matrix(
         store: what to round to; unless it is `coarse`, the inputs are ignored.
         moment: second moment of the inputs.
         shape: the shape to store, if the matrix is a core without its outer ranks.
+        costs: of errors in the values as they are stored.
 
     Raises:
         DecompositionError: a value is out of the range of the store.
@@ -43,7 +49,7 @@ def round_matrix(
     values = matrix.reshape(shape or matrix.shape)
     if not store.coarse:
         return store.encode(values)
-    fitted = store.fit(values)
+    fitted = store.fit(values, costs)
     wide = matrix.double()
     steps = store.steps(fitted, wide.reshape(values.shape))
     if steps is not None:
@@ -63,14 +69,19 @@ def round_train(
         DecompositionError: a value is out of the range of the store.
     """
     if weighting is None or not store.coarse:
-        return tuple(map(store.encode, train.cores))
+        return tuple(
+            store.encode(core, store.fit(core, costs))
+            for core, costs in zip(train.cores, core_costs(train, weighting), strict=True)
+        )
     if train.whitening_is_exact:
         if len(train.cores) == 1:
-            return (round_matrix(train.cores[0], store, weighting.moment),)
+            (costs,) = core_costs(train, weighting)
+            return (round_matrix(train.cores[0], store, weighting.moment, costs=costs),)
         return _round_factors(train, matrix.double(), store, weighting)
     parts: list[Encoded] = []
     for index in range(len(train.cores)):
-        parts.append(store.encode(train.cores[index]))
+        core, costs = train.cores[index], core_costs(train, weighting)[index]
+        parts.append(store.encode(core, store.fit(core, costs)))
         done = tuple(part.values().double() for part in parts)
         train = replace(train, cores=(*done, *train.cores[index + 1 :]))
         later = range(index + 1, len(train.cores))
@@ -84,12 +95,14 @@ def _round_factors(
     # Given the rounded right factor R, the best left factor L minimises |(W - L R) C^(1/2)|, so
     # L (R C R^T) = W C R^T; its inputs are R x, whose second moment is R C R^T.
     left, right = train.cores
-    right_part = round_matrix(right[..., 0], store, weighting.moment, tuple(right.shape))
+    _, costs = core_costs(train, weighting)
+    right_part = round_matrix(right[..., 0], store, weighting.moment, tuple(right.shape), costs)
     right = right_part.values().double()[..., 0]  # (rank, columns)
     moment = damp_moment(right @ weighting.moment @ right.mT, 1e-9)
     seen = matrix @ weighting.moment @ right.mT  # W C R^T, (rows, rank)
     solved = torch.linalg.solve(moment, seen.mT).mT
-    return round_matrix(solved, store, moment, tuple(left.shape)), right_part
+    costs = Costs(moment.diagonal(), weighting.rows)
+    return round_matrix(solved, store, moment, tuple(left.shape), costs), right_part
 
 
 def _compensate(

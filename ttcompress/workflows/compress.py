@@ -24,7 +24,7 @@ from ttcompress.system.launch import is_first
 from ttcompress.system.progress import Progress, silent
 from ttcompress.tasks.protocol import Task
 from ttcompress.training.finetune import CONDITIONS, Conditions, add_control, finetune
-from ttcompress.workflows.decompose import meet_size, meet_tolerance
+from ttcompress.workflows.decompose import fit_budget, meet_size, meet_tolerance
 from ttcompress.workflows.drift import drift_over_time
 from ttcompress.workflows.drop_search import find_within_drop
 from ttcompress.workflows.evaluate import metrics_before_after
@@ -77,11 +77,18 @@ def compress(
 
 def build(job: Job) -> CompressedModel:
     """Plan, decompose, refit and fine-tune as the recipe says; nothing is measured on the task."""
+    model = fit_budget(job, partial(_decompose, job))
+    return model if job.recipe.finetune is None else tune(job, model, job.checkpoint)
+
+
+def _decompose(job: Job, aim: float) -> CompressedModel:
+    """Plan, decompose and refit, aiming at a fraction of the bytes that are allowed."""
     size = job.recipe.budget.size
-    model = meet_tolerance(job) if size is None else meet_size(job, size)
+    meet = partial(meet_tolerance, aim=aim)
+    model = meet(job) if size is None else meet_size(job, size, meet)
     if job.calibration is not None:
         model = refit(job.checkpoint, model, job.calibration, job.progress)
-    return model if job.recipe.finetune is None else tune(job, model, job.checkpoint)
+    return model
 
 
 def tune(job: Job, model: CompressedModel, original: Checkpoint | None) -> CompressedModel:

@@ -23,20 +23,25 @@ from ttcompress.planning.plan import Plan
 from ttcompress.planning.planner import cuts_for, make_plan
 from ttcompress.planning.spectrum import Spectrum
 from ttcompress.results.from_plan import build_report
+from ttcompress.stores.coded import CODED
 from ttcompress.system.memory import release_memory
 from ttcompress.trains.stored import StoredWeight, measure_errors, store_weight
 from ttcompress.workflows.job import Job
 
 _ROUNDS = 6
 
+_SLACK = 0.01
+"""How much less than it may a coded model takes: what issues from values cannot be hit exactly."""
+
 WORST_ROW = 0.5
 """The most that any row of a weight stored dense may lose, relative to its norm."""
 
 
-def plan_weights(job: Job, overhead: int = 0) -> Plan:
+def plan_weights(job: Job, overhead: int = 0, stretch: float = 1.0) -> Plan:
     """Decide what is done to every weight.
 
-    `overhead` is the number of bytes of the output file outside tensors, for a `size` budget.
+    `overhead` is the number of bytes of the output file outside tensors, for a `size` budget;
+    `stretch` corrects the estimates of what is coded, see `make_plan`.
 
     Raises:
         PlanError: the recipe does not fit the model, or the budget is out of reach.
@@ -50,7 +55,9 @@ def plan_weights(job: Job, overhead: int = 0) -> Plan:
     unfit: dict[str, Unfit] = {}
     while True:
         model = job.checkpoint
-        plan = make_plan(job.recipe, model.weights, model.others, spectra, overhead, unfit)
+        plan = make_plan(
+            job.recipe, model.weights, model.others, spectra, overhead, unfit, stretch
+        )
         found = dict(_find_unfit(job, plan, unfit))
         if not found:
             plan = replace(plan, notes=(*plan.notes, *job.notes))
@@ -101,6 +108,46 @@ def _note_calibration(plan: Plan, calibration: Calibration) -> Plan:
         "from the model alone. The notes of each weight say how much. Calibrate with more data."
     )
     return replace(plan, weights=weights, notes=(*plan.notes, line))
+
+
+def meet_bytes(
+    job: Job, overhead: int = 0, aim: float = 1.0
+) -> tuple[CompressedModel, Plan]:
+    """Plan and execute until the coded weights take what the budget allows them, within 1 %.
+
+    What coded weights take shows only when they are coded. A plan estimates it; the next one is
+    corrected by what the one before really took.
+
+    Args:
+        job: what to compress.
+        overhead: as in `plan_weights`.
+        aim: the fraction of the allowed bytes to aim at.
+    """
+    best, stretch = None, aim
+    for _ in range(_ROUNDS):
+        plan = plan_weights(job, overhead, stretch)
+        model = execute(job, plan)
+        used = used_bytes(model, plan)
+        if used <= aim and (best is None or used > best[0]):
+            best = used, model, plan
+        if used == 0.0 or (1 - _SLACK) * aim <= used <= aim:
+            break
+        stretch *= (1 - _SLACK / 4) * aim / used
+    if best is None:
+        raise PlanError(
+            f"the budget is out of reach: the weights took {used:.3f} times what it allows them. "
+            "Allow a few more bytes."
+        )
+    return best[1:]
+
+
+def used_bytes(model: CompressedModel, plan: Plan) -> float:
+    """The fraction of the allowed bytes that a model's coded weights take; 0 if nothing is coded."""
+    sizes = {one.weight.name: one.bytes for one in model.weights}
+    planned = [p for p in plan.changed if p.in_budget]
+    coded = sum(sizes[p.weight.name] for p in planned if p.estimated is not None)
+    others = sum(sizes[p.weight.name] for p in planned if p.estimated is None)
+    return coded / max(1.0, plan.byte_limit - others)
 
 
 def execute(job: Job, plan: Plan) -> CompressedModel:
@@ -184,29 +231,28 @@ def _broken(kept: Mapping[str, Tensor]) -> Iterator[str]:
             yield f"{name} holds NaN and is kept unchanged"
 
 
-def meet_tolerance(job: Job, overhead: int = 0) -> CompressedModel:
+def meet_tolerance(job: Job, overhead: int = 0, aim: float = 1.0) -> CompressedModel:
     """Plan and execute until every measured error is within the tolerance, if there is one.
 
     A plan only estimates the rounding error: if the measured one exceeds the tolerance, the next
     plan aims lower by the same ratio.
     """
-    asked = aim = job.recipe.budget.tolerance
+    asked = tolerance = job.recipe.budget.tolerance
     worst = 0.0
     for _ in range(_ROUNDS):
-        recipe = replace(job.recipe, budget=replace(job.recipe.budget, tolerance=aim))
+        recipe = replace(job.recipe, budget=replace(job.recipe.budget, tolerance=tolerance))
         try:
-            plan = plan_weights(replace(job, recipe=recipe), overhead)
+            model, plan = meet_bytes(replace(job, recipe=recipe), overhead, aim)
         except PlanError:
-            if aim == asked:
+            if tolerance == asked:
                 raise
             break  # the tolerance itself could be planned: do not report the lower aim
-        model = execute(replace(job, recipe=recipe), plan)
         chosen = {p.weight.name for p in plan.weights if p.in_budget and not p.explicit}
         errors = [w.relative_error for w in model.report.weights if w.name in chosen]
         worst = max(errors, default=0.0)
-        if not asked or not aim or worst <= asked:
+        if not asked or not tolerance or worst <= asked:
             return model
-        aim *= 0.999 * asked / worst
+        tolerance *= 0.999 * asked / worst
     raise PlanError(
         f"budget.tolerance: {asked} is out of reach: the stored weights have an error of "
         f"{worst:.4g}. Allow a larger tolerance, or choose a store with more bits."
@@ -251,6 +297,38 @@ def meet_size(
             "Allow a larger file, or decompose more weights."
         )
     return best
+
+
+def fit_budget(job: Job, make: Callable[[float], CompressedModel]) -> CompressedModel:
+    """Make a model until it is within its budget of bytes, aiming lower where it was not.
+
+    What is coded takes other bytes when its values change, as a refit changes them.
+
+    Args:
+        job: what to compress.
+        make: makes a model, given the fraction of the allowed bytes to aim at.
+    """
+    aim = 1.0
+    for _ in range(_ROUNDS):
+        model = make(aim)
+        excess = _excess(job, model)
+        if excess <= 1.0:
+            return model
+        aim *= (1 - _SLACK / 4) / excess
+    raise PlanError(f"the budget is out of reach: the model takes {excess:.3f} times its bytes.")
+
+
+def _excess(job: Job, model: CompressedModel) -> float:
+    """The largest ratio of what a model takes to what its budget of bytes allows."""
+    budget, weights = job.recipe.budget, model.report.totals["weights"]
+    if not any(w.in_budget and w.store == CODED.name for w in model.report.weights):
+        return 0.0
+    ratios = [0.0]
+    if budget.factor is not None:
+        ratios.append(weights.bytes_after * budget.factor / weights.bytes_before)
+    if budget.size is not None:
+        ratios.append((model.file_bytes + _to_be_measured(job)) / budget.size)
+    return max(ratios)
 
 
 def header_bytes(job: Job) -> int:

@@ -1,0 +1,225 @@
+"""Stores values as integers of any size, in as many bits as they carry: entropy-coded.
+
+A core is a grid, a row for each rank component and a column for each place of its modes (see
+`as_grid`). Every row and every column has a scale, and no value is clipped:
+
+    value = code * step * 2**(row / 4) * 2**(column / 4)
+
+A value is rounded as finely as an error in it is dear: at equal cost of a unit error, steps are
+equal, and where it costs four times as much, they are half as wide (reverse water-filling; Cover
+and Thomas, "Elements of information theory", 2006, section 10.3). So one number, `step`, says how
+fine a whole model is, and what carries little takes few bits.
+
+The only part is ".coded" (uint8), bytes in this order: `step` as a little-endian float32, the length
+of the next piece as a little-endian uint32, the scales of the rows and then of the columns as one
+row of coded integers, and the codes. `rans` codes both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import ceil, isfinite
+from typing import TYPE_CHECKING, Self
+
+from ttcompress.stores.rans import decode, encode
+from ttcompress.stores.store import Costs, Encoded, Parts, Shape, Store, as_grid, from_grid
+from ttcompress.system.late import np, torch
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    Ints = NDArray[np.integer]
+
+PART = ".coded"
+
+FINE = 1 / 16
+"""The step without a plan, relative to the root mean square of the values: some 6 bits each."""
+
+_HEADER = 8
+"""Bytes of the step and of the length of the scales."""
+
+_FOURTH_ROOTS = (1.0, 1.189207077026367, 1.4142135381698608, 1.6817928552627563)
+"""Of 1, 2, 4 and 8, in float32."""
+
+_MOST_SCALE = 96
+"""The largest scale to either side: 24 octaves, far beyond float32's resolution."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coded(Store):
+    """Entropy-coded integers; `step` is that of a value in which a unit error costs 1.
+
+    Without a `step` (None) values are rounded at `FINE` of their root mean square.
+    """
+
+    step: float | None = None
+
+    def at(self, step: float) -> Self:
+        """The same store as fine as this."""
+        return replace(self, step=step)
+
+    @property
+    def bytes_per_value(self) -> float:
+        """Roughly, at `FINE`."""
+        return 0.75
+
+    def estimate_bytes(self, values: int) -> int:
+        """At `FINE`; how many it really takes depends on the values and on `step`."""
+        return ceil(0.75 * values) + 64
+
+    def most_bytes(self, values: int) -> int:
+        """An escape of a 31-bit integer in each value, and in the scales of as many rows."""
+        return 16 * values + 256
+
+    def parts(self, shape: Shape) -> Parts:
+        """One, of any length."""
+        return {PART: ((None,), "uint8")}
+
+    def fit(self, values: Tensor, costs: Costs | None = None) -> dict[str, Tensor]:
+        """Find the scales: int16 `rows` (components,) and `columns` (places,), and `step`, ()."""
+        grid = as_grid(values.detach())
+        if not bool(grid.isfinite().all()):
+            raise self.refusal(values, "It is not finite")
+        if costs is None:
+            rows, columns = (torch.zeros(side, dtype=torch.int16) for side in grid.shape)
+        else:
+            rows, columns = _scales(costs.components), _scales(costs.places)
+        step = self.step
+        if step is None or costs is None:
+            step = FINE * float(grid.double().square().mean().sqrt())
+        # The scales are small integers: what they have in common is the step's.
+        shared = [int(scale.median()) if scale.numel() else 0 for scale in (rows, columns)]
+        rows, columns = (
+            (scale - middle).clamp(-_MOST_SCALE, _MOST_SCALE)
+            for scale, middle in zip((rows, columns), shared, strict=True)
+        )
+        whole = torch.tensor(step * 2.0 ** (sum(shared) / 4), dtype=torch.float32)
+        return {"rows": rows, "columns": columns, "step": whole}
+
+    def steps(self, fitted: Mapping[str, Tensor], like: Tensor) -> Tensor:
+        """Step, row and column multiplied: 0 where all values are rounded to 0."""
+        grid = _powers(fitted["rows"])[:, None] * fitted["step"] * _powers(fitted["columns"])
+        return from_grid(grid, tuple(like.shape)).to(like)
+
+    def nearest(self, values: Tensor, steps: Tensor) -> Tensor:
+        """The nearest multiple of the step."""
+        return _round(values, steps) * steps
+
+    def encode(self, values: Tensor, fitted: Mapping[str, Tensor] | None = None) -> Encoded:
+        """Round to the nearest multiples of the steps and code them."""
+        fitted = self.fit(values) if fitted is None else fitted
+        step, scales = float(fitted["step"]), torch.cat([fitted["rows"], fitted["columns"]])
+        grid = _Grid(self._codes(values, fitted), scales.to(torch.int64).numpy(), step)
+        return Encoded(self, tuple(values.shape), grid)
+
+    def opened(self, tensors: Mapping[str, Tensor], shape: Shape) -> _Grid:
+        """Decode the part, once and for all.
+
+        Raises:
+            ValueError: it is damaged.
+        """
+        components, places = as_grid(torch.empty(shape, device="meta")).shape
+        return _Grid.read(tensors[PART], components, places)
+
+    def unpack(self, tensors: Mapping[str, Tensor], shape: Shape) -> dict[str, Tensor]:
+        """The codes as a grid, in the smallest type that holds them; rows' and columns' factors."""
+        grid = tensors if isinstance(tensors, _Grid) else self.opened(tensors, shape)
+        codes = torch.from_numpy(grid.codes)
+        rows, columns = torch.from_numpy(grid.scales).split(list(grid.codes.shape))
+        return {
+            "codes": codes.to(_smallest_type(codes)),
+            "rows": _powers(rows) * grid.step,
+            "columns": _powers(columns),
+        }
+
+    def widen(self, unpacked: Mapping[str, Tensor], shape: Shape) -> Tensor:
+        """Codes times their rows' factors, times their columns'."""
+        grid = unpacked["codes"].float() * unpacked["rows"][:, None] * unpacked["columns"]
+        return from_grid(grid, shape)
+
+    def _codes(self, values: Tensor, fitted: Mapping[str, Tensor]) -> Ints:
+        wide = values.detach().double()
+        rounded = as_grid(_round(wide, self.steps(fitted, wide)))
+        if rounded.numel() and float(rounded.abs().max()) >= 2**31:
+            raise self.refusal(values, "Its step is too small: allow more error")
+        return rounded.to(torch.int32).contiguous().numpy()
+
+
+@dataclass(frozen=True, eq=False)
+class _Grid(Mapping[str, "Tensor"]):
+    """The integers of a stored tensor; as a mapping, the part that they are coded into.
+
+    Coding takes longer than rounding, so it waits until somebody asks for the part.
+    """
+
+    codes: Ints  # (components, places)
+    scales: Ints  # (components + places,)
+    step: float
+
+    @classmethod
+    def read(cls, part: Tensor, components: int, places: int) -> Self:
+        """Decode a part.
+
+        Raises:
+            ValueError: it is damaged.
+        """
+        stream = part.cpu().numpy()
+        if len(stream) < _HEADER:
+            raise ValueError(f"{len(stream)} bytes are too few for coded values")
+        step, end = float(stream[:4].view("<f4")[0]), _HEADER + int(stream[4:_HEADER].view("<u4")[0])
+        scales = decode(stream[_HEADER:end], 1, components + places)[0]
+        if not isfinite(step) or np.abs(scales).max(initial=0) > _MOST_SCALE:
+            raise ValueError(f"coded values have a step of {step} or scales beyond {_MOST_SCALE}")
+        grid = cls(decode(stream[end:], components, places), scales, step)
+        vars(grid)["_coded"] = part  # what the file holds, and need not be coded again
+        return grid
+
+    @cached_property
+    def _coded(self) -> Tensor:
+        scales, codes = encode(self.scales[None]), encode(self.codes)
+        step, length = np.array([self.step], "<f4"), np.array([len(scales)], "<u4")
+        pieces = (step.view(np.uint8), length.view(np.uint8), scales, codes)
+        return torch.from_numpy(np.concatenate(pieces))
+
+    def __getitem__(self, key: str) -> Tensor:
+        if key != PART:
+            raise KeyError(key)
+        return self._coded
+
+    def __iter__(self) -> Iterator[str]:
+        return iter((PART,))
+
+    def __len__(self) -> int:
+        return 1
+
+
+def _round(values: Tensor, steps: Tensor) -> Tensor:
+    """The nearest integers to values / steps, 0 where a step is 0."""
+    return torch.where(steps > 0, values / steps, 0.0).round()
+
+
+def _scales(costs: Tensor) -> Tensor:  # (n,) -> (n,) int16
+    """Fourths of an octave of 1 / sqrt(cost); what costs nothing is as coarse as the coarsest."""
+    least = costs[costs > 0].min() if bool((costs > 0).any()) else torch.ones(())
+    return (-2 * costs.clamp(min=float(least)).double().log2()).round().to(torch.int16)
+
+
+def _powers(scales: Tensor) -> Tensor:  # (n,) integers -> (n,) float32
+    """2**(scale / 4), the same on every machine."""
+    whole = scales.to(torch.int64)
+    roots = torch.tensor(_FOURTH_ROOTS)[whole % 4]
+    return torch.ldexp(roots, whole.div(4, rounding_mode="floor"))
+
+
+def _smallest_type(codes: Tensor) -> torch.dtype:
+    largest = int(codes.abs().max()) if codes.numel() else 0
+    for dtype in (torch.int8, torch.int16):
+        if largest <= torch.iinfo(dtype).max:
+            return dtype
+    return torch.int32
+
+
+CODED = Coded(name="coded", noise=float("inf"), coarse=True)
