@@ -21,10 +21,11 @@ from ttcompress.stores.rates import (
     MOST_SHAPE,
     MOST_SYMBOL,
     ONE_BITS,
-    class_blocks,
+    blocks_of,
     extra_bits,
     fit,
     frequencies,
+    grid_classes,
     lanes_of,
     least_of,
     symbols_of,
@@ -85,8 +86,11 @@ def decode(stream: Bytes, rows: int, length: int) -> NDArray[np.int32]:  # (rows
         raise ValueError(f"coded integers cannot begin with {stream[:_HEADER].tolist()}")
     source = _Source(stream, lanes, (shape, top))
     deltas = source.take(np.array([delta_class]), np.zeros(rows, np.int64))
-    offsets = source.take(np.array([offset_class]), np.zeros(length, np.int64))
-    codes = source.take(first + np.cumsum(deltas, dtype=np.int64), offsets)
+    offsets = source.take(np.array([offset_class]), np.zeros(length, np.int64)).astype(np.int64)
+    classes = first + np.cumsum(deltas, dtype=np.int64)
+    if not ((classes >= 0) & (classes < CLASSES)).all() or (np.abs(offsets) >= CLASSES).any():
+        raise ValueError("coded integers are damaged: a class is out of range")
+    codes = source.take(classes, offsets)
     source.close()
     return codes.reshape(rows, length)
 
@@ -111,10 +115,10 @@ def _push(
     """Code the values of a grid from the last to the first: decoding runs the other way."""
     lanes = len(state)
     used, frequency, start = _intervals(tables, rows, columns)
-    for classes, begin in [*class_blocks(rows, columns, lanes)][::-1]:
-        part = values[begin : begin + len(classes)]
+    for block in reversed(blocks_of(len(values), lanes)):
+        part = values[block]
         symbols = np.sign(part) * symbols_of(part) + tables[1]
-        kinds = np.searchsorted(used, classes)
+        kinds = np.searchsorted(used, grid_classes(rows, columns, block))
         f, c = frequency[kinds, symbols], start[kinds, symbols]
         for step in range((len(part) - 1) // lanes * lanes, -1, -lanes):
             step_f = f[step : step + lanes]
@@ -147,10 +151,10 @@ class _Source:
         width = counts.repeat(counts)
         place = np.tile(np.arange(1 << ONE_BITS), len(used)) - start.ravel().repeat(counts)
         found = np.empty(len(rows) * len(columns), np.int32)
-        for classes, begin in class_blocks(rows, columns, len(self._state)):
-            slots = np.searchsorted(used, classes) << ONE_BITS
+        for block in blocks_of(len(found), len(self._state)):
+            slots = np.searchsorted(used, grid_classes(rows, columns, block)) << ONE_BITS
             self._walk(slots, width, place)
-            found[begin : begin + len(slots)] = symbols[slots]
+            found[block] = symbols[slots]
         self._add_extras(found)
         return found
 
