@@ -179,10 +179,10 @@ def test_a_stream_of_another_length_or_shape_is_refused(codes: np.ndarray) -> No
         decode(stream, rows, length + 1)
 
 
-def test_a_shape_that_no_such_stream_can_have_is_refused_at_once() -> None:
-    stream = encode(laplace(3, 9))
-    with pytest.raises(ValueError, match=r"too few for 1000000 x 1000000 codes"):
-        decode(stream, 10**6, 10**6)
+@pytest.mark.parametrize(("rows", "length"), [(10**6, 10**6), (10**12, 0), (0, 10**12)])
+def test_a_shape_that_no_such_stream_can_have_is_refused_at_once(rows: int, length: int) -> None:
+    with pytest.raises(ValueError, match=f"too few for {rows} x {length} codes"):
+        decode(encode(laplace(3, 9)), rows, length)
 
 
 @pytest.mark.parametrize(
@@ -196,12 +196,32 @@ def test_a_header_that_means_nothing_is_refused(place: int, value: int) -> None:
         decode(stream, 3, 9)
 
 
+def test_a_class_out_of_range_is_refused() -> None:
+    stream = encode(laplace(5, 50)[::-1])  # from row to row the class rises
+    stream[2] = CLASSES - 1  # of the first row
+    with pytest.raises(ValueError, match="class is out of range"):
+        decode(stream, 5, 50)
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.binary(max_size=200), st.integers(0, 30), st.integers(0, 30))
 def test_any_bytes_are_refused_or_give_the_shape(data: bytes, rows: int, length: int) -> None:
     stream = np.frombuffer(data, np.uint8)
     with suppress(ValueError):
         assert decode(stream, rows, length).shape == (rows, length)
+
+
+@pytest.mark.parametrize("value", [2**31, -(2**31) - 1, 2**62])
+def test_an_integer_beyond_int32_is_not_coded(value: int) -> None:
+    with pytest.raises(ValueError, match="beyond int32"):
+        encode(np.array([[0, value]]))
+
+
+def test_raw_bits_that_are_not_used_are_zero() -> None:
+    stream = encode(np.array([[20, 0]]))  # of the last byte, two bits are
+    stream[-1] |= 4
+    with pytest.raises(ValueError, match="damaged"):
+        decode(stream, 1, 2)
 
 
 def test_a_code_beyond_int32_is_refused() -> None:

@@ -46,7 +46,11 @@ _HEADER, _STATE = 5, 4
 
 
 def encode(codes: NDArray[np.integer]) -> Bytes:  # (rows, length)
-    """Code integers in the range of int32; the same integers give the same bytes."""
+    """Code integers; the same integers give the same bytes.
+
+    Raises:
+        ValueError: an integer is beyond int32.
+    """
     fitted = fit(codes)
     tables = fitted.shape, fitted.top
     side = np.zeros(len(fitted.rows), np.int64), np.zeros(len(fitted.columns), np.int64)
@@ -55,7 +59,7 @@ def encode(codes: NDArray[np.integer]) -> Bytes:  # (rows, length)
         (fitted.columns, np.array([fitted.offset_class]), side[1]),
         (codes.reshape(-1), fitted.rows, fitted.columns),
     )
-    state = np.full(lanes_of(codes.size), _LOW)
+    state = np.full(lanes_of(*codes.shape), _LOW)
     words = [np.zeros(0, np.uint16)]
     for values, rows, columns in reversed(parts):
         _push(state, words, values, tables, rows, columns)
@@ -78,7 +82,7 @@ def decode(stream: Bytes, rows: int, length: int) -> NDArray[np.int32]:  # (rows
     Raises:
         ValueError: the stream is damaged, or not one of this shape.
     """
-    lanes = lanes_of(rows * length)
+    lanes = lanes_of(rows, length)
     if len(stream) < _HEADER + lanes * _STATE:
         raise ValueError(f"{len(stream)} bytes are too few for {rows} x {length} codes")
     shape, top, first, delta_class, offset_class = stream[:_HEADER].tolist()
@@ -197,12 +201,12 @@ class _Source:
 
     def close(self) -> None:
         """Refuse what was not read to its end, or lanes that are not where they started."""
-        raw = ceil(self._raw / 8)
+        raw, padding = ceil(self._raw / 8), -self._raw % 8
         used = _HEADER + _STATE * len(self._state) + 2 * self._read + raw
         if used != len(self._stream):
             raise ValueError(f"coded integers end after {used} bytes of {len(self._stream)}")
-        padding = self._stream[-raw:][:1] >> (8 - -self._raw % 8) if self._raw % 8 else 0
-        if (self._state != _LOW).any() or np.any(padding):
+        padded = bool(padding) and bool(self._stream[-raw] >> (8 - padding))
+        if padded or (self._state != _LOW).any():
             raise ValueError("coded integers are damaged: they do not end where they started")
 
 

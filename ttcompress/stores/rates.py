@@ -59,7 +59,7 @@ _EVERY_OFFSET = range(-_OFFSETS, _OFFSETS + 1)
 """What is tried for a column: nearly four octaves to either side."""
 
 _LANE = 16384
-"""Values a lane. Many lanes cost bytes (3 each), few cost time (a step is ten calls of numpy)."""
+"""Symbols a lane. Many lanes cost bytes (3 each), few cost time (a step is ten calls of numpy)."""
 
 _BLOCK = 1 << 18
 """How many values are worked on together: bounds the memory."""
@@ -89,17 +89,17 @@ def estimate_bits(codes: NDArray[np.integer]) -> float:  # (rows, length)
 
 
 def most_bytes(values: int) -> int:
-    """An upper bound of the bytes of a stream, whatever its values are.
+    """An upper bound of the bytes of a stream of at least one value, whatever they are.
 
     A symbol takes 14 bits at most, and 29 raw bits beside it; rows and columns have one each, and
     are together at most one more than the values.
     """
-    return 5 + 4 * lanes_of(values) + 6 * (2 * values + 1)
+    return 5 + 4 * lanes_of(1, values) + 6 * (2 * values + 1)
 
 
-def lanes_of(values: int) -> int:
-    """How many lanes a stream of this many values has."""
-    return 1 + values // _LANE
+def lanes_of(rows: int, length: int) -> int:
+    """How many lanes a stream has: one for each 16384 of its symbols, rows and columns included."""
+    return 1 + (rows + 1) * (length + 1) // _LANE
 
 
 def symbols_of(codes: NDArray[np.integer]) -> Ints:
@@ -164,7 +164,13 @@ def grid_classes(rows: Ints, columns: Ints, block: slice) -> Ints:
 
 
 def fit(codes: NDArray[np.integer]) -> Fit:  # (rows, length)
-    """Find shape, classes and offsets; the latter only where they save more than they cost."""
+    """Find shape, classes and offsets; the latter only where they save more than they cost.
+
+    Raises:
+        ValueError: an integer is beyond int32.
+    """
+    if codes.size and not -(1 << 31) <= codes.min() <= codes.max() < 1 << 31:
+        raise ValueError(f"cannot code the integers {codes.min()} to {codes.max()}: beyond int32")
     symbols = np.empty(codes.shape, np.uint8)
     for block in blocks_of(codes.size):
         symbols.reshape(-1)[block] = symbols_of(codes.reshape(-1)[block])
@@ -196,7 +202,7 @@ def _finish(symbols: Bytes, rows: Ints, columns: Ints) -> Fit:
     costs = _costs(shape, top)[:, : tally.shape[1]]
     bits = float((tally[: len(costs)] * costs).sum()) + delta_bits + offset_bits
     # A header of 5 bytes; of the 32 bits of a lane's state 8, on average, are of its values.
-    bits += 8 * 5 + 24 * lanes_of(symbols.size)
+    bits += 8 * 5 + 24 * lanes_of(*symbols.shape)
     return Fit(shape, top, rows, columns, delta_class, offset_class, bits)
 
 
