@@ -35,6 +35,7 @@ from ttcompress.recipe import shipped
 from ttcompress.recipe.manifest import Manifest
 from ttcompress.recipe.reference import markdown
 from ttcompress.recipe.schema import Recipe
+from ttcompress.stores.rans import encode
 from ttcompress.tasks.registry import BUILT_IN, find_task
 from ttcompress.workflows.manifest import read_manifest
 
@@ -189,8 +190,8 @@ def test_numpy_alone_reads_zeros_too(tmp_path: Path, monkeypatch: pytest.MonkeyP
     recipe = {"version": 1, "format": "mps", "store": "int3", "rules": rules, "default": "keep"}
     ttcompress.compress("model.pt", recipe).save("charlm.mps.safetensors")
     scope: dict[str, Any] = {}
-    (reader,) = blocks(FORMAT, "python")
-    exec(reader.text, scope)
+    for reader in blocks(FORMAT, "python"):
+        exec(reader.text, scope)
     ours = ttcompress.load("charlm.mps.safetensors").state_dict()
     assert scope["entry"]["weight"]["name"] == "weight_hh_l0"
     np.testing.assert_allclose(scope["matrix"], ours["weight_hh_l0"].numpy(), atol=1e-6)
@@ -198,6 +199,16 @@ def test_numpy_alone_reads_zeros_too(tmp_path: Path, monkeypatch: pytest.MonkeyP
     table = scope["values"]("emb.weight.dense", (20, 8), "int3")
     np.testing.assert_allclose(table, ours["emb.weight"].numpy(), rtol=1e-6)
     assert not table[0].any()
+
+
+@pytest.mark.parametrize("largest", [0, 3, 40, 10**9])
+def test_numpy_alone_decodes_integers(run_page: Any, largest: int) -> None:
+    _, scope = run_page(FORMAT)
+    scales = np.geomspace(1 / 3, max(largest / 50, 1 / 3), 50)[:, None]
+    codes = np.random.default_rng(0).laplace(0, scales, (50, 700)).round().astype(np.int32)
+    codes[7] = 0
+    codes[0, 0] = largest
+    assert np.array_equal(scope["decode"](encode(codes), 50, 700), codes)
 
 
 @pytest.mark.slow

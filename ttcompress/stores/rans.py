@@ -21,10 +21,11 @@ from ttcompress.stores.rates import (
     MOST_SHAPE,
     MOST_SYMBOL,
     ONE_BITS,
-    class_blocks,
+    blocks_of,
     extra_bits,
     fit,
     frequencies,
+    grid_classes,
     lanes_of,
     least_of,
     symbols_of,
@@ -45,7 +46,11 @@ _HEADER, _STATE = 5, 4
 
 
 def encode(codes: NDArray[np.integer]) -> Bytes:  # (rows, length)
-    """Code integers in the range of int32; the same integers give the same bytes."""
+    """Code integers; the same integers give the same bytes.
+
+    Raises:
+        ValueError: an integer is beyond int32.
+    """
     fitted = fit(codes)
     tables = fitted.shape, fitted.top
     side = np.zeros(len(fitted.rows), np.int64), np.zeros(len(fitted.columns), np.int64)
@@ -54,7 +59,7 @@ def encode(codes: NDArray[np.integer]) -> Bytes:  # (rows, length)
         (fitted.columns, np.array([fitted.offset_class]), side[1]),
         (codes.reshape(-1), fitted.rows, fitted.columns),
     )
-    state = np.full(lanes_of(codes.size), _LOW)
+    state = np.full(lanes_of(*codes.shape), _LOW)
     words = [np.zeros(0, np.uint16)]
     for values, rows, columns in reversed(parts):
         _push(state, words, values, tables, rows, columns)
@@ -77,7 +82,7 @@ def decode(stream: Bytes, rows: int, length: int) -> NDArray[np.int32]:  # (rows
     Raises:
         ValueError: the stream is damaged, or not one of this shape.
     """
-    lanes = lanes_of(rows * length)
+    lanes = lanes_of(rows, length)
     if len(stream) < _HEADER + lanes * _STATE:
         raise ValueError(f"{len(stream)} bytes are too few for {rows} x {length} codes")
     shape, top, first, delta_class, offset_class = stream[:_HEADER].tolist()
@@ -85,8 +90,11 @@ def decode(stream: Bytes, rows: int, length: int) -> NDArray[np.int32]:  # (rows
         raise ValueError(f"coded integers cannot begin with {stream[:_HEADER].tolist()}")
     source = _Source(stream, lanes, (shape, top))
     deltas = source.take(np.array([delta_class]), np.zeros(rows, np.int64))
-    offsets = source.take(np.array([offset_class]), np.zeros(length, np.int64))
-    codes = source.take(first + np.cumsum(deltas, dtype=np.int64), offsets)
+    offsets = source.take(np.array([offset_class]), np.zeros(length, np.int64)).astype(np.int64)
+    classes = first + np.cumsum(deltas, dtype=np.int64)
+    if not ((classes >= 0) & (classes < CLASSES)).all() or (np.abs(offsets) >= CLASSES).any():
+        raise ValueError("coded integers are damaged: a class is out of range")
+    codes = source.take(classes, offsets)
     source.close()
     return codes.reshape(rows, length)
 
@@ -111,10 +119,10 @@ def _push(
     """Code the values of a grid from the last to the first: decoding runs the other way."""
     lanes = len(state)
     used, frequency, start = _intervals(tables, rows, columns)
-    for classes, begin in [*class_blocks(rows, columns, lanes)][::-1]:
-        part = values[begin : begin + len(classes)]
+    for block in reversed(blocks_of(len(values), lanes)):
+        part = values[block]
         symbols = np.sign(part) * symbols_of(part) + tables[1]
-        kinds = np.searchsorted(used, classes)
+        kinds = np.searchsorted(used, grid_classes(rows, columns, block))
         f, c = frequency[kinds, symbols], start[kinds, symbols]
         for step in range((len(part) - 1) // lanes * lanes, -1, -lanes):
             step_f = f[step : step + lanes]
@@ -147,10 +155,10 @@ class _Source:
         width = counts.repeat(counts)
         place = np.tile(np.arange(1 << ONE_BITS), len(used)) - start.ravel().repeat(counts)
         found = np.empty(len(rows) * len(columns), np.int32)
-        for classes, begin in class_blocks(rows, columns, len(self._state)):
-            slots = np.searchsorted(used, classes) << ONE_BITS
+        for block in blocks_of(len(found), len(self._state)):
+            slots = np.searchsorted(used, grid_classes(rows, columns, block)) << ONE_BITS
             self._walk(slots, width, place)
-            found[begin : begin + len(slots)] = symbols[slots]
+            found[block] = symbols[slots]
         self._add_extras(found)
         return found
 
@@ -193,12 +201,12 @@ class _Source:
 
     def close(self) -> None:
         """Refuse what was not read to its end, or lanes that are not where they started."""
-        raw = ceil(self._raw / 8)
+        raw, padding = ceil(self._raw / 8), -self._raw % 8
         used = _HEADER + _STATE * len(self._state) + 2 * self._read + raw
         if used != len(self._stream):
             raise ValueError(f"coded integers end after {used} bytes of {len(self._stream)}")
-        padding = self._stream[-raw:][:1] >> (8 - -self._raw % 8) if self._raw % 8 else 0
-        if (self._state != _LOW).any() or np.any(padding):
+        padded = bool(padding) and bool(self._stream[-raw] >> (8 - padding))
+        if padded or (self._state != _LOW).any():
             raise ValueError("coded integers are damaged: they do not end where they started")
 
 

@@ -17,7 +17,6 @@ only chooses, and what it chooses is stored.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -27,6 +26,7 @@ from ttcompress.system.late import np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    Bytes = NDArray[np.uint8]
     Ints = NDArray[np.int64]
     Floats = NDArray[np.float64]
 
@@ -39,14 +39,16 @@ DIRECT = 16
 MOST_SYMBOL = 124
 """The symbol of 2**31, the largest magnitude of an int32."""
 
-CLASSES = 4 * 35
-"""From a scale of 1/8, at which all values are zeros, to beyond int32; four an octave."""
+CLASSES = 4 * 39
+"""Four an octave, from a scale at which a row is all zeros, whatever its columns add."""
 
 MOST_SHAPE = 8 * 7 - 1
 """Shape 8 (4 p - 2) + n: exponents p of 1/2 to 2, tails n of 0 to 7."""
 
-_TRIED_SHAPES = tuple(8 * p + n for p in (0, 2, 3, 4, 5, 6) for n in (1, 2, 3, 4, 6))
-_FIRST_SHAPE = 8 * 5 + 4
+_TRIED_SHAPES = tuple(8 * p + n for p in (2, 4, 6) for n in (1, 2, 4, 6))
+"""Exponents of 1, 3/2 and 2. With all shapes the bytes of trained weights are no fewer."""
+
+_FIRST_SHAPE = 8 * 6 + 6
 """In which classes and offsets are found before the best shape is known."""
 
 _MANTISSAS = (256, 304, 362, 431)
@@ -57,7 +59,7 @@ _EVERY_OFFSET = range(-_OFFSETS, _OFFSETS + 1)
 """What is tried for a column: nearly four octaves to either side."""
 
 _LANE = 16384
-"""Values a lane. Many lanes cost bytes (3 each), few cost time (a step is ten calls of numpy)."""
+"""Symbols a lane. Many lanes cost bytes (3 each), few cost time (a step is ten calls of numpy)."""
 
 _BLOCK = 1 << 18
 """How many values are worked on together: bounds the memory."""
@@ -86,9 +88,18 @@ def estimate_bits(codes: NDArray[np.integer]) -> float:  # (rows, length)
     return fit(codes).bits
 
 
-def lanes_of(values: int) -> int:
-    """How many lanes a stream of this many values has."""
-    return 1 + values // _LANE
+def most_bytes(values: int) -> int:
+    """An upper bound of the bytes of a stream of at least one value, whatever they are.
+
+    A symbol takes 14 bits at most, and 29 raw bits beside it; rows and columns have one each, and
+    are together at most one more than the values.
+    """
+    return 5 + 4 * lanes_of(1, values) + 6 * (2 * values + 1)
+
+
+def lanes_of(rows: int, length: int) -> int:
+    """How many lanes a stream has: one for each 16384 of its symbols, rows and columns included."""
+    return 1 + (rows + 1) * (length + 1) // _LANE
 
 
 def symbols_of(codes: NDArray[np.integer]) -> Ints:
@@ -117,14 +128,14 @@ def frequencies(shape: int, top: int, classes: Ints) -> Ints:  # (classes, top +
 
     The density is taken at eight places of a symbol. No frequency is less than 1.
 
-    >>> frequencies(8 * 6 + 4, 3, np.array([8, 12]))  # scales 1/2 and 1, nearly Gaussian
-    array([[8444, 3879,   90,    1],
-           [5238, 3836, 1492,  245]])
+    >>> frequencies(8 * 6 + 4, 3, np.array([24, 28]))  # scales 1/2 and 1, nearly Gaussian
+    array([[13568,  1405,     2,     1],
+           [ 8338,  3654,   356,    13]])
     """
     symbols = np.arange(top + 1)
     width = (1 << extra_bits(symbols))[:, None]
     places = np.abs(least_of(symbols)[:, None] - 0.5 + width * ((np.arange(8) + 0.5) / 8))
-    scale = (np.array(_MANTISSAS)[classes % 4] * 2.0 ** (classes // 4 - 11))[:, None, None]
+    scale = np.ldexp(np.array(_MANTISSAS)[classes % 4], classes // 4 - 15)[:, None, None]
     root = np.sqrt(np.sqrt(places / scale))
     power = root
     for _ in range(shape // 8 + 1):
@@ -133,23 +144,36 @@ def frequencies(shape: int, top: int, classes: Ints) -> Ints:  # (classes, top +
     for _ in range(shape % 8):
         density = density * density
     weights = (density * (2.0**24 * width / scale)).astype(np.int64).sum(2)
-    total = weights[:, :1] + 2 * weights[:, 1:].sum(1, keepdims=True)
-    found = 1 + weights * ((1 << ONE_BITS) - 2 * top - 1) // total
+    total = 1 + weights[:, :1] + 2 * weights[:, 1:].sum(1, keepdims=True)
+    found: Ints = 1 + weights * ((1 << ONE_BITS) - 2 * top - 1) // total
     found[:, 0] = (1 << ONE_BITS) - 2 * found[:, 1:].sum(1)
     return found
 
 
-def class_blocks(rows: Ints, columns: Ints, multiple: int) -> Iterator[tuple[Ints, int]]:
-    """The classes of a grid in row-major order, in blocks of a multiple, and where they begin."""
-    size, length = max(1, _BLOCK // multiple) * multiple, len(columns)
-    for begin in range(0, len(rows) * length, size):
-        at = np.arange(begin, min(begin + size, len(rows) * length))
-        yield np.clip(rows[at // length] + columns[at % length], 0, CLASSES - 1), begin
+def blocks_of(values: int, multiple: int = 1) -> list[slice]:
+    """The places 0 .. `values` in blocks of a multiple, whose arrays fit in little memory."""
+    size = max(1, _BLOCK // multiple) * multiple
+    return [slice(begin, min(begin + size, values)) for begin in range(0, values, size)]
+
+
+def grid_classes(rows: Ints, columns: Ints, block: slice) -> Ints:
+    """The classes of a block of a grid in row-major order."""
+    row, column = np.divmod(np.arange(block.start, block.stop), len(columns))
+    classes: Ints = np.clip(rows[row] + columns[column], 0, CLASSES - 1)
+    return classes
 
 
 def fit(codes: NDArray[np.integer]) -> Fit:  # (rows, length)
-    """Find shape, classes and offsets; the latter only where they save more than they cost."""
-    symbols = symbols_of(codes)
+    """Find shape, classes and offsets; the latter only where they save more than they cost.
+
+    Raises:
+        ValueError: an integer is beyond int32.
+    """
+    if codes.size and not -(1 << 31) <= codes.min() <= codes.max() < 1 << 31:
+        raise ValueError(f"cannot code the integers {codes.min()} to {codes.max()}: beyond int32")
+    symbols = np.empty(codes.shape, np.uint8)
+    for block in blocks_of(codes.size):
+        symbols.reshape(-1)[block] = symbols_of(codes.reshape(-1)[block])
     columns = np.zeros(codes.shape[1], np.int64)
     rows = _fit_rows(symbols, _FIRST_SHAPE, columns)
     plain = _finish(symbols, rows, columns)
@@ -164,19 +188,21 @@ def fit(codes: NDArray[np.integer]) -> Fit:  # (rows, length)
     return min(plain, _finish(symbols, rows, columns), key=lambda found: found.bits)
 
 
-def _finish(symbols: Ints, rows: Ints, columns: Ints) -> Fit:
+def _finish(symbols: Bytes, rows: Ints, columns: Ints) -> Fit:
     """Choose the shape, fit the classes of rows to it, and count all bits."""
     shape = _best_shape(_tally_classes(symbols, rows, columns))
     rows = _fit_rows(symbols, shape, columns)
     sides = (_deltas(rows), columns)
-    top = max(int(some.max(initial=0)) for some in (symbols, *map(symbols_of, sides)))
+    top = max(
+        int(symbols.max(initial=0)), *(int(symbols_of(side).max(initial=0)) for side in sides)
+    )
     delta_class, delta_bits = _side(shape, top, sides[0])
     offset_class, offset_bits = _side(shape, top, sides[1])
     tally = _tally_classes(symbols, rows, columns)
     costs = _costs(shape, top)[:, : tally.shape[1]]
     bits = float((tally[: len(costs)] * costs).sum()) + delta_bits + offset_bits
     # A header of 5 bytes; of the 32 bits of a lane's state 8, on average, are of its values.
-    bits += 8 * 5 + 24 * lanes_of(symbols.size)
+    bits += 8 * 5 + 24 * lanes_of(*symbols.shape)
     return Fit(shape, top, rows, columns, delta_class, offset_class, bits)
 
 
@@ -194,18 +220,18 @@ def _side(shape: int, top: int, values: Ints) -> tuple[int, float]:
 def _costs(shape: int, top: int) -> Floats:  # (classes, top + 1)
     """Bits of each symbol with its sign and raw bits, in all classes that `top` can need."""
     largest = int(least_of(np.array(top))) + 1
-    classes = np.arange(min(CLASSES, 4 * (3 + largest.bit_length())))
+    classes = np.arange(min(CLASSES, 4 * (7 + largest.bit_length())))
     held: Floats = np.log2(frequencies(shape, top, classes))
     return ONE_BITS - held + extra_bits(np.arange(top + 1))
 
 
-def _fit_rows(symbols: Ints, shape: int, columns: Ints) -> Ints:
+def _fit_rows(symbols: Bytes, shape: int, columns: Ints) -> Ints:
     classes = np.arange(len(_costs(shape, int(symbols.max(initial=0)))))
     return _cheapest(symbols, shape, columns, classes)
 
 
 def _cheapest(
-    symbols: Ints,  # (lines, places)
+    symbols: Bytes,  # (lines, places)
     shape: int,
     added: Ints,  # (places,): what is added to a line's choice there
     choices: Ints,
@@ -227,13 +253,13 @@ def _cheapest(
     return choices[found]
 
 
-def _tally_classes(symbols: Ints, rows: Ints, columns: Ints) -> Ints:  # (classes, largest + 1)
+def _tally_classes(symbols: Bytes, rows: Ints, columns: Ints) -> Ints:  # (classes, largest + 1)
     """How often each symbol occurs in each class."""
     size = int(symbols.max(initial=0)) + 1
     tally = np.zeros(CLASSES * size, np.int64)
-    for classes, begin in class_blocks(rows, columns, 1):
-        part = symbols.reshape(-1)[begin : begin + len(classes)]
-        tally += np.bincount(classes * size + part, minlength=len(tally))
+    for block in blocks_of(symbols.size):
+        at = grid_classes(rows, columns, block) * size + symbols.reshape(-1)[block]
+        tally += np.bincount(at, minlength=len(tally))
     return tally.reshape(CLASSES, size)
 
 
