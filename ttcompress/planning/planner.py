@@ -77,9 +77,7 @@ def make_plan(
     }
     fixed_bytes = overhead + sum(p.bytes for p in settled.values()) + sum(o.bytes for o in others)
     while True:
-        planned = _share_budget(
-            open_weights, recipe.budget, known, fixed_bytes, overhead, stretch
-        )
+        planned = _share_budget(open_weights, recipe.budget, known, fixed_bytes, overhead, stretch)
         grown = {
             p.weight.name
             for p in planned

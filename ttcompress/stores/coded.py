@@ -24,6 +24,7 @@ from math import ceil, isfinite
 from typing import TYPE_CHECKING, Self
 
 from ttcompress.stores.rans import decode, encode
+from ttcompress.stores.rates import most_bytes
 from ttcompress.stores.store import Costs, Encoded, Parts, Shape, Store, as_grid, from_grid
 from ttcompress.system.late import np, torch
 
@@ -71,8 +72,8 @@ class Coded(Store):
         return ceil(0.75 * values) + 64
 
     def most_bytes(self, values: int) -> int:
-        """An escape of a 31-bit integer in each value, and in the scales of as many rows."""
-        return 16 * values + 256
+        """Of the codes, and of at most as many scales and one more."""
+        return _HEADER + most_bytes(values) + most_bytes(values + 1)
 
     def parts(self, shape: Shape) -> Parts:
         """One, of any length."""
@@ -169,7 +170,10 @@ class _Grid(Mapping[str, "Tensor"]):
         stream = part.cpu().numpy()
         if len(stream) < _HEADER:
             raise ValueError(f"{len(stream)} bytes are too few for coded values")
-        step, end = float(stream[:4].view("<f4")[0]), _HEADER + int(stream[4:_HEADER].view("<u4")[0])
+        step, end = (
+            float(stream[:4].view("<f4")[0]),
+            _HEADER + int(stream[4:_HEADER].view("<u4")[0]),
+        )
         scales = decode(stream[_HEADER:end], 1, components + places)[0]
         if not isfinite(step) or np.abs(scales).max(initial=0) > _MOST_SCALE:
             raise ValueError(f"coded values have a step of {step} or scales beyond {_MOST_SCALE}")

@@ -55,9 +55,7 @@ def plan_weights(job: Job, overhead: int = 0, stretch: float = 1.0) -> Plan:
     unfit: dict[str, Unfit] = {}
     while True:
         model = job.checkpoint
-        plan = make_plan(
-            job.recipe, model.weights, model.others, spectra, overhead, unfit, stretch
-        )
+        plan = make_plan(job.recipe, model.weights, model.others, spectra, overhead, unfit, stretch)
         found = dict(_find_unfit(job, plan, unfit))
         if not found:
             plan = replace(plan, notes=(*plan.notes, *job.notes))
@@ -110,9 +108,7 @@ def _note_calibration(plan: Plan, calibration: Calibration) -> Plan:
     return replace(plan, weights=weights, notes=(*plan.notes, line))
 
 
-def meet_bytes(
-    job: Job, overhead: int = 0, aim: float = 1.0
-) -> tuple[CompressedModel, Plan]:
+def meet_bytes(job: Job, overhead: int = 0, aim: float = 1.0) -> tuple[CompressedModel, Plan]:
     """Plan and execute until the coded weights take what the budget allows them, within 1 %.
 
     What coded weights take shows only when they are coded. A plan estimates it; the next one is
