@@ -135,6 +135,10 @@ class Coded(Store):
         components, places = as_grid(torch.empty(shape, device="meta")).shape
         return _Grid.read(tensors[PART], components, places)
 
+    def about_bytes(self, tensors: Mapping[str, Tensor]) -> float | None:
+        """By the rate of the codes, where they are not coded yet."""
+        return tensors.estimate() if isinstance(tensors, _Grid) else None
+
     def unpack(self, tensors: Mapping[str, Tensor], shape: Shape) -> dict[str, Tensor]:
         """The codes as a grid, in the smallest type that holds them; rows' and columns' factors."""
         grid = self._grid(tensors, shape)
@@ -198,6 +202,10 @@ class _Grid(Mapping[str, "Tensor"]):
         grid = cls(decode(stream[end:], components, places), scales, step)
         vars(grid)["_coded"] = part  # what the file holds, and need not be coded again
         return grid
+
+    def estimate(self) -> float:
+        """Bytes of the part, without coding."""
+        return _HEADER + (estimate_bits(self.scales[None]) + estimate_bits(self.codes)) / 8
 
     @cached_property
     def _coded(self) -> Tensor:
