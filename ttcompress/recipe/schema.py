@@ -124,10 +124,9 @@ class Finetune(Section):
 
     epochs: int = declare(whole(0), "Passes over the task's training data.", default=2)
     max_steps: int | None = declare(COUNT, "Steps after which to stop.")
-    learning_rate: float = declare(
+    learning_rate: float | None = declare(
         number("a learning rate is above 0", "Write 2.0e-3, for example.", exclusiveMinimum=0),
-        "Highest learning rate of the run.",
-        default=2.0e-3,
+        "Highest learning rate of the run.  [5.0e-3 times what the weights lost]",
     )
     warmup: float = declare(
         number(
