@@ -167,12 +167,14 @@ def _within(student: nn.Module, compressed: CompressedModel) -> list[StoredWeigh
     for _ in range(_TRIALS):
         weights = [_stored(student, stored, coarser) for stored in compressed.weights]
         coded = [one for one in weights if _is_coded(one)]
-        used = sum(part.about_bytes for one in coded for part in one.parts) / max(1, allowed)
+        if not coded:
+            return weights
+        used = sum(part.about_bytes for one in coded for part in one.parts) / allowed
         if used <= 1.0:  # by the estimate: now they are coded
-            used = sum(one.bytes for one in coded) / max(1, allowed)
+            used = sum(one.bytes for one in coded) / allowed
         if used <= 1.0:
             best = weights
-        if 1 - _SLACK <= used <= 1.0 or not coded:
+        if 1 - _SLACK <= used <= 1.0:
             break
         tried.append((log(coarser), used))
         values = sum(prod(part.shape) for one in coded for part in one.parts)
