@@ -53,6 +53,23 @@ class CodedOption(Option):
         assert isinstance(self.store, Coded)
         return replace(self, store=self.store.at(step))
 
+    def coarsened(self, ranks: Sequence[int], negligible: float) -> CodedOption:
+        """The largest step at these ranks whose rounding adds no more than a fraction to the error.
+
+        The step itself if it is coarser: then bytes are what is short.
+        """
+        assert isinstance(self.store, Coded) and self.store.step is not None
+        low = high = self.store.step
+        allowed = (1 + negligible) * self.truncation_weight * self._tails(ranks)
+        while self.at_step(2 * high).error(ranks) <= allowed:
+            high *= 2
+        while high / low > 1.01:
+            middle = (low * high) ** 0.5
+            low, high = (
+                (middle, high) if self.at_step(middle).error(ranks) <= allowed else (low, middle)
+            )
+        return self.at_step(low)
+
     def error(self, ranks: Sequence[int]) -> float:
         """As in `Option`, with the distortion of every component in place of one noise."""
         lost = self._noise(ranks)

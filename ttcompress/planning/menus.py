@@ -44,7 +44,7 @@ Unfit = Mapping[str, float]
 lose, relative to the row's norm. Where a store is unfit, so are all coarser ones.
 """
 
-_NEGLIGIBLE = 0.01
+NEGLIGIBLE = 0.01
 """Without a limit on bytes, rounding may add at most this fraction to the squared error."""
 
 
@@ -166,7 +166,7 @@ def too_coarse(store: Store, worst_row_error: float) -> Unfit:
 def find_sufficient_store(option: Option, ranks: Sequence[int]) -> Store:
     """The smallest store whose rounding is negligible against the truncation at these ranks."""
     *coarser, finest = auto_stores()
-    allowed = (1 + _NEGLIGIBLE) * replace(option, store=finest).error(ranks)
+    allowed = (1 + NEGLIGIBLE) * replace(option, store=finest).error(ranks)
     fine = (store for store in coarser if replace(option, store=store).error(ranks) <= allowed)
     return next(fine, finest)
 

@@ -16,6 +16,7 @@ from ttcompress.planning.candidates import Cost, Option
 from ttcompress.planning.coded import CodedOption
 from ttcompress.planning.formats import FORMATS, KEEP, DenseLayout, decomposing
 from ttcompress.planning.menus import (
+    NEGLIGIBLE,
     OpenWeight,
     Unfit,
     cuts_needed,
@@ -187,6 +188,8 @@ def _with_least_bits(open_weight: OpenWeight, choice: Choice) -> Choice:
     """If bytes are not the limit, let `store: auto` take the fewest bits that cost no accuracy."""
     if open_weight.assignment.store != AUTO or not choice.option.energy:
         return choice
+    if isinstance(choice.option, CodedOption):
+        return Choice(choice.option.coarsened(choice.ranks, NEGLIGIBLE), choice.ranks)
     store = find_sufficient_store(choice.option, choice.ranks)
     if store.bytes_per_value >= choice.option.store.bytes_per_value:
         return choice
