@@ -15,6 +15,7 @@ import ttcompress
 from ttcompress.layers.recurrent import LSTM
 
 FACTOR = {"version": 1, "format": "auto", "budget": {"factor": 6}}
+VALUES = [(torch.ones(2, 5, 4), torch.zeros(2, 5, 1))]
 
 
 class Forecaster(nn.Module):
@@ -141,3 +142,20 @@ def test_a_module_is_swept_from_its_folder(model: Forecaster, tmp_path: Any) -> 
     loaded = ttcompress.load(tmp_path / "points" / "mps@4.safetensors")
     assert loaded.report.totals["weights"].compression_factor >= 4
     assert list(loaded.state_dict()) == list(wanted.state_dict())
+
+
+def test_limits_are_judged_by_a_task_object(model: Forecaster) -> None:
+    task = ttcompress.task_of(model, valid=VALUES, loss="mse")
+    limits = {"max_drop": "1000%", "max_size": "1kB"}
+    with pytest.raises(ttcompress.RecipeError, match="only be judged with a task"):
+        ttcompress.compress(model, {**FACTOR, "limits": limits})
+    found = ttcompress.compress(model, {**FACTOR, "limits": limits}, task=task).report.limits
+    assert {limit["name"]: limit["ok"] for limit in found} == {"max_size": False, "max_drop": True}
+
+
+def test_a_size_counts_the_metrics_of_a_task_object(model: Forecaster) -> None:
+    metrics: Any = {f"a metric with a long name, {k}": (nn.L1Loss(), False) for k in range(3)}
+    task = ttcompress.task_of(model, valid=VALUES, loss="mse", metrics=metrics)
+    for size in (20_000, 20_700, 21_400):
+        made = ttcompress.compress(model, {"version": 1, "budget": {"size": size}}, task=task)
+        assert made.file_bytes <= size

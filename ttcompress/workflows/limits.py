@@ -12,6 +12,7 @@ from ttcompress.model.report import Report, Verdict
 if TYPE_CHECKING:
     from ttcompress.artifact import CompressedModel
     from ttcompress.recipe import Drop, Limits, Recipe
+    from ttcompress.tasks.protocol import Task
 
 
 def judged(model: CompressedModel, limits: Limits | None) -> CompressedModel:
@@ -49,14 +50,19 @@ def _verdicts(report: Report, limits: Limits, file_bytes: int) -> Iterator[Verdi
         yield _at_least("min_multiply_adds", limits.min_multiply_adds, fewer)
 
 
-def check_limits(recipe: Recipe) -> None:
+def check_limits(recipe: Recipe, task: Task | None = None) -> None:
     """Refuse, before the work, a limit that could not be judged after it.
+
+    Args:
+        recipe: it may name a task.
+        task: one that is built already.
 
     Raises:
         RecipeError: there is a limit on the drop, but no task that measures it.
     """
-    if recipe.limits is not None and recipe.limits.max_drop is not None and recipe.task is None:
-        raise _unmeasured(recipe.limits.max_drop)
+    limits = recipe.limits
+    if limits and limits.max_drop and recipe.task is None and task is None:
+        raise _unmeasured(limits.max_drop)
 
 
 def _unmeasured(limit: Drop) -> RecipeError:
