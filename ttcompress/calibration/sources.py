@@ -26,6 +26,7 @@ from ttcompress.layers.reparametrised import make_plain
 from ttcompress.model.protocol import Model
 from ttcompress.model.weights import RecurrentStack
 from ttcompress.tasks.batches import run_batch
+from ttcompress.tasks.evaluation import load_tensors
 from ttcompress.tasks.protocol import Batch, State, Task
 from ttcompress.tasks.recording import Chunk, read_recording
 
@@ -69,7 +70,7 @@ class ModuleSource:
     They are held in memory: a loader may shuffle, and every run must give the same.
 
     Args:
-        build: makes the module that is run, with any values.
+        load: makes the module that is run, with the values of a state dict.
         step: runs it on a batch, and returns the state for the next one.
         stacks: the recurrent layers of the checkpoint.
         batches: all of them.
@@ -82,14 +83,14 @@ class ModuleSource:
 
     def __init__(
         self,
-        build: Callable[[], nn.Module],
+        load: Callable[[Mapping[str, Tensor]], nn.Module],
         step: Callable[[nn.Module, Batch, State], State],
         stacks: Sequence[RecurrentStack],
         batches: Iterable[Batch],
         most: int,
         place: str,
     ) -> None:
-        self._build, self._step, self._stacks = build, step, stacks
+        self._load, self._step, self._stacks = load, step, stacks
         self._given = tuple(islice(batches, most))
         self.batches = len(self._given)
         if not self._given:
@@ -99,8 +100,7 @@ class ModuleSource:
 
     def run(self, tensors: Mapping[str, Tensor]) -> Iterator[Activations]:
         """Run once over the batches, carrying the state as in training."""
-        model, state = make_plain(self._build().cpu(), tensors), None
-        model.load_state_dict(tensors)
+        model, state = self._load(tensors).cpu(), None
         recorder = _Recorder(model, self._stacks, tensors)
         for batch in self._given:
             recorder.found = Activations()
@@ -118,7 +118,8 @@ def task_source(
         return task.outputs(model, batch, state)[1]
 
     given = task.train_batches(0, seed)
-    return ModuleSource(task.build, step, stacks, given, batches, f"task {task.name}")
+    load = partial(load_tensors, task)
+    return ModuleSource(load, step, stacks, given, batches, f"task {task.name}")
 
 
 def loader_source(
@@ -129,8 +130,13 @@ def loader_source(
     def step(model: nn.Module, batch: Any, state: State) -> State:
         run_batch(model, batch)
 
+    def load(tensors: Mapping[str, Tensor]) -> nn.Module:
+        model = make_plain(deepcopy(module), tensors)
+        model.load_state_dict(tensors)
+        return model
+
     place = f"the {type(batches).__name__}"
-    return ModuleSource(partial(deepcopy, module), step, stacks, batches, most, place)
+    return ModuleSource(load, step, stacks, batches, most, place)
 
 
 class _Recorder:

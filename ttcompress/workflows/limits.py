@@ -58,11 +58,21 @@ def check_limits(recipe: Recipe, task: Task | None = None) -> None:
         task: one that is built already.
 
     Raises:
-        RecipeError: there is a limit on the drop, but no task that measures it.
+        RecipeError: there is a limit on the drop, but no task that measures it. A training without
+            labels measures how far the outputs are from the original's, so that a percentage of
+            the original's own error, which is 0, allows nothing.
     """
     limits = recipe.limits
-    if limits and limits.max_drop and recipe.task is None and task is None:
+    if not limits or limits.max_drop is None or recipe.task or task:
+        return
+    if recipe.finetune is None:
         raise _unmeasured(limits.max_drop)
+    if limits.max_drop.relative:
+        raise RecipeError(
+            f"limits.max_drop: {limits.max_drop.written} of the original's error is 0 where it is "
+            "compared with itself, without a task. Give a number instead of a percentage, or add "
+            "--task."
+        )
 
 
 def _unmeasured(limit: Drop) -> RecipeError:
