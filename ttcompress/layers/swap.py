@@ -184,7 +184,9 @@ def _check_names(model: nn.Module, content: Content) -> None:
         if name in found and found[name] != wanted[name]
     ]
     if problems:
-        cure = prefix_cure(wanted, found) or "Build the module that the checkpoint was trained with."
+        cure = (
+            prefix_cure(wanted, found) or "Build the module that the checkpoint was trained with."
+        )
         raise ArtifactError(
             f"{type(model).__name__} is not the model that was compressed:\n    "
             + "\n    ".join([*problems, cure])
@@ -195,7 +197,7 @@ def prefix_cure(module: Collection[str], file: Collection[str]) -> str | None:
     """What to do where a module's names and a file's only differ by a prefix; None if by more.
 
     >>> prefix_cure({"cell.bias"}, {"model.cell.bias"})
-    "In the file all names begin with `model.`: give a module that holds this one as `model`."
+    'In the file all names begin with `model.`: give a module that holds this one as `model`.'
     """
     for longer, shorter in ((file, module), (module, file)):
         first = min(shorter, default="")
