@@ -202,7 +202,7 @@ def test_a_module_under_another_name_is_told_apart_by_its_prefix(
             return self.model(x)
 
     torch.save({"state_dict": Lit().state_dict()}, tmp_path / "lit.ckpt")
-    made = ttcompress.compress(tmp_path / "lit.ckpt", FACTOR)
+    made = ttcompress.compress(tmp_path / "lit.ckpt", {**FACTOR, "format": "mps"})
     task = ttcompress.task_of(model, train=VALUES, valid=VALUES, loss="mse")
     calibrated = {**FACTOR, "calibration": {"batches": 1}}
     inner = "all names begin with `model.`: give a module that holds this one as `model`"
@@ -212,5 +212,7 @@ def test_a_module_under_another_name_is_told_apart_by_its_prefix(
         with pytest.raises(ttcompress.RecipeError, match=inner):
             ttcompress.compress(tmp_path / "lit.ckpt", recipe, task=task)
     ttcompress.load_into(Lit(), made)
+    with pytest.raises(ttcompress.ArtifactError, match="has compressed layers already"):
+        ttcompress.load_into(ttcompress.load_into(Lit(), made), made)
     with pytest.raises(ttcompress.ArtifactError, match=r"no name begins with `model\.`"):
         ttcompress.load_into(Lit(), ttcompress.compress(model, FACTOR))

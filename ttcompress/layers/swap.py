@@ -184,12 +184,13 @@ def _check_names(model: nn.Module, content: Content) -> None:
         if name in found and found[name] != wanted[name]
     ]
     if problems:
-        cure = (
-            prefix_cure(wanted, found) or "Build the module that the checkpoint was trained with."
-        )
+        cure = prefix_cure(wanted, found)
+        if any(isinstance(module, Replacement) for module in model.modules()):
+            cure = "It has compressed layers already. Give the module as it was before."
+        build = "Build the module that the checkpoint was trained with."
         raise ArtifactError(
             f"{type(model).__name__} is not the model that was compressed:\n    "
-            + "\n    ".join([*problems, cure])
+            + "\n    ".join([*problems, cure or build])
         )
 
 
