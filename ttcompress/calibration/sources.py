@@ -26,8 +26,9 @@ from ttcompress.layers.evaluating import evaluating
 from ttcompress.layers.reparametrised import make_plain
 from ttcompress.model.protocol import Model
 from ttcompress.model.weights import RecurrentStack
-from ttcompress.tasks.batches import run_batch
+from ttcompress.tasks.batches import NO_BATCH, check_batches, run_batch
 from ttcompress.tasks.evaluation import load_tensors
+from ttcompress.tasks.own import blaming
 from ttcompress.tasks.protocol import Batch, State, Task
 from ttcompress.tasks.recording import Chunk, read_recording
 
@@ -128,8 +129,11 @@ def loader_source(
 ) -> ModuleSource:
     """The first batches of a user's loader, run through a copy of the module."""
 
+    check_batches("data", batches)
+
     def step(model: nn.Module, batch: Any, state: State) -> State:
-        run_batch(model, batch)
+        with blaming("data: a batch does not run", NO_BATCH):
+            run_batch(model, batch)
 
     def load(tensors: Mapping[str, Tensor]) -> nn.Module:
         model = make_plain(deepcopy(module), tensors)

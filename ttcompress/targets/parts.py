@@ -25,6 +25,7 @@ from ttcompress.model.geometry import stored_names
 from ttcompress.model.weights import RecurrentStack
 from ttcompress.targets.calls import BATCH, EXAMPLE_SIZES, TIME, Axes, Call, FlatModule
 from ttcompress.targets.target import Part
+from ttcompress.tasks.own import blaming
 from ttcompress.tasks.protocol import Task
 
 
@@ -86,9 +87,10 @@ def stack_call(stack: RecurrentStack) -> Call:
 def own_part(compressed: CompressedModel, own: OwnModule) -> Part:
     """Put the compressed weights into a user's module."""
     inputs = own.inputs or _argument_names(own)
-    call = Call(own.example, own.axes, inputs, own.outputs or ())
+    call = Call(own.example, own.axes, inputs, ())
     module = load_into(deepcopy(own.module), compressed).eval()
-    with torch.no_grad():
+    cure = "Give an example that the module takes."
+    with torch.no_grad(), blaming("export: the module does not run on the example", cure):
         count = len(FlatModule(module, call)(*call.tensors))
     outputs = own.outputs or (("output",) if count == 1 else _numbered("output", count))
     if len(outputs) != count:

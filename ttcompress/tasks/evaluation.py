@@ -106,7 +106,7 @@ def measure_module(task: Task, model: nn.Module) -> Metrics:
     for name, value in found.items():
         if not math.isfinite(value):
             raise TTCompressError(
-                f"task {task.name}: {name} is {value}: the model's outputs are not finite. "
-                "Check its weights with `ttcompress inspect`."
+                f"task {task.name}: {name} is {value}, which is not a finite number. Check the "
+                "data, the metric, and the model's weights with `ttcompress inspect`."
             )
     return {name: float(found[name]) for name in promised}

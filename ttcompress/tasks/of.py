@@ -20,7 +20,7 @@ from torch.utils import _pytree as pytree
 from ttcompress.errors import RecipeError
 from ttcompress.layers.evaluating import evaluating
 from ttcompress.system.text import shape_text
-from ttcompress.tasks.batches import run_batch
+from ttcompress.tasks.batches import check_batches, run_batch
 from ttcompress.tasks.likeness import Likeness, likeness_metrics
 from ttcompress.tasks.protocol import (
     OUTPUT_KINDS,
@@ -136,6 +136,14 @@ def task_of(
     if metrics and loss is None:
         raise RecipeError("task_of: metrics compare with labels, so a loss is needed too.")
     scored = None if loss is None else _scored(outputs, metrics)
+    for place, loader in (("train", train), ("valid", valid)):
+        if loader is not None:
+            check_batches(f"task_of: {place}", loader)
+    if isinstance(valid, Iterator):
+        raise RecipeError(
+            f"task_of: valid: a {type(valid).__name__} can be read only once, but every "
+            "measurement reads it. Give a list or a DataLoader."
+        )
     if train is not None and batches is None and not isinstance(train, Sized):
         raise RecipeError(
             f"task_of: the {type(train).__name__} for training has no length. "
@@ -246,6 +254,11 @@ class LoaderTask:
                 own.manual_seed(seed * 1_000_003 + epoch)
             rest = islice(iter(self._train), self.batches_per_epoch)
             first = next(rest, None)  # samplers draw the order as the first batch is asked for
+        if first is None and isinstance(self._train, Iterator):
+            raise RecipeError(
+                f"task {self.name}: the {type(self._train).__name__} to train on has ended, since "
+                "it can be read only once. Give a list or a DataLoader."
+            )
         if first is not None:
             yield first
             yield from rest
@@ -310,12 +323,14 @@ class LoaderTask:
     def _score(self, model: nn.Module) -> dict[str, float] | None:
         """The metrics against the labels; None without a batch."""
         assert self._scored is not None
-        sums = [_Running(one.over) for one in self._scored]
+        sums = [_Running(f"task {self.name}: {one.metric.name}", one.over) for one in self._scored]
         losses = (
             {}
             if SINGLE in self._outputs
             else {
-                name: _Running((one.loss, False)) for name, one in self._outputs.items() if one.loss
+                name: _Running(f"task {self.name}: the loss of {name}", (one.loss, False))
+                for name, one in self._outputs.items()
+                if one.loss
             }
         )
         seen = False
@@ -453,15 +468,15 @@ def _accuracy(outputs: Tensor, labels: Tensor) -> Tensor:
 class _Running:
     """A metric over batches: functions are averaged by the number of positions."""
 
-    def __init__(self, over: AnyMetric) -> None:
-        self._over = over
+    def __init__(self, place: str, over: AnyMetric) -> None:
+        self._place, self._over = place, over
         self._total, self._positions = 0.0, 0
         if not isinstance(over, tuple):
             over.reset()
 
     def add(self, outputs: Tensor, labels: Tensor) -> None:
         if isinstance(self._over, tuple):
-            self._total += float(self._over[0](outputs, labels)) * len(outputs)
+            self._total += self._number(self._over[0](outputs, labels)) * len(outputs)
             self._positions += len(outputs)
         else:
             self._over.update(outputs, labels)
@@ -469,7 +484,18 @@ class _Running:
     def value(self) -> float:
         if isinstance(self._over, tuple):
             return self._total / max(self._positions, 1)
-        return float(self._over.compute())
+        return self._number(self._over.compute())
+
+    def _number(self, found: Any) -> float:
+        numeric = isinstance(found, int | float) or getattr(found, "shape", None) == ()
+        if not numeric and not (isinstance(found, Tensor) and found.numel() == 1):
+            got = type(found).__name__
+            if isinstance(found, Tensor):
+                got += f" of {shape_text(found.shape)}"
+            raise RecipeError(
+                f"{self._place} is not a number but a {got}. Let it give one number for a batch."
+            )
+        return float(found)
 
 
 def _first_tensor(found: Any) -> Tensor:

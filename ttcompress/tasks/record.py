@@ -27,7 +27,8 @@ from ttcompress.errors import RecipeError
 from ttcompress.layers.evaluating import evaluating
 from ttcompress.system.files import written_whole
 from ttcompress.system.safetensors import Spool
-from ttcompress.tasks.batches import run_batch
+from ttcompress.tasks.batches import check_batches, run_batch
+from ttcompress.tasks.own import blaming
 from ttcompress.tasks.protocol import OutputKind
 
 RECORD = "ttcompress_record"
@@ -37,6 +38,8 @@ VERSION = 1
 
 MOST_BYTES = 1_000_000_000
 """Where recording stops by default."""
+
+CURE = "Give batches that the module takes, or `forward=` a function that calls it with one."
 
 ROUNDING = 1e-3
 """Values are kept in float16 if that changes their norm by less than this fraction."""
@@ -87,6 +90,7 @@ def record(
         OutputError: the disk is full or not writable.
     """
     path, complete = Path(path), True
+    check_batches("record", batches)
     with written_whole(path, overwrite) as file, Spool(path.parent) as spool:
         recorder = _Recorder(spool)
         hooks = [
@@ -105,7 +109,7 @@ def record(
                 if spool.bytes >= most_bytes:
                     complete = False
                     break
-                with evaluating(model):
+                with evaluating(model), blaming("record: a batch does not run", CURE):
                     forward(model, batch)
                 recorder.flush()
         finally:

@@ -20,6 +20,7 @@ from ttcompress.model.weights import RecurrentStack
 from ttcompress.system.files import check_input
 from ttcompress.system.json import read_json
 from ttcompress.system.safetensors import Contents, open_safetensors
+from ttcompress.system.text import shape_text
 from ttcompress.tasks.protocol import OUTPUT_KINDS, OutputKind, State
 from ttcompress.tasks.record import RECORD, VERSION, prefix_of
 
@@ -88,7 +89,8 @@ class Recorded:
         """Read one chunk.
 
         Raises:
-            RecipeError: it holds NaN or infinity, or lengths beyond its time axis.
+            RecipeError: it holds NaN or infinity, lengths beyond its time axis, or states that
+                do not fit the layer.
         """
         name = self.names[prefix][number]
         inputs = self.read(name)
@@ -97,6 +99,7 @@ class Recorded:
         states = tuple(self.read(f"{place}.{s}") for s in STATES if f"{place}.{s}" in self)
         if lengths is not None and not (
             lengths.shape == inputs.shape[:1]
+            and not lengths.is_floating_point()
             and bool((lengths >= 1).all())
             and bool((lengths <= inputs.shape[1]).all())
         ):
@@ -105,7 +108,22 @@ class Recorded:
                 f"{self.path}: {place}: {len(lengths)} lengths, the longest {longest}, for "
                 f"{inputs.shape[0]} sequences of {inputs.shape[1]} steps. Record the inputs again."
             )
+        self._check_states(place, self.stacks[prefix], states, len(inputs))
         return Chunk(inputs, lengths, states)
+
+    def _check_states(
+        self, place: str, stack: RecurrentStack, states: Sequence[Tensor], sequences: int
+    ) -> None:
+        count = stack.num_layers * stack.directions
+        sizes = [stack.output_size // stack.directions, stack.hidden_size]
+        wanted = [(count, sequences, size) for size in sizes[: 2 if stack.kind == "lstm" else 1]]
+        found = [tuple(member.shape) for member in states]
+        if found and found != wanted:
+            shown, fitting = (", ".join(map(shape_text, shapes)) for shapes in (found, wanted))
+            raise RecipeError(
+                f"{self.path}: {place}: expected first states of {fitting}, got {shown}. "
+                "Record the inputs again."
+            )
 
     def __contains__(self, name: str) -> bool:
         return name in self.contents.tensors
