@@ -72,6 +72,10 @@ CASES: dict[str, tuple[Callable[[Model], object], str]] = {
     "text to record": (of_recording(TEXT), "record: a batch does not run: .*'str' object"),
     "nothing to record": (of_recording([]), "record: no batch reached"),
     "a number to record": (of_recording(5), "record: expected batches, .* got int"),
+    "batches that only calibrate": (
+        lambda model: ttcompress.compress(model, TUNED, data=GOOD),
+        "there is nothing to train on: .*task_of makes a task of batches",
+    ),
     "nothing to train on": (of_task(TUNED, train=[]), "an epoch has 0 batches"),
     "an endless loader": (of_task(train=endless()), "has no length. Say how many"),
     "a loader that ends": (
