@@ -297,3 +297,16 @@ def test_values_under_a_mask(model: Tagger) -> None:
         wanted = float((model(x) - values)[:, :4].square().mean())
     task = task_of(model, valid=[batch], loss="mse")
     assert task.evaluate(model)["mse"] == pytest.approx(wanted, rel=1e-5)
+
+
+def test_whole_numbers_of_a_single_column_are_values_for_any_loss(model: Tagger) -> None:
+    class One(Tagger):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x)[..., :1]
+
+    one, (x, labels) = One().eval(), batches(1)[0]
+    one.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        wanted = float((model(x)[..., 0] - labels).square().mean())
+    task = task_of(one, valid=[(x, labels)], loss=nn.functional.mse_loss)
+    assert task.evaluate(one)["loss"] == pytest.approx(wanted, rel=1e-5)
