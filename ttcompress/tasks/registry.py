@@ -8,7 +8,7 @@ import importlib.util
 import inspect
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.metadata import entry_points
@@ -48,6 +48,9 @@ TEMPLATE = Path(__file__).with_name("template.txt")
 _MEMBERS = "name metrics batches_per_epoch build train_batches outputs loss evaluate"
 MEMBERS = tuple(_MEMBERS.split())
 """What every `Task` has."""
+
+MEASURING = ("name", "metrics", "build", "evaluate")
+"""What measuring alone needs."""
 
 WHAT_A_TASK_IS = (
     "A task is a class that builds the model, feeds it and measures it: it needs "
@@ -155,9 +158,9 @@ def make_task(name: str, structure: Structure, options: Mapping[str, Any] | None
     return OwnTask(task, name)
 
 
-def _check_members(task: object, name: str) -> None:
+def _check_members(task: object, name: str, needed: Sequence[str] = MEMBERS) -> None:
     # Statically: asking how many batches there are may read all training data.
-    missing = [m for m in MEMBERS if inspect.getattr_static(task, m, None) is None]
+    missing = [m for m in needed if inspect.getattr_static(task, m, None) is None]
     if missing:
         raise RecipeError(f"task {name}: lacks {', '.join(missing)}. {WHAT_A_TASK_IS}")
 
@@ -177,7 +180,7 @@ def task_for(model: Model, task: str | Task, options: Mapping[str, Any] | None =
         )
     if isinstance(task, OwnTask) or type(task) in BUILT_IN.values():
         return task
-    _check_members(task, getattr(task, "name", type(task).__name__))
+    _check_members(task, getattr(task, "name", type(task).__name__), MEASURING)
     return OwnTask(task, task.name)
 
 
