@@ -67,7 +67,7 @@ def compress(
         TTCompressError: see `ttcompress.errors`.
     """
     chosen = with_options(as_recipe(recipe), key=key)
-    check_limits(chosen)
+    check_limits(chosen, task)
     job = prepare(source, chosen, task=task, data=data, conditions=conditions, progress=progress)
     model = build(job) if chosen.budget.drop is None else find_within_drop(job, build, trials)
     if isinstance(source, nn.Module):

@@ -377,5 +377,5 @@ def _beside_tensors(job: Job, model: CompressedModel) -> int:
 
 def _to_be_measured(job: Job) -> int:
     """Bytes for what is added to the report after the size is settled: drift, metrics, limits."""
-    measured = (500 if job.recipe.task else 0) + (300 if job.conditions.control else 0)
+    measured = (500 if job.task else 0) + (300 if job.conditions.control else 0)
     return 300 + 100 * len(job.model.stacks) + measured

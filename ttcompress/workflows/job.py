@@ -165,7 +165,7 @@ def choose_trainer(recipe: Recipe, model: Model, task: Task | None) -> Task:
                 raise RecipeError(
                     "finetune: there is nothing to train on: no task, no recorded inputs, and the "
                     f"model cannot write its own text ({fact}). Add --task, or --data with inputs "
-                    "that ttcompress.record wrote."
+                    "that ttcompress.record wrote; ttcompress.task_of makes a task of batches."
                 ) from error
     raise AssertionError(f"the recipe's schema does not allow {asked}")
 
