@@ -125,7 +125,7 @@ def list_options(
 
 
 def _weigh(option: Option, noise_weight: float, known: float) -> Option:
-    """Weigh rounding against truncation; entropy-coded, both count alike on inputs that are known."""
+    """Weigh rounding against truncation; if coded, both count alike on inputs that are known."""
     if isinstance(option, CodedOption):
         return replace(option, noise_weight=noise_weight ** (1 - known))
     return replace(

@@ -138,7 +138,7 @@ def meet_bytes(job: Job, overhead: int = 0, aim: float = 1.0) -> tuple[Compresse
 
 
 def used_bytes(model: CompressedModel, plan: Plan) -> float:
-    """The fraction of the allowed bytes that a model's coded weights take; 0 if nothing is coded."""
+    """The fraction of the allowed bytes that coded weights take; 0 if nothing is coded."""
     sizes = {one.weight.name: one.bytes for one in model.weights}
     planned = [p for p in plan.changed if p.in_budget]
     coded = sum(sizes[p.weight.name] for p in planned if p.estimated is not None)
