@@ -38,7 +38,7 @@ class CodedOption(Option):
     coarsest: float = float("inf")
 
     def at_price(self, prices: Cost) -> CodedOption:
-        """The step at which one more bit saves as much error as it costs; `FINE` if bits are free."""
+        """At the step where one more bit saves the error that it costs; `FINE` if bits are free."""
         largest = self.energy
         if self.spectra:
             largest = self.spectra[-1].values[0] ** 2

@@ -39,6 +39,12 @@ bits than with 3, 4 and 8, at factors 16 and 32 and from worse starts; this is t
 that makes this choice.
 """
 
+HELD_BY: Mapping[str, tuple[str, ...]] = {
+    "onnx": ("int4", "int8", "float16", "float32"),
+    "c": ("int4", "int8", "float32"),
+}
+"""The stores that a target holds in as many bytes as a file does; it unpacks all others."""
+
 Unfit = Mapping[str, float]
 """Stores by name that are too coarse for one weight kept dense, each with what its worst row would
 lose, relative to the row's norm. Where a store is unfit, so are all coarser ones.
@@ -53,13 +59,14 @@ class OpenWeight:
     """A weight whose layout, ranks or store are to be chosen: its assignment and layouts to try.
 
     `noise_weight` is the weight of rounding error against truncation error. `unfit` are the stores
-    that a dense form must not have.
+    that a dense form must not have. `target` is what will hold the weight.
     """
 
     assignment: Assignment
     layouts: tuple[Layout, ...]
     noise_weight: float = ROUNDING_WEIGHT
     unfit: Unfit = field(default_factory=dict)
+    target: str = "file"
 
     @property
     def name(self) -> str:
@@ -91,7 +98,9 @@ def find_layouts(assignment: Assignment, recipe: Recipe, unfit: Unfit | None = N
         else:
             layouts += one.candidates(weight.shape, weight.gates)
     tuned = 1.0 if recipe.finetune is None else TUNED_ROUNDING
-    return OpenWeight(assignment, tuple(layouts), tuned * ROUNDING_WEIGHT, unfit or {})
+    return OpenWeight(
+        assignment, tuple(layouts), tuned * ROUNDING_WEIGHT, unfit or {}, recipe.target
+    )
 
 
 def _allowed_formats(assignment: Assignment, recipe: Recipe) -> Sequence[type[Layout]]:
@@ -110,7 +119,7 @@ def list_options(
     open_weight: OpenWeight, spectra: Spectra, budget: Budget, byte_limited: bool
 ) -> Menu:
     """List every option of one weight; empty if the tolerance cannot be met."""
-    stores = _stores(open_weight.assignment.store, byte_limited, budget)
+    stores = _stores(open_weight, byte_limited, budget)
     options = (
         _option(open_weight, layout, store, spectra, budget)
         for layout in open_weight.layouts
@@ -125,7 +134,7 @@ def list_options(
 
 
 def _weigh(option: Option, noise_weight: float, known: float) -> Option:
-    """Weigh rounding against truncation; entropy-coded, both count alike on inputs that are known."""
+    """Weigh rounding against truncation; if coded, both count alike on inputs that are known."""
     if isinstance(option, CodedOption):
         return replace(option, noise_weight=noise_weight ** (1 - known))
     return replace(
@@ -171,14 +180,17 @@ def find_sufficient_store(option: Option, ranks: Sequence[int]) -> Store:
     return next(fine, finest)
 
 
-def _stores(name: str, byte_limited: bool, budget: Budget) -> tuple[Store, ...]:
-    if name != AUTO:
+def _stores(open_weight: OpenWeight, byte_limited: bool, budget: Budget) -> tuple[Store, ...]:
+    """The stores to try: the one that the recipe says, or what `auto` means under the budget."""
+    if (name := open_weight.assignment.store) != AUTO:
         return (STORES[name],)
-    if byte_limited and budget.tolerance is None:
+    held = HELD_BY.get(open_weight.target)
+    offered = [store for store in auto_stores() if held is None or store.name in held]
+    if not byte_limited or budget.tolerance == 0:
+        return (offered[-1],)
+    if held is None and budget.tolerance is None:
         return (CODED,)
-    if byte_limited and budget.tolerance != 0:
-        return auto_stores()
-    return auto_stores()[-1:]
+    return tuple(offered)
 
 
 def _option(

@@ -20,9 +20,10 @@ class PlannedWeight:
     whether the weight shares the budget; a rule that makes it dense in a given store takes it out.
     `expected_error` is the relative Frobenius error predicted from spectra and rounding noise, an
     upper bound for three or more cores; None without spectra. `estimated` are the bytes of a store
-    whose size depends on the values, None where the shape tells them. `written` is the number of bytes that
-    the stored weight really takes, None before it is stored. `why` says why a weight is kept.
-    `tried` lists the layouts that were compared, `explicit` says whether the recipe fixed ranks.
+    whose size depends on the values, None where the shape tells them. `written` is the number of
+    bytes that the stored weight really takes, None before it is stored. `why` says why a weight is
+    kept. `tried` lists the layouts that were compared, `explicit` says whether the recipe fixed
+    ranks.
     """
 
     weight: Weight

@@ -13,7 +13,7 @@ refining until d^2 = p / KAPPA.
 from __future__ import annotations
 
 from functools import cache
-from math import erf, exp, log, pi
+from math import erf, exp, log, pi, sqrt
 from typing import TYPE_CHECKING
 
 from ttcompress.system.late import np
@@ -74,8 +74,8 @@ def _cells(deviation: float) -> tuple[float, float]:
 
 
 def _below(x: float) -> float:
-    return 0.5 * (1 + erf(x / 2**0.5))
+    return 0.5 * (1 + erf(x / sqrt(2)))
 
 
 def _density(x: float) -> float:
-    return exp(-x * x / 2) / (2 * pi) ** 0.5
+    return exp(-x * x / 2) / sqrt(2 * pi)

@@ -37,6 +37,9 @@ KEY_HELP: Final = "State dict to read if the file holds several; en,de reads two
 
 Default = Literal["keep", "decompose"]
 
+Holder = Literal["file", "onnx", "c"]
+"""What will hold the weights where the model runs."""
+
 
 class Budget(Section):
     """What the result must reach; everything that is set must hold."""
@@ -282,6 +285,12 @@ class Recipe(Section):
         "Number type: auto, int2 to int8, float16, float32 ...",
         "--store STORE",
         default=AUTO,
+    )
+    target: Holder = declare(
+        one_of(*get_args(Holder)),
+        "What the bytes are counted in: with onnx or c, auto takes stores that it holds as they are.",
+        "--target file|onnx|c",
+        default="file",
     )
     rules: tuple[Rule, ...] = declare(
         list_of(section_of(Rule), "a list of rules"),

@@ -10,9 +10,9 @@ equal, and where it costs four times as much, they are half as wide (reverse wat
 and Thomas, "Elements of information theory", 2006, section 10.3). So one number, `step`, says how
 fine a whole model is, and what carries little takes few bits.
 
-The only part is ".coded" (uint8), bytes in this order: `step` as a little-endian float32, the length
-of the next piece as a little-endian uint32, the scales of the rows and then of the columns as one
-row of coded integers, and the codes. `rans` codes both.
+The only part is ".coded" (uint8), bytes in this order: `step` as a little-endian float32, the
+length of the next piece as a little-endian uint32, the scales of the rows and then of the columns
+as one row of coded integers, and the codes. `rans` codes both.
 """
 
 from __future__ import annotations

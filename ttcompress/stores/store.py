@@ -33,9 +33,10 @@ _ITEM_BYTES = {"uint8": 1, "int8": 1, "float16": 2, "bfloat16": 2, "float32": 4}
 
 @dataclass(frozen=True, eq=False)
 class Costs:
-    """What a unit error in each value of a core or a dense weight costs: a component's times a place's.
+    """What a unit error in each value of a core costs: its component's cost times its place's.
 
-    `components` is (components,), `places` is (places,), as `as_grid` arranges the values.
+    A dense weight counts as a core. `components` is (components,), `places` is (places,), as
+    `as_grid` arranges the values.
     """
 
     components: Tensor

@@ -46,7 +46,7 @@ def _mean_input(weighting: Weighting | None) -> float:
 
 
 def _grams_before(cores: list[Tensor], weighting: Weighting | None) -> list[Tensor]:
-    """The Gram matrix of the part before each core, (rank, rank); with D in a train of two cores."""
+    """The Gram matrix of the part before each core, (rank, rank); with D if there are two cores."""
     found = [torch.ones(1, 1).double()]
     for core in cores[:-1]:
         flat = core.reshape(len(core), -1, core.shape[-1])
@@ -57,7 +57,7 @@ def _grams_before(cores: list[Tensor], weighting: Weighting | None) -> list[Tens
 
 
 def _grams_after(cores: list[Tensor], weighting: Weighting | None) -> list[Tensor]:
-    """The Gram matrix of the part after each core but the last; with C in a train of two cores."""
+    """The Gram matrix of the part after each core but the last; with C if there are two cores."""
     found = [torch.ones(1, 1).double()]
     for core in reversed(cores[1:]):
         flat = core.reshape(len(core), -1, core.shape[-1])
