@@ -90,9 +90,9 @@ class ModuleSource:
         place: str,
     ) -> None:
         self._build, self._step, self._stacks = build, step, stacks
-        self._given = tuple(islice(batches, most))
-        self.batches = len(self._given)
-        if not self._given:
+        self.given = tuple(islice(batches, most))
+        self.batches = len(self.given)
+        if not self.given:
             raise RecipeError(
                 f"calibration: {place} has no data to run. Give it some, or omit the calibration."
             )
@@ -102,7 +102,7 @@ class ModuleSource:
         model, state = make_plain(self._build().cpu(), tensors), None
         model.load_state_dict(tensors)
         recorder = _Recorder(model, self._stacks, tensors)
-        for batch in self._given:
+        for batch in self.given:
             recorder.found = Activations()
             with evaluating(model):
                 state = self._step(model, batch, state)

@@ -51,13 +51,16 @@ class OpenWeight:
     """A weight whose layout, ranks or store are to be chosen: its assignment and layouts to try.
 
     `noise_weight` is the weight of rounding error against truncation error. `unfit` are the stores
-    that a dense form must not have.
+    that a dense form must not have. `unit_cost` is what a unit of squared error costs, compared
+    with the other weights: see `unit_costs`.
     """
 
     assignment: Assignment
     layouts: tuple[Layout, ...]
     noise_weight: float = ROUNDING_WEIGHT
     unfit: Unfit = field(default_factory=dict)
+    unit_cost: float = 1.0
+    truncation_weight: float | None = None
 
     @property
     def name(self) -> str:
@@ -117,10 +120,13 @@ def list_options(
     within = filter(
         None, (_raise_floors(open_weight, option, budget.tolerance) for option in options)
     )
-    known = next(iter(spectra.values())).known if spectra else 0.0
+    truncation_weight = open_weight.truncation_weight
+    if truncation_weight is None:
+        known = next(iter(spectra.values())).known if spectra else 0.0
+        truncation_weight = KNOWN_TRUNCATION_WEIGHT**known
     weights = {
-        "truncation_weight": KNOWN_TRUNCATION_WEIGHT**known,
-        "noise_weight": open_weight.noise_weight,
+        "truncation_weight": open_weight.unit_cost * truncation_weight,
+        "noise_weight": open_weight.unit_cost * open_weight.noise_weight,
     }
     return tuple(replace(option, **weights) for option in within)
 

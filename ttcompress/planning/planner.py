@@ -11,10 +11,12 @@ from math import inf, isfinite, sqrt
 
 from ttcompress.errors import PlanError
 from ttcompress.model.weights import NO_EVIDENCE, UNKNOWN, OtherTensor, Weight
-from ttcompress.planning.allocation import Allowance, Choice, allocate, choose_smallest, total_cost
+from ttcompress.planning.allocation import Allowance, Choice, allocate, allocate_around_largest, choose_smallest, total_cost
 from ttcompress.planning.candidates import Cost, Option
+from ttcompress.planning.currency import Energy, unit_costs
 from ttcompress.planning.formats import FORMATS, KEEP, DenseLayout, decomposing
 from ttcompress.planning.menus import (
+    ROUNDING_WEIGHT,
     OpenWeight,
     Unfit,
     cuts_needed,
@@ -31,6 +33,7 @@ from ttcompress.stores import AUTO, STORES, Store
 _MOST_NAMED = 5
 
 NOTHING_UNFIT: Mapping[str, Unfit] = {}
+NO_COSTS: Mapping[str, float] = {}
 
 
 def cuts_for(recipe: Recipe, weights: Sequence[Weight]) -> Mapping[str, tuple[Cut, ...]]:
@@ -49,13 +52,15 @@ def make_plan(
     spectra: Mapping[str, Spectra] | None = None,
     overhead: int = 0,
     unfit: Mapping[str, Unfit] = NOTHING_UNFIT,
+    costs: Mapping[str, float] = NO_COSTS,
 ) -> Plan:
     """Decide format, modes, ranks and store of every weight.
 
     `spectra` holds, by weight, what `cuts_for` asked for. `overhead` is the size of the output
-    file's header in bytes, which counts towards a `size` budget; 0 if it is not known yet. `unfit`
-    holds, by weight, the stores in which a row of its dense form would be lost: it gets a finer
-    one, or is kept.
+    file's header in bytes, which counts towards a budget of the whole file; 0 if it is not known
+    yet. `unfit` holds, by weight, the stores in which a row of its dense form would be lost: it
+    gets a finer one, or is kept. `costs` are those of a unit of squared error, as far as they were
+    measured; only a budget of the whole file asks for them.
 
     Raises:
         PlanError: a rule does not fit the model, nothing is left to decompose, or the budget is
@@ -72,13 +77,17 @@ def make_plan(
         for a in assignments
         if not a.shares_budget
     }
+    before = sum(w.bytes for w in weights) + sum(o.bytes for o in others)
+    budget = replace(recipe.budget, size=recipe.budget.largest_file(before))
+    if budget.size is not None:
+        open_weights = _put_in_currency(open_weights, known, costs)
     fixed_bytes = overhead + sum(p.bytes for p in settled.values()) + sum(o.bytes for o in others)
     while True:
-        planned = _share_budget(open_weights, recipe.budget, known, fixed_bytes, overhead)
+        planned = _share_budget(open_weights, budget, known, fixed_bytes, overhead)
         grown = {
             p.weight.name
             for p in planned
-            if _has_grown(p, recipe.budget) or _is_unfit(p, unfit.get(p.weight.name, {}))
+            if _has_grown(p, budget) or _is_unfit(p, unfit.get(p.weight.name, {}))
         }
         if not grown:
             break
@@ -88,8 +97,28 @@ def make_plan(
                 fixed_bytes += p.weight.bytes
         open_weights = [one for one in open_weights if one.name not in grown]
     chosen = settled | {p.weight.name: p for p in planned}
-    notes = _note_quantisation(open_weights, planned, recipe.budget, known, fixed_bytes)
+    notes = _note_quantisation(open_weights, planned, budget, known, fixed_bytes)
     return Plan(tuple(chosen[w.name] for w in weights), tuple(others), bool(known), notes)
+
+
+def _put_in_currency(
+    open_weights: Sequence[OpenWeight], spectra: Mapping[str, Spectra], costs: Mapping[str, float]
+) -> list[OpenWeight]:
+    """Make the errors of weights of different roles comparable."""
+    energies = {
+        one.name: Energy(one.assignment.weight.role, next(iter(found.values())).energy)
+        for one in open_weights
+        if (found := spectra.get(one.name))
+    }
+    found = unit_costs(energies, costs)
+    return [
+        replace(
+            one,
+            unit_cost=found.get(one.name, 1.0),
+            truncation_weight=ROUNDING_WEIGHT if one.assignment.weight.looked_up else None,
+        )
+        for one in open_weights
+    ]
 
 
 def _check_something_to_do(recipe: Recipe, assignments: Sequence[Assignment]) -> None:
@@ -148,7 +177,8 @@ def _share_budget(
             raise PlanError(_out_of_tolerance(one, budget))
     # Under a tolerance alone the file is to be as small as possible: any price of bytes does that.
     alone = budget.tolerance is not None and not allowance.limit_count
-    choices = choose_smallest(menus, Allowance(bytes=1.0)) if alone else allocate(menus, allowance)
+    share = allocate if budget.size is None else allocate_around_largest
+    choices = choose_smallest(menus, Allowance(bytes=1.0)) if alone else share(menus, allowance)
     if choices is None:
         least = total_cost(choose_smallest(menus, allowance))
         raise PlanError(_out_of_reach(open_weights, budget, least, fixed_bytes, overhead))
@@ -285,22 +315,16 @@ def _note_quantisation(
     choices = allocate(menus, Allowance(bytes=allowance.bytes))
     if choices is None:
         return ()
-    energy = sum(choice.option.energy for choice in choices)
-    bits = sqrt(sum(map(_expected, choices)) / energy)
-    ours = sqrt(_squared_error(planned, choices) / energy)
+    scales = [one.unit_cost * c.option.energy for one, c in zip(open_weights, choices, strict=True)]
+    energy = sum(scales)
+    bits = sqrt(sum(one.unit_cost * _expected(c) for one, c in zip(open_weights, choices, strict=True)) / energy)
+    ours = sqrt(sum((p.expected_error or 0.0) ** 2 * scale for p, scale in zip(planned, scales, strict=True)) / energy)
     if bits >= ours:
         return ()
     return (
         f"Quantisation alone would be more accurate at this size: expected error {bits:.3f}, "
         f"against {ours:.3f} with trains. `--format auto` may choose it; "
         "trains also save multiply-adds.",
-    )
-
-
-def _squared_error(planned: Sequence[PlannedWeight], choices: Sequence[Choice]) -> float:
-    return sum(
-        (p.expected_error or 0.0) ** 2 * choice.option.energy
-        for p, choice in zip(planned, choices, strict=True)
     )
 
 
