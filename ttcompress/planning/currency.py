@@ -30,9 +30,7 @@ weights, and their linear layers (and `forecaster`'s) 0.13, 0.26, 0.26 and 0.39 
 """
 
 
-def unit_costs(
-    energies: Mapping[str, Energy], measured: Mapping[str, float]
-) -> dict[str, float]:
+def unit_costs(energies: Mapping[str, Energy], measured: Mapping[str, float]) -> dict[str, float]:
     """The cost of a unit of squared error, by weight.
 
     Args:

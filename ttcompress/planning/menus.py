@@ -52,7 +52,8 @@ class OpenWeight:
 
     `noise_weight` is the weight of rounding error against truncation error. `unfit` are the stores
     that a dense form must not have. `unit_cost` is what a unit of squared error costs, compared
-    with the other weights: see `unit_costs`.
+    with the other weights: see `unit_costs`. `truncation_weight` is that of truncation error; None:
+    by how much of the inputs is known, see `KNOWN_TRUNCATION_WEIGHT`.
     """
 
     assignment: Assignment
@@ -124,11 +125,15 @@ def list_options(
     if truncation_weight is None:
         known = next(iter(spectra.values())).known if spectra else 0.0
         truncation_weight = KNOWN_TRUNCATION_WEIGHT**known
-    weights = {
-        "truncation_weight": open_weight.unit_cost * truncation_weight,
-        "noise_weight": open_weight.unit_cost * open_weight.noise_weight,
-    }
-    return tuple(replace(option, **weights) for option in within)
+    cost = open_weight.unit_cost
+    return tuple(
+        replace(
+            option,
+            truncation_weight=cost * truncation_weight,
+            noise_weight=cost * open_weight.noise_weight,
+        )
+        for option in within
+    )
 
 
 def fit_stores(stores: Sequence[Store], unfit: Unfit) -> tuple[Store, ...]:

@@ -19,7 +19,7 @@ from torch.nn.functional import one_hot
 from ttcompress.model.weights import Weight
 from ttcompress.recipe import Finetune
 from ttcompress.system.progress import Progress, silent
-from ttcompress.tasks.protocol import Batch, Outputs, State, Task, name_outputs, unname_outputs
+from ttcompress.tasks.protocol import Batch, Task, name_outputs, unname_outputs
 from ttcompress.training.distillation import Distance, Distillation, make_distillation
 
 BATCHES = 16

@@ -249,7 +249,7 @@ def meet_size(
         overhead = header
     if best is None:
         raise PlanError(
-            f"budget.size: {size:,} bytes are out of reach: the smallest file found has "
+            f"budget: {size:,} bytes are out of reach: the smallest file found has "
             f"{least:,.0f}, and {reserved:,} more are reserved for the measurements. "
             "Allow a larger file, or decompose more weights."
         )

@@ -76,8 +76,9 @@ class Job:
     @property
     def largest_file(self) -> int | None:
         """The most bytes that the file may have; None if the budget does not limit them."""
-        tensors = (*self.checkpoint.weights, *self.checkpoint.others)
-        return self.recipe.budget.largest_file(sum(one.bytes for one in tensors))
+        model = self.checkpoint
+        before = sum(w.bytes for w in model.weights) + sum(o.bytes for o in model.others)
+        return self.recipe.budget.largest_file(before)
 
     @property
     def weightings(self) -> Weightings:
@@ -137,7 +138,6 @@ def prepare(
         progress=progress,
         analysis=Analysis(model.tensor, weights),
     )
-    found: DataSource | str | None = None
     if chosen.calibration is not None:
         found = _calibration_source(job, task, source, data)
         if isinstance(found, str):
@@ -145,31 +145,37 @@ def prepare(
         else:
             job = replace(job, calibration=calibrate(job.checkpoint, found, progress))
     if chosen.budget.of_file and isinstance(model, Checkpoint):
-        job = _with_costs(job, task, source, found)
+        job = _measure_costs(job, task, source, data)
     return job
 
 
-def _with_costs(job: Job, task: Task | None, source: object, found: DataSource | str | None) -> Job:
-    """Measure what errors cost, on the task's data or else on those of the calibration."""
+def _measure_costs(job: Job, task: Task | None, source: object, data: Data | None) -> Job:
+    """Measure what errors cost the outputs, on the task's data or else on the calibration's."""
     model, wanted = job.checkpoint, job.recipe.calibration
+    shown_by = None if job.calibration is None else job.calibration.source
     try:
         if task is not None:
             shown: Task = task
-        elif wanted is not None and wanted.data is not None:
-            shown = RecordedTask(model, wanted.data)
-        elif isinstance(found, ModuleSource) and isinstance(source, nn.Module):
-            shown = task_of(source, train=found.given, predicts="values")
-        elif isinstance(found, ModuleSource) and wanted is not None:
-            shown = Synthetic(model, batch=wanted.synthetic or 1, batches=PAGE // STEPS)
-        else:
+        elif wanted is None or shown_by is None:
             return job
-        dense = load_model(shown, model)
-        found_ = measure_sensitivity(shown, dense, model.weights, job.recipe.seed, job.progress)
+        elif wanted.data is not None:
+            shown = RecordedTask(model, wanted.data)
+        elif data is not None and isinstance(shown_by, ModuleSource):
+            assert isinstance(source, nn.Module)  # `_calibration_source` asked for it
+            shown = task_of(source, train=shown_by.given, predicts="values")
+        else:
+            shown = Synthetic(model)
+        sensitivity = measure_sensitivity(
+            shown, load_model(shown, model), model.weights, job.recipe.seed, job.progress
+        )
     except RecipeError as error:
-        note = f"what errors cost the outputs was not measured, but estimated by role: {error}"
+        note = f"what errors cost the outputs was estimated by role, not measured: {error}"
         return replace(job, notes=(*job.notes, note))
-    scales = {n: float(w.rows.mean() * w.moment.diagonal().mean()) for n, w in job.weightings.items()}
-    return replace(job, costs={n: one / scales.get(n, 1.0) for n, one in found_.items()})
+    costs = {
+        name: one / job.weightings[name].mean if name in job.weightings else one
+        for name, one in sensitivity.items()
+    }
+    return replace(job, costs=costs)
 
 
 def named_task(recipe: Recipe, model: Model) -> Task | None:

@@ -21,7 +21,7 @@ def plan(
 ) -> tuple[Checkpoint, Plan]:
     """Plan what `compress` would do with the same arguments, with exact sizes.
 
-    Under a budget of the whole file the weights are decomposed once, to measure the file's header. Under a
+    Under a budget of the whole file the weights are decomposed once, to measure its header. Under a
     `tolerance` sizes are estimates: if the measured rounding error exceeds it, `compress` plans
     again, aiming lower.
     """
