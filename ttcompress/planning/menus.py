@@ -59,13 +59,18 @@ class OpenWeight:
     """A weight whose layout, ranks or store are to be chosen: its assignment and layouts to try.
 
     `noise_weight` is the weight of rounding error against truncation error. `unfit` are the stores
-    that a dense form must not have. `target` is what will hold the weight.
+    that a dense form must not have. `unit_cost` is what a unit of squared error costs, compared
+    with the other weights: see `unit_costs`. `truncation_weight` is that of truncation error; None:
+    by how much of the inputs is known, see `KNOWN_TRUNCATION_WEIGHT`. `target` is what will hold
+    the weight.
     """
 
     assignment: Assignment
     layouts: tuple[Layout, ...]
     noise_weight: float = ROUNDING_WEIGHT
     unfit: Unfit = field(default_factory=dict)
+    unit_cost: float = 1.0
+    truncation_weight: float | None = None
     target: str = "file"
 
     @property
@@ -99,7 +104,11 @@ def find_layouts(assignment: Assignment, recipe: Recipe, unfit: Unfit | None = N
             layouts += one.candidates(weight.shape, weight.gates)
     tuned = 1.0 if recipe.finetune is None else TUNED_ROUNDING
     return OpenWeight(
-        assignment, tuple(layouts), tuned * ROUNDING_WEIGHT, unfit or {}, recipe.target
+        assignment,
+        tuple(layouts),
+        tuned * ROUNDING_WEIGHT,
+        unfit or {},
+        target=recipe.target,
     )
 
 
@@ -130,18 +139,22 @@ def list_options(
         None, (_raise_floors(open_weight, option, budget.tolerance) for option in options)
     )
     known = next(iter(spectra.values())).known if spectra else 0.0
-    return tuple(_weigh(option, open_weight.noise_weight, known) for option in within)
+    return tuple(_weigh(option, open_weight, known) for option in within)
 
 
-def _weigh(option: Option, noise_weight: float, known: float) -> Option:
-    """Weigh rounding against truncation; if coded, both count alike on inputs that are known."""
+def _weigh(option: Option, open_weight: OpenWeight, known: float) -> Option:
+    """Weigh rounding against truncation, and the errors of this weight against those of others.
+
+    Entropy-coded, both count alike where the inputs are known, and where rows are looked up.
+    """
+    noise, truncation = open_weight.noise_weight, open_weight.truncation_weight
     if isinstance(option, CodedOption):
-        return replace(option, noise_weight=noise_weight ** (1 - known))
-    return replace(
-        option,
-        truncation_weight=KNOWN_TRUNCATION_WEIGHT**known,
-        noise_weight=noise_weight,
-    )
+        noise = noise ** (1 - known) if truncation is None else 1.0
+        truncation = 1.0
+    elif truncation is None:
+        truncation = KNOWN_TRUNCATION_WEIGHT**known
+    cost = open_weight.unit_cost
+    return replace(option, truncation_weight=cost * truncation, noise_weight=cost * noise)
 
 
 def _is_offered(open_weight: OpenWeight, layout: Layout, store: Store) -> bool:

@@ -156,7 +156,7 @@ class Store(ABC):
         return tensors
 
     def about_bytes(self, tensors: Mapping[str, Tensor]) -> float | None:
-        """An estimate of the bytes of parts that are not coded yet; None if they simply are there."""
+        """An estimate of the bytes of parts that are not coded yet; None if they are."""
         return None
 
     def unpack(self, tensors: Mapping[str, Tensor], shape: Shape) -> dict[str, Tensor]:

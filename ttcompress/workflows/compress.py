@@ -83,7 +83,7 @@ def build(job: Job) -> CompressedModel:
 
 def _decompose(job: Job, aim: float) -> CompressedModel:
     """Plan, decompose and refit, aiming at a fraction of the bytes that are allowed."""
-    size = job.recipe.budget.size
+    size = job.largest_file
     meet = partial(meet_tolerance, aim=aim)
     model = meet(job) if size is None else meet_size(job, size, meet)
     if job.calibration is not None:

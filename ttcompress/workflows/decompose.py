@@ -40,8 +40,8 @@ WORST_ROW = 0.5
 def plan_weights(job: Job, overhead: int = 0, stretch: float = 1.0) -> Plan:
     """Decide what is done to every weight.
 
-    `overhead` is the number of bytes of the output file outside tensors, for a `size` budget;
-    `stretch` corrects the estimates of what is coded, see `make_plan`.
+    `overhead` is the number of bytes of the output file outside tensors, for a budget of the whole
+    file; `stretch` corrects the estimates of what is coded, see `make_plan`.
 
     Raises:
         PlanError: the recipe does not fit the model, or the budget is out of reach.
@@ -55,7 +55,9 @@ def plan_weights(job: Job, overhead: int = 0, stretch: float = 1.0) -> Plan:
     unfit: dict[str, Unfit] = {}
     while True:
         model = job.checkpoint
-        plan = make_plan(job.recipe, model.weights, model.others, spectra, overhead, unfit, stretch)
+        plan = make_plan(
+            job.recipe, model.weights, model.others, spectra, overhead, unfit, job.costs, stretch
+        )
         found = dict(_find_unfit(job, plan, unfit))
         if not found:
             plan = replace(plan, notes=(*plan.notes, *job.notes))
@@ -320,7 +322,7 @@ def meet_size(
         overhead = header
     if best is None:
         raise PlanError(
-            f"budget.size: {size:,} bytes are out of reach: the smallest file found has "
+            f"budget: {size:,} bytes are out of reach: the smallest file found has "
             f"{least:,.0f}, and {reserved:,} more are reserved for the measurements. "
             "Allow a larger file, or decompose more weights."
         )
@@ -354,8 +356,8 @@ def _excess(job: Job, model: CompressedModel) -> float:
     ratios = [0.0]
     if budget.factor is not None:
         ratios.append(weights.bytes_after * budget.factor / weights.bytes_before)
-    if budget.size is not None:
-        ratios.append((model.file_bytes + _to_be_measured(job)) / budget.size)
+    if (size := job.largest_file) is not None:
+        ratios.append((model.file_bytes + _to_be_measured(job)) / size)
     return max(ratios)
 
 
