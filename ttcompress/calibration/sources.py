@@ -93,9 +93,9 @@ class ModuleSource:
         place: str,
     ) -> None:
         self._load, self._step, self._stacks = load, step, stacks
-        self._given = tuple(islice(batches, most))
-        self.batches = len(self._given)
-        if not self._given:
+        self.given = tuple(islice(batches, most))
+        self.batches = len(self.given)
+        if not self.given:
             raise RecipeError(
                 f"calibration: {place} has no data to run. Give it some, or omit the calibration."
             )
@@ -104,7 +104,7 @@ class ModuleSource:
         """Run once over the batches, carrying the state as in training."""
         model, state = self._load(tensors).cpu(), None
         recorder = _Recorder(model, self._stacks, tensors)
-        for batch in self._given:
+        for batch in self.given:
             recorder.begin()
             with evaluating(model):
                 state = self._step(model, batch, state)

@@ -40,7 +40,10 @@ Factors = Annotated[
 ]
 
 # Options that replace keys of the recipe.
-BUDGET = ("format", "rank", "tolerance", "factor", "size", "params", "multiply_adds", "drop")
+BUDGET = (
+    *("format", "rank", "tolerance", "factor", "model_factor", "size"),
+    *("params", "multiply_adds", "drop"),
+)
 SHARED = ("store", "key", "task", "finetune", "log", "calibrate", "data", "synthetic", "seed")
 LIMITS = ("max_drop", "min_factor", "max_size")
 _HEADINGS: dict[str | int, str] = {"limits": headings.LIMITS}

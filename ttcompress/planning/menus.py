@@ -51,13 +51,17 @@ class OpenWeight:
     """A weight whose layout, ranks or store are to be chosen: its assignment and layouts to try.
 
     `noise_weight` is the weight of rounding error against truncation error. `unfit` are the stores
-    that a dense form must not have.
+    that a dense form must not have. `unit_cost` is what a unit of squared error costs, compared
+    with the other weights: see `unit_costs`. `truncation_weight` is that of truncation error; None:
+    by how much of the inputs is known, see `KNOWN_TRUNCATION_WEIGHT`.
     """
 
     assignment: Assignment
     layouts: tuple[Layout, ...]
     noise_weight: float = ROUNDING_WEIGHT
     unfit: Unfit = field(default_factory=dict)
+    unit_cost: float = 1.0
+    truncation_weight: float | None = None
 
     @property
     def name(self) -> str:
@@ -117,12 +121,19 @@ def list_options(
     within = filter(
         None, (_raise_floors(open_weight, option, budget.tolerance) for option in options)
     )
-    known = next(iter(spectra.values())).known if spectra else 0.0
-    weights = {
-        "truncation_weight": KNOWN_TRUNCATION_WEIGHT**known,
-        "noise_weight": open_weight.noise_weight,
-    }
-    return tuple(replace(option, **weights) for option in within)
+    truncation_weight = open_weight.truncation_weight
+    if truncation_weight is None:
+        known = next(iter(spectra.values())).known if spectra else 0.0
+        truncation_weight = KNOWN_TRUNCATION_WEIGHT**known
+    cost = open_weight.unit_cost
+    return tuple(
+        replace(
+            option,
+            truncation_weight=cost * truncation_weight,
+            noise_weight=cost * open_weight.noise_weight,
+        )
+        for option in within
+    )
 
 
 def fit_stores(stores: Sequence[Store], unfit: Unfit) -> tuple[Store, ...]:

@@ -77,7 +77,7 @@ def compress(
 
 def build(job: Job) -> CompressedModel:
     """Plan, decompose, refit and fine-tune as the recipe says; nothing is measured on the task."""
-    size = job.recipe.budget.size
+    size = job.largest_file
     model = meet_tolerance(job) if size is None else meet_size(job, size)
     if job.calibration is not None:
         model = refit(job.checkpoint, model, job.calibration, job.progress)

@@ -36,7 +36,8 @@ WORST_ROW = 0.5
 def plan_weights(job: Job, overhead: int = 0) -> Plan:
     """Decide what is done to every weight.
 
-    `overhead` is the number of bytes of the output file outside tensors, for a `size` budget.
+    `overhead` is the number of bytes of the output file outside tensors, for a budget of the
+    whole file.
 
     Raises:
         PlanError: the recipe does not fit the model, or the budget is out of reach.
@@ -50,7 +51,9 @@ def plan_weights(job: Job, overhead: int = 0) -> Plan:
     unfit: dict[str, Unfit] = {}
     while True:
         model = job.checkpoint
-        plan = make_plan(job.recipe, model.weights, model.others, spectra, overhead, unfit)
+        plan = make_plan(
+            job.recipe, model.weights, model.others, spectra, overhead, unfit, job.costs
+        )
         found = dict(_find_unfit(job, plan, unfit))
         if not found:
             plan = replace(plan, notes=(*plan.notes, *job.notes))
@@ -246,7 +249,7 @@ def meet_size(
         overhead = header
     if best is None:
         raise PlanError(
-            f"budget.size: {size:,} bytes are out of reach: the smallest file found has "
+            f"budget: {size:,} bytes are out of reach: the smallest file found has "
             f"{least:,.0f}, and {reserved:,} more are reserved for the measurements. "
             "Allow a larger file, or decompose more weights."
         )
