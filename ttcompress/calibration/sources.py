@@ -7,6 +7,7 @@ the data again.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -27,10 +28,13 @@ from ttcompress.model.protocol import Model
 from ttcompress.model.weights import RecurrentStack
 from ttcompress.tasks.batches import run_batch
 from ttcompress.tasks.protocol import Batch, State, Task
-from ttcompress.tasks.recording import Chunk, read_recording
+from ttcompress.tasks.recording import Chunk, Part, read_recording
 
 SEQUENCES = 32
 """Sequences of a file in one batch."""
+
+POSITIONS = 32_768
+"""Time steps of each stack of a file that are shown, from all over it: moments need no more."""
 
 TORCH_FORWARDS = (nn.LSTM.forward, nn.GRU.forward, nn.RNN.forward)
 """A stack with another forward is not run layer by layer: the inputs of its layers are unknown."""
@@ -171,7 +175,7 @@ def _by_path(stacks: Sequence[RecurrentStack]) -> dict[str, RecurrentStack]:
 
 
 class FileSource:
-    """Recorded inputs of the recurrent layers; see `read_recording`.
+    """Recorded inputs of the recurrent layers, of long files a part; see `read_recording`.
 
     Args:
         path: the file.
@@ -183,25 +187,29 @@ class FileSource:
 
     def __init__(self, path: str | Path, model: Model) -> None:
         self._recorded = read_recording(path, model)
-        shapes = (
-            self._recorded.shape(prefix, k)
-            for prefix, names in self._recorded.names.items()
-            for k in range(len(names))
-        )
-        self.batches = sum(-(-sequences // SEQUENCES) for sequences, _ in shapes)
+        groups: dict[str, list[tuple[Part, Tensor]]] = {
+            prefix: [] for prefix in self._recorded.stacks
+        }
+        positions = Counter[str]()
+        for part in self._recorded.parts():
+            positions[part.prefix] += part.positions
+            for which in torch.split(torch.arange(part.sequences), SEQUENCES):
+                groups[part.prefix].append((part, which))
+        self._shown = {
+            prefix: some[:: max(1, -(-positions[prefix] // POSITIONS))] for prefix, some in groups.items()
+        }
+        self.batches = sum(map(len, self._shown.values()))
 
     def run(self, tensors: Mapping[str, Tensor]) -> Iterator[Activations]:
         """Each stack by itself, a few sequences at a time."""
         for prefix, stack in self._recorded.stacks.items():
             passes: list[tuple[LayerPass, ...]] = []
             layerwise = LayerwiseStack(stack, tensors, passes.append)
-            for k in range(len(self._recorded.names[prefix])):
-                chunk = self._recorded.chunk(prefix, k)
-                for which in torch.split(torch.arange(len(chunk.inputs)), SEQUENCES):
-                    passes.clear()
-                    with torch.no_grad():
-                        layerwise(*_call_of(chunk.take(which), stack))
-                    yield Activations({prefix: passes.copy()})
+            for part, which in self._shown[prefix]:
+                passes.clear()
+                with torch.no_grad():
+                    layerwise(*_call_of(self._recorded.read(part).take(which), stack))
+                yield Activations({prefix: passes.copy()})
 
 
 def _call_of(chunk: Chunk, stack: RecurrentStack) -> tuple[Any, Any]:

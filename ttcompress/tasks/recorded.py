@@ -29,11 +29,8 @@ from ttcompress.tasks.protocol import Metric, State, detach
 from ttcompress.tasks.recording import Chunk, Recorded, read_recording
 from ttcompress.tasks.recurrent_task import generator_of
 
-SEGMENT = 512
-"""Longer sequences are cut; each part then begins with an empty state, for both models alike."""
-
-HELD_OUT = 10
-"""One sequence in this many is only measured on."""
+HELD_OUT, MOST_HELD_OUT = 10, 65_536
+"""One sequence in this many is only measured on, and of long files fewer: so many time steps."""
 
 OUTPUT_ERROR = Metric("output_error", higher_is_better=False)
 STATE_ERROR = Metric("state_error", higher_is_better=False)
@@ -46,24 +43,6 @@ class Window:
     prefix: str
     chunk: Chunk
     fresh: bool
-
-
-@dataclass(frozen=True)
-class Part:
-    """Some steps of a chunk; `first` is the number of its first sequence among all."""
-
-    prefix: str
-    chunk: int
-    steps: slice
-    sequences: int
-    first: int
-
-    def cut(self, chunk: Chunk) -> Chunk:
-        """These steps; a state is known at the beginning of the chunk only."""
-        if chunk.lengths is not None:
-            return chunk
-        states = () if self.steps.start else chunk.states
-        return Chunk(chunk.inputs[:, self.steps], None, states)
 
 
 class RecordedTask:
@@ -106,8 +85,10 @@ class RecordedTask:
         self._original = self.build()
         self._original.load_state_dict({name: tensors[name] for name in self.covers})
         self._units: dict[str, Tensor] = {}
-        self._parts = tuple(self._cut_chunks())
+        self._parts = tuple(self._recorded.parts())
         self._sequences = sum(part.sequences for part in self._parts)
+        rarely = sum(part.positions for part in self._parts) // MOST_HELD_OUT
+        self._every = min(max(HELD_OUT, rarely), self._sequences)
         self.batches_per_epoch = sum(1 for _ in self._windows(held_out=False))
         if not self.batches_per_epoch or next(self._windows(held_out=True), None) is None:
             raise RecipeError(
@@ -208,29 +189,17 @@ class RecordedTask:
         order = list(range(len(self._parts)))
         if generator is not None:
             order = torch.randperm(len(order), generator=generator).tolist()
-        every = min(HELD_OUT, self._sequences)
         for part in (self._parts[k] for k in order):
             number = torch.arange(part.first, part.first + part.sequences)
-            mine = torch.nonzero((number % every == every - 1) == held_out).flatten()
+            is_held_out = number % self._every == self._every - 1
+            mine = torch.nonzero(is_held_out == held_out).flatten()
             if not len(mine):
                 continue
             if generator is not None:
                 mine = mine[torch.randperm(len(mine), generator=generator)]
-            chunk = part.cut(self._recorded.chunk(part.prefix, part.chunk))
+            chunk = self._recorded.read(part)
             for few in torch.split(mine, self._batch):
                 yield from self._cut(part.prefix, chunk.take(few))
-
-    def _cut_chunks(self) -> Iterator[Part]:
-        """All chunks in order, long ones cut in time; sequences of unlike lengths stay whole."""
-        first = 0
-        for prefix in self._stacks:
-            for number in range(len(self._recorded.names[prefix])):
-                sequences, time = self._recorded.shape(prefix, number)
-                length = time if self._recorded.has_lengths(prefix, number) else SEGMENT
-                for start in range(0, time, length):
-                    steps = slice(start, min(start + length, time))
-                    yield Part(prefix, number, steps, sequences, first)
-                    first += sequences
 
     def _cut(self, prefix: str, chunk: Chunk) -> Iterator[Window]:
         """Parallel sequences, a window of steps after the other."""

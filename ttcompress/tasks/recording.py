@@ -6,7 +6,7 @@ layer, under the layer's path (or any name if the model has a single layer).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +30,9 @@ float16 is below 0.01 in the samples.
 
 STATES = ("h0", "c0")
 
+SEGMENT = 512
+"""Longer sequences are cut; each part then begins with an empty state."""
+
 
 @dataclass(frozen=True, eq=False)
 class Chunk:
@@ -52,6 +55,22 @@ class Chunk:
         """Some of the sequences."""
         lengths = None if self.lengths is None else self.lengths[which]
         return Chunk(self.inputs[which], lengths, tuple(s[:, which] for s in self.states))
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some steps of the sequences of a chunk; `first` numbers its first one among all parts."""
+
+    prefix: str
+    chunk: int
+    steps: slice
+    sequences: int
+    first: int
+
+    @property
+    def positions(self) -> int:
+        """Time steps of all its sequences."""
+        return self.sequences * (self.steps.stop - self.steps.start)
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +98,25 @@ class Recorded:
     def has_lengths(self, prefix: str, number: int) -> bool:
         """Whether the sequences of a chunk differ in length."""
         return self.names[prefix][number].removesuffix(".inputs") + ".lengths" in self
+
+    def parts(self) -> Iterator[Part]:
+        """All chunks in order, long ones cut in time; sequences of unlike lengths stay whole."""
+        first = 0
+        for prefix, names in self.names.items():
+            for number in range(len(names)):
+                sequences, time = self.shape(prefix, number)
+                length = time if self.has_lengths(prefix, number) else SEGMENT
+                for start in range(0, time, length):
+                    steps = slice(start, min(start + length, time))
+                    yield Part(prefix, number, steps, sequences, first)
+                    first += sequences
+
+    def read(self, part: Part) -> Chunk:
+        """Read one part; a state is known at the beginning of its chunk only."""
+        chunk = self.chunk(part.prefix, part.chunk)
+        if chunk.lengths is not None:
+            return chunk
+        return Chunk(chunk.inputs[:, part.steps], None, () if part.steps.start else chunk.states)
 
     def chunk(self, prefix: str, number: int) -> Chunk:
         """Read one chunk.
