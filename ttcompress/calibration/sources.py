@@ -196,7 +196,8 @@ class FileSource:
             for which in torch.split(torch.arange(part.sequences), SEQUENCES):
                 groups[part.prefix].append((part, which))
         self._shown = {
-            prefix: some[:: max(1, -(-positions[prefix] // POSITIONS))] for prefix, some in groups.items()
+            prefix: some[:: max(1, -(-positions[prefix] // POSITIONS))]
+            for prefix, some in groups.items()
         }
         self.batches = sum(map(len, self._shown.values()))
 

@@ -1,8 +1,8 @@
 """The task `recorded`: a compressed model learns to answer as the original does on recorded inputs.
 
 Neither labels nor the model's code are needed: see `record` for the file. Each recurrent stack runs
-by itself on what it was given. Where the checkpoint has a linear layer of classes behind it, its
-predictions are compared, else its outputs.
+by itself on what it was given. Where the checkpoint has one linear layer behind it, that layer's
+outputs are compared, classes or values, else the stack's own.
 """
 
 from __future__ import annotations
@@ -24,8 +24,14 @@ from ttcompress.layers.structure import Structure, structure_of
 from ttcompress.model.geometry import stored_names
 from ttcompress.model.protocol import Model
 from ttcompress.model.weights import RecurrentStack
-from ttcompress.tasks.likeness import Likeness, class_divergence, likeness_metrics, squared_error
-from ttcompress.tasks.protocol import Metric, State, detach
+from ttcompress.tasks.likeness import (
+    Likeness,
+    binary_divergence,
+    class_divergence,
+    likeness_metrics,
+    squared_error,
+)
+from ttcompress.tasks.protocol import Metric, OutputKind, State, detach
 from ttcompress.tasks.recording import Chunk, Recorded, read_recording
 from ttcompress.tasks.recurrent_task import generator_of
 
@@ -34,6 +40,14 @@ HELD_OUT, MOST_HELD_OUT = 10, 65_536
 
 OUTPUT_ERROR = Metric("output_error", higher_is_better=False)
 STATE_ERROR = Metric("state_error", higher_is_better=False)
+
+
+@dataclass(frozen=True)
+class Head:
+    """The linear layer behind a stack: its path, and what its outputs are."""
+
+    path: str
+    kind: OutputKind
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,9 +62,10 @@ class Window:
 class RecordedTask:
     """Compares a model with the original on recorded inputs.
 
-    Metrics are `output_error` and `state_error`: the root mean squared error of the stacks' outputs
-    and last states over the deviation of the original's; before them, where a linear layer of
-    classes is recognised, its `divergence` and `agreement`.
+    Metrics are `output_error` and `state_error`: the root mean squared error of the outputs and of
+    the stacks' last states over the deviation of the original's; before them, where a linear layer
+    of classes is recognised, its `divergence` and `agreement`. Outputs are those of the linear
+    layer of values behind a stack, or the stack's own.
 
     Args:
         model: the original.
@@ -76,10 +91,13 @@ class RecordedTask:
             for prefix, stack in self._stacks.items()
             if (head := find_head(structure, stack, self._recorded))
         }
-        self._biases = {head: f"{head}.bias" in structure.shapes for head in self._heads.values()}
-        self._sizes = {head: structure.shapes[f"{head}.weight"] for head in self._heads.values()}
+        paths = [head.path for head in self._heads.values()]
+        self._biases = {path: f"{path}.bias" in structure.shapes for path in paths}
+        self._sizes = {path: structure.shapes[f"{path}.weight"] for path in paths}
         self.covers = frozenset(self.build().state_dict())
-        named = likeness_metrics("classes") if self._heads else ()
+        kinds = [head.kind for head in self._heads.values()]
+        self._predicts = next((kind for kind in kinds if kind != "values"), None)
+        named = likeness_metrics(self._predicts) if self._predicts else ()
         self.metrics = (*named, OUTPUT_ERROR, STATE_ERROR)
         tensors = model.state_dict()
         self._original = self.build()
@@ -104,9 +122,8 @@ class RecordedTask:
             if not prefix:
                 return layer  # the model itself, with nothing behind it
             place_module(root, prefix.removesuffix("."), layer)
-        for head in self._heads.values():
-            rows, columns = self._sizes[head]
-            place_module(root, head, nn.Linear(columns, rows, bias=self._biases[head]))
+        for path, (rows, columns) in self._sizes.items():
+            place_module(root, path, nn.Linear(columns, rows, bias=self._biases[path]))
         return root
 
     def train_batches(self, epoch: int, seed: int) -> Iterator[Window]:
@@ -114,10 +131,10 @@ class RecordedTask:
         return self._windows(held_out=False, generator=generator_of(epoch, seed))
 
     def outputs(self, model: nn.Module, batch: Window, state: State) -> tuple[Tensor, State]:
-        """Predictions or outputs of the steps that are not padding, and the state after them."""
+        """What is compared, at the steps that are not padding, and the state after them."""
         found, after = self._run(model, batch, state)
         if head := self._heads.get(batch.prefix):
-            found = model.get_submodule(head)(found)
+            found = model.get_submodule(head.path)(found)
         return found, after
 
     def loss(self, outputs: Tensor, batch: Window) -> Tensor:
@@ -130,8 +147,11 @@ class RecordedTask:
 
     def distillation(self, outputs: Tensor, original: Tensor, batch: Window) -> Tensor:
         """The divergence of predictions, or the squared error in units of the variance."""
-        if batch.prefix in self._heads:
+        head = self._heads.get(batch.prefix)
+        if head is not None and head.kind == "classes":
             return class_divergence(outputs, original, 1.0)
+        if head is not None and head.kind == "binary":
+            return binary_divergence(outputs, original, 1.0)
         if batch.prefix not in self._units:
             variance = original.var(0, correction=0).mean()
             self._units[batch.prefix] = variance.clamp_min(torch.finfo(torch.float32).tiny)
@@ -139,24 +159,29 @@ class RecordedTask:
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Every metric on the sequences that are held out."""
-        classes, outputs, states = Likeness("classes"), Likeness("values"), Likeness("values")
+        predictions = Likeness(self._predicts or "classes")
+        outputs, states = Likeness("values"), Likeness("values")
         mine: State = None
         theirs: State = None
         with evaluating(model), evaluating(self._original):
             for window in self._windows(held_out=True):
                 found, mine = self._run(model, window, mine)
                 wanted, theirs = self._run(self._original, window, theirs)
-                outputs.add(found, wanted)
                 for one, other in zip(_members(mine), _members(theirs), strict=True):
                     states.add(one.flatten(0, -2), other.flatten(0, -2))
                 if head := self._heads.get(window.prefix):
                     pair = ((model, found), (self._original, wanted))
-                    classes.add(*(m.get_submodule(head)(values) for m, values in pair))
+                    mapped = [m.get_submodule(head.path)(values) for m, values in pair]
+                    if head.kind == "values":
+                        found, wanted = mapped
+                    else:
+                        predictions.add(*mapped)
+                outputs.add(found, wanted)
         errors = {
             OUTPUT_ERROR.name: outputs.figures()["output_error"],
             STATE_ERROR.name: states.figures()["output_error"],
         }
-        return (classes.figures() if self._heads else {}) | errors
+        return (predictions.figures() if self._predicts else {}) | errors
 
     def _run(self, model: nn.Module, window: Window, state: State) -> tuple[Tensor, State]:
         """The outputs (positions, output) of a stack without padding, and its state after them."""
@@ -210,11 +235,11 @@ class RecordedTask:
             yield Window(prefix, replace(chunk, inputs=inputs), fresh=k == 0)
 
 
-def find_head(structure: Structure, stack: RecurrentStack, recorded: Recorded) -> str | None:
-    """The path of the linear layer of classes behind a stack, if there is just one.
+def find_head(structure: Structure, stack: RecurrentStack, recorded: Recorded) -> Head | None:
+    """The linear layer behind a stack, if there is just one, and what its outputs are.
 
-    That its outputs are classes is said in the recording, or seen from a table of as many symbols:
-    an embedding, or inputs as wide.
+    The recording says what they are, or they are classes where there is a table of as many symbols:
+    an embedding, or inputs as wide. Otherwise they are compared as values, which they also are.
     """
     own = {stack.prefix + name for name in stored_names(stack).values()}
     heads = [
@@ -229,8 +254,9 @@ def find_head(structure: Structure, stack: RecurrentStack, recorded: Recorded) -
         return None
     rows = structure.shapes[f"{heads[0]}.weight"][0]
     tables = {structure.shapes[n][0] for n, role in structure.roles.items() if role == "embedding"}
-    known = recorded.predicts == "classes" or rows in tables or rows == stack.input_size
-    return heads[0] if rows > 1 and recorded.predicts in (None, "classes") and known else None
+    known = "classes" if rows in tables or rows == stack.input_size else "values"
+    kind = recorded.predicts or known
+    return Head(heads[0], "values" if kind == "classes" and rows == 1 else kind)
 
 
 def _members(state: State) -> Sequence[Tensor]:
