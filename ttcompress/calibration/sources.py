@@ -209,7 +209,8 @@ class FileSource:
             for part, which in self._shown[prefix]:
                 passes.clear()
                 with torch.no_grad():
-                    layerwise(*_call_of(self._recorded.read(part).take(which), stack))
+                    chunk = self._recorded.gather([(part, int(k)) for k in which])
+                    layerwise(*_call_of(chunk, stack))
                 yield Activations({prefix: passes.copy()})
 
 

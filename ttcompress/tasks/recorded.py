@@ -7,6 +7,7 @@ outputs are compared, classes or values, else the stack's own.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,7 +33,7 @@ from ttcompress.tasks.likeness import (
     squared_error,
 )
 from ttcompress.tasks.protocol import Metric, OutputKind, State, detach
-from ttcompress.tasks.recording import Chunk, Recorded, read_recording
+from ttcompress.tasks.recording import Chunk, Part, Recorded, read_recording
 from ttcompress.tasks.recurrent_task import generator_of
 
 HELD_OUT, MOST_HELD_OUT = 10, 65_536
@@ -107,8 +108,13 @@ class RecordedTask:
         self._sequences = sum(part.sequences for part in self._parts)
         rarely = sum(part.positions for part in self._parts) // MOST_HELD_OUT
         self._every = min(max(HELD_OUT, rarely), self._sequences)
-        self.batches_per_epoch = sum(1 for _ in self._windows(held_out=False))
-        if not self.batches_per_epoch or next(self._windows(held_out=True), None) is None:
+        alike: dict[object, list[Tensor]] = {}
+        for part in self._parts:
+            numbers = torch.arange(part.first, part.first + part.sequences)
+            alike.setdefault(self._recorded.shape_of(part), []).append(numbers)
+        self._alike = [torch.cat(numbers) for numbers in alike.values()]
+        self.batches_per_epoch = sum(map(self._count_windows, self._batches(False, None)))
+        if not self.batches_per_epoch or not self._batches(True, None):
             raise RecipeError(
                 f"{path}: has {self._sequences} sequence, but at least 2 are needed: one to train "
                 "on and one to measure on. Record more."
@@ -210,21 +216,37 @@ class RecordedTask:
     def _windows(
         self, *, held_out: bool, generator: torch.Generator | None = None
     ) -> Iterator[Window]:
-        """Windows of all stacks; without a generator in the order of the file."""
-        order = list(range(len(self._parts)))
-        if generator is not None:
-            order = torch.randperm(len(order), generator=generator).tolist()
-        for part in (self._parts[k] for k in order):
-            number = torch.arange(part.first, part.first + part.sequences)
-            is_held_out = number % self._every == self._every - 1
-            mine = torch.nonzero(is_held_out == held_out).flatten()
-            if not len(mine):
-                continue
+        """Windows of all stacks; without a generator in the order of the file.
+
+        Sequences of all chunks are mixed: neighbours in a file may be much alike.
+        """
+        for numbers in self._batches(held_out, generator):
+            chosen = [self._find(number) for number in numbers.tolist()]
+            yield from self._cut(chosen[0][0].prefix, self._recorded.gather(chosen))
+
+    def _batches(self, held_out: bool, generator: torch.Generator | None) -> list[Tensor]:
+        """The numbers of the sequences that run together."""
+        batches: list[Tensor] = []
+        for numbers in self._alike:
+            is_held_out = numbers % self._every == self._every - 1
+            mine = numbers[is_held_out == held_out]
             if generator is not None:
                 mine = mine[torch.randperm(len(mine), generator=generator)]
-            chunk = self._recorded.read(part)
-            for few in torch.split(mine, self._batch):
-                yield from self._cut(part.prefix, chunk.take(few))
+            batches += torch.split(mine, self._batch) if len(mine) else ()
+        if generator is None:
+            return batches
+        return [batches[k] for k in torch.randperm(len(batches), generator=generator).tolist()]
+
+    def _find(self, number: int) -> tuple[Part, int]:
+        """The part that a sequence is in, and its place there."""
+        part = self._parts[bisect_right(self._parts, number, key=lambda part: part.first) - 1]
+        return part, number - part.first
+
+    def _count_windows(self, numbers: Tensor) -> int:
+        """Into how many a batch of sequences is cut."""
+        part, _ = self._find(int(numbers[0]))
+        prefix, steps, has_lengths, _ = self._recorded.shape_of(part)
+        return 1 if has_lengths or self._stacks[prefix].bidirectional else -(-steps // self._steps)
 
     def _cut(self, prefix: str, chunk: Chunk) -> Iterator[Window]:
         """Parallel sequences, a window of steps after the other."""
@@ -254,7 +276,7 @@ def find_head(structure: Structure, stack: RecurrentStack, recorded: Recorded) -
         return None
     rows = structure.shapes[f"{heads[0]}.weight"][0]
     tables = {structure.shapes[n][0] for n, role in structure.roles.items() if role == "embedding"}
-    known = "classes" if rows in tables or rows == stack.input_size else "values"
+    known: OutputKind = "classes" if rows in tables or rows == stack.input_size else "values"
     kind = recorded.predicts or known
     return Head(heads[0], "values" if kind == "classes" and rows == 1 else kind)
 

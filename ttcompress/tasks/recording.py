@@ -6,7 +6,7 @@ layer, under the layer's path (or any name if the model has a single layer).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,9 +68,14 @@ class Part:
     first: int
 
     @property
+    def length(self) -> int:
+        """Time steps of each of its sequences."""
+        return int(self.steps.stop - self.steps.start)
+
+    @property
     def positions(self) -> int:
         """Time steps of all its sequences."""
-        return self.sequences * (self.steps.stop - self.steps.start)
+        return self.sequences * self.length
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,12 +116,37 @@ class Recorded:
                     yield Part(prefix, number, steps, sequences, first)
                     first += sequences
 
-    def read(self, part: Part) -> Chunk:
-        """Read one part; a state is known at the beginning of its chunk only."""
-        chunk = self.chunk(part.prefix, part.chunk)
-        if chunk.lengths is not None:
-            return chunk
-        return Chunk(chunk.inputs[:, part.steps], None, () if part.steps.start else chunk.states)
+    def shape_of(self, part: Part) -> tuple[str, int, bool, bool]:
+        """Layer, steps, whether there are lengths and states: only like ones run together."""
+        place = self._place(part)
+        has_states = part.steps.start == 0 and any(f"{place}.{s}" in self for s in STATES)
+        return part.prefix, part.length, f"{place}.lengths" in self, has_states
+
+    def gather(self, sequences: Sequence[tuple[Part, int]]) -> Chunk:
+        """Read single sequences, of parts of one shape, as one chunk.
+
+        A state is known at the beginning of a chunk only.
+        """
+        _, _, has_lengths, has_states = self.shape_of(sequences[0][0])
+        tensors, inputs, lengths = self.contents.tensors, [], []
+        states: dict[str, list[Tensor]] = {}
+        for part, k in sequences:
+            place, one = self._place(part), slice(k, k + 1)
+            inputs.append(tensors[self.names[part.prefix][part.chunk]].part((k,), part.steps))
+            if has_lengths:
+                lengths.append(tensors[f"{place}.lengths"].part((), one))
+            for name in STATES if has_states else ():
+                if (entry := tensors.get(f"{place}.{name}")) is not None:
+                    layers = [entry.part((layer,), one) for layer in range(entry.shape[0])]
+                    states.setdefault(name, []).append(torch.stack(layers))
+        return Chunk(
+            torch.stack([one.float() for one in inputs]),
+            torch.cat(lengths) if lengths else None,
+            tuple(torch.cat([one.float() for one in some], 1) for some in states.values()),
+        )
+
+    def _place(self, part: Part) -> str:
+        return self.names[part.prefix][part.chunk].removesuffix(".inputs")
 
     def chunk(self, prefix: str, number: int) -> Chunk:
         """Read one chunk.
