@@ -94,6 +94,28 @@ def test_states_and_lengths_reach_the_layers(pair: Pair, recording: Path) -> Non
     assert torch.allclose(found[: int(chunk.lengths[0])], wanted[0, : int(chunk.lengths[0])])
 
 
+def test_sequences_of_all_chunks_are_mixed_with_their_own_states(
+    pair: Pair, recording: Path
+) -> None:
+    checkpoint = open_checkpoint(pair)
+    recorded = read_recording(recording, checkpoint)
+    known = {
+        tuple(inputs.flatten().tolist()): (number, state)
+        for number in range(4)
+        for chunk in [recorded.chunk("decoder.", number)]
+        for inputs, state in zip(chunk.inputs, chunk.states[0].unbind(1), strict=True)
+    }
+    task, seen = RecordedTask(checkpoint, recording, batch=8), 0
+    for window in task.train_batches(0, 0):
+        if window.prefix != "decoder.":
+            continue
+        places = [known[tuple(inputs.flatten().tolist())] for inputs in window.chunk.inputs]
+        assert len({number for number, _ in places}) > 1
+        assert torch.equal(torch.stack([s for _, s in places], 1), window.chunk.states[0])
+        seen += len(places)
+    assert seen == 24 - 2  # held out: the numbers 29 and 39, after 24 of the encoder
+
+
 def test_nothing_is_both_trained_and_measured_on(tmp_path: Path) -> None:
     lstm = nn.LSTM(1, 4, batch_first=True)
     values = torch.arange(23.0)[:, None, None].expand(23, 6, 1) / 23
@@ -132,7 +154,7 @@ def test_values_are_compared_behind_the_linear_layer(tmp_path: Path) -> None:
     with torch.no_grad():
         model.head.weight[:, 4:] = model.lstm.weight_hh_l0[:, 4:] = 0.0
     inputs = torch.randn(20, 12, 2)
-    record(model, [inputs], tmp_path / "x.safetensors")
+    record(model, [inputs], tmp_path / "x.safetensors", predicts="values")
     task = RecordedTask(open_checkpoint(model), tmp_path / "x.safetensors")
     assert [m.name for m in task.metrics] == ["output_error", "state_error"]
     other = task.build()
@@ -146,6 +168,23 @@ def test_values_are_compared_behind_the_linear_layer(tmp_path: Path) -> None:
         wanted = model(inputs)
     moved = task.evaluate(other)["output_error"]
     assert moved == pytest.approx(0.5 / float(wanted.std()), rel=0.1)
+
+
+def test_outputs_as_wide_as_the_inputs_are_classes_where_these_are_symbols(tmp_path: Path) -> None:
+    model = nn.ModuleDict({"lstm": nn.LSTM(3, 8, batch_first=True), "head": nn.Linear(8, 3)})
+    values = torch.rand(20, 12, 3)
+    symbols = nn.functional.one_hot(values.argmax(-1), 3).float()
+    for inputs, first in ((symbols, "divergence"), (values, "output_error")):
+        save_file({"lstm": inputs}, tmp_path / "x.safetensors")
+        task = RecordedTask(open_checkpoint(model), tmp_path / "x.safetensors")
+        assert task.metrics[0].name == first
+
+
+def test_a_linear_layer_of_which_nothing_is_known_is_left_out(tmp_path: Path) -> None:
+    model = Forecaster().eval()
+    record(model, [torch.randn(20, 12, 2)], tmp_path / "x.safetensors")
+    task = RecordedTask(open_checkpoint(model), tmp_path / "x.safetensors")
+    assert task.covers == {name for name in model.state_dict() if name.startswith("lstm.")}
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """The task `recorded`: a compressed model learns to answer as the original does on recorded inputs.
 
 Neither labels nor the model's code are needed: see `record` for the file. Each recurrent stack runs
-by itself on what it was given. Where the checkpoint has one linear layer behind it, that layer's
-outputs are compared, classes or values, else the stack's own.
+by itself on what it was given. Where the checkpoint has one linear layer behind it and one knows
+what that layer's outputs are, these are compared, else the stack's own.
 """
 
 from __future__ import annotations
@@ -260,8 +260,8 @@ class RecordedTask:
 def find_head(structure: Structure, stack: RecurrentStack, recorded: Recorded) -> Head | None:
     """The linear layer behind a stack, if there is just one, and what its outputs are.
 
-    The recording says what they are, or they are classes where there is a table of as many symbols:
-    an embedding, or inputs as wide. Otherwise they are compared as values, which they also are.
+    The recording says what they are, or they are classes where there are as many symbols: in an
+    embedding, or as one-hot inputs. Otherwise nothing says that the layer answers at each step.
     """
     own = {stack.prefix + name for name in stored_names(stack).values()}
     heads = [
@@ -276,9 +276,11 @@ def find_head(structure: Structure, stack: RecurrentStack, recorded: Recorded) -
         return None
     rows = structure.shapes[f"{heads[0]}.weight"][0]
     tables = {structure.shapes[n][0] for n, role in structure.roles.items() if role == "embedding"}
-    known: OutputKind = "classes" if rows in tables or rows == stack.input_size else "values"
-    kind = recorded.predicts or known
-    return Head(heads[0], "values" if kind == "classes" and rows == 1 else kind)
+    inputs = recorded.chunk(stack.prefix, 0).inputs
+    if bool((inputs.amax(-1) == 1).all() and (inputs.count_nonzero(-1) == 1).all()):
+        tables.add(stack.input_size)
+    kind = recorded.predicts or ("classes" if rows in tables else None)
+    return None if kind is None or (kind == "classes" and rows == 1) else Head(heads[0], kind)
 
 
 def _members(state: State) -> Sequence[Tensor]:
