@@ -7,7 +7,7 @@ the data again.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
@@ -30,10 +30,13 @@ from ttcompress.tasks.batches import NO_BATCH, check_batches, run_batch
 from ttcompress.tasks.evaluation import load_tensors
 from ttcompress.tasks.own import blaming
 from ttcompress.tasks.protocol import Batch, State, Task
-from ttcompress.tasks.recording import Chunk, read_recording
+from ttcompress.tasks.recording import Chunk, Part, read_recording
 
 SEQUENCES = 32
 """Sequences of a file in one batch."""
+
+POSITIONS = 32_768
+"""Time steps of each stack of a file that are shown, from all over it: moments need no more."""
 
 TORCH_FORWARDS = (nn.LSTM.forward, nn.GRU.forward, nn.RNN.forward)
 """A stack with another forward is not run layer by layer: the inputs of its layers are unknown."""
@@ -198,7 +201,7 @@ class _Recorder:
 
 
 class FileSource:
-    """Recorded inputs of the recurrent and linear layers; see `read_recording`.
+    """Recorded inputs of recurrent and linear layers, of long files a part; see `read_recording`.
 
     Args:
         path: the file.
@@ -210,29 +213,33 @@ class FileSource:
 
     def __init__(self, path: str | Path, model: Model) -> None:
         self._recorded = read_recording(path, model)
-        self._chunks = [
-            (prefix, k, torch.split(self._recorded.loops(prefix, k), SEQUENCES, 1))
-            for prefix, names in self._recorded.names.items()
-            for k in range(len(names))
-        ]
-        linears = sum(len(names) for names in self._recorded.linears.values())
-        self.batches = sum(len(parts) for _, _, parts in self._chunks) + linears
+        groups: dict[str, list[tuple[Part, Tensor]]] = {
+            prefix: [] for prefix in self._recorded.stacks
+        }
+        positions = Counter[str]()
+        for part in self._recorded.parts():
+            positions[part.prefix] += part.positions
+            loops = self._recorded.loops(part.prefix, part.chunk)
+            groups[part.prefix] += ((part, which) for which in torch.split(loops, SEQUENCES, 1))
+        self._shown = {
+            prefix: some[:: max(1, -(-positions[prefix] // POSITIONS))]
+            for prefix, some in groups.items()
+        }
+        linears = sum(map(len, self._recorded.linears.values()))
+        self.batches = sum(map(len, self._shown.values())) + linears
 
     def run(self, tensors: Mapping[str, Tensor]) -> Iterator[Activations]:
         """Each layer by itself, a few sequences at a time."""
-        passes: list[tuple[LayerPass, ...]] = []
-        layers = {
-            prefix: LayerwiseStack(stack, tensors, passes.append)
-            for prefix, stack in self._recorded.stacks.items()
-        }
-        for prefix, k, parts in self._chunks:
-            stack, chunk = self._recorded.stacks[prefix], self._recorded.chunk(prefix, k)
-            for loops in parts:
+        for prefix, stack in self._recorded.stacks.items():
+            passes: list[tuple[LayerPass, ...]] = []
+            layerwise = LayerwiseStack(stack, tensors, passes.append)
+            for part, which in self._shown[prefix]:
                 passes.clear()
                 with torch.no_grad():
-                    layers[prefix](*_call_of(chunk.take(loops.flatten()), stack))
+                    chunk = self._recorded.gather([(part, int(k)) for k in which.flatten()])
+                    layerwise(*_call_of(chunk, stack))
                 if stack.cell:
-                    passes[0] = (passes[0][0].in_loops(len(loops)),)
+                    passes[0] = (passes[0][0].in_loops(len(which)),)
                 yield Activations({prefix: passes.copy()})
         for path, names in self._recorded.linears.items():
             for name in names:

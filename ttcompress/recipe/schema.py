@@ -144,9 +144,10 @@ class Finetune(Section):
 
     epochs: int = declare(whole(0), "Passes over the task's training data.", default=2)
     max_steps: int | None = declare(COUNT, "Steps after which to stop.")
-    learning_rate: float | None = declare(
+    learning_rate: float = declare(
         number("a learning rate is above 0", "Write 2.0e-3, for example.", exclusiveMinimum=0),
-        "Highest learning rate of the run.  [5.0e-3 times what the weights lost]",
+        "Highest learning rate of the run.",
+        default=2.0e-3,
     )
     warmup: float = declare(
         number(
@@ -305,7 +306,7 @@ class Recipe(Section):
     )
     target: Holder = declare(
         one_of(*get_args(Holder)),
-        "What holds the weights in the end: for onnx or c, auto takes stores that they hold as such.",
+        "What runs the model: for onnx or c, auto takes the stores that they hold as they are.",
         "--target file|onnx|c",
         default="file",
     )

@@ -79,8 +79,8 @@ def record(
         path: of the file, usually `*.safetensors`.
         forward: runs the model on a batch; by default see `run_batch`.
         linear: record the inputs of linear layers too, to calibrate them.
-        predicts: what the model's outputs are, "classes" for logits or "values"; training on the
-            file then compares the predictions of a linear layer of classes.
+        predicts: what the outputs of the one linear layer right behind a recurrent layer are:
+            "classes" (logits), "binary" or "values"; training on the file then compares these.
         most_bytes: where to stop.
         overwrite: replace the file if it exists.
 

@@ -6,7 +6,7 @@ layer, under the layer's path (or any name if the model has a single layer).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +31,9 @@ float16 is below 0.01 in the samples.
 
 STATES = ("h0", "c0")
 
+SEGMENT = 512
+"""Longer sequences are cut; each part then begins with an empty state."""
+
 
 @dataclass(frozen=True, eq=False)
 class Chunk:
@@ -53,6 +56,27 @@ class Chunk:
         """Some of the sequences."""
         lengths = None if self.lengths is None else self.lengths[which]
         return Chunk(self.inputs[which], lengths, tuple(s[:, which] for s in self.states))
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some steps of the sequences of a chunk; `first` numbers its first one among all parts."""
+
+    prefix: str
+    chunk: int
+    steps: slice
+    sequences: int
+    first: int
+
+    @property
+    def length(self) -> int:
+        """Time steps of each of its sequences."""
+        return int(self.steps.stop - self.steps.start)
+
+    @property
+    def positions(self) -> int:
+        """Time steps of all its sequences."""
+        return self.sequences * self.length
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +108,50 @@ class Recorded:
     def has_lengths(self, prefix: str, number: int) -> bool:
         """Whether the sequences of a chunk differ in length."""
         return self.names[prefix][number].removesuffix(".inputs") + ".lengths" in self
+
+    def parts(self) -> Iterator[Part]:
+        """All chunks in order, long ones cut in time; sequences of unlike lengths stay whole."""
+        first = 0
+        for prefix, names in self.names.items():
+            for number in range(len(names)):
+                sequences, time = self.shape(prefix, number)
+                length = time if self.has_lengths(prefix, number) else SEGMENT
+                for start in range(0, time, length):
+                    steps = slice(start, min(start + length, time))
+                    yield Part(prefix, number, steps, sequences, first)
+                    first += sequences
+
+    def shape_of(self, part: Part) -> tuple[str, int, bool, bool]:
+        """Layer, steps, whether there are lengths and states: only like ones run together."""
+        place = self._place(part)
+        has_states = part.steps.start == 0 and any(f"{place}.{s}" in self for s in STATES)
+        return part.prefix, part.length, f"{place}.lengths" in self, has_states
+
+    def gather(self, sequences: Sequence[tuple[Part, int]]) -> Chunk:
+        """Read single sequences, of parts of one shape, as one chunk.
+
+        A state is known at the beginning of a chunk only.
+        """
+        _, _, has_lengths, has_states = self.shape_of(sequences[0][0])
+        tensors, inputs, lengths = self.contents.tensors, [], []
+        states: dict[str, list[Tensor]] = {}
+        for part, k in sequences:
+            place, one = self._place(part), slice(k, k + 1)
+            inputs.append(tensors[self.names[part.prefix][part.chunk]].part((k,), part.steps))
+            if has_lengths:
+                lengths.append(tensors[f"{place}.lengths"].part((), one))
+            for name in STATES if has_states else ():
+                if (entry := tensors.get(f"{place}.{name}")) is not None:
+                    layers = [entry.part((layer,), one) for layer in range(entry.shape[0])]
+                    states.setdefault(name, []).append(torch.stack(layers))
+        return Chunk(
+            torch.stack([one.float() for one in inputs]),
+            torch.cat(lengths) if lengths else None,
+            tuple(torch.cat([one.float() for one in some], 1) for some in states.values()),
+        )
+
+    def _place(self, part: Part) -> str:
+        return self.names[part.prefix][part.chunk].removesuffix(".inputs")
 
     def chunk(self, prefix: str, number: int) -> Chunk:
         """Read one chunk.

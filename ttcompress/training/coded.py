@@ -22,6 +22,12 @@ from ttcompress.stores.store import as_grid, from_grid
 SCALE = log(2) / 4
 """The natural logarithm of a fourth of an octave: steps are stored on this grid."""
 
+STEP = 0.1
+"""A step in the units that are trained: at a rate of 2e-3, an update is a fiftieth of it."""
+
+SMALLEST = 1e-30
+"""The step where all values are zeros."""
+
 FIRST_PRICE = 0.02
 """Of the allowed bits, in units of the loss; long runs end between .01 and .2."""
 
@@ -32,13 +38,18 @@ STEER_EVERY = 25
 class CodedView(nn.Module):
     """Shows a core as the store would keep it, and passes gradients to its values and its steps.
 
+    The trained values are the core's in units in which every first step is `STEP`. One learning
+    rate is then the same fraction of all steps, and what an error costs little moves further.
+
     Args:
         part: the stored tensor to start from.
-        gauge: factors of the components, (components,): how the trained core differs from the
-            stored one.
     """
 
-    def __init__(self, part: Encoded, gauge: Tensor | None = None) -> None:
+    step: Tensor
+    units: Tensor
+    slopes: Tensor
+
+    def __init__(self, part: Encoded) -> None:
         super().__init__()
         assert isinstance(part.store, Coded)
         self.store, self._shape = part.store, part.shape
@@ -46,15 +57,16 @@ class CodedView(nn.Module):
         self.rows = nn.Parameter(fitted["rows"].float() * SCALE)
         self.columns = nn.Parameter(fitted["columns"].float() * SCALE)
         self.register_buffer("step", fitted["step"])
-        self.register_buffer("gauge", torch.ones(len(self.rows)) if gauge is None else gauge)
-        self.register_buffer("slopes", torch.zeros(len(self.rows), len(self.columns)))
+        self.register_buffer("units", torch.ones(len(self.rows), len(self.columns)))
+        self.register_buffer("slopes", torch.zeros_like(self.units))
+        self.units.copy_(self._steps().detach() / STEP)
 
-    step: Tensor
-    gauge: Tensor
-    slopes: Tensor
+    def in_units(self, core: Tensor) -> Tensor:
+        """What to train for the view to show this core."""
+        return from_grid(as_grid(core) / self.units, self._shape)
 
     def forward(self, values: Tensor) -> Tensor:
-        """The nearest multiples of the steps."""
+        """The core: the nearest multiples of the steps."""
         steps = self._steps()
         exact = self._in_steps(values, steps)
         return from_grid((exact + (exact.round() - exact).detach()) * steps, self._shape)
@@ -81,7 +93,7 @@ class CodedView(nn.Module):
     @torch.no_grad()
     def encode(self, values: Tensor, coarser: float = 1.0) -> Encoded:
         """The core as it is stored, with all steps multiplied by `coarser`."""
-        grid = as_grid(values.detach()) / self.gauge[:, None]
+        grid = as_grid(values.detach()) * self.units
         fitted = {
             "rows": (self.rows / SCALE).round().to(torch.int16).cpu(),
             "columns": (self.columns / SCALE).round().to(torch.int16).cpu(),
@@ -90,11 +102,11 @@ class CodedView(nn.Module):
         return self.store.encode(from_grid(grid, self._shape).cpu(), fitted)
 
     def _in_steps(self, values: Tensor, steps: Tensor) -> Tensor:  # (components, places)
-        return as_grid(values) / steps
+        return as_grid(values) * self.units / steps
 
     def _steps(self) -> Tensor:  # (components, places)
         rows, columns = (_on_grid(scale).exp() for scale in (self.rows, self.columns))
-        return (rows * self.gauge * self.step)[:, None] * columns
+        return (rows * self.step.clamp(min=SMALLEST))[:, None] * columns
 
 
 def _on_grid(scale: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from ttcompress.system.launch import is_first
 from ttcompress.tasks.evaluation import compare_metrics, load_model
 from ttcompress.tasks.protocol import Task
 from ttcompress.training.log import start_log
-from ttcompress.training.loop import StepReport, Training, TrainingResult, choose_rate
+from ttcompress.training.loop import StepReport, Training, TrainingResult
 from ttcompress.training.machine import make_machine
 from ttcompress.training.resume import resume_progress, save_progress
 from ttcompress.trains.stored import measure_errors
@@ -133,7 +133,6 @@ def finetune(
             for entry in entries
         )
     kept = {key: value for key, value in asdict(settings).items() if key != "log"}
-    kept["learning_rate"] = settings.learning_rate or choose_rate(start)
     done = {"task": task.name, "steps": tuned.steps, "best_step": tuned.best_step, "settings": kept}
     return replace(model, report=replace(model.report, weights=entries, finetune=done))
 
@@ -156,9 +155,6 @@ def add_control(
         TTCompressError: as for `finetune`.
     """
     start = keep_everything(tuned, original)
-    if tuned.report.finetune is not None:
-        used = float(tuned.report.finetune["settings"]["learning_rate"])
-        settings = replace(settings, learning_rate=used)
     dense = _train(start, task, settings, conditions.named(CONTROL), None, CONTROL)
     after = {name: float(found["after"]) for name, found in (tuned.report.metrics or {}).items()}
     control = {

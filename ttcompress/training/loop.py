@@ -34,13 +34,6 @@ FLOAT_PART = 1 / 3
 FLOOR = 0.02
 """The learning rate at the end of the cosine, as a fraction of the highest."""
 
-RATE, LEAST_RATE = 5e-3, 2e-4
-"""The learning rate of weights that lost everything, and the least: in between it is proportional.
-
-The further values are from where they should be, the longer the steps towards it. On charlm the
-best of .75, 1.5 and 3e-3 was near it at factors 8, 16 and 32.
-"""
-
 PATIENCE = 3
 """Epochs without a better metric, once values are rounded, before training stops."""
 
@@ -91,14 +84,6 @@ def steps_in(task: Task, settings: Finetune, machine: Machine) -> int:
     return steps if settings.max_steps is None else min(steps, settings.max_steps)
 
 
-def choose_rate(start: CompressedModel) -> float:
-    """A learning rate that follows the relative error of the weights, over all of their values."""
-    weights = [w for w in start.report.weights if math.isfinite(w.relative_error)]
-    values = sum(weight.params_before for weight in weights)
-    lost = sum(weight.params_before * weight.relative_error**2 for weight in weights)
-    return max(LEAST_RATE, RATE * min(1.0, math.sqrt(lost / values))) if values else RATE
-
-
 class Training:
     """One run of fine-tuning; `run` continues from its present step.
 
@@ -136,11 +121,10 @@ class Training:
         if not settings.kept:
             for name, parameter in self.student.named_parameters():
                 parameter.requires_grad_(".cores." in f".{name}")
-        self.learning_rate = settings.learning_rate or choose_rate(start)
         self.rate = rate_control(self.student, start)
         self.optimizer = machine.prepare(
             torch.optim.AdamW(
-                self._trained(), lr=self.learning_rate, weight_decay=settings.weight_decay
+                self._trained(), lr=settings.learning_rate, weight_decay=settings.weight_decay
             )
         )
         self.step, self.state, self.sees_store = 0, None, False
@@ -204,7 +188,7 @@ class Training:
     def _one_step(self, batch: Batch) -> float:
         self.student.train()
         for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate * self._schedule()
+            group["lr"] = self.settings.learning_rate * self._schedule()
         self.optimizer.zero_grad(set_to_none=True)
         with parametrize.cached():
             with self.machine.autocast():
@@ -214,7 +198,7 @@ class Training:
             self.machine.backward(loss, self._trained(), self.settings.clip)
         value = float(loss.detach())
         if not math.isfinite(value):
-            cure = f"Use a learning rate below {self.learning_rate:g}."
+            cure = f"Use a learning rate below {self.settings.learning_rate:g}."
             if self.step == 0:
                 cure = "Nothing was trained yet: check the data and its labels for NaN."
             raise TrainingError(

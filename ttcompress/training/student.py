@@ -16,7 +16,6 @@ from ttcompress.layers.matrices import Matrix, TrainWeight, matrix_of
 from ttcompress.layers.swap import load_into, replace_layer, set_module
 from ttcompress.stores import Store
 from ttcompress.stores.coded import Coded
-from ttcompress.stores.store import as_grid, from_grid
 from ttcompress.training.coded import CodedView, RateControl
 from ttcompress.trains.stored import StoredWeight
 
@@ -91,12 +90,22 @@ def make_student(compressed: CompressedModel, module: nn.Module) -> nn.Module:
         if not stored.layout.decomposes and isinstance(layer, nn.RNNBase) and path:
             set_module(student, path, replace_layer(layer, {}))
     for stored in compressed.weights:
-        matrix, views = _find_matrix(student, stored), list[CodedView]()
-        gauges = _balance(matrix) if isinstance(matrix, TrainWeight) else [None]
+        matrix = _find_matrix(student, stored)
         if _is_coded(stored):
-            views = [CodedView(*pair) for pair in zip(stored.parts, gauges, strict=True)]
-            matrix.set_views(views)
+            _see_coded(matrix, stored)
+        elif isinstance(matrix, TrainWeight):
+            _balance(matrix)
     return student
+
+
+def _see_coded(matrix: Matrix, stored: StoredWeight) -> None:
+    """Let a layer see entropy-coded cores through views, and train them in the views' units."""
+    views = [CodedView(part) for part in stored.parts]
+    with torch.no_grad():
+        for view, (owner, name) in zip(views, matrix.places, strict=True):
+            held: Tensor = getattr(owner, name)
+            held.copy_(view.in_units(held))
+    matrix.set_views(views)
 
 
 def rate_control(student: nn.Module, compressed: CompressedModel) -> RateControl | None:
@@ -209,30 +218,16 @@ def _stored(student: nn.Module, stored: StoredWeight, coarser: float) -> StoredW
     return replace(stored, parts=tuple(parts))
 
 
-def _balance(weight: TrainWeight) -> list[Tensor | None]:
-    """Give all cores of a train the same norm, and with two cores all of their components.
+def _balance(weight: TrainWeight) -> None:
+    """Give all cores of a train the same norm, without changing their product.
 
     TT-SVD leaves the whole norm in the last core, so that one learning rate would mean something
-    different for every core. The product does not change.
-
-    Returns:
-        What the components of each core's grid were multiplied by; None if nothing was changed.
+    different for every core.
     """
-    cores = list(weight.cores)
     with torch.no_grad():
-        norms = torch.stack([core.norm() for core in cores])
+        norms = torch.stack([core.norm() for core in weight.cores])
         if not bool((norms > 0).all()):
-            return [None] * len(cores)
-        if len(cores) == 2:
-            left, right = map(as_grid, cores)
-            ratio = (right.norm(dim=1) / left.norm(dim=1)).sqrt()
-            ratio = torch.where((ratio > 0) & ratio.isfinite(), ratio, 1.0)
-            factors = [ratio, 1 / ratio]
-        else:
-            common = norms.log().mean().exp() / norms
-            factors = [
-                one.expand(len(as_grid(core))) for one, core in zip(common, cores, strict=True)
-            ]
-        for core, factor in zip(cores, factors, strict=True):
-            core.copy_(from_grid(as_grid(core) * factor[:, None], tuple(core.shape)))
-    return list(factors)
+            return
+        common = norms.log().mean().exp()
+        for core, norm in zip(weight.cores, norms, strict=True):
+            core.mul_(common / norm)
