@@ -75,7 +75,8 @@ class OpenWeight:
     @property
     def cuts(self) -> tuple[Cut, ...]:
         """The unfoldings whose spectra the choice needs; none if nothing is left to choose."""
-        if self.explicit_ranks is not None and self.assignment.store != AUTO:
+        store = self.assignment.store
+        if self.explicit_ranks is not None and store not in (AUTO, CODED.name):
             return ()
         whole = (self.assignment.weight.shape[0], 1)  # dense weights need the energy alone
         found = [cut for layout in self.layouts for cut in layout.cuts] or [whole]
@@ -163,12 +164,13 @@ def too_coarse(store: Store, worst_row_error: float) -> Unfit:
     return {one.name: worst_row_error for one in STORES.values() if one.noise >= store.noise}
 
 
-def find_sufficient_store(option: Option, ranks: Sequence[int]) -> Store:
-    """The smallest store whose rounding is negligible against the truncation at these ranks."""
-    *coarser, finest = auto_stores()
-    allowed = (1 + _NEGLIGIBLE) * replace(option, store=finest).error(ranks)
-    fine = (store for store in coarser if replace(option, store=store).error(ranks) <= allowed)
-    return next(fine, finest)
+def with_least_bits(option: Option, ranks: Sequence[int]) -> Option:
+    """In the smallest store whose rounding is negligible against the truncation at these ranks."""
+    if isinstance(option, CodedOption):
+        return option.coarsened(ranks, (1 + _NEGLIGIBLE) * option.truncation(ranks))
+    options = [replace(option, store=store) for store in auto_stores()]
+    allowed = (1 + _NEGLIGIBLE) * options[-1].error(ranks)
+    return next((one for one in options if one.error(ranks) <= allowed), options[-1])
 
 
 def _stores(name: str, byte_limited: bool, budget: Budget) -> tuple[Store, ...]:
@@ -220,20 +222,28 @@ def _raise_floors(
     Ranks that the recipe fixes are kept, whatever they lose. The price of a byte is bisected, as in
     `allocation`.
     """
-    if not tolerance or open_weight.explicit_ranks is not None:
+    if tolerance is None:
         return option
+    best, floors = option.at_price(Cost()), option.caps
+    if tolerance == 0:
+        return best.at_least(floors)
+    if open_weight.explicit_ranks is not None:
+        if not isinstance(best, CodedOption):
+            return option
+        return with_least_bits(best, floors).at_least(floors)
     allowed = tolerance**2 * option.energy
-    if option.error(option.caps) > allowed:
+    low, high = 1e-18 * option.energy, option.energy
+    if best.error(floors) > allowed:
         return None
-    low, high, floors = 1e-18 * option.energy, option.energy, option.caps
     for _ in range(60):
-        middle = (low * high) ** 0.5
-        ranks = option.descend(Cost(bytes=middle), option.caps)
-        if option.error(ranks) <= allowed:
-            low, floors = middle, ranks
+        prices = Cost(bytes=(low * high) ** 0.5)
+        taken = option.at_price(prices)
+        ranks = taken.descend(prices, option.caps)
+        if taken.error(ranks) <= allowed:
+            low, best, floors = prices.bytes, taken, ranks
         else:
-            high = middle
-    return replace(option, floors=floors)
+            high = prices.bytes
+    return best.at_least(floors)
 
 
 def cuts_needed(open_weights: Sequence[OpenWeight]) -> Mapping[str, tuple[Cut, ...]]:
