@@ -176,7 +176,7 @@ def test_the_header_has_one_order(saved: Path) -> None:
     order = [(-sizes[entry["dtype"]], name) for name, entry in entries.items()]
     assert order == sorted(order)
     document = json.loads(metadata["ttcompress"])
-    assert document["format_version"] == 2
+    assert document["format_version"] == 3
 
 
 def test_every_dtype_is_written_as_the_library_reads_it(tmp_path: Path) -> None:
@@ -273,8 +273,8 @@ DAMAGES: dict[str, tuple[Edit, str]] = {
     "no report": (lambda document, tensors: document.pop("report"), "report"),
     "plan is not a list": (lambda document, tensors: document.update(plan=3), "do not match"),
     "other version": (
-        lambda document, tensors: document.update(format_version=3),
-        "format version 3, but this ttcompress reads versions 1 to 2",
+        lambda document, tensors: document.update(format_version=4),
+        "format version 4, but this ttcompress reads versions 1 to 3",
     ),
     "version 0": (lambda document, tensors: document.update(format_version=0), "version 0"),
     "a row beyond the last": (plan_entry(zero_rows=[64]), "increasing numbers below 64"),

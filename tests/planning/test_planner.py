@@ -15,12 +15,15 @@ from hypothesis import strategies as st
 
 from ttcompress.errors import PlanError
 from ttcompress.model.weights import OtherTensor, Weight
+from ttcompress.planning.candidates import Option
+from ttcompress.planning.coded import CodedOption
 from ttcompress.planning.menus import ROUNDING_WEIGHT
 from ttcompress.planning.plan import Plan, PlannedWeight
 from ttcompress.planning.planner import cuts_for, make_plan
 from ttcompress.planning.spectrum import Cut, Spectra, Spectrum
 from ttcompress.recipe import Recipe, recipe_from
 from ttcompress.stores import STORES
+from ttcompress.stores.coded import Coded
 
 SHAPES = ((64, 12), (64, 16), (64, 16))
 BIAS = OtherTensor("lstm.bias", ("lstm.bias",), (64,), "float32", 256)
@@ -89,11 +92,13 @@ def counted_error(plan: Plan, fall: float) -> float:
     """What the allocation minimises: as `expected_error`, but rounding counts `ROUNDING_WEIGHT`."""
     squares = 0.0
     for k, planned in enumerate(plan.weights):
-        energy = float(np.square(matrix_of(planned.weight.shape, k, fall)).sum())
+        shape = planned.weight.shape
+        energy = float(np.square(matrix_of(shape, k, fall)).sum())
         assert planned.store is not None and planned.layout is not None
-        noise = planned.store.noise * planned.layout.cores
-        discarded = ((planned.expected_error or 0.0) ** 2 - noise) / (1 - noise)
-        squares += energy * (discarded + ROUNDING_WEIGHT * noise * (1 - discarded))
+        kind = CodedOption if isinstance(planned.store, Coded) else Option
+        spectra = tuple(spectrum_of(shape, k, fall, cut) for cut in planned.layout.cuts)
+        option = kind(planned.layout, planned.store, energy, spectra, noise_weight=ROUNDING_WEIGHT)
+        squares += option.error(planned.ranks)
     return sqrt(squares)
 
 
@@ -420,11 +425,83 @@ def test_a_looked_up_embedding_costs_no_product_and_a_tied_one_does() -> None:
 
 
 def test_where_a_fine_tuning_follows_bits_are_finer_and_ranks_fewer() -> None:
-    plain = plan_of({"factor": 16}, store="auto")
-    tuned = plan_of({"factor": 16}, store="auto", finetune={"epochs": 1})
-    bits, tuned_bits = (
-        sum(p.store.bits for p in plan.weights if p.store) for plan in (plain, tuned)
+    plain = plan_of({"factor": 16})
+    tuned = plan_of({"factor": 16}, finetune={"epochs": 1})
+    steps, tuned_steps = (
+        [p.store.step for p in plan.weights if isinstance(p.store, Coded)]
+        for plan in (plain, tuned)
     )
-    assert tuned_bits > bits
+    assert len(steps) == len(tuned_steps) == len(SHAPES)
+    assert max(tuned_steps) < min(steps)
     assert sum(sum(p.ranks) for p in tuned.weights) < sum(sum(p.ranks) for p in plain.weights)
     assert sum(p.bytes for p in tuned.weights) <= 1.02 * sum(p.bytes for p in plain.weights)
+
+
+def test_auto_is_coded_where_bytes_are_the_limit() -> None:
+    def stores_of(**budget: Any) -> set[str]:
+        return {p.store.name for p in plan_of(budget).weights if p.store}
+
+    assert stores_of(factor=8) == stores_of(size=3000) == {"coded"}
+    assert stores_of(factor=4, multiply_adds=1.5) == {"coded"}
+    assert "coded" not in stores_of(tolerance=0.2) | stores_of(factor=4, tolerance=0.3)
+    assert "coded" not in stores_of(multiply_adds=2) | stores_of(rank=4)
+
+
+@pytest.mark.parametrize(
+    "budget",
+    [{"tolerance": 0.1}, {"tolerance": 0.3, "factor": 2}, {"rank": 4}, {"params": 900}],
+    ids=str,
+)
+def test_coded_by_name_serves_every_budget(budget: dict[str, float]) -> None:
+    for p in plan_of(budget, store="coded", fall=1.0).weights:
+        assert isinstance(p.store, Coded) and p.store.step
+        assert p.expected_error is not None
+        assert p.expected_error <= budget.get("tolerance", 0.5) < 1
+
+
+def test_a_tolerance_of_0_in_coded_keeps_ranks_and_what_float16_would() -> None:
+    plan = plan_of({"tolerance": 0}, store="coded", fall=1.0)
+    for p in plan.weights:
+        assert p.layout and p.ranks == p.layout.full_ranks
+        assert p.expected_error is not None and p.expected_error < 2e-3
+
+
+@pytest.mark.parametrize("budget", [None, {"tolerance": 0.1}, {"factor": 4}], ids=str)
+def test_explicit_ranks_in_coded_are_kept(budget: dict[str, float] | None) -> None:
+    rule = {"weights": "*_1", "row_modes": [64], "column_modes": [16], "ranks": [5]}
+    plan = plan_of(budget, store="coded", rules=[rule], default="keep", fall=1.0)
+    truncated = sqrt(spectrum_of((64, 16), 1, 1.0, (64, 1)).tail(5))
+    norm = float(np.linalg.norm(matrix_of((64, 16), 1, 1.0)))
+    limit = 1.2 if budget == {"factor": 4} else 1.006
+    planned = plan.weights[1]
+    assert planned.ranks == (5,) and planned.expected_error is not None
+    assert planned.bytes < planned.weight.bytes / 4
+    assert truncated / norm < planned.expected_error < limit * truncated / norm
+
+
+def test_a_tolerance_in_coded_takes_the_fewest_bytes() -> None:
+    wide, narrow = (
+        plan_of({"tolerance": tolerance}, store="coded", fall=1.0) for tolerance in (0.3, 0.1)
+    )
+    assert wide.weights_totals.bytes_after < 0.6 * narrow.weights_totals.bytes_after
+    assert all(p.expected_error and p.expected_error > 0.27 for p in wide.weights)
+    whole = plan_of({"tolerance": 0.1}, store="int8", fall=1.0)
+    assert narrow.weights_totals.bytes_after < whole.weights_totals.bytes_after
+
+
+def test_bytes_that_accuracy_does_not_need_are_not_spent() -> None:
+    keys = {"fall": 0.5, "format": "mps"}
+    loose = plan_of({"factor": 1.5, "multiply_adds": 4}, **keys)
+    assert loose.weights_totals.compression_factor > 3
+    exact = plan_of({"multiply_adds": 4}, store="float32", **keys)
+    assert expected_error(loose) <= 1.006 * expected_error(exact)
+
+
+def test_a_weight_of_zeros_is_coded_in_next_to_nothing() -> None:
+    recipe = recipe_from({"version": 1, "budget": {"factor": 4}, "format": "mps"})
+    weights = weights_of(SHAPES)
+    spectra = spectra_of(recipe, weights)
+    none = {cut: Spectrum((0.0,) * len(s.values)) for cut, s in spectra[weights[0].name].items()}
+    plan = make_plan(recipe, weights, [], spectra | {weights[0].name: none})
+    assert plan.weights[0].ranks == (1,)
+    assert plan.weights[0].bytes < 0.1 * plan.weights[1].bytes

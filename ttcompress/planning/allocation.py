@@ -109,7 +109,8 @@ def allocate(menus: Sequence[Menu], allowance: Allowance) -> tuple[Choice, ...] 
     unit = _balance_prices(menus, allowance)
     bracket = _bisect(menus, allowance, unit)
     choices = _refine(bracket, allowance, unit)
-    return _swap_options(choices, menus, allowance, unit, bracket.price)
+    choices = _swap_options(choices, menus, allowance, unit, bracket.price)
+    return _refine_steps(choices, allowance, unit, bracket.price)
 
 
 def allocate_around_largest(
@@ -226,6 +227,24 @@ def _swap_options(
             tried = _choose_ranks(options, allowance, unit, price)
             if tried and _error(tried) < _error(choices):
                 choices = tried
+    return choices
+
+
+def _refine_steps(
+    choices: tuple[Choice, ...], allowance: Allowance, unit: Cost, price: float
+) -> tuple[Choice, ...]:
+    """Spend what ranks could not on the steps of coded values, at the ranks that were chosen."""
+    low, high = price / 8, price * 8
+    while high / low > 1 + _FINE:
+        middle = (low * high) ** 0.5
+        prices = _scale(unit, middle)
+        tried = tuple(Choice(choice.option.at_price(prices), choice.ranks) for choice in choices)
+        if allowance.usage(total_cost(tried)) > 1:
+            low = middle
+            continue
+        high = middle
+        if _error(tried) <= _error(choices):
+            choices = tried
     return choices
 
 

@@ -6,7 +6,7 @@ Allocation chooses among `Option`s and ranks; it sees a weight only through this
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from ttcompress.planning.formats import Layout
@@ -64,6 +64,10 @@ class Option:
         """The option as it is taken at these prices; only a `CodedOption` adapts to them."""
         return self
 
+    def at_least(self, ranks: Sequence[int]) -> Option:
+        """The option whose error is never more than that of this one at these ranks."""
+        return replace(self, floors=tuple(ranks))
+
     def is_like(self, other: Option) -> bool:
         """Whether the other is the same layout in the same store."""
         return self.layout == other.layout and self.store.name == other.store.name
@@ -87,8 +91,12 @@ class Option:
         may exceed the energy, and is not capped, so that each further rank still lowers it.
         Without spectra (fixed ranks in a fixed store need none) T is 0; w is `truncation_weight`.
         """
-        tails = self._tails(ranks)
-        return self.truncation_weight * tails + self.noise * max(0.0, self.energy - tails)
+        left = max(0.0, self.energy - self._tails(ranks))
+        return self.truncation(ranks) + self.noise * left
+
+    def truncation(self, ranks: Sequence[int]) -> float:
+        """The part of `error` that no store saves."""
+        return self.truncation_weight * self._tails(ranks)
 
     def expected_error(self, ranks: Sequence[int]) -> float:
         """Squared error to report: the same bound with w = 1, but T is at most the energy."""

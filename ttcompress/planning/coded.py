@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ttcompress.planning.candidates import Cost, Option
 from ttcompress.planning.rate import KAPPA, bits, distortion
-from ttcompress.stores.coded import FINE, Coded
+from ttcompress.stores.coded import Coded
 from ttcompress.system.late import np
 
 if TYPE_CHECKING:
@@ -27,6 +27,12 @@ _SIDE, _STREAM = 0.5, 24.0
 _LEAST_VARIANCE = 0.25
 """Of the first component's values, in units of the squared step: coarser, nothing would be left."""
 
+_UNPAYABLE = 1e300
+"""The price of a byte at which every step is as coarse as it may be."""
+
+_FINEST = 2.0**-12
+"""The finest step, relative to the coarsest, however little bytes cost: beyond float16."""
+
 
 @dataclass(frozen=True)
 class CodedOption(Option):
@@ -38,42 +44,40 @@ class CodedOption(Option):
     coarsest: float = float("inf")
 
     def at_price(self, prices: Cost) -> CodedOption:
-        """At the step where one more bit saves the error that it costs; `FINE` if bits are free."""
+        """At the step where one more bit saves the error that it costs."""
         largest = self.energy
         if self.spectra:
             largest = self.spectra[-1].values[0] ** 2
         values = self.layout.sizes[-1]
-        coarsest = min(self.coarsest, (largest / values / _LEAST_VARIANCE) ** 0.5)
+        coarsest = min(self.coarsest, (largest / values / _LEAST_VARIANCE) ** 0.5) or 1.0
         weight = KAPPA * self.noise_weight
-        step = (prices.bytes / 8 / weight) ** 0.5 if prices.bytes else FINE * coarsest
-        return self.at_step(min(step, coarsest))
+        step = (prices.bytes / 8 / weight) ** 0.5
+        return self.at_step(max(_FINEST * coarsest, min(step, coarsest)))
+
+    def at_least(self, ranks: Sequence[int]) -> CodedOption:
+        """As in `Option`; the step is at most this one's."""
+        return replace(self, floors=tuple(ranks), coarsest=self._square**0.5)
+
+    def coarsened(self, ranks: Sequence[int], allowed: float) -> CodedOption:
+        """At the largest step, of those no finer than this one's, with at most this error."""
+        low = self._square**0.5
+        high = max(low, self.at_price(Cost(bytes=_UNPAYABLE))._square ** 0.5)
+        for _ in range(30):
+            middle = (low * high) ** 0.5
+            if self.at_step(middle).error(ranks) <= allowed:
+                low = middle
+            else:
+                high = middle
+        return self.at_step(low)
 
     def at_step(self, step: float) -> CodedOption:
         """The same with this step."""
         assert isinstance(self.store, Coded)
         return replace(self, store=self.store.at(step))
 
-    def coarsened(self, ranks: Sequence[int], negligible: float) -> CodedOption:
-        """The largest step at these ranks whose rounding adds no more than a fraction to the error.
-
-        The step itself if it is coarser: then bytes are what is short.
-        """
-        assert isinstance(self.store, Coded) and self.store.step is not None
-        low = high = self.store.step
-        allowed = (1 + negligible) * self.truncation_weight * self._tails(ranks)
-        while self.at_step(2 * high).error(ranks) <= allowed:
-            high *= 2
-        while high / low > 1.01:
-            middle = (low * high) ** 0.5
-            low, high = (
-                (middle, high) if self.at_step(middle).error(ranks) <= allowed else (low, middle)
-            )
-        return self.at_step(low)
-
     def error(self, ranks: Sequence[int]) -> float:
         """As in `Option`, with the distortion of every component in place of one noise."""
-        lost = self._noise(ranks)
-        return self.truncation_weight * self._tails(ranks) + self.noise_weight * lost
+        return self.truncation(ranks) + self.noise_weight * self._noise(ranks)
 
     def expected_error(self, ranks: Sequence[int]) -> float:
         """Squared error to report: all errors count with weight 1, at most the energy."""

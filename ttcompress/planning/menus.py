@@ -50,7 +50,7 @@ Unfit = Mapping[str, float]
 lose, relative to the row's norm. Where a store is unfit, so are all coarser ones.
 """
 
-NEGLIGIBLE = 0.01
+_NEGLIGIBLE = 0.01
 """Without a limit on bytes, rounding may add at most this fraction to the squared error."""
 
 
@@ -79,6 +79,12 @@ class OpenWeight:
         return self.assignment.weight.name
 
     @property
+    def offered(self) -> tuple[Store, ...]:
+        """The stores of fixed bits that `auto` chooses from: those that the target holds."""
+        held = HELD_BY.get(self.target)
+        return tuple(store for store in auto_stores() if held is None or store.name in held)
+
+    @property
     def explicit_ranks(self) -> tuple[int, ...] | None:
         """The ranks that the recipe fixes, lowered to the attainable ones."""
         ranks = self.assignment.ranks
@@ -87,7 +93,8 @@ class OpenWeight:
     @property
     def cuts(self) -> tuple[Cut, ...]:
         """The unfoldings whose spectra the choice needs; none if nothing is left to choose."""
-        if self.explicit_ranks is not None and self.assignment.store != AUTO:
+        store = self.assignment.store
+        if self.explicit_ranks is not None and store not in (AUTO, CODED.name):
             return ()
         whole = (self.assignment.weight.shape[0], 1)  # dense weights need the energy alone
         found = [cut for layout in self.layouts for cut in layout.cuts] or [whole]
@@ -185,25 +192,25 @@ def too_coarse(store: Store, worst_row_error: float) -> Unfit:
     return {one.name: worst_row_error for one in STORES.values() if one.noise >= store.noise}
 
 
-def find_sufficient_store(option: Option, ranks: Sequence[int]) -> Store:
-    """The smallest store whose rounding is negligible against the truncation at these ranks."""
-    *coarser, finest = auto_stores()
-    allowed = (1 + NEGLIGIBLE) * replace(option, store=finest).error(ranks)
-    fine = (store for store in coarser if replace(option, store=store).error(ranks) <= allowed)
-    return next(fine, finest)
+def with_least_bits(option: Option, ranks: Sequence[int], stores: Sequence[Store]) -> Option:
+    """In the smallest store whose rounding is negligible against the truncation at these ranks."""
+    if isinstance(option, CodedOption):
+        return option.coarsened(ranks, (1 + _NEGLIGIBLE) * option.truncation(ranks))
+    options = [replace(option, store=store) for store in stores]
+    allowed = (1 + _NEGLIGIBLE) * options[-1].error(ranks)
+    return next((one for one in options if one.error(ranks) <= allowed), options[-1])
 
 
 def _stores(open_weight: OpenWeight, byte_limited: bool, budget: Budget) -> tuple[Store, ...]:
     """The stores to try: the one that the recipe says, or what `auto` means under the budget."""
     if (name := open_weight.assignment.store) != AUTO:
         return (STORES[name],)
-    held = HELD_BY.get(open_weight.target)
-    offered = [store for store in auto_stores() if held is None or store.name in held]
+    offered = open_weight.offered
     if not byte_limited or budget.tolerance == 0:
         return (offered[-1],)
-    if held is None and budget.tolerance is None:
+    if open_weight.target not in HELD_BY and budget.tolerance is None:
         return (CODED,)
-    return tuple(offered)
+    return offered
 
 
 def _option(
@@ -245,20 +252,28 @@ def _raise_floors(
     Ranks that the recipe fixes are kept, whatever they lose. The price of a byte is bisected, as in
     `allocation`.
     """
-    if not tolerance or open_weight.explicit_ranks is not None:
+    if tolerance is None:
         return option
+    best, floors = option.at_price(Cost()), option.caps
+    if tolerance == 0:
+        return best.at_least(floors)
+    if open_weight.explicit_ranks is not None:
+        if not isinstance(best, CodedOption):
+            return option
+        return with_least_bits(best, floors, open_weight.offered).at_least(floors)
     allowed = tolerance**2 * option.energy
-    if option.error(option.caps) > allowed:
+    low, high = 1e-18 * option.energy, option.energy
+    if best.error(floors) > allowed:
         return None
-    low, high, floors = 1e-18 * option.energy, option.energy, option.caps
     for _ in range(60):
-        middle = (low * high) ** 0.5
-        ranks = option.descend(Cost(bytes=middle), option.caps)
-        if option.error(ranks) <= allowed:
-            low, floors = middle, ranks
+        prices = Cost(bytes=(low * high) ** 0.5)
+        taken = option.at_price(prices)
+        ranks = taken.descend(prices, option.caps)
+        if taken.error(ranks) <= allowed:
+            low, best, floors = prices.bytes, taken, ranks
         else:
-            high = middle
-    return replace(option, floors=floors)
+            high = prices.bytes
+    return best.at_least(floors)
 
 
 def cuts_needed(open_weights: Sequence[OpenWeight]) -> Mapping[str, tuple[Cut, ...]]:

@@ -25,15 +25,14 @@ from ttcompress.planning.coded import CodedOption
 from ttcompress.planning.currency import Energy, unit_costs
 from ttcompress.planning.formats import FORMATS, KEEP, DenseLayout, decomposing
 from ttcompress.planning.menus import (
-    NEGLIGIBLE,
     ROUNDING_WEIGHT,
     OpenWeight,
     Unfit,
     cuts_needed,
     find_layouts,
-    find_sufficient_store,
     fit_stores,
     list_options,
+    with_least_bits,
 )
 from ttcompress.planning.plan import Plan, PlannedWeight, dense_multiply_adds
 from ttcompress.planning.spectrum import Cut, Spectra
@@ -240,15 +239,17 @@ def _make_allowance(
 
 
 def _with_least_bits(open_weight: OpenWeight, choice: Choice) -> Choice:
-    """If bytes are not the limit, let `store: auto` take the fewest bits that cost no accuracy."""
-    if open_weight.assignment.store != AUTO or not choice.option.energy:
+    """If bytes are not the limit, take the fewest bits that cost no accuracy.
+
+    A store of fixed bits that the recipe names stays.
+    """
+    fixed = open_weight.assignment.store != AUTO and not isinstance(choice.option, CodedOption)
+    if fixed or not choice.option.energy:
         return choice
-    if isinstance(choice.option, CodedOption):
-        return Choice(choice.option.coarsened(choice.ranks, NEGLIGIBLE), choice.ranks)
-    store = find_sufficient_store(choice.option, choice.ranks)
-    if store.bytes_per_value >= choice.option.store.bytes_per_value:
-        return choice
-    return Choice(replace(choice.option, store=store), choice.ranks)
+    smaller = Choice(
+        with_least_bits(choice.option, choice.ranks, open_weight.offered), choice.ranks
+    )
+    return smaller if smaller.cost.bytes < choice.cost.bytes else choice
 
 
 def _plan_weight(open_weight: OpenWeight, choice: Choice) -> PlannedWeight:
@@ -268,7 +269,7 @@ def _plan_weight(open_weight: OpenWeight, choice: Choice) -> PlannedWeight:
         notes=tuple(notes),
         tried=tuple(layout for layout in open_weight.layouts if layout.decomposes),
         explicit=open_weight.explicit_ranks is not None,
-        estimated=round(choice.cost.bytes) if isinstance(option, CodedOption) else None,
+        estimated=int(choice.cost.bytes) if isinstance(option, CodedOption) else None,
     )
 
 

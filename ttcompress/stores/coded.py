@@ -82,7 +82,7 @@ class Coded(Store):
     def fit(self, values: Tensor, costs: Costs | None = None) -> dict[str, Tensor]:
         """Find the scales: int16 `rows` (components,) and `columns` (places,), and `step`, ()."""
         grid = as_grid(values.detach())
-        if not bool(grid.isfinite().all()):
+        if not bool((grid.abs() <= torch.finfo(torch.float32).max).all()):
             raise self.refusal(values, "It is not finite")
         if costs is None:
             rows, columns = (torch.zeros(side, dtype=torch.int16) for side in grid.shape)

@@ -72,7 +72,7 @@ class Store(ABC):
         noise: the expected squared error of rounding, divided by the squared norm, for normally
             distributed values (which the entries of singular vectors nearly are). It was measured
             with `encode`, and a test checks it. The planner chooses by it; the errors in a report
-            are always measured.
+            are always measured. Infinite where the planner decides how fine the store is.
         coarse: whether rounding loses so much that it should be compensated: training then sees
             the rounded values, and calibration corrects later values for the error of earlier ones.
         in_auto: whether `store: auto` may choose it.
