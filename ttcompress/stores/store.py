@@ -159,8 +159,8 @@ class Store(ABC):
     def unpack(self, tensors: Mapping[str, Tensor], shape: Shape) -> dict[str, Tensor]:
         """The tensors that `widen` needs, by name: the parts, in types that a runtime can read.
 
-        An exported file holds these. Codes that count from 0 are named "codes" and are uint8; a
-        target may pack them if the largest code allows it.
+        An exported file holds these. Codes are named "codes"; if they count from 0 they are uint8,
+        and a target may pack them if the largest code allows it.
         """
         return {suffix.lstrip(".") or "kept": tensor for suffix, tensor in tensors.items()}
 
