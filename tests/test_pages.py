@@ -15,6 +15,7 @@ import os
 import re
 import shlex
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from functools import cache
@@ -49,11 +50,12 @@ README, RECIPES, EVIDENCE, TESTS = (
 FORMAT = ROOT / "ttcompress" / "artifact" / "FORMAT.md"
 DEPLOY = ROOT / "ttcompress" / "targets" / "README.md"
 TASKS = ROOT / "ttcompress" / "tasks" / "README.md"
+STORIES = ROOT / "ttcompress" / "workflows" / "README.md"
 CONTRIBUTING = ROOT / ".github" / "CONTRIBUTING.md"
 CHANGELOG = ROOT / ".github" / "CHANGELOG.md"
-PAGES = (README, RECIPES, EVIDENCE, TESTS, FORMAT, DEPLOY, TASKS, CONTRIBUTING, CHANGELOG)
+PAGES = (README, RECIPES, EVIDENCE, TESTS, FORMAT, DEPLOY, TASKS, STORIES, CONTRIBUTING, CHANGELOG)
 NOT_RECIPES = ("manifest", "github", "gitlab")
-NEEDS = {DEPLOY: "onnxruntime", README: "matplotlib"}
+NEEDS = {DEPLOY: "onnxruntime", STORIES: "onnxruntime", README: "matplotlib"}
 
 UPDATE = bool(os.environ.get("UPDATE_PAGES"))
 
@@ -77,20 +79,25 @@ def read(page: Path) -> str:
 
 
 def blocks(page: Path, language: str, label: str | None = None) -> list[Block]:
-    text, found = read(page), []
+    return in_text(read(page), language, label)
+
+
+def in_text(text: str, language: str, label: str | None = None) -> list[Block]:
+    found = []
     for fence in re.finditer(r"^```(\w+) ?(\S*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
         if re.fullmatch(language, fence[1]) and label in (None, fence[2]):
             found.append(Block(text.count("\n", 0, fence.start(3)), *fence.groups()))
     return found
 
 
-def session(text: str) -> Iterator[tuple[list[str], str]]:
-    """The commands of a console block, each with the output below it."""
+def session(text: str) -> Iterator[tuple[list[str], str, int]]:
+    """The commands of a console block, each with the output below it and its exit code."""
     for part in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
         line, _, shown = part.partition("\n")
-        program, *arguments = shlex.split(line)
+        program, *arguments = shlex.split(line, comments=True)
         assert program == "ttcompress", line
-        yield arguments, shown
+        code = re.search(r"# exit code (\d+)$", line)
+        yield arguments, shown, int(code[1]) if code else 0
 
 
 def skeleton(text: str) -> list[str]:
@@ -100,9 +107,9 @@ def skeleton(text: str) -> list[str]:
 
 
 def replay(page: Path, text: str) -> None:
-    for arguments, shown in session(text):
+    for arguments, shown, code in session(text):
         result = CliRunner().invoke(app, arguments)
-        assert result.exit_code == 0, f"{arguments}: {result.output}"
+        assert result.exit_code == code, f"{arguments}: {result.output}"
         if not shown.strip():
             continue
         if UPDATE:
@@ -137,6 +144,7 @@ def run_page(tmp_path_factory: pytest.TempPathFactory) -> Any:
         scope: dict[str, Any] = {}
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(folder)
+            patch.syspath_prepend(folder)
             patch.setenv("COLUMNS", "120")
             if page == README:
                 replay(page, f"$ ttcompress {first_command()}\n")
@@ -154,7 +162,10 @@ def first_command() -> str:
 
 @pytest.mark.parametrize(
     "page",
-    [pytest.param(page, marks=pytest.mark.slow if page == DEPLOY else ()) for page in PAGES],
+    [
+        pytest.param(page, marks=pytest.mark.slow if page in (DEPLOY, STORIES) else ())
+        for page in PAGES
+    ],
     ids=lambda page: str(page.relative_to(ROOT)),
 )
 def test_the_blocks_of_a_page_run(page: Path, run_page: Any) -> None:
@@ -232,10 +243,69 @@ def test_the_exported_file_streams(run_page: Any) -> None:
     assert len(scope["streamed"]) == 40
 
 
+def stories() -> dict[str, list[Block]]:
+    """The blocks of each story by its heading, without those of what its owner has already."""
+    _, *parts = re.split(r"^## ", read(STORIES), flags=re.MULTILINE)
+    written = (re.sub(r"<details>.*?</details>", "", part, flags=re.DOTALL) for part in parts)
+    return {part.partition("\n")[0]: in_text(part, "python|yaml") for part in written}
+
+
+def test_the_lines_of_each_story_are_counted() -> None:
+    for heading, found in stories().items():
+        lines = {True: 0, False: 0}
+        for block in found:
+            runs = "import onnxruntime" in block.text
+            lines[runs] += sum(bool(line.strip()) for line in block.text.splitlines())
+        anchor = heading.lower().replace(" ", "-")
+        (row,) = re.findall(rf"^\| \[.*\]\(#{anchor}\) \|.*$", read(STORIES), re.MULTILINE)
+        counts = [int(count) for count in re.findall(r"(\d+) lines", row)]
+        assert counts == [lines[False], lines[True]], heading
+
+
+@pytest.mark.slow
+def test_what_streams_is_what_torch_gives(run_page: Any) -> None:
+    folder, scope = run_page(STORIES)
+    rows = np.random.default_rng(0).normal(size=(48, 1, 1, 3)).astype(np.float32)
+    forecaster = ttcompress.load_into(scope["Forecaster"](), folder / "forecaster.safetensors")
+    with torch.no_grad():
+        wanted, _ = forecaster.eval()(torch.from_numpy(rows[:, 0]).transpose(0, 1))
+    np.testing.assert_allclose(np.concatenate(scope["streamed"], 1), wanted, atol=1e-4)
+    monitor = ttcompress.load_into(scope["Saved"](128), folder / "regimes.safetensors")
+    x, zeros = scope["monitor"].signals(1, 3)[0][0][None], torch.zeros(1, 128)
+    with torch.no_grad():
+        wanted = monitor.eval()(x, zeros, zeros)[0].argmax(2)[0]
+    assert scope["regimes"] == wanted.tolist() and len(set(scope["regimes"])) > 1
+    intents = ttcompress.load_into(scope["intents"].Intents(20_000), folder / "intents.safetensors")
+    with torch.no_grad():
+        texts = [[100, 7, 9, 101], [5, 101, 6, 8, 100, 2]]
+        wanted = [int(intents.eval()(torch.tensor([text])).argmax()) for text in texts]
+    assert [int(answer) for answer in scope["answers"]] == wanted
+    restored = torch.load(folder / "restored.ckpt")
+    assert restored["hyper_parameters"] == {"hidden": 128}
+    assert "model.cell.weight_hh" in restored["state_dict"]
+
+
+@pytest.mark.slow
+def test_nothing_of_a_whole_module_is_run(
+    run_page: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, _ = run_page(STORIES)
+    shutil.copy(folder / "intents.pt", tmp_path)
+    (tmp_path / "intents.py").write_text("open('executed', 'w').close()")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "intents")
+    result = CliRunner().invoke(app, ["decompose", "intents.pt", "-o", "out.safetensors"])
+    assert result.exit_code == 0 and not (tmp_path / "executed").exists()
+    import intents  # would have been found
+
+    assert (tmp_path / "executed").exists() and intents.__file__ == str(tmp_path / "intents.py")
+
+
 def every_command() -> Iterator[tuple[Path, list[str]]]:
     for page in PAGES:
         for block in blocks(page, "console|text"):
-            yield from ((page, arguments) for arguments, _ in session(block.text))
+            yield from ((page, arguments) for arguments, *_ in session(block.text))
 
 
 def test_commands_that_take_minutes_have_these_options() -> None:

@@ -45,7 +45,7 @@ from ttcompress.workflows.compare import compare as compare
 from ttcompress.workflows.compress import compress as compress
 from ttcompress.workflows.evaluate import evaluate as evaluate
 from ttcompress.workflows.export import export as export
-from ttcompress.workflows.finetune import tune_artifact as tune_artifact
+from ttcompress.workflows.finetune import finetune as finetune
 from ttcompress.workflows.inspect import inspect as inspect
 from ttcompress.workflows.limits import judged as judged
 from ttcompress.workflows.pick import pick as pick

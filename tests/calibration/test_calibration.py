@@ -11,6 +11,7 @@ from ttcompress.artifact import CompressedModel
 from ttcompress.calibration.moments import Calibration, calibrate
 from ttcompress.calibration.refit import refit
 from ttcompress.calibration.sources import (
+    POSITIONS,
     SEQUENCES,
     Activations,
     FileSource,
@@ -275,6 +276,20 @@ def test_a_file_is_shown_a_few_sequences_at_a_time(gru, tmp_path):
     assert [len(values) for values in seen] == [SEQUENCES, SEQUENCES, 3]
     assert found.batches == 3
     assert torch.equal(torch.cat(seen), inputs.float())
+
+
+def test_of_a_long_file_a_part_is_shown_from_all_over_it(tmp_path):
+    """One sequence of five times as many steps as are shown, which are numbered."""
+    steps = 5 * POSITIONS
+    numbers = torch.arange(steps, dtype=torch.float32)[None, :, None]
+    save_file({"x": numbers}, tmp_path / "long.safetensors")
+    lstm = nn.LSTM(1, 2, batch_first=True)
+    found = FileSource(tmp_path / "long.safetensors", open_checkpoint(lstm))
+    passes = list(found.run(lstm.state_dict()))
+    seen = torch.cat([one.stacks[""][0][0].inputs.flatten() for one in passes])
+    assert 0.9 * POSITIONS <= len(seen) <= POSITIONS and len(seen.unique()) == len(seen)
+    assert torch.histc(seen, 5, 0, steps).tolist() == pytest.approx([len(seen) / 5] * 5, rel=0.1)
+    assert found.batches == len(passes)
 
 
 def test_a_pipe_is_no_data_and_is_not_waited_for(tmp_path) -> None:

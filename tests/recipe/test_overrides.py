@@ -167,6 +167,7 @@ budgets = st.fixed_dictionaries(
         "rank": st.integers(1, 2**40),
         "tolerance": st.floats(0, 1, exclude_max=True),
         "size": st.integers(1, 2**60),
+        "model_factor": factors,
         "params": st.integers(1, 2**60),
         "multiply_adds": factors,
     },

@@ -11,7 +11,7 @@ import pytest
 from tests.reporting.test_report import REPORT, WEIGHT
 from ttcompress.model.report import Report
 from ttcompress.reporting.html import report_page
-from ttcompress.reporting.losses import LARGE, loss_remarks
+from ttcompress.reporting.losses import LARGE, LOST, loss_remarks, lost_remarks
 from ttcompress.reporting.markdown import report_markdown
 from ttcompress.reporting.report import files_table, report_remarks
 
@@ -99,3 +99,18 @@ def test_an_error_survives_the_artifact() -> None:
     for weight in older["weights"]:
         del weight["worst_element_error"]
     assert {w.worst_element_error for w in Report.from_json(older).weights} == {None}
+
+
+def test_a_recurrent_weight_that_lost_half_is_remarked_on() -> None:
+    second = replace(WEIGHT, name="lstm.weight_ih_l0", relative_error=0.8)
+    table = replace(WEIGHT, name="e.weight", role="embedding", relative_error=0.9)
+    assert WEIGHT.role == "recurrent"
+    kept = (replace(WEIGHT, relative_error=LOST), replace(WEIGHT, relative_error=nan), table)
+    assert not list(lost_remarks(replace(REPORT, weights=kept)))
+    [line] = lost_remarks(replace(REPORT, weights=(*kept, second)))
+    assert line.startswith("lstm.weight_ih_l0 has an error of 0.8000, above 0.7: half of")
+    first = replace(WEIGHT, relative_error=0.75)
+    report = replace(REPORT, weights=(first, second))
+    [line] = lost_remarks(report)
+    assert "above 0.7, and 1 other recurrent weight too: " in line
+    assert line in report_remarks(report, 4800)

@@ -101,6 +101,7 @@ def test_both_scopes_are_told_in_three_quantities() -> None:
     [
         ({"factor": 7.5}, "7.5", "8.00"),
         ({"size": 5000}, "5,000 bytes", "4,800 bytes"),
+        ({"model_factor": 1.01}, "1.01", "1.05"),
         ({"params": 2000}, "2,000", "200"),
         ({"multiply_adds": 3.5}, "3.5", "4.00"),
         ({"tolerance": 0.2}, "0.2", "0.1235"),

@@ -251,3 +251,22 @@ def test_without_the_extra_the_message_names_it(tmp_path, tiny_artifact, monkeyp
     ) as caught:
         ttcompress.export(tiny_artifact, tmp_path / "m.onnx")
     assert caught.value.exit_code == 2
+
+
+def test_a_state_beside_a_sequence_has_no_time_axis(compressed, tmp_path) -> None:
+    """A loop around a cell, called by a task with its first state: the cure is the loop's."""
+
+    class Monitor(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cell = nn.LSTMCell(6, 8)
+
+        def forward(self, x: torch.Tensor, h: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+            for step in x.unbind(1):
+                h, c = self.cell(step, (h, c))
+            return h
+
+    batch = (torch.randn(3, 9, 6), torch.zeros(3, 8), torch.zeros(3, 8))
+    task = ttcompress.task_of(Monitor(), train=[batch], valid=[batch], predicts="values")
+    with pytest.raises(ttcompress.TTCompressError, match=r"time constant, 9 as.*Export one step"):
+        ttcompress.export(compressed(Monitor(), **SMALL), tmp_path / "m.onnx", task=task)

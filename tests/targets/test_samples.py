@@ -67,6 +67,8 @@ def test_a_sample_is_the_same_in_float(sample, fast: Fast, tmp_path: Path) -> No
     (made,) = ttcompress.export(model, tmp_path / "m.onnx", task=task)
     assert made.inputs == ("input", *STATES[sample])
     assert made.largest_difference < 1e-4
+    session = InRuntime(made.file).session
+    assert made.outputs == tuple(entry.name for entry in session.get_outputs())
     assert measure_module(task, InRuntime(made.file)) == pytest.approx(wanted, rel=1e-4)
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
+import ttcompress
 from ttcompress.errors import RecipeError
 from ttcompress.tasks.of import task_of
 
@@ -155,3 +156,157 @@ def test_labels_that_are_missing(model: Tagger) -> None:
         task.evaluate(model)
     with pytest.raises(RecipeError, match="yields no batch"):
         task_of(model, valid=[], loss="cross_entropy").evaluate(model)
+
+
+class Two(Tagger):
+    def forward(self, x: torch.Tensor) -> Any:
+        found = super().forward(x)
+        return {"regime": found, "next": found[:, -1, :1] * 2}
+
+
+LOSSES = {"next": "mse", "regime": "cross_entropy"}
+
+
+def two(model: Tagger) -> Two:
+    made = Two().eval()
+    made.load_state_dict(model.state_dict())
+    return made
+
+
+def test_several_outputs_add_their_losses(model: Tagger) -> None:
+    x, regime = batches(1)[0]
+    following = torch.randn(5, 1)
+    regime[0, 3:] = -100
+    forms: list[Any] = [
+        (x, {"next": following, "regime": regime}),
+        (x, (following, regime)),
+        (x, following, regime),
+        {"x": x, "labels": {"regime": regime, "next": following}},
+        {"x": x, "regime": regime, "next": following},
+    ]
+    with torch.no_grad():
+        found = model(x)
+    logits = found.flatten(0, 1)[regime.flatten() != -100]
+    wanted = regime.flatten()[regime.flatten() != -100]
+    mse = float((found[:, -1, :1] * 2 - following).square().mean())
+    entropy = float(nn.functional.cross_entropy(logits, wanted))
+    for batch in forms:
+        task = task_of(two(model), valid=[batch], loss=LOSSES)
+        assert task.predicts == {"next": "values", "regime": "classes"}
+        outputs, _ = task.outputs(two(model), batch, None)
+        assert outputs["regime"].shape == (27, 4) and outputs["next"].shape == (5, 1)
+        assert float(task.loss(outputs, batch).detach()) == pytest.approx(mse + entropy, rel=1e-5)
+        figures = task.evaluate(two(model))
+        assert list(figures) == [one.name for one in task.metrics]
+        assert figures["loss"] == pytest.approx(mse + entropy, rel=1e-5)
+        assert figures["next.mse"] == pytest.approx(mse, rel=1e-5)
+        right = float((logits.argmax(1) == wanted).float().mean())
+        assert figures["regime.accuracy"] == pytest.approx(right)
+    named = {"regime.error": (lambda a, b: (a.argmax(-1) != b).float().mean(), False)}
+    only = task_of(two(model), valid=forms[:1], loss=LOSSES, metrics=named)
+    assert only.evaluate(two(model))["regime.error"] == pytest.approx(1 - right)
+
+
+def test_several_outputs_without_labels(model: Tagger) -> None:
+    kinds: dict[str, Any] = {"next": "values", "regime": "classes"}
+    task = task_of(two(model), valid=[x for x, _ in batches()], predicts=kinds)
+    other = task.build()
+    with torch.no_grad():
+        other.head.bias[1] += 50  # type: ignore[union-attr, operator]
+    found = task.evaluate(other)
+    assert list(found) == ["next.output_error", "regime.divergence", "regime.agreement"]
+    assert found["next.output_error"] == 0 and found["regime.divergence"] > 10
+
+
+def test_several_outputs_are_trained(model: Tagger) -> None:
+    data = [(x, torch.randn(5, 1), y) for x, y in batches(6)]
+    task = task_of(two(model), train=data, valid=data, loss=LOSSES)
+    recipe = {
+        "version": 1,
+        "format": "mps",
+        "budget": {"factor": 4},
+        "finetune": {"epochs": 2, "learning_rate": 1e-2},
+    }
+    made = ttcompress.compress(two(model), recipe, task=task)
+    start = ttcompress.compress(two(model), {**recipe, "finetune": None}, task=task)
+    assert made.report.metrics is not None and start.report.metrics is not None
+    assert made.report.metrics["loss"]["after"] < start.report.metrics["loss"]["after"]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"loss": {"next": "mse", "regime": "crossentropy"}}, "regime: there is no loss"),
+        ({"loss": {"next": "mse", "regime": None}}, "regime: has no loss"),
+        ({"loss": {"next": nn.MSELoss()}}, "next: where a loss is a function, say what"),
+        ({"loss": LOSSES, "predicts": {"next": "values"}}, "next, regime, but predicts next"),
+        ({"loss": LOSSES, "predicts": {"next": "values", "regime": "class"}}, "got 'class'"),
+        ({"loss": LOSSES, "metrics": {"f1": (len, True)}}, "f1: begins with none .* next.f1"),
+    ],
+)
+def test_several_outputs_that_do_not_fit(
+    model: Tagger, given: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(RecipeError, match=message):
+        task_of(two(model), **given)
+
+
+def test_an_output_that_is_missing_is_named(model: Tagger) -> None:
+    task = task_of(model, valid=batches(), predicts={"next": "values", "regime": "classes"})
+    with pytest.raises(RecipeError, match="returns a Tensor without a tensor for the output next"):
+        task.evaluate(model)
+
+
+@pytest.mark.parametrize(
+    ("loss", "labels", "message"),
+    [
+        ("cross_entropy", torch.rand(5, 6), r"30 x 4 .* labels of 5 x 6 in float32\. .* integer"),
+        ("cross_entropy", torch.randint(4, (5, 5)), "labels of 5 x 5 in int64"),
+        ("cross_entropy", torch.full((5, 6), 4), "from 4 to 4, but the outputs have 4 classes"),
+        ("cross_entropy", torch.full((5, 6), -1), "from -1 to -1"),
+        ("mse", torch.rand(5, 6), "a number for each of the outputs"),
+        ("mse", torch.randint(4, (5, 6)), "labels of 5 x 6 in int64"),
+        ("l1", torch.randint(4, (5, 6)), "labels of 5 x 6 in int64"),
+        ("binary_cross_entropy", torch.rand(5, 6, 3), "labels of 5 x 6 x 3"),
+    ],
+)
+def test_labels_of_the_wrong_kind(
+    model: Tagger, loss: str, labels: torch.Tensor, message: str
+) -> None:
+    batch = (batches(1)[0][0], labels)
+    task = task_of(model, train=[batch], valid=[batch], loss=loss)
+    with pytest.raises(RecipeError, match=message):
+        task.evaluate(model)
+    with pytest.raises(RecipeError, match=message):
+        task.loss(task.outputs(model, batch, None)[0], batch)
+
+
+def test_whole_numbers_are_values_where_values_are_meant(model: Tagger) -> None:
+    x, values = batches(1)[0][0], torch.randint(9, (5, 6, 4))
+    with torch.no_grad():
+        wanted = float((model(x) - values).abs().mean())
+    task = task_of(model, valid=[(x, values)], loss="l1")
+    assert task.evaluate(model)["l1"] == pytest.approx(wanted, rel=1e-5)
+
+
+def test_values_under_a_mask(model: Tagger) -> None:
+    x, values, mask = batches(1)[0][0], torch.randn(5, 6, 4), torch.ones(5, 6)
+    mask[:, 4:] = 0
+    batch = {"x": x, "labels": values, "attention_mask": mask}
+    with torch.no_grad():
+        wanted = float((model(x) - values)[:, :4].square().mean())
+    task = task_of(model, valid=[batch], loss="mse")
+    assert task.evaluate(model)["mse"] == pytest.approx(wanted, rel=1e-5)
+
+
+def test_whole_numbers_of_a_single_column_are_values_for_any_loss(model: Tagger) -> None:
+    class One(Tagger):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x)[..., :1]
+
+    one, (x, labels) = One().eval(), batches(1)[0]
+    one.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        wanted = float((model(x)[..., 0] - labels).square().mean())
+    task = task_of(one, valid=[(x, labels)], loss=nn.functional.mse_loss)
+    assert task.evaluate(one)["loss"] == pytest.approx(wanted, rel=1e-5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from ttcompress.checkpoint import open_checkpoint
 from ttcompress.errors import InputError, RecipeError
+from ttcompress.tasks.protocol import OutputKind
 from ttcompress.tasks.record import RECORD, record
-from ttcompress.tasks.recorded import RecordedTask
+from ttcompress.tasks.recorded import MOST_HELD_OUT, RecordedTask
 from ttcompress.tasks.recording import read_recording
 
 
@@ -92,6 +94,28 @@ def test_states_and_lengths_reach_the_layers(pair: Pair, recording: Path) -> Non
     assert torch.allclose(found[: int(chunk.lengths[0])], wanted[0, : int(chunk.lengths[0])])
 
 
+def test_sequences_of_all_chunks_are_mixed_with_their_own_states(
+    pair: Pair, recording: Path
+) -> None:
+    checkpoint = open_checkpoint(pair)
+    recorded = read_recording(recording, checkpoint)
+    known = {
+        tuple(inputs.flatten().tolist()): (number, state)
+        for number in range(4)
+        for chunk in [recorded.chunk("decoder.", number)]
+        for inputs, state in zip(chunk.inputs, chunk.states[0].unbind(1), strict=True)
+    }
+    task, seen = RecordedTask(checkpoint, recording, batch=8), 0
+    for window in task.train_batches(0, 0):
+        if window.prefix != "decoder.":
+            continue
+        places = [known[tuple(inputs.flatten().tolist())] for inputs in window.chunk.inputs]
+        assert len({number for number, _ in places}) > 1
+        assert torch.equal(torch.stack([s for _, s in places], 1), window.chunk.states[0])
+        seen += len(places)
+    assert seen == 24 - 2  # held out: the numbers 29 and 39, after 24 of the encoder
+
+
 def test_nothing_is_both_trained_and_measured_on(tmp_path: Path) -> None:
     lstm = nn.LSTM(1, 4, batch_first=True)
     values = torch.arange(23.0)[:, None, None].expand(23, 6, 1) / 23
@@ -101,6 +125,86 @@ def test_nothing_is_both_trained_and_measured_on(tmp_path: Path) -> None:
     held = torch.cat([w.chunk.inputs[:, 0] for w in task._windows(held_out=True)])
     assert len(trained) + len(held) == 23 and len(held) == 2
     assert not set(trained.flatten().tolist()) & set(held.flatten().tolist())
+
+
+def test_of_a_long_recording_no_more_is_held_out_than_is_needed(tmp_path: Path) -> None:
+    lstm = nn.LSTM(1, 1, batch_first=True)
+    save_file({"x": torch.zeros(100, 20 * MOST_HELD_OUT // 100, 1)}, tmp_path / "x.safetensors")
+    task = RecordedTask(open_checkpoint(lstm), tmp_path / "x.safetensors", batch=100, steps=512)
+    trained = sum(w.chunk.inputs.numel() for w in task.train_batches(0, 0))
+    assert 0.95 * MOST_HELD_OUT <= 20 * MOST_HELD_OUT - trained <= 1.05 * MOST_HELD_OUT
+
+
+class Forecaster(nn.Module):
+    """Values from values: nothing in its tensors says that the linear layer has no classes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm, self.head = nn.LSTM(2, 8, batch_first=True), nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.head(self.lstm(x)[0])
+        return found
+
+
+def test_values_are_compared_behind_the_linear_layer(tmp_path: Path) -> None:
+    """What it does not see costs nothing; what it sees is in units of its outputs' deviation."""
+    torch.manual_seed(0)
+    model = Forecaster().eval()
+    with torch.no_grad():
+        model.head.weight[:, 4:] = model.lstm.weight_hh_l0[:, 4:] = 0.0
+    inputs = torch.randn(20, 12, 2)
+    record(model, [inputs], tmp_path / "x.safetensors", predicts="values")
+    task = RecordedTask(open_checkpoint(model), tmp_path / "x.safetensors")
+    assert [m.name for m in task.metrics] == ["output_error", "state_error"]
+    other = task.build()
+    other.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        other.lstm.bias_ih_l0[28:] += 1.0  # type: ignore[union-attr, operator, index]
+    blind = task.evaluate(other)["output_error"]
+    assert blind < 1e-6
+    with torch.no_grad():
+        other.head.bias += 0.5  # type: ignore[union-attr, operator]
+        wanted = model(inputs)
+    moved = task.evaluate(other)["output_error"]
+    assert moved == pytest.approx(0.5 / float(wanted.std()), rel=0.1)
+
+
+def test_outputs_as_wide_as_the_inputs_are_classes_where_these_are_symbols(tmp_path: Path) -> None:
+    model = nn.ModuleDict({"lstm": nn.LSTM(3, 8, batch_first=True), "head": nn.Linear(8, 3)})
+    values = torch.rand(20, 12, 3)
+    symbols = nn.functional.one_hot(values.argmax(-1), 3).float()
+    for inputs, first in ((symbols, "divergence"), (values, "output_error")):
+        save_file({"lstm": inputs}, tmp_path / "x.safetensors")
+        task = RecordedTask(open_checkpoint(model), tmp_path / "x.safetensors")
+        assert task.metrics[0].name == first
+
+
+def test_a_linear_layer_of_which_nothing_is_known_is_left_out(tmp_path: Path) -> None:
+    model = Forecaster().eval()
+    record(model, [torch.randn(20, 12, 2)], tmp_path / "x.safetensors")
+    task = RecordedTask(open_checkpoint(model), tmp_path / "x.safetensors")
+    assert task.covers == {name for name in model.state_dict() if name.startswith("lstm.")}
+
+
+@pytest.mark.parametrize(
+    ("said", "distance"),
+    [
+        ("classes", math.log(math.exp(2) + 2) - 2 / 3 - math.log(3)),
+        ("binary", (math.log(2 * math.cosh(2) + 2) / 2 - math.log(2)) / 3),
+    ],
+)
+def test_what_the_recording_says_of_the_outputs_is_believed(
+    said: OutputKind, distance: float, tmp_path: Path
+) -> None:
+    """Of uniform predictions from those with logits 2, 0, 0."""
+    model = Forecaster().eval()
+    record(model, [torch.randn(20, 12, 2)], tmp_path / "x.safetensors", predicts=said)
+    task = RecordedTask(open_checkpoint(model), tmp_path / "x.safetensors")
+    assert [m.name for m in task.metrics][:2] == ["divergence", "agreement"]
+    window = next(task.train_batches(0, 0))
+    found = task.distillation(torch.tensor([[2.0, 0.0, 0.0]]), torch.zeros(1, 3), window)
+    assert float(found) == pytest.approx(distance, rel=1e-4)
 
 
 def test_one_long_sequence_is_cut(tmp_path: Path) -> None:

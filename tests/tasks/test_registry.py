@@ -113,6 +113,8 @@ def test_a_misspelt_name_gets_the_nearest_one():
         RecipeError, match=r"Did you mean language-model\? The tasks are language-m"
     ):
         find_task("langage-model")
+    with pytest.raises(RecipeError, match=r"Did you mean classifier\?"):
+        find_task("sequence-classifier")
 
 
 def test_what_cannot_be_imported_is_told(tmp_path, file):

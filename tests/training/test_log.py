@@ -50,6 +50,24 @@ def test_the_control_stands_beside_it(case, tmp_path: Path) -> None:
     assert set(runs) == {"training", "control"} and runs == sorted(runs, reverse=True)
 
 
+def test_tensorboard_shows_the_loss_and_the_metrics(case, tmp_path: Path) -> None:
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    recipe = {**RECIPE, "finetune": {**RECIPE["finetune"], "log": "tensorboard"}}
+    conditions = Conditions(folder=tmp_path / "log", control=True)
+    made = ttcompress.compress(case.path, recipe, task=case.task, conditions=conditions)
+    assert made.report.finetune is not None and made.report.metrics is not None
+    shown: dict[str, list[float]] = {}
+    for folder in tmp_path.glob("log/ttcompress"):
+        for file in folder.glob("events*"):
+            found = events.EventAccumulator(str(file)).Reload()
+            for tag in found.Tags()["scalars"]:
+                shown[tag] = [scalar.value for scalar in found.Scalars(tag)]
+    assert min(shown["bits_per_character"]) == pytest.approx(
+        made.report.metrics["bits_per_character"]["after"]
+    )
+    assert {"loss", "control/loss", "control/bits_per_character"} <= shown.keys()
+
+
 def test_a_program_that_is_not_installed_is_named(case, tmp_path: Path) -> None:
     recipe = {**RECIPE, "finetune": {"max_steps": 1, "log": "mlflow"}}
     conditions = Conditions(folder=tmp_path / "log")

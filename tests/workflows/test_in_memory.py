@@ -15,6 +15,7 @@ import ttcompress
 from ttcompress.layers.recurrent import LSTM
 
 FACTOR = {"version": 1, "format": "auto", "budget": {"factor": 6}}
+VALUES = [(torch.ones(2, 5, 4), torch.zeros(2, 5, 1))]
 
 
 class Forecaster(nn.Module):
@@ -141,3 +142,77 @@ def test_a_module_is_swept_from_its_folder(model: Forecaster, tmp_path: Any) -> 
     loaded = ttcompress.load(tmp_path / "points" / "mps@4.safetensors")
     assert loaded.report.totals["weights"].compression_factor >= 4
     assert list(loaded.state_dict()) == list(wanted.state_dict())
+
+
+def test_limits_are_judged_by_a_task_object(model: Forecaster) -> None:
+    task = ttcompress.task_of(model, valid=VALUES, loss="mse")
+    limits = {"max_drop": "1000%", "max_size": "1kB"}
+    with pytest.raises(ttcompress.RecipeError, match="only be judged with a task"):
+        ttcompress.compress(model, {**FACTOR, "limits": limits})
+    found = ttcompress.compress(model, {**FACTOR, "limits": limits}, task=task).report.limits
+    assert {limit["name"]: limit["ok"] for limit in found} == {"max_size": False, "max_drop": True}
+
+
+def test_a_size_counts_the_metrics_of_a_task_object(model: Forecaster) -> None:
+    metrics: Any = {f"a metric with a long name, {k}": (nn.L1Loss(), False) for k in range(3)}
+    task = ttcompress.task_of(model, valid=VALUES, loss="mse", metrics=metrics)
+    for size in (20_000, 20_700, 21_400):
+        made = ttcompress.compress(model, {"version": 1, "budget": {"size": size}}, task=task)
+        assert made.file_bytes <= size
+
+
+def test_a_model_in_memory_is_fine_tuned(model: Forecaster) -> None:
+    batches = [torch.randn(8, 12, 4) for _ in range(20)]
+    task = ttcompress.task_of(model, train=batches, valid=batches, predicts="values")
+    small = {"version": 1, "format": "mps", "budget": {"factor": 16}, "store": "int4"}
+    start = ttcompress.compress(model, small)
+    settings = {"version": 1, "finetune": {"epochs": 2, "learning_rate": 1e-2}}
+    tuned = ttcompress.finetune(start, settings, original=model, task=task)
+    assert tuned.report.metrics is not None
+    assert tuned.report.metrics["output_error"]["before"] == 0
+    with torch.no_grad():
+        x, wanted = batches[0], model(batches[0])
+        gaps = [float((made.module()(x) - wanted).norm()) for made in (start, tuned)]
+    assert gaps[1] < gaps[0]
+    with pytest.raises(ttcompress.CheckpointError, match="not the model that the artifact"):
+        ttcompress.finetune(start, settings, original=Forecaster(), task=task)
+
+
+def test_without_a_task_a_limit_on_the_drop_is_a_number(model: Forecaster, tmp_path: Any) -> None:
+    ttcompress.record(model, [torch.randn(8, 6, 4)] * 3, tmp_path / "x.safetensors")
+    recipe = {**FACTOR, "finetune": {"max_steps": 2}}
+    for limit, ok in ((1e9, True), (1e-9, False)):
+        limited = {**recipe, "limits": {"max_drop": limit}}
+        made = ttcompress.compress(model, limited, data=tmp_path / "x.safetensors")
+        assert [found["ok"] for found in made.report.limits] == [ok]
+    with pytest.raises(ttcompress.RecipeError, match="5% of the original's error is 0"):
+        limited = {**recipe, "limits": {"max_drop": "5%"}}
+        ttcompress.compress(model, limited, data=tmp_path / "x.safetensors")
+
+
+def test_a_module_under_another_name_is_told_apart_by_its_prefix(
+    model: Forecaster, tmp_path: Any
+) -> None:
+    class Lit(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = Forecaster()
+
+        def forward(self, x: torch.Tensor) -> Any:
+            return self.model(x)
+
+    torch.save({"state_dict": Lit().state_dict()}, tmp_path / "lit.ckpt")
+    made = ttcompress.compress(tmp_path / "lit.ckpt", {**FACTOR, "format": "mps"})
+    task = ttcompress.task_of(model, train=VALUES, valid=VALUES, loss="mse")
+    calibrated = {**FACTOR, "calibration": {"batches": 1}}
+    inner = "all names begin with `model.`: give a module that holds this one as `model`"
+    with pytest.raises(ttcompress.ArtifactError, match=inner):
+        ttcompress.load_into(Forecaster(), made)
+    for recipe in (FACTOR, calibrated):
+        with pytest.raises(ttcompress.RecipeError, match=inner):
+            ttcompress.compress(tmp_path / "lit.ckpt", recipe, task=task)
+    ttcompress.load_into(Lit(), made)
+    with pytest.raises(ttcompress.ArtifactError, match="has compressed layers already"):
+        ttcompress.load_into(ttcompress.load_into(Lit(), made), made)
+    with pytest.raises(ttcompress.ArtifactError, match=r"no name begins with `model\.`"):
+        ttcompress.load_into(Lit(), ttcompress.compress(model, FACTOR))

@@ -23,19 +23,31 @@ class LayerPass:
 
     `inputs` is (batch, time, features), `outputs` (batch, time, directions x output), `first` the
     hidden state before it, (directions, batch, output); `lengths` is (batch,) on the CPU, None if
-    all sequences are full.
+    all sequences are full. `before` is (batch, time, output), the hidden states that a user's loop
+    gave to its cell, which it may have changed between two steps; None for a layer.
     """
 
     inputs: Tensor
     outputs: Tensor
     first: Tensor
     lengths: Tensor | None = None
+    before: Tensor | None = None
 
     def hidden(self, direction: int) -> Tensor:  # (batch, time, output)
         """The output before every step: the inputs of a direction's `weight_hh`."""
+        if self.before is not None:
+            return self.before
         own = self.outputs.chunk(len(self.first), 2)[direction]
         first = self.first[direction][:, None]
         return torch.cat([own[:, 1:], first] if direction else [first, own[:, :-1]], 1)
+
+    def in_loops(self, steps: int) -> LayerPass:
+        """The same where sequences of one step are the steps of loops, all first ones first."""
+        inputs, outputs, before = (
+            values.reshape(steps, -1, values.shape[2]).transpose(0, 1)
+            for values in (self.inputs, self.outputs, self.first.transpose(0, 1))
+        )
+        return LayerPass(inputs, outputs, before[None, :, 0], before=before)
 
     @property
     def real(self) -> Tensor:  # (batch, time), bool
@@ -92,6 +104,34 @@ class LayerwiseStack:
         if isinstance(lasts[0], Tensor):
             return input, torch.cat(lasts)
         return input, tuple(map(torch.cat, zip(*lasts, strict=True)))
+
+
+class CellSteps:
+    """Collects the steps of loops around one cell; those of one loop become one pass.
+
+    A loop begins where the state is zero or the batch another.
+    """
+
+    def __init__(self) -> None:
+        self._loops: list[list[tuple[Tensor, Tensor, Tensor]]] = []
+
+    def add(self, input: Tensor, hx: State | None, output: State) -> None:
+        """Add a call, with the arguments and the result of torch's cell."""
+        members = [hx, output] if hx is not None else [output]
+        *given, after = (one if isinstance(one, Tensor) else one[0] for one in members)
+        before = given[0] if given else torch.zeros_like(after)
+        step = tuple(one.detach().reshape(-1, one.shape[-1]) for one in (input, before, after))
+        if not self._loops or not before.any() or len(self._loops[-1][-1][0]) != len(step[0]):
+            self._loops.append([])
+        self._loops[-1].append((step[0], step[1], step[2]))
+
+    def passes(self) -> list[tuple[LayerPass, ...]]:
+        """One for each loop so far."""
+        made: list[tuple[LayerPass, ...]] = []
+        for loop in self._loops:
+            inputs, before, outputs = (torch.stack(values, 1) for values in zip(*loop, strict=True))
+            made.append((LayerPass(inputs, outputs, before[None, :, 0], before=before),))
+        return made
 
 
 def _layer_pass(

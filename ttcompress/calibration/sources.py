@@ -7,9 +7,10 @@ the data again.
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -19,18 +20,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from ttcompress.calibration.layerwise import LayerPass, LayerwiseStack
+from ttcompress.calibration.layerwise import CellSteps, LayerPass, LayerwiseStack
 from ttcompress.errors import RecipeError
 from ttcompress.layers.evaluating import evaluating
 from ttcompress.layers.reparametrised import make_plain
 from ttcompress.model.protocol import Model
 from ttcompress.model.weights import RecurrentStack
-from ttcompress.tasks.batches import run_batch
+from ttcompress.tasks.batches import NO_BATCH, check_batches, run_batch
+from ttcompress.tasks.evaluation import load_tensors
+from ttcompress.tasks.own import blaming
 from ttcompress.tasks.protocol import Batch, State, Task
-from ttcompress.tasks.recording import Chunk, read_recording
+from ttcompress.tasks.recording import Chunk, Part, read_recording
 
 SEQUENCES = 32
 """Sequences of a file in one batch."""
+
+POSITIONS = 32_768
+"""Time steps of each stack of a file that are shown, from all over it: moments need no more."""
 
 TORCH_FORWARDS = (nn.LSTM.forward, nn.GRU.forward, nn.RNN.forward)
 """A stack with another forward is not run layer by layer: the inputs of its layers are unknown."""
@@ -69,7 +75,7 @@ class ModuleSource:
     They are held in memory: a loader may shuffle, and every run must give the same.
 
     Args:
-        build: makes the module that is run, with any values.
+        load: makes the module that is run, with the values of a state dict.
         step: runs it on a batch, and returns the state for the next one.
         stacks: the recurrent layers of the checkpoint.
         batches: all of them.
@@ -82,31 +88,30 @@ class ModuleSource:
 
     def __init__(
         self,
-        build: Callable[[], nn.Module],
+        load: Callable[[Mapping[str, Tensor]], nn.Module],
         step: Callable[[nn.Module, Batch, State], State],
         stacks: Sequence[RecurrentStack],
         batches: Iterable[Batch],
         most: int,
         place: str,
     ) -> None:
-        self._build, self._step, self._stacks = build, step, stacks
-        self._given = tuple(islice(batches, most))
-        self.batches = len(self._given)
-        if not self._given:
+        self._load, self._step, self._stacks = load, step, stacks
+        self.given = tuple(islice(batches, most))
+        self.batches = len(self.given)
+        if not self.given:
             raise RecipeError(
                 f"calibration: {place} has no data to run. Give it some, or omit the calibration."
             )
 
     def run(self, tensors: Mapping[str, Tensor]) -> Iterator[Activations]:
         """Run once over the batches, carrying the state as in training."""
-        model, state = make_plain(self._build().cpu(), tensors), None
-        model.load_state_dict(tensors)
+        model, state = self._load(tensors).cpu(), None
         recorder = _Recorder(model, self._stacks, tensors)
-        for batch in self._given:
-            recorder.found = Activations()
+        for batch in self.given:
+            recorder.begin()
             with evaluating(model):
                 state = self._step(model, batch, state)
-            yield recorder.found
+            yield recorder.finish()
 
 
 def task_source(
@@ -118,7 +123,8 @@ def task_source(
         return task.outputs(model, batch, state)[1]
 
     given = task.train_batches(0, seed)
-    return ModuleSource(task.build, step, stacks, given, batches, f"task {task.name}")
+    load = partial(load_tensors, task)
+    return ModuleSource(load, step, stacks, given, batches, f"task {task.name}")
 
 
 def loader_source(
@@ -126,11 +132,19 @@ def loader_source(
 ) -> ModuleSource:
     """The first batches of a user's loader, run through a copy of the module."""
 
+    check_batches("data", batches)
+
     def step(model: nn.Module, batch: Any, state: State) -> State:
-        run_batch(model, batch)
+        with blaming("data: a batch does not run", NO_BATCH):
+            run_batch(model, batch)
+
+    def load(tensors: Mapping[str, Tensor]) -> nn.Module:
+        model = make_plain(deepcopy(module), tensors)
+        model.load_state_dict(tensors)
+        return model
 
     place = f"the {type(batches).__name__}"
-    return ModuleSource(partial(deepcopy, module), step, stacks, batches, most, place)
+    return ModuleSource(load, step, stacks, batches, most, place)
 
 
 class _Recorder:
@@ -139,39 +153,55 @@ class _Recorder:
     def __init__(
         self, model: nn.Module, stacks: Sequence[RecurrentStack], tensors: Mapping[str, Tensor]
     ) -> None:
-        self.found = Activations()
-        known = _by_path(stacks)
+        self.begin()
+        known = {s.prefix.removesuffix("."): s for s in stacks if not s.raw}
         for path, module in model.named_modules():
-            if path in known and type(module).forward in TORCH_FORWARDS:
-                note = partial(self._stack, known[path].prefix)
+            stack = known.get(path)
+            if stack is not None and stack.cell and isinstance(module, nn.RNNCellBase):
+                note = partial(self._cell, stack.prefix)
+                module.register_forward_hook(note, with_kwargs=True)
+            elif stack is not None and type(module).forward in TORCH_FORWARDS:
+                note = partial(self._stack, stack.prefix)
                 # Only the call is replaced: the stack keeps all else that it has.
-                module.__dict__["forward"] = LayerwiseStack(known[path], tensors, note, like=module)
+                module.__dict__["forward"] = LayerwiseStack(stack, tensors, note, like=module)
             elif isinstance(module, nn.Linear):
                 module.register_forward_pre_hook(partial(self._linear, path), with_kwargs=True)
             elif isinstance(module, nn.Embedding):
                 module.register_forward_pre_hook(partial(self._embedding, path), with_kwargs=True)
 
+    def begin(self) -> None:
+        """Forget what was found."""
+        self._found, self._cells = Activations(), defaultdict[str, CellSteps](CellSteps)
+
+    def finish(self) -> Activations:
+        """What was found since the beginning."""
+        cells = {prefix: steps.passes() for prefix, steps in self._cells.items()}
+        return replace(self._found, stacks=self._found.stacks | cells)
+
+    def _cell(
+        self, prefix: str, module: nn.Module, args: Args, kwargs: Kwargs, output: Any
+    ) -> None:
+        def call(input: Tensor, hx: Any = None) -> None:
+            self._cells[prefix].add(input, hx, output)
+
+        call(*args, **kwargs)
+
     def _stack(self, prefix: str, passes: tuple[LayerPass, ...]) -> None:
-        self.found.stacks.setdefault(prefix, []).append(passes)
+        self._found.stacks.setdefault(prefix, []).append(passes)
 
     def _linear(self, path: str, _: nn.Module, args: Args, kwargs: Kwargs) -> None:
         values = args[0] if args else kwargs["input"]
-        self.found.linears.setdefault(path, []).append(values.detach().flatten(0, -2))
+        self._found.linears.setdefault(path, []).append(values.detach().flatten(0, -2))
 
     def _embedding(self, path: str, module: nn.Embedding, args: Args, kwargs: Kwargs) -> None:
         indices = (args[0] if args else kwargs["input"]).flatten()
         counts = torch.bincount(indices, minlength=module.num_embeddings)
-        before = self.found.embeddings.get(path, torch.zeros_like(counts))
-        self.found.embeddings[path] = before + counts
-
-
-def _by_path(stacks: Sequence[RecurrentStack]) -> dict[str, RecurrentStack]:
-    """The stacks that can be run by themselves, by path."""
-    return {s.prefix.removesuffix("."): s for s in stacks if not (s.cell or s.raw)}
+        before = self._found.embeddings.get(path, torch.zeros_like(counts))
+        self._found.embeddings[path] = before + counts
 
 
 class FileSource:
-    """Recorded inputs of the recurrent layers; see `read_recording`.
+    """Recorded inputs of recurrent and linear layers, of long files a part; see `read_recording`.
 
     Args:
         path: the file.
@@ -183,25 +213,37 @@ class FileSource:
 
     def __init__(self, path: str | Path, model: Model) -> None:
         self._recorded = read_recording(path, model)
-        shapes = (
-            self._recorded.shape(prefix, k)
-            for prefix, names in self._recorded.names.items()
-            for k in range(len(names))
-        )
-        self.batches = sum(-(-sequences // SEQUENCES) for sequences, _ in shapes)
+        groups: dict[str, list[tuple[Part, Tensor]]] = {
+            prefix: [] for prefix in self._recorded.stacks
+        }
+        positions = Counter[str]()
+        for part in self._recorded.parts():
+            positions[part.prefix] += part.positions
+            loops = self._recorded.loops(part.prefix, part.chunk)
+            groups[part.prefix] += ((part, which) for which in torch.split(loops, SEQUENCES, 1))
+        self._shown = {
+            prefix: some[:: max(1, -(-positions[prefix] // POSITIONS))]
+            for prefix, some in groups.items()
+        }
+        linears = sum(map(len, self._recorded.linears.values()))
+        self.batches = sum(map(len, self._shown.values())) + linears
 
     def run(self, tensors: Mapping[str, Tensor]) -> Iterator[Activations]:
-        """Each stack by itself, a few sequences at a time."""
+        """Each layer by itself, a few sequences at a time."""
         for prefix, stack in self._recorded.stacks.items():
             passes: list[tuple[LayerPass, ...]] = []
             layerwise = LayerwiseStack(stack, tensors, passes.append)
-            for k in range(len(self._recorded.names[prefix])):
-                chunk = self._recorded.chunk(prefix, k)
-                for which in torch.split(torch.arange(len(chunk.inputs)), SEQUENCES):
-                    passes.clear()
-                    with torch.no_grad():
-                        layerwise(*_call_of(chunk.take(which), stack))
-                    yield Activations({prefix: passes.copy()})
+            for part, which in self._shown[prefix]:
+                passes.clear()
+                with torch.no_grad():
+                    chunk = self._recorded.gather([(part, int(k)) for k in which.flatten()])
+                    layerwise(*_call_of(chunk, stack))
+                if stack.cell:
+                    passes[0] = (passes[0][0].in_loops(len(which)),)
+                yield Activations({prefix: passes.copy()})
+        for path, names in self._recorded.linears.items():
+            for name in names:
+                yield Activations(linears={path: [self._recorded.read(name).float().flatten(0, 1)]})
 
 
 def _call_of(chunk: Chunk, stack: RecurrentStack) -> tuple[Any, Any]:

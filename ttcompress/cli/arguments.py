@@ -40,11 +40,17 @@ Factors = Annotated[
 ]
 
 # Options that replace keys of the recipe.
-BUDGET = ("format", "rank", "tolerance", "factor", "size", "params", "multiply_adds", "drop")
-SHARED = ("store", "key", "task", "finetune", "log", "calibrate", "data", "synthetic", "seed")
+BUDGET = (
+    *("format", "rank", "tolerance", "factor", "model_factor", "size"),
+    *("params", "multiply_adds", "drop"),
+)
+SHARED = (
+    *("store", "target", "key", "task", "finetune", "log"),
+    *("calibrate", "data", "synthetic", "seed"),
+)
 LIMITS = ("max_drop", "min_factor", "max_size")
 _HEADINGS: dict[str | int, str] = {"limits": headings.LIMITS}
-_HEADINGS |= dict.fromkeys(("budget", "format", "store"), headings.BUDGET)
+_HEADINGS |= dict.fromkeys(("budget", "format", "store", "target"), headings.BUDGET)
 _HEADINGS |= dict.fromkeys(("task", "finetune", "calibration"), headings.TASK)
 """Of the first key on the way to an option's key; all other options are about the recipe."""
 

@@ -42,7 +42,7 @@ def finetune(
     """
     from ttcompress.cli import console
     from ttcompress.system.files import check_output
-    from ttcompress.workflows.finetune import tune_artifact
+    from ttcompress.workflows.finetune import finetune as tune
     from ttcompress.workflows.original import find_original
 
     check_output(output, overwrite)
@@ -55,7 +55,7 @@ def finetune(
             console.say(f"found the original by its hash: {original}", talk)
         if original is None:
             console.say("no original, so nothing is learned from it: see --original", talk)
-        tuned = tune_artifact(
+        tuned = tune(
             file,
             chosen,
             original=original,

@@ -179,7 +179,9 @@ class TrainWeight(nn.Module):
         cores = self._cores
         if not self._may_cache(cores):
             return make(cores)
-        sources = (*cores, *self.views.buffers()) if self._seen else cores
+        sources = cores
+        if self._seen:
+            sources = (*cores, *self.views.buffers(), *self.views.parameters())
         cached = self._made.get(name)
         if cached is None or not cached.is_current(sources):
             with _plain_arithmetic(cores[0].device.type):
@@ -323,6 +325,13 @@ class DenseMatrix:
     def places(self) -> tuple[Place, ...]:
         """Where it is."""
         return ((self.owner, self.name),)
+
+    @property
+    def views(self) -> Sequence[nn.Module]:
+        """The one view that shows the parameter; none if it is used as it is."""
+        if not parametrize.is_parametrized(self.owner, self.name):
+            return ()
+        return tuple(getattr(self.owner.parametrizations, self.name))
 
     def set_views(self, views: Sequence[nn.Module]) -> None:
         """Compute from now on with the parameter as its one view shows it."""

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -184,11 +184,35 @@ def _check_names(model: nn.Module, content: Content) -> None:
         if name in found and found[name] != wanted[name]
     ]
     if problems:
+        cure = prefix_cure(wanted, found)
+        if any(isinstance(module, Replacement) for module in model.modules()):
+            cure = "It has compressed layers already. Give the module as it was before."
+        build = "Build the module that the checkpoint was trained with."
         raise ArtifactError(
             f"{type(model).__name__} is not the model that was compressed:\n    "
-            + "\n    ".join(problems)
-            + "\n    Build the module that the checkpoint was trained with."
+            + "\n    ".join([*problems, cure or build])
         )
+
+
+def prefix_cure(module: Collection[str], file: Collection[str]) -> str | None:
+    """What to do where a module's names and a file's only differ by a prefix; None if by more.
+
+    >>> prefix_cure({"cell.bias"}, {"model.cell.bias"})
+    'In the file all names begin with `model.`: give a module that holds this one as `model`.'
+    """
+    for longer, shorter in ((file, module), (module, file)):
+        first = min(shorter, default="")
+        prefixes = {name.removesuffix(first) for name in longer if name.endswith(f".{first}")}
+        for prefix in prefixes:
+            if {prefix + name for name in shorter} == set(longer):
+                path = prefix.removesuffix(".")
+                if longer is file:
+                    return (
+                        f"In the file all names begin with `{prefix}`: give a module that holds "
+                        f"this one as `{path}`."
+                    )
+                return f"In the file no name begins with `{prefix}`: give the module's `{path}`."
+    return None
 
 
 def _compressed_layer(model: nn.Module, path: str, content: Content) -> nn.Module:

@@ -113,6 +113,35 @@ def allocate(menus: Sequence[Menu], allowance: Allowance) -> tuple[Choice, ...] 
     return _refine_steps(choices, allowance, unit, bracket.price)
 
 
+def allocate_around_largest(
+    menus: Sequence[Menu], allowance: Allowance
+) -> tuple[Choice, ...] | None:
+    """As `allocate`, but where one weight takes most bytes, each of its options is tried in turn.
+
+    Its steps in bits are then larger than all else: no price may lie between one that leaves much
+    of the allowance unused and one that leaves the others nothing. The same bound as in
+    `_swap_options` rules most options out.
+    """
+    choices = allocate(menus, allowance)
+    if choices is None or not allowance.limit_count:
+        return choices
+    sizes = [choice.cost.bytes for choice in choices]
+    largest = sizes.index(max(sizes))
+    if 2 * sizes[largest] < sum(sizes):
+        return choices
+    unit = _balance_prices(menus, allowance)
+    prices = _scale(unit, _bisect(menus, allowance, unit).price)
+    ranked = [_rank_options(menu, prices) for menu in menus]
+    bound = sum(rivals[0][0] for rivals in ranked) - allowance.price(prices)
+    for score, option in ranked[largest]:
+        if bound + score - ranked[largest][0][0] >= _error(choices):
+            break
+        tried = allocate([*menus[:largest], (option,), *menus[largest + 1 :]], allowance)
+        if tried and _error(tried) < _error(choices):
+            choices = tried
+    return choices
+
+
 def choose_smallest(menus: Sequence[Menu], allowance: Allowance) -> tuple[Choice, ...]:
     """The choices that need the fewest resources, whatever their error."""
     unit = allowance.prices((1.0, 1.0, 1.0))

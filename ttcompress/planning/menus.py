@@ -39,6 +39,12 @@ bits than with 3, 4 and 8, at factors 16 and 32 and from worse starts; this is t
 that makes this choice.
 """
 
+HELD_BY: Mapping[str, tuple[str, ...]] = {
+    "onnx": ("int4", "int8", "float16", "float32"),
+    "c": ("int4", "int8", "float32"),
+}
+"""The stores that a target holds in as many bytes as a file does; it unpacks all others."""
+
 Unfit = Mapping[str, float]
 """Stores by name that are too coarse for one weight kept dense, each with what its worst row would
 lose, relative to the row's norm. Where a store is unfit, so are all coarser ones.
@@ -53,18 +59,30 @@ class OpenWeight:
     """A weight whose layout, ranks or store are to be chosen: its assignment and layouts to try.
 
     `noise_weight` is the weight of rounding error against truncation error. `unfit` are the stores
-    that a dense form must not have.
+    that a dense form must not have. `unit_cost` is what a unit of squared error costs, compared
+    with the other weights: see `unit_costs`. `truncation_weight` is that of truncation error; None:
+    by how much of the inputs is known, see `KNOWN_TRUNCATION_WEIGHT`. `target` is what will hold
+    the weight.
     """
 
     assignment: Assignment
     layouts: tuple[Layout, ...]
     noise_weight: float = ROUNDING_WEIGHT
     unfit: Unfit = field(default_factory=dict)
+    unit_cost: float = 1.0
+    truncation_weight: float | None = None
+    target: str = "file"
 
     @property
     def name(self) -> str:
         """The weight's name."""
         return self.assignment.weight.name
+
+    @property
+    def offered(self) -> tuple[Store, ...]:
+        """The stores of fixed bits that `auto` chooses from: those that the target holds."""
+        held = HELD_BY.get(self.target)
+        return tuple(store for store in auto_stores() if held is None or store.name in held)
 
     @property
     def explicit_ranks(self) -> tuple[int, ...] | None:
@@ -92,7 +110,13 @@ def find_layouts(assignment: Assignment, recipe: Recipe, unfit: Unfit | None = N
         else:
             layouts += one.candidates(weight.shape, weight.gates)
     tuned = 1.0 if recipe.finetune is None else TUNED_ROUNDING
-    return OpenWeight(assignment, tuple(layouts), tuned * ROUNDING_WEIGHT, unfit or {})
+    return OpenWeight(
+        assignment,
+        tuple(layouts),
+        tuned * ROUNDING_WEIGHT,
+        unfit or {},
+        target=recipe.target,
+    )
 
 
 def _allowed_formats(assignment: Assignment, recipe: Recipe) -> Sequence[type[Layout]]:
@@ -111,7 +135,7 @@ def list_options(
     open_weight: OpenWeight, spectra: Spectra, budget: Budget, byte_limited: bool
 ) -> Menu:
     """List every option of one weight; empty if the tolerance cannot be met."""
-    stores = _stores(open_weight.assignment.store, byte_limited, budget)
+    stores = _stores(open_weight, byte_limited, budget)
     options = (
         _option(open_weight, layout, store, spectra, budget)
         for layout in open_weight.layouts
@@ -122,18 +146,22 @@ def list_options(
         None, (_raise_floors(open_weight, option, budget.tolerance) for option in options)
     )
     known = next(iter(spectra.values())).known if spectra else 0.0
-    return tuple(_weigh(option, open_weight.noise_weight, known) for option in within)
+    return tuple(_weigh(option, open_weight, known) for option in within)
 
 
-def _weigh(option: Option, noise_weight: float, known: float) -> Option:
-    """Weigh rounding against truncation; if coded, both count alike on inputs that are known."""
+def _weigh(option: Option, open_weight: OpenWeight, known: float) -> Option:
+    """Weigh rounding against truncation, and the errors of this weight against those of others.
+
+    Entropy-coded, both count alike where the inputs are known, and where rows are looked up.
+    """
+    noise, truncation = open_weight.noise_weight, open_weight.truncation_weight
     if isinstance(option, CodedOption):
-        return replace(option, noise_weight=noise_weight ** (1 - known))
-    return replace(
-        option,
-        truncation_weight=KNOWN_TRUNCATION_WEIGHT**known,
-        noise_weight=noise_weight,
-    )
+        noise = noise ** (1 - known) if truncation is None else 1.0
+        truncation = 1.0
+    elif truncation is None:
+        truncation = KNOWN_TRUNCATION_WEIGHT**known
+    cost = open_weight.unit_cost
+    return replace(option, truncation_weight=cost * truncation, noise_weight=cost * noise)
 
 
 def _is_offered(open_weight: OpenWeight, layout: Layout, store: Store) -> bool:
@@ -164,23 +192,25 @@ def too_coarse(store: Store, worst_row_error: float) -> Unfit:
     return {one.name: worst_row_error for one in STORES.values() if one.noise >= store.noise}
 
 
-def with_least_bits(option: Option, ranks: Sequence[int]) -> Option:
+def with_least_bits(option: Option, ranks: Sequence[int], stores: Sequence[Store]) -> Option:
     """In the smallest store whose rounding is negligible against the truncation at these ranks."""
     if isinstance(option, CodedOption):
         return option.coarsened(ranks, (1 + _NEGLIGIBLE) * option.truncation(ranks))
-    options = [replace(option, store=store) for store in auto_stores()]
+    options = [replace(option, store=store) for store in stores]
     allowed = (1 + _NEGLIGIBLE) * options[-1].error(ranks)
     return next((one for one in options if one.error(ranks) <= allowed), options[-1])
 
 
-def _stores(name: str, byte_limited: bool, budget: Budget) -> tuple[Store, ...]:
-    if name != AUTO:
+def _stores(open_weight: OpenWeight, byte_limited: bool, budget: Budget) -> tuple[Store, ...]:
+    """The stores to try: the one that the recipe says, or what `auto` means under the budget."""
+    if (name := open_weight.assignment.store) != AUTO:
         return (STORES[name],)
-    if byte_limited and budget.tolerance is None:
+    offered = open_weight.offered
+    if not byte_limited or budget.tolerance == 0:
+        return (offered[-1],)
+    if open_weight.target not in HELD_BY and budget.tolerance is None:
         return (CODED,)
-    if byte_limited and budget.tolerance != 0:
-        return auto_stores()
-    return auto_stores()[-1:]
+    return offered
 
 
 def _option(
@@ -230,7 +260,7 @@ def _raise_floors(
     if open_weight.explicit_ranks is not None:
         if not isinstance(best, CodedOption):
             return option
-        return with_least_bits(best, floors).at_least(floors)
+        return with_least_bits(best, floors, open_weight.offered).at_least(floors)
     allowed = tolerance**2 * option.energy
     low, high = 1e-18 * option.energy, option.energy
     if best.error(floors) > allowed:

@@ -37,6 +37,9 @@ KEY_HELP: Final = "State dict to read if the file holds several; en,de reads two
 
 Default = Literal["keep", "decompose"]
 
+Holder = Literal["file", "onnx", "c"]
+"""What will hold the weights where the model runs."""
+
 
 class Budget(Section):
     """What the result must reach; everything that is set must hold."""
@@ -48,6 +51,11 @@ class Budget(Section):
     factor: float | None = declare(
         FACTOR, "How many times fewer bytes the decomposed weights take.", "--factor"
     )
+    model_factor: float | None = declare(
+        FACTOR,
+        "How many times fewer bytes the file takes than all tensors of the model.",
+        "--model-factor",
+    )
     size: int | None = declare(SIZE, "Size of the file, for example 2MB.", "--size SIZE")
     params: int | None = declare(COUNT, "Number of values in the decomposed weights.", "--params")
     multiply_adds: float | None = declare(
@@ -56,6 +64,18 @@ class Budget(Section):
     drop: Drop | None = declare(
         DROP, "Find the smallest file within this drop, for example 1%.", "--drop DROP"
     )
+
+    @property
+    def of_file(self) -> bool:
+        """Whether it limits the whole file."""
+        return self.size is not None or self.model_factor is not None
+
+    def largest_file(self, model_bytes: int) -> int | None:
+        """The most bytes that the file may have, given those of the model's tensors, if limited."""
+        limits = [] if self.size is None else [self.size]
+        if self.model_factor is not None:
+            limits.append(int(model_bytes / self.model_factor))
+        return min(limits, default=None)
 
 
 class Limits(Section):
@@ -283,6 +303,12 @@ class Recipe(Section):
         "Number type: auto, coded, int2 to int8, float16, float32 ...",
         "--store STORE",
         default=AUTO,
+    )
+    target: Holder = declare(
+        one_of(*get_args(Holder)),
+        "What runs the model: for onnx or c, auto takes the stores that they hold as they are.",
+        "--target file|onnx|c",
+        default="file",
     )
     rules: tuple[Rule, ...] = declare(
         list_of(section_of(Rule), "a list of rules"),

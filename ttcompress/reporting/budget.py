@@ -22,15 +22,16 @@ class Answer:
 
 
 def answers(report: BaseReport, file_bytes: int | None = None) -> tuple[Answer, ...]:
-    """Compare every key of the budget with the result; `size` only if the file's size is given."""
+    """Compare every key of the budget with the result; the file's only if its size is given."""
     effective = report.recipe["effective"]
     budget: Mapping[str, float | str] = effective.get("budget", {})
-    totals = report.totals["weights"]
+    totals, model = report.totals["weights"], report.totals["model"]
     chosen = [weight for weight in report.weights if _is_chosen(weight, effective)]
     errors = [w.relative_error for w in chosen if not isnan(w.relative_error)]
     ranks = [rank for weight in report.weights for rank in weight.ranks]
     achieved = {
         "factor": f"{totals.compression_factor:.2f}",
+        "model_factor": "" if not file_bytes else f"{model.bytes_before / file_bytes:.2f}",
         "size": "" if file_bytes is None else f"{file_bytes:,} bytes",
         "params": f"{totals.params_after:,}",
         "multiply_adds": f"{totals.fewer_multiply_adds:.2f}",

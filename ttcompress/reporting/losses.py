@@ -1,10 +1,11 @@
-"""Says how far outputs drift and how far off the worst value of a weight is: `loss_remarks`."""
+"""Says how far outputs drift and how far off weights and their worst values are: `loss_remarks`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from ttcompress.model.report import Report
+from ttcompress.model.report import BaseReport, Report
+from ttcompress.recipe.wording import counted
 from ttcompress.reporting.numbers import error_text
 
 LARGE = 0.5
@@ -17,6 +18,28 @@ and 0.70 cost 0.7 %. Worst values were off by up to 0.30 where at most 1.3 % was
 nothing to measure on, drifted by at most 0.25 at a factor of 8, and passed 0.5 at 16 or 32 together
 with errors of their weights above 0.6.
 """
+
+LOST = 0.7
+"""The relative error of a recurrent weight that has lost half of its energy: it is remarked on."""
+
+
+def lost_remarks(report: BaseReport) -> Iterator[str]:
+    """A line if a recurrent weight has lost most of what it was, or is expected to."""
+    lost = [w for w in report.weights if w.role == "recurrent" and w.relative_error > LOST]
+    if not lost:
+        return
+    worst = max(lost, key=lambda weight: weight.relative_error)
+    others = f", and {counted(len(lost) - 1, 'other recurrent weight')} too" if lost[1:] else ""
+    done = report.recipe["effective"]
+    cures = [
+        "give the recurrent weights more bytes",
+        *([] if done.get("calibration") else ["calibrate on data (--calibrate or --data)"]),
+        *([] if done.get("finetune") else ["fine-tune (--finetune)"]),
+    ]
+    yield (
+        f"{worst.name} has an error of {error_text(worst.relative_error)}, above {LOST}{others}: "
+        f"half of what it holds is lost. {', or '.join(cures).capitalize()}."
+    )
 
 
 def loss_remarks(report: Report) -> Iterator[str]:

@@ -24,7 +24,7 @@ from ttcompress.recipe.wording import counted
 from ttcompress.reporting.bench import bench_remarks, bench_tables
 from ttcompress.reporting.budget import answers
 from ttcompress.reporting.left_out import left_out_remarks
-from ttcompress.reporting.losses import loss_remarks
+from ttcompress.reporting.losses import loss_remarks, lost_remarks
 from ttcompress.reporting.numbers import error_text, limit_figure, modes_text, times_text
 from ttcompress.reporting.table import Column, Table, tabulate
 from ttcompress.stores.coded import CODED
@@ -175,6 +175,7 @@ def report_remarks(report: Report, file_bytes: int) -> tuple[str, ...]:
         *_asked_and_achieved(report, file_bytes),
         _file_text(report, file_bytes),
         *loss_remarks(report),
+        *lost_remarks(report),
         *_kept_and_noted(report),
         *map(limit_text, report.limits),
         *(metrics or (NOT_MEASURED,)),
@@ -193,6 +194,7 @@ def plan_remarks(report: PlanReport) -> tuple[str, ...]:
         *_asked_and_achieved(report),
         f"file: {tensors:,} bytes of tensors, plus a header",
         *(tried if most > 1 else ()),
+        *lost_remarks(report),
         *_kept_and_noted(report),
         *((ESTIMATED_BYTES,) if any(w.store == CODED.name for w in report.weights) else ()),
         *((EXPECTED_SIZES,) if tolerance else ()),

@@ -24,7 +24,7 @@ from math import ceil, isfinite
 from typing import TYPE_CHECKING, Self
 
 from ttcompress.stores.rans import decode, encode
-from ttcompress.stores.rates import most_bytes
+from ttcompress.stores.rates import estimate_bits, most_bytes
 from ttcompress.stores.store import Costs, Encoded, Parts, Shape, Store, as_grid, from_grid
 from ttcompress.system.late import np, torch
 
@@ -100,6 +100,16 @@ class Coded(Store):
         whole = torch.tensor(step * 2.0 ** (sum(shared) / 4), dtype=torch.float32)
         return {"rows": rows, "columns": columns, "step": whole}
 
+    def fitted(self, part: Encoded) -> dict[str, Tensor]:
+        """What `fit` had found for a stored tensor."""
+        grid = self._grid(part.tensors, part.shape)
+        rows, columns = self._split(grid)
+        return {"rows": rows, "columns": columns, "step": torch.tensor(grid.step)}
+
+    def count_bits(self, codes: Tensor) -> float:  # (components, places)
+        """The bits that these codes will take, without coding them."""
+        return estimate_bits(codes.to(torch.int64).cpu().numpy())
+
     def steps(self, fitted: Mapping[str, Tensor], like: Tensor) -> Tensor:
         """Step, row and column multiplied: 0 where all values are rounded to 0."""
         grid = _powers(fitted["rows"])[:, None] * fitted["step"] * _powers(fitted["columns"])
@@ -125,16 +135,28 @@ class Coded(Store):
         components, places = as_grid(torch.empty(shape, device="meta")).shape
         return _Grid.read(tensors[PART], components, places)
 
+    def about_bytes(self, tensors: Mapping[str, Tensor]) -> float | None:
+        """By the rate of the codes, where they are not coded yet."""
+        return tensors.estimate() if isinstance(tensors, _Grid) else None
+
     def unpack(self, tensors: Mapping[str, Tensor], shape: Shape) -> dict[str, Tensor]:
         """The codes as a grid, in the smallest type that holds them; rows' and columns' factors."""
-        grid = tensors if isinstance(tensors, _Grid) else self.opened(tensors, shape)
+        grid = self._grid(tensors, shape)
         codes = torch.from_numpy(grid.codes)
-        scales, components = torch.from_numpy(grid.scales), len(grid.codes)
+        rows, columns = self._split(grid)
         return {
             "codes": codes.to(_smallest_type(codes)),
-            "rows": _powers(scales[:components]) * grid.step,
-            "columns": _powers(scales[components:]),
+            "rows": _powers(rows) * grid.step,
+            "columns": _powers(columns),
         }
+
+    def _grid(self, tensors: Mapping[str, Tensor], shape: Shape) -> _Grid:
+        return tensors if isinstance(tensors, _Grid) else self.opened(tensors, shape)
+
+    def _split(self, grid: _Grid) -> tuple[Tensor, Tensor]:
+        """The scales of the rows and of the columns."""
+        rows = len(grid.codes)
+        return torch.from_numpy(grid.scales[:rows]), torch.from_numpy(grid.scales[rows:])
 
     def widen(self, unpacked: Mapping[str, Tensor], shape: Shape) -> Tensor:
         """Codes times their rows' factors, times their columns'."""
@@ -180,6 +202,10 @@ class _Grid(Mapping[str, "Tensor"]):
         grid = cls(decode(stream[end:], components, places), scales, step)
         vars(grid)["_coded"] = part  # what the file holds, and need not be coded again
         return grid
+
+    def estimate(self) -> float:
+        """Bytes of the part, without coding."""
+        return _HEADER + (estimate_bits(self.scales[None]) + estimate_bits(self.codes)) / 8
 
     @cached_property
     def _coded(self) -> Tensor:

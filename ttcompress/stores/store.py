@@ -156,6 +156,10 @@ class Store(ABC):
         """
         return tensors
 
+    def about_bytes(self, tensors: Mapping[str, Tensor]) -> float | None:
+        """An estimate of the bytes of parts that are not coded yet; None if they are."""
+        return None
+
     def unpack(self, tensors: Mapping[str, Tensor], shape: Shape) -> dict[str, Tensor]:
         """The tensors that `widen` needs, by name: the parts, in types that a runtime can read.
 
@@ -188,6 +192,11 @@ class Encoded:
     def bytes(self) -> int:
         """Bytes of all parts, as really written."""
         return sum(part.numel() * part.element_size() for part in self.tensors.values())
+
+    @property
+    def about_bytes(self) -> float:
+        """The same within .1 %, where coding the values would take longer than estimating."""
+        return self.store.about_bytes(self.tensors) or self.bytes
 
     def values(self) -> Tensor:
         """The rounded values, in float32 and the original shape."""

@@ -86,6 +86,17 @@ class Entry:
             self.shape
         )
 
+    def part(self, index: tuple[int, ...], rows: slice) -> Tensor:
+        """Read `tensor[index][rows]` and no more; it lies in one piece."""
+        below = self.shape[len(index) :]
+        first = 0
+        for position, size in zip(index, self.shape, strict=False):
+            first = first * size + position
+        row = prod(below[1:]) * self.dtype.itemsize
+        start, stop = ((first * below[0] + end) * row for end in (rows.start, rows.stop))
+        found = torch.frombuffer(self.data.read(start, stop), dtype=self.dtype)
+        return found.view(rows.stop - rows.start, *below[1:])
+
 
 @dataclass(frozen=True)
 class Contents:

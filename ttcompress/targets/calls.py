@@ -32,7 +32,7 @@ class Call:
         example: positional arguments, each a tensor or a nest of tensors.
         axes: for each of these tensors the names of its free axes; other axes are constant.
         inputs: a name for each of these tensors.
-        outputs: a name for each tensor that is returned.
+        outputs: a name for each tensor that is returned, of the first ones; none means all.
     """
 
     example: tuple[Any, ...]
@@ -142,8 +142,10 @@ class FlatModule(nn.Module):
         super().__init__()
         self.module = module
         self._nesting = pytree.tree_structure(call.example)
+        self._count = len(call.outputs) or None
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """The module's output, flattened."""
+        """The module's outputs that the call names, flattened."""
         result = self.module(*pytree.tree_unflatten(tensors, self._nesting))
-        return tuple(leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, Tensor))
+        leaves = (leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, Tensor))
+        return tuple(leaves)[: self._count]

@@ -5,7 +5,7 @@ The whole model runs in the module that a task builds, or in a user's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from inspect import signature
@@ -25,6 +25,7 @@ from ttcompress.model.geometry import stored_names
 from ttcompress.model.weights import RecurrentStack
 from ttcompress.targets.calls import BATCH, EXAMPLE_SIZES, TIME, Axes, Call, FlatModule
 from ttcompress.targets.target import Part
+from ttcompress.tasks.own import blaming
 from ttcompress.tasks.protocol import Task
 
 
@@ -86,9 +87,10 @@ def stack_call(stack: RecurrentStack) -> Call:
 def own_part(compressed: CompressedModel, own: OwnModule) -> Part:
     """Put the compressed weights into a user's module."""
     inputs = own.inputs or _argument_names(own)
-    call = Call(own.example, own.axes, inputs, own.outputs or ())
+    call = Call(own.example, own.axes, inputs, ())
     module = load_into(deepcopy(own.module), compressed).eval()
-    with torch.no_grad():
+    cure = "Give an example that the module takes."
+    with torch.no_grad(), blaming("export: the module does not run on the example", cure):
         count = len(FlatModule(module, call)(*call.tensors))
     outputs = own.outputs or (("output",) if count == 1 else _numbered("output", count))
     if len(outputs) != count:
@@ -104,16 +106,14 @@ def task_part(compressed: CompressedModel, task: Task) -> Part:
 
     A built-in task's model takes symbols (batch, time) or values (batch, time, features); if the
     task carries state from batch to batch, the state of every recurrent layer is both an input and
-    an output. For other tasks the first training batch shows the call, and the first two axes of a
-    tensor are batch and time.
+    an output. For other tasks the first training batch shows the call: see `_free_axes`.
     """
     module = load_into(task.build(), compressed).eval()
     if isinstance(chain := getattr(task, "chain", None), Chain):  # a built-in task's
         flags = (getattr(task, flag, False) for flag in ("takes_values", "carries_state"))
         return _whole(compressed, module, _chain_call(chain, *flags))
     example = _called_with(task, module)
-    axes = tuple({0: BATCH, 1: TIME} if x.dim() > 1 else {0: BATCH} for x in example)
-    return own_part(compressed, OwnModule(task.build(), example, axes))
+    return own_part(compressed, OwnModule(task.build(), example, _free_axes(example)))
 
 
 def _whole(compressed: CompressedModel, module: nn.Module, call: Call) -> Part:
@@ -150,6 +150,25 @@ def _chain_call(chain: Chain, takes_values: bool, carries_state: bool) -> Call:
         inputs=("input", *(path + name for path, c in named for name in c.inputs[1:])),
         outputs=("logits", *(path + name for path, c in named for name in c.outputs[1:])),
     )
+
+
+def _free_axes(example: Sequence[Tensor]) -> tuple[Axes, ...]:
+    """The first axis of every tensor is the batch, and the second is time.
+
+    But floats of two axes beside a sequence of another length are (batch, features): a state.
+    """
+    sequences = [one for one in example if one.dim() > 1 and _is_sequence(one)]
+    times = {one.shape[1] for one in sequences}
+    return tuple(
+        {0: BATCH, 1: TIME}
+        if one.dim() > 1 and (_is_sequence(one) or not times or one.shape[1] in times)
+        else {0: BATCH}
+        for one in example
+    )
+
+
+def _is_sequence(tensor: Tensor) -> bool:
+    return tensor.dim() > 2 or not tensor.is_floating_point()
 
 
 def _called_with(task: Task, module: nn.Module) -> tuple[Tensor, ...]:

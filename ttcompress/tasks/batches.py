@@ -13,6 +13,9 @@ from torch.utils import _pytree as pytree
 
 from ttcompress.errors import RecipeError
 
+NO_BATCH = "Give batches that the module takes, or a task whose `forward` calls it as needed."
+"""What to do where a module fails on a batch."""
+
 _PLACED = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
 
@@ -36,6 +39,19 @@ def run_batch(module: nn.Module, batch: Any) -> Any:
         (Tensor, PackedSequence), lambda value: value.to(device), (arguments, options)
     )
     return module(*placed, **named)
+
+
+def check_batches(place: str, batches: object) -> None:
+    """Refuse what yields no batches at all.
+
+    Raises:
+        RecipeError: it is not iterable.
+    """
+    if not hasattr(batches, "__iter__") and not hasattr(batches, "__getitem__"):
+        raise RecipeError(
+            f"{place}: expected batches, such as a DataLoader or a list, got "
+            f"{type(batches).__name__}."
+        )
 
 
 def _arguments(module: nn.Module, batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -6,11 +6,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from ttcompress.errors import RecipeError, TTCompressError
 from ttcompress.layers.evaluating import evaluating
 from ttcompress.layers.reparametrised import make_plain
+from ttcompress.layers.swap import prefix_cure
 from ttcompress.model.protocol import Model
 from ttcompress.model.report import Change
 from ttcompress.system.text import shape_text
@@ -43,7 +44,15 @@ def load_model(task: Task, model: Model) -> nn.Module:
     Raises:
         RecipeError: the task's model and the file have different tensors.
     """
-    tensors = model.state_dict()
+    return load_tensors(task, model.state_dict())
+
+
+def load_tensors(task: Task, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """Build the task's dense model with the tensors of a model, by their names.
+
+    Raises:
+        RecipeError: the task's model has others.
+    """
     covers = getattr(task, "covers", None)
     if covers is not None:
         tensors = {name: tensor for name, tensor in tensors.items() if name in covers}
@@ -58,10 +67,12 @@ def load_model(task: Task, model: Model) -> nn.Module:
             found, built_as = (shape_text(t.shape) for t in (tensors[name], places[name]))
             problems.append(f"{name} is {found} in the file but {built_as} in the task's model")
     if problems:
+        cure = prefix_cure(places, tensors) or (
+            "Build the architecture that was saved to the file, without wrappers."
+        )
         raise RecipeError(
             f"task {task.name}: the model it builds does not match the file: "
-            f"{'; '.join(problems[:MAX_LISTED])}. "
-            "Build the architecture that was saved to the file, without wrappers."
+            f"{'; '.join(problems[:MAX_LISTED])}. {cure}"
         )
     built.load_state_dict(tensors)
     return built
@@ -95,7 +106,7 @@ def measure_module(task: Task, model: nn.Module) -> Metrics:
     for name, value in found.items():
         if not math.isfinite(value):
             raise TTCompressError(
-                f"task {task.name}: {name} is {value}: the model's outputs are not finite. "
-                "Check its weights with `ttcompress inspect`."
+                f"task {task.name}: {name} is {value}, which is not a finite number. Check the "
+                "data, the metric, and the model's weights with `ttcompress inspect`."
             )
     return {name: float(found[name]) for name in promised}

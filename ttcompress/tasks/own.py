@@ -140,7 +140,7 @@ class OwnTask:
         return found.reshape(())
 
     def _blame(self, member: str) -> AbstractContextManager[None]:
-        return blaming(f"{self._place}: {member}")
+        return blaming(f"task {self._place}: {member}")
 
     def _slip(self, member: str, expected: str, found: object, cure: str) -> RecipeError:
         return RecipeError(
@@ -182,7 +182,7 @@ def blaming(place: str, cure: str = "Correct the task.") -> Iterator[None]:
         OutOfMemoryError: the block needed more memory than there is.
     """
     try:
-        with within_memory(f"task {place}"):
+        with within_memory(place):
             yield
     except TTCompressError:
         raise
@@ -190,7 +190,7 @@ def blaming(place: str, cure: str = "Correct the task.") -> Iterator[None]:
         text = clip(" ".join(str(error).split()), MOST_CHARACTERS).rstrip(".")
         fact = f"{type(error).__name__}: {text}" if text else type(error).__name__
         where = "".join(f"{line}: " for line in _place_of(error))
-        raise TaskError(f"task {place}: {where}{fact}. {cure}") from error
+        raise TaskError(f"{place}: {where}{fact}. {cure}") from error
 
 
 def _place_of(error: Exception) -> list[str]:

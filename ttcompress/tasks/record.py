@@ -5,6 +5,8 @@ The file is one of safetensors. For each layer it holds chunks of sequences in o
 `lstm.0.inputs` (batch, time, input), `lstm.0.lengths` (batch,) where sequences differ in length,
 and `lstm.0.h0`, `lstm.0.c0` (layers * directions, batch, size) where the first state is not zero.
 `lstm.check` holds the layer's outputs for its first sequence, which tell this model from another.
+The steps of a loop around a cell stand below each other, each of length 1 with its own first state;
+the metadata say how many. Linear layers have inputs alone.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ from ttcompress.errors import RecipeError
 from ttcompress.layers.evaluating import evaluating
 from ttcompress.system.files import written_whole
 from ttcompress.system.safetensors import Spool
-from ttcompress.tasks.batches import run_batch
+from ttcompress.tasks.batches import check_batches, run_batch
+from ttcompress.tasks.own import blaming
 from ttcompress.tasks.protocol import OutputKind
 
 RECORD = "ttcompress_record"
@@ -35,6 +38,8 @@ VERSION = 1
 
 MOST_BYTES = 1_000_000_000
 """Where recording stops by default."""
+
+CURE = "Give batches that the module takes, or `forward=` a function that calls it with one."
 
 ROUNDING = 1e-3
 """Values are kept in float16 if that changes their norm by less than this fraction."""
@@ -73,9 +78,9 @@ def record(
         batches: such as a DataLoader; labels in them are not used.
         path: of the file, usually `*.safetensors`.
         forward: runs the model on a batch; by default see `run_batch`.
-        linear: record the inputs of linear layers too; calibration reads only the others so far.
-        predicts: what the model's outputs are, "classes" for logits or "values"; training on the
-            file then compares the predictions of a linear layer of classes.
+        linear: record the inputs of linear layers too, to calibrate them.
+        predicts: what the outputs of the one linear layer right behind a recurrent layer are:
+            "classes" (logits), "binary" or "values"; training on the file then compares these.
         most_bytes: where to stop.
         overwrite: replace the file if it exists.
 
@@ -85,6 +90,7 @@ def record(
         OutputError: the disk is full or not writable.
     """
     path, complete = Path(path), True
+    check_batches("record", batches)
     with written_whole(path, overwrite) as file, Spool(path.parent) as spool:
         recorder = _Recorder(spool)
         hooks = [
@@ -103,15 +109,20 @@ def record(
                 if spool.bytes >= most_bytes:
                     complete = False
                     break
-                with evaluating(model):
+                with evaluating(model), blaming("record: a batch does not run", CURE):
                     forward(model, batch)
                 recorder.flush()
         finally:
             for hook in hooks:
                 hook.remove()
-        if not recorder.chunks:
+        if not recorder.steps:
             raise RecipeError("record: no batch reached a recurrent layer. Give batches that do.")
-        facts = {"version": VERSION, "chunks": recorder.chunks, "predicts": predicts}
+        facts = {
+            "version": VERSION,
+            "chunks": {name: len(steps) for name, steps in recorder.steps.items()},
+            "steps": {name: steps for name, steps in recorder.steps.items() if max(steps) > 1},
+            "predicts": predicts,
+        }
         spool.write(file, {RECORD: json.dumps(facts)})
     return Recording(path, dict(recorder.positions), path.stat().st_size, complete)
 
@@ -122,7 +133,7 @@ class _Recorder:
 
     spool: Spool
     calls: defaultdict[str, list[_Inputs]] = field(default_factory=lambda: defaultdict(list))
-    chunks: dict[str, int] = field(default_factory=dict)
+    steps: dict[str, list[int]] = field(default_factory=dict)  # for each chunk
     positions: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
 
     def note(
@@ -137,10 +148,9 @@ class _Recorder:
                 f"record: {name or type(module).__name__} is given NaN or infinity. "
                 "Check the batches and the model."
             )
-        if name not in self.chunks and not isinstance(module, nn.Linear):
-            self.chunks[name] = 0
+        if name not in self.steps and not isinstance(module, nn.Linear):
             self.spool.add(f"{prefix_of(name)}check", _first_outputs(module, out, found))
-        self.chunks.setdefault(name, 0)
+        self.steps.setdefault(name, [])
         self.calls[name].append(found)
 
     def flush(self) -> None:
@@ -148,11 +158,12 @@ class _Recorder:
         for name, calls in self.calls.items():
             alike: defaultdict[Any, list[_Inputs]] = defaultdict(list)
             for number, call in enumerate(calls):
-                alone = number if call.lengths is not None else -1
-                alike[call.inputs.shape[1:], len(call.states), alone].append(call)
+                own = number if call.lengths is not None else -1
+                alike[call.inputs.shape[1:], len(call.states), own].append(call)
             for group in alike.values():
-                place = f"{prefix_of(name)}{self.chunks[name]}"
-                self.chunks[name] += 1
+                place = f"{prefix_of(name)}{len(self.steps[name])}"
+                parallel = {len(call.inputs) for call in group}
+                self.steps[name].append(len(group) if len(parallel) == 1 else 1)
                 inputs = torch.cat([call.inputs for call in group])
                 self.positions[name] += inputs.shape[0] * inputs.shape[1]
                 self.spool.add(f"{place}.inputs", _narrow(inputs))

@@ -1,12 +1,13 @@
 """The task `recorded`: a compressed model learns to answer as the original does on recorded inputs.
 
 Neither labels nor the model's code are needed: see `record` for the file. Each recurrent stack runs
-by itself on what it was given. Where the checkpoint has a linear layer of classes behind it, its
-predictions are compared, else its outputs.
+by itself on what it was given. Where the checkpoint has one linear layer behind it and one knows
+what that layer's outputs are, these are compared, else the stack's own.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,19 +25,30 @@ from ttcompress.layers.structure import Structure, structure_of
 from ttcompress.model.geometry import stored_names
 from ttcompress.model.protocol import Model
 from ttcompress.model.weights import RecurrentStack
-from ttcompress.tasks.likeness import Likeness, class_divergence, likeness_metrics, squared_error
-from ttcompress.tasks.protocol import Metric, State, detach
-from ttcompress.tasks.recording import Chunk, Recorded, read_recording
+from ttcompress.tasks.likeness import (
+    Likeness,
+    binary_divergence,
+    class_divergence,
+    likeness_metrics,
+    squared_error,
+)
+from ttcompress.tasks.protocol import Metric, OutputKind, State, detach
+from ttcompress.tasks.recording import Chunk, Part, Recorded, read_recording
 from ttcompress.tasks.recurrent_task import generator_of
 
-SEGMENT = 512
-"""Longer sequences are cut; each part then begins with an empty state, for both models alike."""
-
-HELD_OUT = 10
-"""One sequence in this many is only measured on."""
+HELD_OUT, MOST_HELD_OUT = 10, 65_536
+"""One sequence in this many is only measured on, and of long files fewer: so many time steps."""
 
 OUTPUT_ERROR = Metric("output_error", higher_is_better=False)
 STATE_ERROR = Metric("state_error", higher_is_better=False)
+
+
+@dataclass(frozen=True)
+class Head:
+    """The linear layer behind a stack: its path, and what its outputs are."""
+
+    path: str
+    kind: OutputKind
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,30 +60,13 @@ class Window:
     fresh: bool
 
 
-@dataclass(frozen=True)
-class Part:
-    """Some steps of a chunk; `first` is the number of its first sequence among all."""
-
-    prefix: str
-    chunk: int
-    steps: slice
-    sequences: int
-    first: int
-
-    def cut(self, chunk: Chunk) -> Chunk:
-        """These steps; a state is known at the beginning of the chunk only."""
-        if chunk.lengths is not None:
-            return chunk
-        states = () if self.steps.start else chunk.states
-        return Chunk(chunk.inputs[:, self.steps], None, states)
-
-
 class RecordedTask:
     """Compares a model with the original on recorded inputs.
 
-    Metrics are `output_error` and `state_error`: the root mean squared error of the stacks' outputs
-    and last states over the deviation of the original's; before them, where a linear layer of
-    classes is recognised, its `divergence` and `agreement`.
+    Metrics are `output_error` and `state_error`: the root mean squared error of the outputs and of
+    the stacks' last states over the deviation of the original's; before them, where a linear layer
+    of classes is recognised, its `divergence` and `agreement`. Outputs are those of the linear
+    layer of values behind a stack, or the stack's own.
 
     Args:
         model: the original.
@@ -97,19 +92,29 @@ class RecordedTask:
             for prefix, stack in self._stacks.items()
             if (head := find_head(structure, stack, self._recorded))
         }
-        self._biases = {head: f"{head}.bias" in structure.shapes for head in self._heads.values()}
-        self._sizes = {head: structure.shapes[f"{head}.weight"] for head in self._heads.values()}
+        paths = [head.path for head in self._heads.values()]
+        self._biases = {path: f"{path}.bias" in structure.shapes for path in paths}
+        self._sizes = {path: structure.shapes[f"{path}.weight"] for path in paths}
         self.covers = frozenset(self.build().state_dict())
-        named = likeness_metrics("classes") if self._heads else ()
+        kinds = [head.kind for head in self._heads.values()]
+        self._predicts = next((kind for kind in kinds if kind != "values"), None)
+        named = likeness_metrics(self._predicts) if self._predicts else ()
         self.metrics = (*named, OUTPUT_ERROR, STATE_ERROR)
         tensors = model.state_dict()
         self._original = self.build()
         self._original.load_state_dict({name: tensors[name] for name in self.covers})
         self._units: dict[str, Tensor] = {}
-        self._parts = tuple(self._cut_chunks())
+        self._parts = tuple(self._recorded.parts())
         self._sequences = sum(part.sequences for part in self._parts)
-        self.batches_per_epoch = sum(1 for _ in self._windows(held_out=False))
-        if not self.batches_per_epoch or next(self._windows(held_out=True), None) is None:
+        rarely = sum(part.positions for part in self._parts) // MOST_HELD_OUT
+        self._every = min(max(HELD_OUT, rarely), self._sequences)
+        alike: dict[object, list[Tensor]] = {}
+        for part in self._parts:
+            numbers = torch.arange(part.first, part.first + part.sequences)
+            alike.setdefault(self._recorded.shape_of(part), []).append(numbers)
+        self._alike = [torch.cat(numbers) for numbers in alike.values()]
+        self.batches_per_epoch = sum(map(self._count_windows, self._batches(False, None)))
+        if not self.batches_per_epoch or not self._batches(True, None):
             raise RecipeError(
                 f"{path}: has {self._sequences} sequence, but at least 2 are needed: one to train "
                 "on and one to measure on. Record more."
@@ -123,9 +128,8 @@ class RecordedTask:
             if not prefix:
                 return layer  # the model itself, with nothing behind it
             place_module(root, prefix.removesuffix("."), layer)
-        for head in self._heads.values():
-            rows, columns = self._sizes[head]
-            place_module(root, head, nn.Linear(columns, rows, bias=self._biases[head]))
+        for path, (rows, columns) in self._sizes.items():
+            place_module(root, path, nn.Linear(columns, rows, bias=self._biases[path]))
         return root
 
     def train_batches(self, epoch: int, seed: int) -> Iterator[Window]:
@@ -133,10 +137,10 @@ class RecordedTask:
         return self._windows(held_out=False, generator=generator_of(epoch, seed))
 
     def outputs(self, model: nn.Module, batch: Window, state: State) -> tuple[Tensor, State]:
-        """Predictions or outputs of the steps that are not padding, and the state after them."""
+        """What is compared, at the steps that are not padding, and the state after them."""
         found, after = self._run(model, batch, state)
         if head := self._heads.get(batch.prefix):
-            found = model.get_submodule(head)(found)
+            found = model.get_submodule(head.path)(found)
         return found, after
 
     def loss(self, outputs: Tensor, batch: Window) -> Tensor:
@@ -149,8 +153,11 @@ class RecordedTask:
 
     def distillation(self, outputs: Tensor, original: Tensor, batch: Window) -> Tensor:
         """The divergence of predictions, or the squared error in units of the variance."""
-        if batch.prefix in self._heads:
+        head = self._heads.get(batch.prefix)
+        if head is not None and head.kind == "classes":
             return class_divergence(outputs, original, 1.0)
+        if head is not None and head.kind == "binary":
+            return binary_divergence(outputs, original, 1.0)
         if batch.prefix not in self._units:
             variance = original.var(0, correction=0).mean()
             self._units[batch.prefix] = variance.clamp_min(torch.finfo(torch.float32).tiny)
@@ -158,24 +165,29 @@ class RecordedTask:
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Every metric on the sequences that are held out."""
-        classes, outputs, states = Likeness("classes"), Likeness("values"), Likeness("values")
+        predictions = Likeness(self._predicts or "classes")
+        outputs, states = Likeness("values"), Likeness("values")
         mine: State = None
         theirs: State = None
         with evaluating(model), evaluating(self._original):
             for window in self._windows(held_out=True):
                 found, mine = self._run(model, window, mine)
                 wanted, theirs = self._run(self._original, window, theirs)
-                outputs.add(found, wanted)
                 for one, other in zip(_members(mine), _members(theirs), strict=True):
                     states.add(one.flatten(0, -2), other.flatten(0, -2))
                 if head := self._heads.get(window.prefix):
                     pair = ((model, found), (self._original, wanted))
-                    classes.add(*(m.get_submodule(head)(values) for m, values in pair))
+                    mapped = [m.get_submodule(head.path)(values) for m, values in pair]
+                    if head.kind == "values":
+                        found, wanted = mapped
+                    else:
+                        predictions.add(*mapped)
+                outputs.add(found, wanted)
         errors = {
             OUTPUT_ERROR.name: outputs.figures()["output_error"],
             STATE_ERROR.name: states.figures()["output_error"],
         }
-        return (classes.figures() if self._heads else {}) | errors
+        return (predictions.figures() if self._predicts else {}) | errors
 
     def _run(self, model: nn.Module, window: Window, state: State) -> tuple[Tensor, State]:
         """The outputs (positions, output) of a stack without padding, and its state after them."""
@@ -204,33 +216,37 @@ class RecordedTask:
     def _windows(
         self, *, held_out: bool, generator: torch.Generator | None = None
     ) -> Iterator[Window]:
-        """Windows of all stacks; without a generator in the order of the file."""
-        order = list(range(len(self._parts)))
-        if generator is not None:
-            order = torch.randperm(len(order), generator=generator).tolist()
-        every = min(HELD_OUT, self._sequences)
-        for part in (self._parts[k] for k in order):
-            number = torch.arange(part.first, part.first + part.sequences)
-            mine = torch.nonzero((number % every == every - 1) == held_out).flatten()
-            if not len(mine):
-                continue
+        """Windows of all stacks; without a generator in the order of the file.
+
+        Sequences of all chunks are mixed: neighbours in a file may be much alike.
+        """
+        for numbers in self._batches(held_out, generator):
+            chosen = [self._find(number) for number in numbers.tolist()]
+            yield from self._cut(chosen[0][0].prefix, self._recorded.gather(chosen))
+
+    def _batches(self, held_out: bool, generator: torch.Generator | None) -> list[Tensor]:
+        """The numbers of the sequences that run together."""
+        batches: list[Tensor] = []
+        for numbers in self._alike:
+            is_held_out = numbers % self._every == self._every - 1
+            mine = numbers[is_held_out == held_out]
             if generator is not None:
                 mine = mine[torch.randperm(len(mine), generator=generator)]
-            chunk = part.cut(self._recorded.chunk(part.prefix, part.chunk))
-            for few in torch.split(mine, self._batch):
-                yield from self._cut(part.prefix, chunk.take(few))
+            batches += torch.split(mine, self._batch) if len(mine) else ()
+        if generator is None:
+            return batches
+        return [batches[k] for k in torch.randperm(len(batches), generator=generator).tolist()]
 
-    def _cut_chunks(self) -> Iterator[Part]:
-        """All chunks in order, long ones cut in time; sequences of unlike lengths stay whole."""
-        first = 0
-        for prefix in self._stacks:
-            for number in range(len(self._recorded.names[prefix])):
-                sequences, time = self._recorded.shape(prefix, number)
-                length = time if self._recorded.has_lengths(prefix, number) else SEGMENT
-                for start in range(0, time, length):
-                    steps = slice(start, min(start + length, time))
-                    yield Part(prefix, number, steps, sequences, first)
-                    first += sequences
+    def _find(self, number: int) -> tuple[Part, int]:
+        """The part that a sequence is in, and its place there."""
+        part = self._parts[bisect_right(self._parts, number, key=lambda part: part.first) - 1]
+        return part, number - part.first
+
+    def _count_windows(self, numbers: Tensor) -> int:
+        """Into how many a batch of sequences is cut."""
+        part, _ = self._find(int(numbers[0]))
+        prefix, steps, has_lengths, _ = self._recorded.shape_of(part)
+        return 1 if has_lengths or self._stacks[prefix].bidirectional else -(-steps // self._steps)
 
     def _cut(self, prefix: str, chunk: Chunk) -> Iterator[Window]:
         """Parallel sequences, a window of steps after the other."""
@@ -241,11 +257,11 @@ class RecordedTask:
             yield Window(prefix, replace(chunk, inputs=inputs), fresh=k == 0)
 
 
-def find_head(structure: Structure, stack: RecurrentStack, recorded: Recorded) -> str | None:
-    """The path of the linear layer of classes behind a stack, if there is just one.
+def find_head(structure: Structure, stack: RecurrentStack, recorded: Recorded) -> Head | None:
+    """The linear layer behind a stack, if there is just one, and what its outputs are.
 
-    That its outputs are classes is said in the recording, or seen from a table of as many symbols:
-    an embedding, or inputs as wide.
+    The recording says what they are, or they are classes where there are as many symbols: in an
+    embedding, or as one-hot inputs. Otherwise nothing says that the layer answers at each step.
     """
     own = {stack.prefix + name for name in stored_names(stack).values()}
     heads = [
@@ -260,8 +276,11 @@ def find_head(structure: Structure, stack: RecurrentStack, recorded: Recorded) -
         return None
     rows = structure.shapes[f"{heads[0]}.weight"][0]
     tables = {structure.shapes[n][0] for n, role in structure.roles.items() if role == "embedding"}
-    known = recorded.predicts == "classes" or rows in tables or rows == stack.input_size
-    return heads[0] if rows > 1 and recorded.predicts in (None, "classes") and known else None
+    inputs = recorded.chunk(stack.prefix, 0).inputs
+    if bool((inputs.amax(-1) == 1).all() and (inputs.count_nonzero(-1) == 1).all()):
+        tables.add(stack.input_size)
+    kind = recorded.predicts or ("classes" if rows in tables else None)
+    return None if kind is None or (kind == "classes" and rows == 1) else Head(heads[0], kind)
 
 
 def _members(state: State) -> Sequence[Tensor]:

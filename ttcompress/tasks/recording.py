@@ -6,7 +6,7 @@ layer, under the layer's path (or any name if the model has a single layer).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from ttcompress.model.weights import RecurrentStack
 from ttcompress.system.files import check_input
 from ttcompress.system.json import read_json
 from ttcompress.system.safetensors import Contents, open_safetensors
+from ttcompress.system.text import shape_text
 from ttcompress.tasks.protocol import OUTPUT_KINDS, OutputKind, State
 from ttcompress.tasks.record import RECORD, VERSION, prefix_of
 
@@ -29,6 +30,9 @@ float16 is below 0.01 in the samples.
 """
 
 STATES = ("h0", "c0")
+
+SEGMENT = 512
+"""Longer sequences are cut; each part then begins with an empty state."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +58,27 @@ class Chunk:
         return Chunk(self.inputs[which], lengths, tuple(s[:, which] for s in self.states))
 
 
+@dataclass(frozen=True)
+class Part:
+    """Some steps of the sequences of a chunk; `first` numbers its first one among all parts."""
+
+    prefix: str
+    chunk: int
+    steps: slice
+    sequences: int
+    first: int
+
+    @property
+    def length(self) -> int:
+        """Time steps of each of its sequences."""
+        return int(self.steps.stop - self.steps.start)
+
+    @property
+    def positions(self) -> int:
+        """Time steps of all its sequences."""
+        return self.sequences * self.length
+
+
 @dataclass(frozen=True, eq=False)
 class Recorded:
     """A file of recorded inputs, of which each chunk is read when it is asked for.
@@ -62,12 +87,16 @@ class Recorded:
         path: of the file.
         stacks: the recurrent layers that it has inputs of, by prefix.
         names: the names of the tensors with inputs of each, one for each chunk.
+        linears: the same of linear layers, by path.
+        steps: how many steps of a loop around a cell each of its chunks holds, by prefix.
         predicts: what the model's outputs are, if the recording says so.
     """
 
     path: Path
     stacks: Mapping[str, RecurrentStack]
     names: Mapping[str, tuple[str, ...]]
+    linears: Mapping[str, tuple[str, ...]]
+    steps: Mapping[str, Sequence[int]]
     predicts: OutputKind | None
     contents: Contents
 
@@ -80,19 +109,65 @@ class Recorded:
         """Whether the sequences of a chunk differ in length."""
         return self.names[prefix][number].removesuffix(".inputs") + ".lengths" in self
 
+    def parts(self) -> Iterator[Part]:
+        """All chunks in order, long ones cut in time; sequences of unlike lengths stay whole."""
+        first = 0
+        for prefix, names in self.names.items():
+            for number in range(len(names)):
+                sequences, time = self.shape(prefix, number)
+                length = time if self.has_lengths(prefix, number) else SEGMENT
+                for start in range(0, time, length):
+                    steps = slice(start, min(start + length, time))
+                    yield Part(prefix, number, steps, sequences, first)
+                    first += sequences
+
+    def shape_of(self, part: Part) -> tuple[str, int, bool, bool]:
+        """Layer, steps, whether there are lengths and states: only like ones run together."""
+        place = self._place(part)
+        has_states = part.steps.start == 0 and any(f"{place}.{s}" in self for s in STATES)
+        return part.prefix, part.length, f"{place}.lengths" in self, has_states
+
+    def gather(self, sequences: Sequence[tuple[Part, int]]) -> Chunk:
+        """Read single sequences, of parts of one shape, as one chunk.
+
+        A state is known at the beginning of a chunk only.
+        """
+        _, _, has_lengths, has_states = self.shape_of(sequences[0][0])
+        tensors, inputs, lengths = self.contents.tensors, [], []
+        states: dict[str, list[Tensor]] = {}
+        for part, k in sequences:
+            place, one = self._place(part), slice(k, k + 1)
+            inputs.append(tensors[self.names[part.prefix][part.chunk]].part((k,), part.steps))
+            if has_lengths:
+                lengths.append(tensors[f"{place}.lengths"].part((), one))
+            for name in STATES if has_states else ():
+                if (entry := tensors.get(f"{place}.{name}")) is not None:
+                    layers = [entry.part((layer,), one) for layer in range(entry.shape[0])]
+                    states.setdefault(name, []).append(torch.stack(layers))
+        return Chunk(
+            torch.stack([one.float() for one in inputs]),
+            torch.cat(lengths) if lengths else None,
+            tuple(torch.cat([one.float() for one in some], 1) for some in states.values()),
+        )
+
+    def _place(self, part: Part) -> str:
+        return self.names[part.prefix][part.chunk].removesuffix(".inputs")
+
     def chunk(self, prefix: str, number: int) -> Chunk:
         """Read one chunk.
 
         Raises:
-            RecipeError: it holds NaN or infinity, or lengths beyond its time axis.
+            RecipeError: it holds NaN or infinity, lengths beyond its time axis, or states that
+                do not fit the layer.
         """
         name = self.names[prefix][number]
-        inputs = self._read(name)
+        inputs = self.read(name)
         place = name.removesuffix(".inputs")
-        lengths = self._read(f"{place}.lengths") if f"{place}.lengths" in self else None
-        states = tuple(self._read(f"{place}.{s}") for s in STATES if f"{place}.{s}" in self)
+        lengths = self.read(f"{place}.lengths") if f"{place}.lengths" in self else None
+        states = tuple(self.read(f"{place}.{s}") for s in STATES if f"{place}.{s}" in self)
         if lengths is not None and not (
             lengths.shape == inputs.shape[:1]
+            and not lengths.is_floating_point()
             and bool((lengths >= 1).all())
             and bool((lengths <= inputs.shape[1]).all())
         ):
@@ -101,12 +176,40 @@ class Recorded:
                 f"{self.path}: {place}: {len(lengths)} lengths, the longest {longest}, for "
                 f"{inputs.shape[0]} sequences of {inputs.shape[1]} steps. Record the inputs again."
             )
+        self._check_states(place, self.stacks[prefix], states, len(inputs))
         return Chunk(inputs, lengths, states)
+
+    def _check_states(
+        self, place: str, stack: RecurrentStack, states: Sequence[Tensor], sequences: int
+    ) -> None:
+        count = stack.num_layers * stack.directions
+        sizes = [stack.output_size // stack.directions, stack.hidden_size]
+        wanted = [(count, sequences, size) for size in sizes[: 2 if stack.kind == "lstm" else 1]]
+        found = [tuple(member.shape) for member in states]
+        if found and found != wanted:
+            shown, fitting = (", ".join(map(shape_text, shapes)) for shapes in (found, wanted))
+            raise RecipeError(
+                f"{self.path}: {place}: expected first states of {fitting}, got {shown}. "
+                "Record the inputs again."
+            )
 
     def __contains__(self, name: str) -> bool:
         return name in self.contents.tensors
 
-    def _read(self, name: str) -> Tensor:
+    def loops(self, prefix: str, number: int) -> Tensor:  # (steps, sequences)
+        """The numbers of a chunk's sequences: of a cell, the steps of each loop below each other;
+        other layers have one step.
+        """
+        sequences, _ = self.shape(prefix, number)
+        steps = self.steps[prefix][number] if prefix in self.steps else 1
+        return torch.arange(sequences).reshape(steps, -1)
+
+    def read(self, name: str) -> Tensor:
+        """Read one tensor.
+
+        Raises:
+            RecipeError: it holds NaN or infinity.
+        """
         values = self.contents.tensors[name].read()
         if values.is_floating_point() and (bad := int((~values.isfinite()).sum())):
             raise RecipeError(
@@ -140,15 +243,19 @@ def read_recording(path: str | Path, model: Model) -> Recorded:
         found = {name: (name,) for name in contents.tensors}
         if len(found) == len(known) == 1:
             found = {next(iter(known)): next(iter(found.values()))}
-        predicts = None
+        facts = _Facts({}, {}, None)
     else:
-        chunks, predicts = facts
-        prefixes = {name: prefix_of(name) for name in chunks}
         found = {
-            name: tuple(f"{prefixes[name]}{k}.inputs" for k in range(count))
-            for name, count in chunks.items()
-            if name in known or f"{prefixes[name]}check" in contents.tensors  # not a linear layer
+            name: tuple(f"{prefix_of(name)}{k}.inputs" for k in range(count))
+            for name, count in facts.chunks.items()
         }
+    linears = {}
+    for name in set(found) - set(known):
+        width = _linear_width(model, name)
+        if width is not None and f"{prefix_of(name)}check" not in contents.tensors:
+            linears[name] = found.pop(name)
+            for tensor in linears[name]:
+                _check_shape(path, tensor, contents, width)
     stacks = {}
     for name, tensors in found.items():
         if name not in known:
@@ -161,7 +268,9 @@ def read_recording(path: str | Path, model: Model) -> Recorded:
         for tensor in tensors:
             _check_shape(path, tensor, contents, known[name].input_size)
     names = {known[name].prefix: tensors for name, tensors in found.items()}
-    recorded = Recorded(path, stacks, names, predicts, contents)
+    steps = {known[n].prefix: facts.steps[n] for n in found if n in facts.steps and known[n].cell}
+    recorded = Recorded(path, stacks, names, linears, steps, facts.predicts, contents)
+    _check_steps(recorded)
     for prefix, stack in stacks.items():
         for k in range(len(names[prefix])):
             recorded.chunk(prefix, k)  # a broken one is refused before the work
@@ -169,8 +278,36 @@ def read_recording(path: str | Path, model: Model) -> Recorded:
     return recorded
 
 
-def _read_facts(path: Path, contents: Contents) -> tuple[dict[str, int], OutputKind | None] | None:
-    """How many chunks each layer has, and what is predicted; None for a file made by hand."""
+@dataclass(frozen=True)
+class _Facts:
+    """How many chunks each layer has, the steps in each, and what is predicted."""
+
+    chunks: Mapping[str, int]
+    steps: Mapping[str, Sequence[int]]
+    predicts: OutputKind | None
+
+
+def _linear_width(model: Model, path: str) -> int | None:
+    """How many inputs the linear layer at a path has; None if there is none."""
+    shapes = {name: shape for names, shape in model.tied_shapes.items() for name in names}
+    shape = shapes.get(f"{prefix_of(path)}weight", ())
+    return shape[1] if len(shape) == 2 else None
+
+
+def _check_steps(recorded: Recorded) -> None:
+    """Check that the sequences of each chunk are as many steps of loops."""
+    for prefix, steps in recorded.steps.items():
+        for k, count in enumerate(steps):
+            if recorded.shape(prefix, k)[0] % count:
+                raise InputError(
+                    f"{recorded.path}: {recorded.names[prefix][k]} has "
+                    f"{recorded.shape(prefix, k)[0]} sequences, which are not {count} steps of "
+                    "loops, as its metadata say. Record it again."
+                )
+
+
+def _read_facts(path: Path, contents: Contents) -> _Facts | None:
+    """What the metadata say; None for a file made by hand."""
     if RECORD not in contents.metadata:
         return None
     try:
@@ -179,6 +316,10 @@ def _read_facts(path: Path, contents: Contents) -> tuple[dict[str, int], OutputK
         chunks = {str(name): int(count) for name, count in document["chunks"].items()}
         if predicts is not None and predicts not in OUTPUT_KINDS:
             raise ValueError(f"predicts {predicts!r}")
+        steps = {str(name): list(map(int, s)) for name, s in document.get("steps", {}).items()}
+        for name, counts in steps.items():
+            if len(counts) != chunks.get(name) or min(counts, default=1) < 1:
+                raise ValueError(f"steps {counts} of {name}")
         if any(not 0 <= count <= len(contents.tensors) for count in chunks.values()):
             raise ValueError("more chunks than tensors")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -188,7 +329,7 @@ def _read_facts(path: Path, contents: Contents) -> tuple[dict[str, int], OutputK
             f"{path}: is a recording of version {version}, but this program reads {VERSION}. "
             "Record it again."
         )
-    return chunks, predicts
+    return _Facts(chunks, steps, predicts)
 
 
 def _check_shape(path: Path, name: str, contents: Contents, size: int) -> None:

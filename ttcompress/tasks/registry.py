@@ -8,7 +8,7 @@ import importlib.util
 import inspect
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.metadata import entry_points
@@ -48,6 +48,9 @@ TEMPLATE = Path(__file__).with_name("template.txt")
 _MEMBERS = "name metrics batches_per_epoch build train_batches outputs loss evaluate"
 MEMBERS = tuple(_MEMBERS.split())
 """What every `Task` has."""
+
+MEASURING = ("name", "metrics", "build", "evaluate")
+"""What measuring alone needs."""
 
 WHAT_A_TASK_IS = (
     "A task is a class that builds the model, feeds it and measures it: it needs "
@@ -146,16 +149,20 @@ def make_task(name: str, structure: Structure, options: Mapping[str, Any] | None
     _check_options(name, factory, options)
     if name in BUILT_IN:
         return factory(structure, **options)
-    with blaming(name):
+    with blaming(f"task {name}"):
         task = factory(structure, **options)
     if _is_module(task):
         raise RecipeError(f"task {name}: gives a model. {WHAT_A_TASK_IS}")
-    # Statically: asking how many batches there are may read all training data.
-    missing = [m for m in MEMBERS if inspect.getattr_static(task, m, None) is None]
-    if missing:
-        raise RecipeError(f"task {name}: lacks {', '.join(missing)}. {WHAT_A_TASK_IS}")
+    _check_members(task, name)
     kinds_of(task)  # refuse a wrong one before the work
     return OwnTask(task, name)
+
+
+def _check_members(task: object, name: str, needed: Sequence[str] = MEMBERS) -> None:
+    # Statically: asking how many batches there are may read all training data.
+    missing = [m for m in needed if inspect.getattr_static(task, m, None) is None]
+    if missing:
+        raise RecipeError(f"task {name}: lacks {', '.join(missing)}. {WHAT_A_TASK_IS}")
 
 
 def task_for(model: Model, task: str | Task, options: Mapping[str, Any] | None = None) -> Task:
@@ -173,6 +180,7 @@ def task_for(model: Model, task: str | Task, options: Mapping[str, Any] | None =
         )
     if isinstance(task, OwnTask) or type(task) in BUILT_IN.values():
         return task
+    _check_members(task, getattr(task, "name", type(task).__name__), MEASURING)
     return OwnTask(task, task.name)
 
 
@@ -182,7 +190,7 @@ def _import(place: str) -> ModuleType:
     if is_file and not os.path.isfile(place):
         raise InputError(f"task {place}: no such file. Give a file; you are in {Path.cwd()}.")
     cure = "Correct it, or give file.py:Name or package.module:Name."
-    with blaming(f"{place}: cannot be imported", cure):
+    with blaming(f"task {place}: cannot be imported", cure):
         return _import_file(Path(place)) if is_file else importlib.import_module(place)
 
 

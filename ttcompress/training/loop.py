@@ -23,9 +23,10 @@ from ttcompress.errors import RecipeError, TrainingError
 from ttcompress.recipe import Finetune
 from ttcompress.tasks.evaluation import Metrics, measure_metrics
 from ttcompress.tasks.protocol import Batch, State, Task, name_outputs, unname_outputs
+from ttcompress.training.coded import STEER_EVERY
 from ttcompress.training.distillation import make_distillation
 from ttcompress.training.machine import Machine, OneDevice, share, steps_per_process
-from ttcompress.training.student import apply_rounding, make_student, snapshot
+from ttcompress.training.student import apply_rounding, make_student, rate_control, snapshot
 
 FLOAT_PART = 1 / 3
 """Fraction of the steps before the forward pass uses rounded values."""
@@ -120,6 +121,7 @@ class Training:
         if not settings.kept:
             for name, parameter in self.student.named_parameters():
                 parameter.requires_grad_(".cores." in f".{name}")
+        self.rate = rate_control(self.student, start)
         self.optimizer = machine.prepare(
             torch.optim.AdamW(
                 self._trained(), lr=settings.learning_rate, weight_decay=settings.weight_decay
@@ -191,6 +193,8 @@ class Training:
         with parametrize.cached():
             with self.machine.autocast():
                 loss, state = self._loss(batch)
+                if self.rate is not None:
+                    loss = loss + self.rate.penalty()
             self.machine.backward(loss, self._trained(), self.settings.clip)
         value = float(loss.detach())
         if not math.isfinite(value):
@@ -201,6 +205,8 @@ class Training:
                 f"finetune: the loss is {value} at step {self.step + 1} of {self.steps}. {cure}"
             )
         self.optimizer.step()
+        if self.rate is not None and (self.step + 1) % STEER_EVERY == 0:
+            self.rate.steer()
         self.state = state
         return value
 

@@ -121,8 +121,8 @@ class Analysis:
             stored, _ = store_weight(matrix, weight, layout, (), store, weighting)
         except DecompositionError as error:
             raise error.at(weight.name) from error
-        if stored.bytes <= self._left:
-            self._left -= stored.bytes
+        if weight.params <= self._left:  # a byte a value, whatever the store
+            self._left -= weight.params
             self._rounded[key] = stored
         return stored
 

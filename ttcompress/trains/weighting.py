@@ -45,6 +45,11 @@ class Weighting:
         root = squares.clamp(min=torch.finfo(torch.float64).tiny).sqrt()
         return (vectors * root) @ vectors.mT, (vectors / root) @ vectors.mT
 
+    @property
+    def mean(self) -> float:
+        """The cost of a unit of squared error, as the mean over all values."""
+        return float(self.rows.mean() * self.moment.diagonal().mean())
+
     @cached_property
     def rounding(self) -> float:
         """The mean cost of a unit error in one column if later columns compensate for it.

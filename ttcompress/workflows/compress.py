@@ -67,7 +67,7 @@ def compress(
         TTCompressError: see `ttcompress.errors`.
     """
     chosen = with_options(as_recipe(recipe), key=key)
-    check_limits(chosen)
+    check_limits(chosen, task)
     job = prepare(source, chosen, task=task, data=data, conditions=conditions, progress=progress)
     model = build(job) if chosen.budget.drop is None else find_within_drop(job, build, trials)
     if isinstance(source, nn.Module):
@@ -83,7 +83,7 @@ def build(job: Job) -> CompressedModel:
 
 def _decompose(job: Job, aim: float) -> CompressedModel:
     """Plan, decompose and refit, aiming at a fraction of the bytes that are allowed."""
-    size = job.recipe.budget.size
+    size = job.largest_file
     meet = partial(meet_tolerance, aim=aim)
     model = meet(job) if size is None else meet_size(job, size, meet)
     if job.calibration is not None:

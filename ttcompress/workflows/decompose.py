@@ -19,7 +19,7 @@ from ttcompress.errors import CheckpointError, DecompositionError, PlanError
 from ttcompress.model.report import SPECTRUM_POINTS, CutSpectrum, Measured
 from ttcompress.model.weights import OtherTensor, Weight
 from ttcompress.planning.menus import Unfit, too_coarse
-from ttcompress.planning.plan import Plan
+from ttcompress.planning.plan import Plan, PlannedWeight
 from ttcompress.planning.planner import cuts_for, make_plan
 from ttcompress.planning.spectrum import Spectrum
 from ttcompress.results.from_plan import build_report
@@ -40,8 +40,8 @@ WORST_ROW = 0.5
 def plan_weights(job: Job, overhead: int = 0, stretch: float = 1.0) -> Plan:
     """Decide what is done to every weight.
 
-    `overhead` is the number of bytes of the output file outside tensors, for a `size` budget;
-    `stretch` corrects the estimates of what is coded, see `make_plan`.
+    `overhead` is the number of bytes of the output file outside tensors, for a budget of the whole
+    file; `stretch` corrects the estimates of what is coded, see `make_plan`.
 
     Raises:
         PlanError: the recipe does not fit the model, or the budget is out of reach.
@@ -55,7 +55,9 @@ def plan_weights(job: Job, overhead: int = 0, stretch: float = 1.0) -> Plan:
     unfit: dict[str, Unfit] = {}
     while True:
         model = job.checkpoint
-        plan = make_plan(job.recipe, model.weights, model.others, spectra, overhead, unfit, stretch)
+        plan = make_plan(
+            job.recipe, model.weights, model.others, spectra, overhead, unfit, job.costs, stretch
+        )
         found = dict(_find_unfit(job, plan, unfit))
         if not found:
             plan = replace(plan, notes=(*plan.notes, *job.notes))
@@ -108,11 +110,17 @@ def _note_calibration(plan: Plan, calibration: Calibration) -> Plan:
     return replace(plan, weights=weights, notes=(*plan.notes, line))
 
 
-def meet_bytes(job: Job, overhead: int = 0, aim: float = 1.0) -> tuple[CompressedModel, Plan]:
-    """Plan and execute until the coded weights take what the budget allows them, within 1 %.
+Made = tuple[StoredWeight, tuple[Spectrum, ...]]
+"""A weight as it is stored, and the spectrum at each cut of its train."""
 
-    What coded weights take shows only when they are coded. A plan estimates it; the next one is
-    corrected by what the one before really took.
+NOTHING_MADE: Mapping[str, Made] = {}
+
+
+def meet_bytes(job: Job, overhead: int = 0, aim: float = 1.0) -> tuple[CompressedModel, Plan]:
+    """Plan until the coded weights take what the budget allows them, within 1 %, and execute.
+
+    What coded weights take shows only when they are rounded. A plan estimates it; the next one is
+    corrected by what the one before would take.
 
     Args:
         job: what to compress.
@@ -122,11 +130,12 @@ def meet_bytes(job: Job, overhead: int = 0, aim: float = 1.0) -> tuple[Compresse
     best, stretch = None, aim
     for _ in range(_ROUNDS):
         plan = plan_weights(job, overhead, stretch)
-        model = execute(job, plan)
-        used = used_bytes(model, plan)
+        made = _make_coded(job, plan)
+        used = _used_bytes(made, plan)
+        settled = best is not None and abs(used - best[0]) < _SLACK / 10  # more bytes do not help
         if used <= aim and (best is None or used > best[0]):
-            best = used, model, plan
-        if used == 0.0 or (1 - _SLACK) * aim <= used <= aim:
+            best = used, plan, made
+        if not made or settled or (1 - _SLACK) * aim <= used <= aim:
             break
         stretch *= (1 - _SLACK / 4) * aim / used
     if best is None:
@@ -134,20 +143,34 @@ def meet_bytes(job: Job, overhead: int = 0, aim: float = 1.0) -> tuple[Compresse
             f"the budget is out of reach: the weights took {used:.3f} times what it allows them. "
             "Allow a few more bytes."
         )
-    return best[1:]
+    _, plan, made = best
+    return execute(job, plan, made), plan
 
 
-def used_bytes(model: CompressedModel, plan: Plan) -> float:
-    """The fraction of the allowed bytes that coded weights take; 0 if nothing is coded."""
-    sizes = {one.weight.name: one.bytes for one in model.weights}
-    planned = [p for p in plan.changed if p.in_budget]
-    coded = sum(sizes[p.weight.name] for p in planned if p.estimated is not None)
-    others = sum(sizes[p.weight.name] for p in planned if p.estimated is None)
-    return coded / max(1.0, plan.byte_limit - others)
+def _make_coded(job: Job, plan: Plan) -> dict[str, Made]:
+    """The weights of the budget whose bytes a plan could only estimate."""
+    coded = [p for p in plan.changed if p.in_budget and p.estimated is not None]
+    made = {}
+    for done, planned in enumerate(coded):
+        job.progress("round", done, len(coded), planned.weight.name)
+        made[planned.weight.name] = _make(job, planned)
+    return made
 
 
-def execute(job: Job, plan: Plan) -> CompressedModel:
+def _used_bytes(made: Mapping[str, Made], plan: Plan) -> float:
+    """The fraction of the bytes left to them that coded weights will take; 0 without a limit."""
+    others = sum(p.bytes for p in plan.changed if p.in_budget and p.weight.name not in made)
+    taken = sum(part.about_bytes for one, _ in made.values() for part in one.parts)
+    return taken / max(1.0, plan.byte_limit - others)
+
+
+def execute(job: Job, plan: Plan, made: Mapping[str, Made] = NOTHING_MADE) -> CompressedModel:
     """Carry out a plan: decompose, round and measure one weight after another, and keep the rest.
+
+    Args:
+        job: what to compress.
+        plan: what to do.
+        made: the weights, by name, that were made by this plan before.
 
     Raises:
         DecompositionError: a weight holds NaN or infinity, or overflows its store.
@@ -156,23 +179,14 @@ def execute(job: Job, plan: Plan) -> CompressedModel:
     stored: list[StoredWeight] = []
     measured: list[Measured] = []
     for done, planned in enumerate(plan.changed):
-        weight, weighting = planned.weight, job.weightings.get(planned.weight.name)
+        weight = planned.weight
         job.progress("decompose", done, len(plan.changed), weight.name)
-        assert planned.layout is not None and planned.store is not None  # it is not kept
-        analysis, layout, store = job.analysis, planned.layout, planned.store
-        spectra: tuple[Spectrum, ...] = ()
-        if layout.decomposes:
-            matrix, known = analysis.matrix(weight), analysis.factorizations(weight, weighting)
-            try:
-                one, spectra = store_weight(
-                    matrix, weight, layout, planned.ranks, store, weighting, known
-                )
-            except DecompositionError as error:
-                raise error.at(weight.name) from error
-            errors = measure_errors(matrix, one.blocks(), weight)
+        one, spectra = made.get(weight.name) or _make(job, planned)
+        if one.layout.decomposes:
+            errors = measure_errors(job.analysis.matrix(weight), one.blocks(), weight)
         else:
-            one = analysis.dense(weight, layout, store, weighting)
-            errors = analysis.dense_errors(weight, layout, store, weighting)
+            weighting = job.weightings.get(weight.name)
+            errors = job.analysis.dense_errors(weight, one.layout, one.parts[0].store, weighting)
         drawn = tuple(map(_draw, spectra, planned.ranks))
         measured.append(Measured(errors, drawn))
         stored.append(one)
@@ -199,6 +213,26 @@ def execute(job: Job, plan: Plan) -> CompressedModel:
             _broken(kept),
         ),
     )
+
+
+def _make(job: Job, planned: PlannedWeight) -> Made:
+    """Decompose and round one weight.
+
+    Raises:
+        DecompositionError: it holds NaN or infinity, or overflows its store.
+    """
+    weight, layout, store = planned.weight, planned.layout, planned.store
+    assert layout is not None and store is not None  # it is not kept
+    analysis, weighting = job.analysis, job.weightings.get(weight.name)
+    if not layout.decomposes:
+        return analysis.dense(weight, layout, store, weighting), ()
+    known = analysis.factorizations(weight, weighting)
+    try:
+        return store_weight(
+            analysis.matrix(weight), weight, layout, planned.ranks, store, weighting, known
+        )
+    except DecompositionError as error:
+        raise error.at(weight.name) from error
 
 
 def _draw(spectrum: Spectrum, rank: int) -> CutSpectrum:
@@ -288,7 +322,7 @@ def meet_size(
         overhead = header
     if best is None:
         raise PlanError(
-            f"budget.size: {size:,} bytes are out of reach: the smallest file found has "
+            f"budget: {size:,} bytes are out of reach: the smallest file found has "
             f"{least:,.0f}, and {reserved:,} more are reserved for the measurements. "
             "Allow a larger file, or decompose more weights."
         )
@@ -322,8 +356,8 @@ def _excess(job: Job, model: CompressedModel) -> float:
     ratios = [0.0]
     if budget.factor is not None:
         ratios.append(weights.bytes_after * budget.factor / weights.bytes_before)
-    if budget.size is not None:
-        ratios.append((model.file_bytes + _to_be_measured(job)) / budget.size)
+    if (size := job.largest_file) is not None:
+        ratios.append((model.file_bytes + _to_be_measured(job)) / size)
     return max(ratios)
 
 
@@ -345,5 +379,5 @@ def _beside_tensors(job: Job, model: CompressedModel) -> int:
 
 def _to_be_measured(job: Job) -> int:
     """Bytes for what is added to the report after the size is settled: drift, metrics, limits."""
-    measured = (500 if job.recipe.task else 0) + (300 if job.conditions.control else 0)
+    measured = (500 if job.task else 0) + (300 if job.conditions.control else 0)
     return 300 + 100 * len(job.model.stacks) + measured

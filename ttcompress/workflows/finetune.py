@@ -3,35 +3,44 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+from torch import nn
+
 from ttcompress.artifact import CompressedModel, load
+from ttcompress.checkpoint import ModelSource
+from ttcompress.layers.swap import compressed_copy
 from ttcompress.model.report import BLIND
 from ttcompress.recipe import AnyRecipe, Finetune, recipe_from, task_recipe
 from ttcompress.system.progress import Progress, silent
 from ttcompress.tasks.evaluation import compare_metrics, measure_metrics
+from ttcompress.tasks.protocol import Task
 from ttcompress.training.finetune import CONDITIONS, Conditions
 from ttcompress.workflows.compress import finish, measure, tune
 from ttcompress.workflows.job import Job, prepare
-from ttcompress.workflows.limits import judged
+from ttcompress.workflows.limits import check_limits, judged
 from ttcompress.workflows.original import open_original
 
 
-def tune_artifact(
-    artifact: str | Path,
+def finetune(
+    artifact: str | Path | CompressedModel,
     recipe: AnyRecipe = None,
     *,
-    original: str | Path | None = None,
+    original: ModelSource | None = None,
+    task: Task | None = None,
     conditions: Conditions = CONDITIONS,
     progress: Progress = silent,
 ) -> CompressedModel:
     """Fine-tune a model that is already compressed, and judge it again.
 
     Args:
-        artifact: the compressed file.
+        artifact: the compressed model or its file.
         recipe: only its `task:`, `finetune:` and `limits:` blocks are used; it needs no budget.
             Without limits, those of the recipe that made the artifact apply.
-        original: the checkpoint it was made from, as the teacher and for the errors.
+        original: what it was made from, as the teacher and for the errors: a checkpoint's file, a
+            module or its state dict.
+        task: in place of the one that the recipe names.
         conditions: device, resuming, control.
         progress: receives what is being done.
 
@@ -40,14 +49,19 @@ def tune_artifact(
         TTCompressError: see `ttcompress.errors`.
     """
     # The decomposition is not redone, whatever the recipe says about calibration.
-    chosen, compressed = replace(task_recipe(recipe), calibration=None), load(artifact)
+    chosen = replace(task_recipe(recipe), calibration=None)
+    compressed = artifact if isinstance(artifact, CompressedModel) else load(artifact)
     under = recipe_from(compressed.report.recipe["effective"])
     dense = None
     if original is not None:
-        dense = open_original(original, compressed, artifact, chosen.key)
+        place = "the artifact" if isinstance(artifact, CompressedModel) else str(artifact)
+        dense = open_original(original, compressed, place, chosen.key)
+    if isinstance(original, nn.Module):
+        compressed = replace(compressed, make_module=partial(compressed_copy, original))
     settings = chosen.finetune or Finetune()
     chosen = replace(chosen, finetune=settings, limits=chosen.limits or under.limits)
-    job = prepare(dense or compressed, chosen, conditions=conditions, progress=progress)
+    check_limits(chosen, task)
+    job = prepare(dense or compressed, chosen, task=task, conditions=conditions, progress=progress)
     tuned = tune(job, compressed, dense)
     if dense is None:
         made = _measure_alone(job, compressed, tuned)

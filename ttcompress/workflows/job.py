@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,18 +11,27 @@ from torch import nn
 
 from ttcompress.artifact import CompressedModel
 from ttcompress.calibration.moments import Calibration, calibrate
-from ttcompress.calibration.sources import DataSource, FileSource, loader_source, task_source
+from ttcompress.calibration.sources import (
+    DataSource,
+    FileSource,
+    ModuleSource,
+    loader_source,
+    task_source,
+)
 from ttcompress.checkpoint import Checkpoint, ModelSource, open_checkpoint
 from ttcompress.errors import RecipeError
 from ttcompress.layers.structure import structure_of
 from ttcompress.model.protocol import Model
 from ttcompress.recipe import AnyRecipe, CalibrationChoice, Recipe, as_recipe, with_options
 from ttcompress.system.progress import Progress, silent
+from ttcompress.tasks.evaluation import load_model
+from ttcompress.tasks.of import task_of
 from ttcompress.tasks.protocol import Task
 from ttcompress.tasks.recorded import RecordedTask
 from ttcompress.tasks.registry import make_task, task_for
 from ttcompress.tasks.synthetic import PAGE, STEPS, Synthetic
 from ttcompress.training.finetune import CONDITIONS, Conditions
+from ttcompress.training.sensitivity import measure_sensitivity
 from ttcompress.trains.analysis import NO_WEIGHTINGS, Analysis, Weightings
 
 Data = str | Path | Iterable[Any]
@@ -39,6 +48,8 @@ class Job:
         task: measures it; None if the recipe names none and nothing is trained.
         trainer: gives the data to fine-tune on; the task itself, or what needs no labels.
         calibration: statistics of the recipe's data; None if it names none.
+        costs: of a unit of squared error, by weight, where a budget of the whole file asks for them
+            and there is data.
         conditions: how fine-tuning runs: device, resuming, control.
         progress: receives what is being done.
         notes: what the user should know of how it was prepared.
@@ -50,6 +61,7 @@ class Job:
     task: Task | None = None
     trainer: Task | None = None
     calibration: Calibration | None = None
+    costs: Mapping[str, float] = field(default_factory=dict)
     conditions: Conditions = CONDITIONS
     progress: Progress = silent
     notes: tuple[str, ...] = ()
@@ -60,6 +72,13 @@ class Job:
         """The model, which must be one to compress."""
         assert isinstance(self.model, Checkpoint), "a compressed model is not compressed again"
         return self.model
+
+    @property
+    def largest_file(self) -> int | None:
+        """The most bytes that the file may have; None if the budget does not limit them."""
+        model = self.checkpoint
+        before = sum(w.bytes for w in model.weights) + sum(o.bytes for o in model.others)
+        return self.recipe.budget.largest_file(before)
 
     @property
     def weightings(self) -> Weightings:
@@ -104,7 +123,7 @@ def prepare(
         model = open_checkpoint(source, chosen.key)
     if task is not None:
         task = task_for(model, task)
-    elif measured or chosen.calibration:
+    elif measured or chosen.calibration or chosen.budget.of_file:
         task = named_task(chosen, model)
     trainer = None
     if chosen.finetune is not None and measured:
@@ -119,12 +138,44 @@ def prepare(
         progress=progress,
         analysis=Analysis(model.tensor, weights),
     )
-    if chosen.calibration is None:
-        return job
-    found = _calibration_source(job, task, source, data)
-    if isinstance(found, str):
-        return replace(job, notes=(found,))
-    return replace(job, calibration=calibrate(job.checkpoint, found, progress))
+    if chosen.calibration is not None:
+        found = _calibration_source(job, task, source, data)
+        if isinstance(found, str):
+            job = replace(job, notes=(found,))
+        else:
+            job = replace(job, calibration=calibrate(job.checkpoint, found, progress))
+    if chosen.budget.of_file and isinstance(model, Checkpoint):
+        job = _measure_costs(job, task, source, data)
+    return job
+
+
+def _measure_costs(job: Job, task: Task | None, source: object, data: Data | None) -> Job:
+    """Measure what errors cost the outputs, on the task's data or else on the calibration's."""
+    model, wanted = job.checkpoint, job.recipe.calibration
+    shown_by = None if job.calibration is None else job.calibration.source
+    try:
+        if task is not None:
+            shown: Task = task
+        elif wanted is None or shown_by is None:
+            return job
+        elif wanted.data is not None:
+            shown = RecordedTask(model, wanted.data)
+        elif data is not None and isinstance(shown_by, ModuleSource):
+            assert isinstance(source, nn.Module)  # `_calibration_source` asked for it
+            shown = task_of(source, train=shown_by.given, predicts="values")
+        else:
+            shown = Synthetic(model)
+        sensitivity = measure_sensitivity(
+            shown, load_model(shown, model), model.weights, job.recipe.seed, job.progress
+        )
+    except RecipeError as error:
+        note = f"what errors cost the outputs was estimated by role, not measured: {error}"
+        return replace(job, notes=(*job.notes, note))
+    costs = {
+        name: one / job.weightings[name].mean if name in job.weightings else one
+        for name, one in sensitivity.items()
+    }
+    return replace(job, costs=costs)
 
 
 def named_task(recipe: Recipe, model: Model) -> Task | None:
@@ -165,7 +216,7 @@ def choose_trainer(recipe: Recipe, model: Model, task: Task | None) -> Task:
                 raise RecipeError(
                     "finetune: there is nothing to train on: no task, no recorded inputs, and the "
                     f"model cannot write its own text ({fact}). Add --task, or --data with inputs "
-                    "that ttcompress.record wrote."
+                    "that ttcompress.record wrote; ttcompress.task_of makes a task of batches."
                 ) from error
     raise AssertionError(f"the recipe's schema does not allow {asked}")
 

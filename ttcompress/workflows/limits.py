@@ -12,6 +12,7 @@ from ttcompress.model.report import Report, Verdict
 if TYPE_CHECKING:
     from ttcompress.artifact import CompressedModel
     from ttcompress.recipe import Drop, Limits, Recipe
+    from ttcompress.tasks.protocol import Task
 
 
 def judged(model: CompressedModel, limits: Limits | None) -> CompressedModel:
@@ -49,14 +50,29 @@ def _verdicts(report: Report, limits: Limits, file_bytes: int) -> Iterator[Verdi
         yield _at_least("min_multiply_adds", limits.min_multiply_adds, fewer)
 
 
-def check_limits(recipe: Recipe) -> None:
+def check_limits(recipe: Recipe, task: Task | None = None) -> None:
     """Refuse, before the work, a limit that could not be judged after it.
 
+    Args:
+        recipe: it may name a task.
+        task: one that is built already.
+
     Raises:
-        RecipeError: there is a limit on the drop, but no task that measures it.
+        RecipeError: there is a limit on the drop, but no task that measures it. A training without
+            labels measures how far the outputs are from the original's, so that a percentage of
+            the original's own error, which is 0, allows nothing.
     """
-    if recipe.limits is not None and recipe.limits.max_drop is not None and recipe.task is None:
-        raise _unmeasured(recipe.limits.max_drop)
+    limits = recipe.limits
+    if not limits or limits.max_drop is None or recipe.task or task:
+        return
+    if recipe.finetune is None:
+        raise _unmeasured(limits.max_drop)
+    if limits.max_drop.relative:
+        raise RecipeError(
+            f"limits.max_drop: {limits.max_drop.written} of the original's error is 0 where it is "
+            "compared with itself, without a task. Give a number instead of a percentage, or add "
+            "--task."
+        )
 
 
 def _unmeasured(limit: Drop) -> RecipeError:

@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ttcompress.artifact import CompressedModel, load
-from ttcompress.checkpoint import Checkpoint, open_checkpoint
+from ttcompress.checkpoint import Checkpoint, ModelSource, open_checkpoint
 from ttcompress.errors import CheckpointError
 from ttcompress.system.files import file_digest
 
@@ -24,12 +24,12 @@ def find_original(artifact: str | Path) -> Path | None:
 
 
 def open_original(
-    path: str | Path, compressed: CompressedModel, artifact: str | Path, key: str | None = None
+    source: ModelSource, compressed: CompressedModel, artifact: str | Path, key: str | None = None
 ) -> Checkpoint:
     """Open the checkpoint that a compressed model was made from.
 
     Args:
-        path: the checkpoint's file.
+        source: the checkpoint's file, a module or a state dict.
         compressed: the model that was made from it.
         artifact: that model's file, for messages.
         key: which state dict of the checkpoint; by default the one in the recipe.
@@ -38,7 +38,7 @@ def open_original(
         InputError: there is no such file.
         CheckpointError: it cannot be read, or is not the one that was compressed.
     """
-    found = open_checkpoint(path, key or compressed.report.recipe["effective"].get("key"))
+    found = open_checkpoint(source, key or compressed.report.recipe["effective"].get("key"))
     wanted = compressed.report.source["sha256"]
     if found.sha256 != wanted:
         raise CheckpointError(

@@ -21,7 +21,7 @@ def plan(
 ) -> tuple[Checkpoint, Plan]:
     """Plan what `compress` would do with the same arguments, with exact sizes.
 
-    Under a `size` budget the weights are decomposed once, to measure the file's header. Under a
+    Under a budget of the whole file the weights are decomposed once, to measure its header. Under a
     `tolerance` sizes are estimates: if the measured rounding error exceeds it, `compress` plans
     again, aiming lower.
     """
@@ -32,5 +32,5 @@ def plan(
             "compressed model is measured. Use decompose, or plan for a factor."
         )
     job = prepare(source, chosen, data=data, key=key, progress=progress, measured=False)
-    overhead = 0 if chosen.budget.size is None else header_bytes(job)
+    overhead = 0 if job.largest_file is None else header_bytes(job)
     return job.checkpoint, plan_weights(job, overhead)
