@@ -36,7 +36,10 @@ from ttcompress.recipe import shipped
 from ttcompress.recipe.manifest import Manifest
 from ttcompress.recipe.reference import markdown
 from ttcompress.recipe.schema import Recipe
+from ttcompress.stores import Costs
+from ttcompress.stores.coded import CODED
 from ttcompress.stores.rans import encode
+from ttcompress.stores.store import as_grid
 from ttcompress.tasks.registry import BUILT_IN, find_task
 from ttcompress.workflows.manifest import read_manifest
 
@@ -220,6 +223,18 @@ def test_numpy_alone_decodes_integers(run_page: Any, largest: int) -> None:
     codes[7] = 0
     codes[0, 0] = largest
     assert np.array_equal(scope["decode"](encode(codes), 50, 700), codes)
+
+
+@pytest.mark.parametrize("shape", [(5, 9), (1, 6, 4), (4, 7, 1), (3, 2, 5, 4)], ids=str)
+def test_numpy_alone_reads_coded_cores(run_page: Any, shape: tuple[int, ...]) -> None:
+    _, scope = run_page(FORMAT)
+    values = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    grid = as_grid(values)
+    costs = Costs(torch.arange(1.0, len(grid) + 1), torch.arange(1.0, grid.shape[1] + 1))
+    store = CODED.at(0.3)
+    stored = store.encode(values, store.fit(values, costs))
+    found = scope["coded_values"](stored.tensors[".coded"].numpy(), shape)
+    np.testing.assert_allclose(found, stored.values().numpy(), rtol=1e-6)
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from ttcompress.model.report import (
 from ttcompress.reporting.budget import answers
 from ttcompress.reporting.markdown import report_markdown, table_markdown
 from ttcompress.reporting.report import (
+    ESTIMATED_BYTES,
     EXPECTED_SIZES,
     NOT_MEASURED,
     files_table,
@@ -183,6 +184,14 @@ def test_a_plan_under_a_tolerance_says_that_its_sizes_are_expected(budget, said:
     asked = {"text": "", "effective": {"budget": budget}}
     plan = PlanReport("0.1.0", REPORT.source, asked, REPORT.totals, (), ())
     assert (EXPECTED_SIZES in plan_remarks(plan)) is said
+
+
+@pytest.mark.parametrize("store", ["coded", "int4"])
+def test_a_plan_says_that_bytes_of_coded_weights_are_estimates(store: str) -> None:
+    asked = {"text": "", "effective": {"budget": {"factor": 8}}}
+    weights = tuple(replace(weight, store=store) for weight in REPORT.weights)
+    plan = PlanReport("0.1.0", REPORT.source, asked, REPORT.totals, weights, ())
+    assert weights and (ESTIMATED_BYTES in plan_remarks(plan)) is (store == "coded")
 
 
 def test_what_is_kept_is_told_in_time_that_grows_with_it_and_not_with_its_square() -> None:

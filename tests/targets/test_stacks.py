@@ -149,6 +149,7 @@ def wide(store: str, format: str = "mps") -> dict[str, Any]:
         ("int4", TensorProto.UINT4),
         pytest.param("int5", TensorProto.UINT8, marks=pytest.mark.slow),
         pytest.param("int8", TensorProto.UINT8, marks=pytest.mark.slow),
+        ("coded", TensorProto.INT8),
         pytest.param("float16", TensorProto.FLOAT16, marks=pytest.mark.slow),
         pytest.param("bfloat16", TensorProto.BFLOAT16, marks=pytest.mark.slow),
     ],

@@ -11,7 +11,9 @@ import ttcompress
 pytest.importorskip("onnxruntime")
 
 
-@pytest.mark.parametrize("format, store", [("mps", "int3"), ("mpo", "int4")])
+@pytest.mark.parametrize(
+    "format, store", [("mps", "int3"), ("mpo", "int4"), ("mps", "coded"), ("mpo", "coded")]
+)
 def test_levels_at_zero_and_masks_are_exported(format: str, store: str, tmp_path: Path) -> None:
     state = nn.LSTM(8, 16).state_dict()
     state["weight_hh_l0"][[3, 40]] = state["weight_hh_l0"][:, 5] = 0.0

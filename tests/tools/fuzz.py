@@ -36,6 +36,8 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
@@ -188,6 +190,17 @@ def artifact_document(data: bytes, chance: random.Random) -> bytes:
     return _with_header(header, data[8 + length :])
 
 
+def coded_streams(data: bytes, chance: random.Random) -> bytes:
+    """Bits, slices or numbers of a coded tensor changed, to any length, in a file that is whole."""
+    (length,) = struct.unpack("<Q", data[:8])
+    header = json.loads(data[8 : 8 + length])
+    metadata, tensors = header["__metadata__"], load_tensors(data)
+    for name in chance.choices([name for name in tensors if name.endswith(".coded")], k=2):
+        stream = plain(tensors[name].numpy().tobytes(), chance)
+        tensors[name] = torch.tensor(list(stream), dtype=torch.uint8)
+    return save_tensors(tensors, metadata)
+
+
 def _with_header(header: Any, rest: bytes) -> bytes:
     text = json.dumps(header).encode()
     return struct.pack("<Q", len(text)) + text + rest
@@ -329,6 +342,7 @@ def readers(folder: Path) -> dict[str, Reader]:
     (folder / "index").write_text(json.dumps(index))
     recipe = {"version": 1, "budget": {"factor": 3}, "default": "decompose", "store": "int4"}
     ttcompress.compress(folder / "zip", recipe).save(folder / "artifact")
+    ttcompress.compress(folder / "zip", recipe | {"store": "coded"}).save(folder / "coded")
     shutil.copy(RECIPES / "explicit-ranks.yaml", folder / "recipe")
     (folder / "manifest").write_text(MANIFEST)
     outcome = Outcome("a", "b", "c", 1.0, 1, False, 9, 3, 3.0, {"m": CHANGE}, (VERDICT,))
@@ -360,6 +374,9 @@ def readers(folder: Path) -> dict[str, Reader]:
         "index of shards": Reader(folder / "index", use_checkpoint, (plain, json_text)),
         "artifact": Reader(
             folder / "artifact", use_artifact, (plain, artifact_document, artifact_document)
+        ),
+        "coded artifact": Reader(
+            folder / "coded", use_artifact, (plain, artifact_document, coded_streams, coded_streams)
         ),
         "recipe": Reader(folder / "recipe", load_recipe, (plain, yaml_text, yaml_text)),
         "manifest": Reader(folder / "manifest", read_manifest, (plain, yaml_text, yaml_text)),

@@ -71,8 +71,8 @@ def test_a_factor_of_8_is_met_within_1_percent_and_its_errors_are_true(
 @every_sample
 def test_what_was_planned_is_what_is_done(name: str) -> None:
     sample = SAMPLES / f"{name}.pt"
-    _, planned = plan(sample, recipe("mps", factor=12))
-    model = compress(sample, recipe("mps", factor=12))
+    _, planned = plan(sample, recipe("mps", "int4", factor=12))
+    model = compress(sample, recipe("mps", "int4", factor=12))
     stored = model.stored_tensors().values()
     in_file = sum(tensor.numel() * tensor.element_size() for tensor in stored)
     assert in_file == planned.model_totals.bytes_after
@@ -80,6 +80,17 @@ def test_what_was_planned_is_what_is_done(name: str) -> None:
     for weight, done in zip(planned.changed, model.report.weights, strict=True):
         assert done.relative_error == pytest.approx(weight.expected_error, rel=0.15)
         assert (done.ranks, done.store) == (weight.ranks, weight.store and weight.store.name)
+
+
+@every_sample
+def test_what_is_coded_takes_what_was_estimated_or_a_few_percent_more_or_less(name: str) -> None:
+    sample = SAMPLES / f"{name}.pt"
+    _, planned = plan(sample, recipe("mps", factor=12))
+    model = compress(sample, recipe("mps", factor=12))
+    for weight, done in zip(planned.changed, model.report.weights, strict=True):
+        assert done.store == "coded" and weight.estimated is not None
+        assert done.bytes_after == pytest.approx(weight.bytes, rel=0.05)
+        assert done.relative_error == pytest.approx(weight.expected_error, rel=0.05)
 
 
 @every_sample

@@ -48,6 +48,56 @@ def test_a_tolerance_that_rounding_breaks_is_refused_in_the_numbers_asked(
     assert float(str(caught.value).split("error of ")[1].split(". ")[0]) > 0.15
 
 
+@pytest.fixture(scope="module")
+def medium(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose file, compressed, is weights for the larger part."""
+    path = tmp_path_factory.mktemp("medium") / "medium.pt"
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        torch.save(torch.nn.LSTM(64, 96, num_layers=2).state_dict(), path)
+    return path
+
+
+@pytest.mark.parametrize("train_format", ["mps", "mpo", "auto"])
+@pytest.mark.parametrize("factor", [3, 9.5, 25])
+def test_a_factor_in_coded_is_met_within_1_percent(
+    medium: Path, train_format: str, factor: float
+) -> None:
+    model = compress(medium, recipe(factor=factor) | {"format": train_format})
+    assert {weight.store for weight in model.report.weights} == {"coded"}
+    found = model.report.totals["weights"]
+    assert 0.99 * found.bytes_before / factor <= found.bytes_after <= found.bytes_before / factor
+    stored = sum(one.bytes for one in model.weights)
+    assert stored == found.bytes_after == sum(w.bytes_after for w in model.report.weights)
+
+
+@pytest.mark.parametrize("size", [30_000, 60_000])
+def test_a_size_in_coded_is_met_within_1_percent_with_its_header(
+    medium: Path, size: int, tmp_path: Path
+) -> None:
+    model = compress(medium, recipe(size=size))
+    model.save(tmp_path / "out")
+    assert {weight.store for weight in model.report.weights} == {"coded"}
+    assert 0.99 * size <= (tmp_path / "out").stat().st_size <= size
+
+
+def test_two_limits_are_both_met_in_coded(medium: Path) -> None:
+    found = compress(medium, recipe(factor=8, multiply_adds=3)).report.totals["weights"]
+    assert found.compression_factor >= 8 and found.fewer_multiply_adds >= 3
+
+
+@pytest.mark.parametrize(
+    "budget", [{"rank": 12}, {"tolerance": 0.25}, {"params": 30_000}, {"multiply_adds": 2}], ids=str
+)
+def test_coded_by_name_is_made_under_any_budget(medium: Path, budget: dict[str, float]) -> None:
+    model = compress(medium, recipe("coded", **budget))
+    for weight in model.report.weights:
+        assert weight.store == "coded"
+        assert weight.relative_error <= budget.get("tolerance", 1.0)
+        assert all(rank <= budget.get("rank", 96) for rank in weight.ranks)
+    assert sum(w.params_after for w in model.report.weights) <= budget.get("params", 10**6)
+
+
 def test_a_size_is_reached_wherever_a_file_of_that_size_can_be(small: Path) -> None:
     size = compress(small, recipe(factor=8)).file_bytes + 1_000  # what measuring may add
     assert compress(small, recipe(size=size)).file_bytes <= size

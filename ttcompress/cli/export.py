@@ -83,7 +83,7 @@ def export(
         )
     left_out = () if task or recipe else foreign_layers(compressed)
     document = {"files": [one.as_json() for one in made], "left_out": list(left_out)}
-    remarks = exported_remarks(made, file.stat().st_size, left_out)
+    remarks = exported_remarks(made, file.stat().st_size, left_out, quantized=quantize is not None)
     console.result(talk, document, str(file), [exported_table(made)], remarks)
     console.say(f"wrote {', '.join(str(one.file) for one in made)}", talk)
 

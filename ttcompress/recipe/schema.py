@@ -300,7 +300,7 @@ class Recipe(Section):
     )
     store: str = declare(
         STORE,
-        "Number type: auto, int2 to int8, float16, float32 ...",
+        "Number type: auto, coded, int2 to int8, float16, float32 ...",
         "--store STORE",
         default=AUTO,
     )

@@ -8,6 +8,7 @@ from ttcompress.reporting.table import Column, Table, tabulate
 from ttcompress.results.exported import Exported
 
 _INTEGERS = {"uint4", "uint8"}
+_CODES = {"int8", "int16", "int32"}
 _HALVES = {"float16", "bfloat16"}
 
 
@@ -28,17 +29,30 @@ def exported_table(files: Sequence[Exported]) -> Table:
 
 
 def exported_remarks(
-    files: Sequence[Exported], artifact_bytes: int, left_out: Sequence[str] = ()
+    files: Sequence[Exported],
+    artifact_bytes: int,
+    left_out: Sequence[str] = (),
+    *,
+    quantized: bool = False,
 ) -> tuple[str, ...]:
-    """What the files hold, what is in none of them, and how the differences were measured."""
+    """What the files hold, what is in none of them, and how the differences were measured.
+
+    `quantized` says whether products run in int8.
+    """
     remarks = [f"not exported: {layer}: not a layer of torch.nn" for layer in left_out]
     for one in files:
         counts = ", ".join(f"{count:,} values in {type}" for type, count in one.holds.items())
         remarks.append(f"{one.part} holds {counts}")
     held = {type for one in files for type in one.holds}
-    if "int8" in held:
+    if quantized:
         remarks.append(
             "int8: weights were rounded again (an MPO as its whole matrix); products run in int8"
+        )
+    elif held & _CODES:
+        remarks.append(
+            "coded: codes take 8, 16 or 32 bits each, as many as the largest of a core needs, for "
+            "ONNX has no entropy coding; the runtime widens them to float32 once, when it loads "
+            "the file"
         )
     elif held & _INTEGERS:
         remarks.append(

@@ -27,10 +27,15 @@ from ttcompress.reporting.left_out import left_out_remarks
 from ttcompress.reporting.losses import loss_remarks, lost_remarks
 from ttcompress.reporting.numbers import error_text, limit_figure, modes_text, times_text
 from ttcompress.reporting.table import Column, Table, tabulate
+from ttcompress.stores.coded import CODED
 
 EXPECTED_SIZES = (
     "sizes are estimates under a tolerance: decompose measures the rounding error, "
     "and spends more ranks or bits where it is too large"
+)
+ESTIMATED_BYTES = (
+    "bytes of coded weights are estimates, a few percent off: decompose codes them, and adjusts "
+    "the step until they are within the budget"
 )
 NOT_MEASURED = "accuracy not measured: add --task"
 
@@ -191,6 +196,7 @@ def plan_remarks(report: PlanReport) -> tuple[str, ...]:
         *(tried if most > 1 else ()),
         *lost_remarks(report),
         *_kept_and_noted(report),
+        *((ESTIMATED_BYTES,) if any(w.store == CODED.name for w in report.weights) else ()),
         *((EXPECTED_SIZES,) if tolerance else ()),
         f"planned from {basis}; nothing was written",
     )

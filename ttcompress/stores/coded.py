@@ -69,7 +69,7 @@ class Coded(Store):
 
     def estimate_bytes(self, values: int) -> int:
         """At `FINE`; how many it really takes depends on the values and on `step`."""
-        return ceil(0.75 * values) + 64
+        return ceil(0.75 * values) + 40
 
     def most_bytes(self, values: int) -> int:
         """Of the codes, and of at most as many scales and one more."""
@@ -90,7 +90,7 @@ class Coded(Store):
             rows, columns = _scales(costs.components), _scales(costs.places)
         step = self.step
         if step is None or costs is None:
-            step = FINE * float(grid.double().square().mean().sqrt())
+            step = FINE * float(grid.double().square().mean().sqrt()) if grid.numel() else 0.0
         # The scales are small integers: what they have in common is the step's.
         shared = [int(scale.median()) if scale.numel() else 0 for scale in (rows, columns)]
         rows, columns = (

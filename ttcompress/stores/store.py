@@ -49,9 +49,10 @@ def as_grid(values: Tensor) -> Tensor:  # (components, places), a view where pos
     A component is an index of the rank after the core: (before, modes, after) -> (after, before *
     modes). That of the last core, where the rank after is 1, is an index of the rank before.
     """
-    if values.dim() < 3 or values.shape[-1] == 1:
-        return values.reshape(len(values), -1) if values.dim() > 1 else values[None]
-    return values.movedim(-1, 0).reshape(values.shape[-1], -1)
+    if values.dim() < 2:
+        return values[None]
+    rows = values if values.dim() == 2 or values.shape[-1] == 1 else values.movedim(-1, 0)
+    return rows.reshape(len(rows), prod(rows.shape[1:]))
 
 
 def from_grid(grid: Tensor, shape: Shape) -> Tensor:
@@ -162,8 +163,8 @@ class Store(ABC):
     def unpack(self, tensors: Mapping[str, Tensor], shape: Shape) -> dict[str, Tensor]:
         """The tensors that `widen` needs, by name: the parts, in types that a runtime can read.
 
-        An exported file holds these. Codes that count from 0 are named "codes" and are uint8; a
-        target may pack them if the largest code allows it.
+        An exported file holds these. Codes are named "codes"; if they count from 0 they are uint8,
+        and a target may pack them if the largest code allows it.
         """
         return {suffix.lstrip(".") or "kept": tensor for suffix, tensor in tensors.items()}
 

@@ -135,7 +135,9 @@ def meet_bytes(job: Job, overhead: int = 0, aim: float = 1.0) -> tuple[Compresse
         settled = best is not None and abs(used - best[0]) < _SLACK / 10  # more bytes do not help
         if used <= aim and (best is None or used > best[0]):
             best = used, plan, made
-        if not made or settled or (1 - _SLACK) * aim <= used <= aim:
+        if not made or plan.byte_limit == inf:
+            break
+        if settled or (1 - _SLACK) * aim <= used <= aim:
             break
         stretch *= (1 - _SLACK / 4) * aim / used
     if best is None:
