@@ -106,15 +106,15 @@ def _code(
 
     prepared = prepare(model, replace(recipe, calibration=None, finetune=None))
     for (format, factor), job in jobs.items():
-        started, facts = time.monotonic(), {"model": job.model_name, "recipe": job.recipe_name}
+        started, report = time.monotonic(), None
+        outcome = Outcome("", job.model_name, job.recipe_name)
         progress(job.name, 0, 1, format)
-        report = None
         try:
             report = measure(prepared, code(prepared, factor)).report
             reached = report.totals["weights"].compression_factor
-            outcome = Outcome("", **facts, factor=reached, metrics=report.metrics)
+            outcome = replace(outcome, factor=reached, metrics=report.metrics)
         except PlanError as error:
-            outcome = Outcome("", **facts, error=str(error), kind=type(error).__name__)
+            outcome = replace(outcome, error=str(error), kind=type(error).__name__)
         progress(job.name, 1, 1, format)
         yield (format, factor), (replace(outcome, seconds=time.monotonic() - started), report)
 
