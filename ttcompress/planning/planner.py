@@ -41,6 +41,9 @@ from ttcompress.stores import AUTO, STORES, Store
 
 _MOST_NAMED = 5
 
+_ESTIMATED = 0.01
+"""How far off the smallest size may be, of which coded bytes and the header are estimates."""
+
 ESTIMATED = (
     "What errors cost in embedding, recurrent and linear weights was estimated by role: "
     "a task or calibration data would measure it."
@@ -389,7 +392,7 @@ def _out_of_reach(
             asked = f"size {budget.size:,}"
             if budget.model_factor is not None:
                 asked = f"model_factor {budget.model_factor:g} ({budget.size:,} bytes)"
-            reach = fixed_bytes + least.bytes
+            reach = (1 + _ESTIMATED) * (fixed_bytes + least.bytes)
             header = "" if overhead else " plus its header"
             facts.append(f"{asked} {beyond} and stores the file takes {reach:,.0f} bytes{header}")
     if least.params > allowance.params:
