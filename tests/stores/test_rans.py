@@ -99,6 +99,15 @@ def test_bytes_are_estimated_without_coding(rows: int, length: int, scale: float
     )  # up to 16 in each state, 7 beside them
 
 
+@pytest.mark.parametrize("largest", [4, 5, 90])
+def test_bytes_of_values_that_no_density_fits_are_estimated_too(largest: int) -> None:
+    # Uniform: the flatter the better, so that classes and offsets go as far up as they can.
+    codes = np.random.default_rng(0).integers(-largest, largest + 1, (384, 96))
+    size = len(encode(codes))
+    assert estimate_bits(codes) / 8 == pytest.approx(size, rel=0.003)
+    assert size < 1.02 * codes.size * log2(2 * largest + 1) / 8
+
+
 def test_rows_and_columns_may_differ_in_scale() -> None:
     codes = laplace(100, 400)
     mixed = np.random.default_rng(1).permutation(codes.ravel()).reshape(codes.shape)

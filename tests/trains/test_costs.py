@@ -107,4 +107,5 @@ def test_in_long_trains_rows_count_by_their_mean() -> None:
     train = train_of("long MPO", weighting)
     for index in range(len(train.cores)):
         ours, really = said(train, weighting, index), measured(train, weighting, index)
-        torch.testing.assert_close(ours.log(), really.log(), rtol=0, atol=0.5)
+        ratios = ours / really  # the rows count from 0.5 to 1.5, and 1 in the mean
+        assert 1 / 1.5 <= float(ratios.min()) <= float(ratios.max()) <= 1 / 0.5

@@ -199,8 +199,9 @@ def _finish(symbols: Bytes, rows: Ints, columns: Ints) -> Fit:
     delta_class, delta_bits = _side(shape, top, sides[0])
     offset_class, offset_bits = _side(shape, top, sides[1])
     tally = _tally_classes(symbols, rows, columns)
-    costs = _costs(shape, top)[:, : tally.shape[1]]
-    bits = float((tally[: len(costs)] * costs).sum()) + delta_bits + offset_bits
+    used = np.flatnonzero(tally.any(1))
+    costs = _costs_in(shape, top, used)[:, : tally.shape[1]]
+    bits = float((tally[used] * costs).sum()) + delta_bits + offset_bits
     # A header of 5 bytes; of the 32 bits of a lane's state 8, on average, are of its values.
     bits += 8 * 5 + 24 * lanes_of(*symbols.shape)
     return Fit(shape, top, rows, columns, delta_class, offset_class, bits)
@@ -220,7 +221,10 @@ def _side(shape: int, top: int, values: Ints) -> tuple[int, float]:
 def _costs(shape: int, top: int) -> Floats:  # (classes, top + 1)
     """Bits of each symbol with its sign and raw bits, in all classes that `top` can need."""
     largest = int(least_of(np.array(top))) + 1
-    classes = np.arange(min(CLASSES, 4 * (7 + largest.bit_length())))
+    return _costs_in(shape, top, np.arange(min(CLASSES, 4 * (7 + largest.bit_length()))))
+
+
+def _costs_in(shape: int, top: int, classes: Ints) -> Floats:  # (classes, top + 1)
     held: Floats = np.log2(frequencies(shape, top, classes))
     return ONE_BITS - held + extra_bits(np.arange(top + 1))
 

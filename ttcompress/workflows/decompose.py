@@ -127,14 +127,15 @@ def meet_bytes(job: Job, overhead: int = 0, aim: float = 1.0) -> tuple[Compresse
     """Plan until the coded weights take what the budget allows them, within 1 %, and execute.
 
     What coded weights take shows only when they are rounded. A plan estimates it; the next one is
-    corrected by what the one before would take.
+    corrected by what the one before would take, and lies between those that took too few bytes and
+    too many.
 
     Args:
         job: what to compress.
         overhead: as in `plan_weights`.
         aim: the fraction of the allowed bytes to aim at.
     """
-    best, stretch = None, aim
+    best, stretch, low, high = None, aim, 0.0, inf
     for _ in range(_ROUNDS):
         plan = plan_weights(job, overhead, stretch)
         made = _make_coded(job, plan)
@@ -146,7 +147,9 @@ def meet_bytes(job: Job, overhead: int = 0, aim: float = 1.0) -> tuple[Compresse
             break
         if settled or (1 - _SLACK) * aim <= used <= aim:
             break
-        stretch *= (1 - _SLACK / 4) * aim / used
+        low, high = (low, stretch) if used > aim else (stretch, high)
+        between = low > 0.0 and high < inf
+        stretch = (low * high) ** 0.5 if between else stretch * (1 - _SLACK / 4) * aim / used
     if best is None:
         raise PlanError(
             f"the budget is out of reach: the weights took {used:.3f} times what it allows them. "
