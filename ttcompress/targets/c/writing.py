@@ -21,7 +21,7 @@ from ttcompress.targets.c.packing import (
     Packed,
     sixteen,
 )
-from ttcompress.targets.limits import FLOAT_LIMIT, ROUNDED_LIMIT
+from ttcompress.targets.limits import FLOAT_LIMIT, ROUNDED_LIMITS
 
 FOLDER = Path(__file__).parent
 
@@ -353,8 +353,9 @@ def _test_holes(packed: Packed, example: Example) -> dict[str, str]:
     work = "static float work[STEPS * MODEL_WORK];" if found.bidirectional else ""
     call = "model_run(&state, STEPS, X, y" + (", work);" if found.bidirectional else ");")
     step = "X[t]" if found.symbols is not None else "X + t * MODEL_INPUTS"
-    judged = f"norm <= {ROUNDED_LIMIT}"
-    if packed.bits == 32:
+    if packed.bits != 32:
+        judged = f"norm <= {ROUNDED_LIMITS[f'int{packed.bits}']}"
+    else:
         judged = f"largest <= {max(FLOAT_LIMIT, example.limit):.9g} * scale"
     return {
         "data": data,
