@@ -74,6 +74,7 @@ def export(
     from ttcompress.checkpoint.recurrent import foreign_layers
     from ttcompress.cli import console
     from ttcompress.reporting.export import exported_remarks, exported_table
+    from ttcompress.system.files import model_stem
     from ttcompress.workflows.export import export as write
 
     compressed = load(file)
@@ -84,6 +85,7 @@ def export(
             target=target,
             task=_task(compressed, task, recipe),
             quantize=quantize,
+            name=model_stem(file),
             nonlinearity=cast("Nonlinearity", nonlinearity),
             overwrite=overwrite,
             progress=progress,

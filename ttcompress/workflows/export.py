@@ -96,6 +96,7 @@ def export(
     module: OwnModule | None = None,
     quantize: str | None = None,
     nonlinearity: Nonlinearity = "tanh",
+    name: str | None = None,
     overwrite: bool = False,
     progress: Progress = silent,
 ) -> tuple[Exported, ...]:
@@ -113,6 +114,7 @@ def export(
         quantize: "int8" multiplies in int8 (in ONNX by onnxruntime's dynamic quantisation), "int4"
             has layers of 4 bits in C; None or "none" is float32.
         nonlinearity: for RNNs exported by themselves; a checkpoint does not tell it.
+        name: what C code calls the model; by default the file's name without its suffix.
         overwrite: replace existing files.
         progress: receives the part that is being exported.
 
@@ -123,13 +125,7 @@ def export(
     """
     chosen = find_target(target)
     chosen.require()
-    quantize = None if quantize == "none" else quantize
-    if quantize is not None and quantize not in chosen.roundings:
-        known = " or ".join(map(repr, chosen.roundings))
-        fact = f"expected {known}" if known else f"{target} cannot quantise"
-        raise RecipeError(
-            f"quantize: {fact}, got {quantize!r}. Omit the option to export in float32."
-        )
+    quantize = check_quantize(chosen, quantize)
     if nonlinearity not in NONLINEARITIES:
         known = " or ".join(NONLINEARITIES)
         raise RecipeError(f"nonlinearity: expected {known}, got {nonlinearity!r}.")
@@ -137,8 +133,14 @@ def export(
     check(Path(output), overwrite)  # before the work, which can be long
     compressed = source if isinstance(source, CompressedModel) else load(source)
     parts = choose_parts(compressed, chosen, task, module, nonlinearity)
-    stem = Path(output).stem if isinstance(source, CompressedModel) else model_stem(Path(source))
-    made = write_parts(compressed, chosen, parts, quantize, progress, stem)
+    made = write_parts(
+        compressed,
+        chosen,
+        parts,
+        quantize,
+        progress,
+        name or model_stem(Path(output if isinstance(source, CompressedModel) else source)),
+    )
     paths = [output_path(Path(output), one.part.name, len(made)) for one in made]
     for path in paths:
         check(path, overwrite)
@@ -168,18 +170,47 @@ def export(
     )
 
 
+def check_quantize(target: Target, quantize: str | None) -> str | None:
+    """The type to round to; None for "none".
+
+    Raises:
+        RecipeError: the target does not round to this type.
+    """
+    if quantize is None or quantize == "none":
+        return None
+    if quantize not in target.roundings:
+        known = " or ".join(map(repr, target.roundings))
+        fact = f"expected {known}" if known else f"{target.name} cannot quantise"
+        raise RecipeError(
+            f"quantize: {fact}, got {quantize!r}. Omit the option to export in float32."
+        )
+    return quantize
+
+
 def choose_parts(
     compressed: CompressedModel,
     target: Target,
     task: str | Task | None = None,
     module: OwnModule | None = None,
     nonlinearity: Nonlinearity = "tanh",
+    layer: str | None = None,
 ) -> Sequence[Part]:
     """The whole model if a task or a module is given, otherwise each recurrent stack.
+
+    A target that finds models takes the whole one if its structure is known, unless `layer` names
+    a stack.
 
     Raises:
         RecipeError: both are given, there is no such stack, or the target takes no whole models.
     """
+    if layer is not None:
+        stacks = {part.name: part for part in recurrent_parts(compressed, nonlinearity)}
+        if layer not in stacks:
+            raise RecipeError(
+                f"layer: there is no recurrent layer {layer!r}. Layers are: "
+                f"{', '.join(stacks) or 'none'}."
+            )
+        return (stacks[layer],)
     if task is not None and module is not None:
         raise RecipeError("export: use either a task or a module, not both.")
     if task is None and module is None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,16 +68,18 @@ class Interface:
         return np.float32 if self.symbols is None else np.int32
 
 
-def build_library(files: Mapping[str, bytes], name: str, output: Path) -> None:
-    """Compile a model for this machine.
+def build_library(
+    files: Mapping[str, bytes], name: str, output: Path, sources: Sequence[str] = ()
+) -> None:
+    """Compile a model for this machine, of the C files or of other sources.
 
     Raises:
         MissingExtraError: there is no compiler.
         TTCompressError: it refuses the code.
     """
     flags = (*FAST, f"-D{name.upper()}_TOGETHER={TOGETHER}")
-    sources = (f"{name}.c", f"{name}_weights.c")
-    compile_files(files, sources, output, flags, link=("-shared", "-fPIC"))
+    chosen = sources or (f"{name}.c", f"{name}_weights.c")
+    compile_files(files, chosen, output, flags, link=("-shared", "-fPIC"))
 
 
 class Library:
@@ -91,11 +94,12 @@ class Library:
         self.interface = interface
         self._library = ctypes.CDLL(str(path))
 
-    def function(self, name: str) -> ctypes._NamedFuncPointer:
+    def function(self, name: str) -> Callable[..., None]:
         """One of its functions, without the prefix. No result is returned."""
         found = getattr(self._library, f"{self.interface.name}_{name}")
         found.restype = None
-        return found
+        called: Callable[..., None] = found
+        return called
 
 
 class States:
@@ -113,16 +117,19 @@ class States:
         start = -self._room.ctypes.data % 64
         self._states = self._room[start : start + count * ram].reshape(count, ram)
         self.address = ctypes.c_void_p(self._states.ctypes.data)
-        self.reset()
+        self.reset(range(count))
 
-    def reset(self) -> None:
+    def reset(self, which: Iterable[int]) -> None:
         """Start new sequences."""
-        for k in range(self.count):
+        for k in which:
             self.library.function("reset")(self._place(k))
 
-    def reset_one(self, k: int) -> None:
-        """Start one new sequence."""
-        self.library.function("reset")(self._place(k))
+    def prepare_step(
+        self, x: NDArray[np.generic], y: Floats
+    ) -> tuple[Callable[..., None], tuple[Any, ...]]:
+        """The function of one step that reads `x` and writes `y`, and its arguments."""
+        function = self.library.function("step_many")
+        return function, (self.address, ctypes.c_int(self.count), _pointer(x), _pointer(y))
 
     def save(self) -> Floats:  # (count, memory)
         """The states as torch has them: of each stack hidden states of all layers, then cells."""

@@ -68,7 +68,7 @@ def identifier(text: str) -> str:
 
 
 def write_files(
-    packed: Packed, name: str, facts: Mapping[str, str], example: Example
+    packed: Packed, name: str, facts: Mapping[str, str], example: Example, *, weights: bool = True
 ) -> dict[str, bytes]:
     """The files by name.
 
@@ -77,16 +77,19 @@ def write_files(
         name: an `identifier`.
         facts: `ttcompress` is the version, `source_sha256` that of the checkpoint.
         example: for the test.
+        weights: whether the constants are among them.
     """
     holes = _holes(packed, name, facts)
     files = {
         "model.h": fill("model.h", holes),
         "model.c": fill("model.c", holes),
-        "model_weights.c": _weights(packed, holes),
+        "model_weights.c": _weights(packed, holes) if weights else "",
         "model_test.c": fill("test.c", holes | _test_holes(packed, example)),
         "Makefile": fill("make.txt", holes),
         "README.md": fill("readme.txt", holes),
     }
+    if not weights:
+        del files["model_weights.c"]
     return {_renamed(key, name): _renamed(text, name).encode() for key, text in files.items()}
 
 
@@ -318,6 +321,19 @@ def _weights(packed: Packed, holes: Mapping[str, str]) -> str:
         declared = f"{_type(array)} model_{name}[{array.size}]"
         parts.append(f"extern const {declared};\nconst {declared} ALIGNED = {{\n{listed(array)}}};\n")
     return "\n".join(parts)
+
+
+def write_assembly(packed: Packed, name: str) -> dict[str, bytes]:
+    """The constants for the assembler of ELF systems, which takes large ones at once."""
+    lines, start = [".section .rodata"], 0
+    for array_name, array in packed.arrays.items():
+        symbol = f"{name}_{array_name}"
+        lines += [f".global {symbol}", ".balign 64", f"{symbol}:"]
+        lines.append(f'.incbin "{name}_weights.bin", {start}, {array.nbytes}')
+        start += array.nbytes
+    lines.append('.section .note.GNU-stack,"",%progbits\n')
+    content = b"".join(array.tobytes() for array in packed.arrays.values())
+    return {f"{name}_weights.S": "\n".join(lines).encode(), f"{name}_weights.bin": content}
 
 
 def listed(array: NDArray[np.generic]) -> str:
