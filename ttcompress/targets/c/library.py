@@ -30,6 +30,7 @@ class Interface:
         inputs: numbers in each step.
         outputs: values that come out.
         memory: values of a state as torch has it.
+        flash: bytes of constants.
         ram: bytes of a state.
         work: floats for each step of a model with a direction that runs backwards, else 0.
         pooled: whether a run gives one output.
@@ -40,6 +41,7 @@ class Interface:
     inputs: int
     outputs: int
     memory: int
+    flash: int
     ram: int
     work: int
     pooled: bool
@@ -57,6 +59,7 @@ class Interface:
             inputs=sizes["INPUTS"],
             outputs=sizes["OUTPUTS"],
             memory=sizes["MEMORY"],
+            flash=sizes["FLASH_BYTES"],
             ram=sizes["RAM_BYTES"],
             work=sizes.get("WORK", 0),
             pooled="POOLED" in sizes,
@@ -153,18 +156,25 @@ class States:
         Returns:
             (steps, count, outputs), or (count, outputs) of a model that pools.
         """
+        return self.prepare_run(x)()
+
+    def prepare_run(self, x: NDArray[np.generic]) -> Callable[[], Floats]:
+        """A call of `run` with nothing left to prepare; each goes on from where the last ended."""
         found = self.library.interface
         x = np.ascontiguousarray(x, found.input_type)
         steps = len(x)
         shape = (self.count, found.outputs) if found.pooled else (steps, self.count, found.outputs)
         y = np.empty(shape, np.float32)
-        extra = []
-        if found.work:
-            work = np.empty(steps * self.count * found.work, np.float32)
-            extra = [_pointer(work)]
-        run = self.library.function("run_many")
-        run(self.address, self.count, steps, _pointer(x), _pointer(y), *extra)
-        return y
+        work = np.empty(steps * self.count * found.work, np.float32)
+        extra = [_pointer(work)] if found.work else []
+        arguments = (ctypes.c_int(self.count), ctypes.c_int(steps), _pointer(x), _pointer(y))
+        function = self.library.function("run_many")
+
+        def call(kept: object = (self, x, work)) -> Floats:  # their memory is used
+            function(self.address, *arguments, *extra)
+            return y
+
+        return call
 
     def _place(self, k: int) -> ctypes.c_void_p:
         return _pointer(self._states[k])
