@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ttcompress.errors import TTCompressError
-from ttcompress.targets.c.compiler import FAST, compile_files
+from ttcompress.targets.c.compiler import QUICK, compile_files
 from ttcompress.targets.c.description import describe
 from ttcompress.targets.c.library import Interface, Library, States, build_library
 from ttcompress.targets.c.packing import Packed, pack
@@ -81,12 +81,12 @@ def run_files(written: Written, call: Call, cases: Sequence[Arrays]) -> Iterator
     with TemporaryDirectory() as folder:
         test, shared = Path(folder) / "test", Path(folder) / "model.so"
         sources = (f"{name}_test.c", f"{name}.c", f"{name}_weights.c")
-        compile_files(files, sources, test, FAST, link=("-lm",))
+        compile_files(files, sources, test, QUICK, link=("-lm",))
         done = subprocess.run([str(test)], capture_output=True, text=True)
         if done.returncode:
             said = " ".join(done.stdout.split()) or f"exit code {done.returncode}"
             raise TTCompressError(f"the generated test fails: {said}")
-        build_library(files, name, shared)
+        build_library(files, name, shared, flags=QUICK)
         library = Library(shared, interface)
         for case in cases:
             yield run_case(library, call, case)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ttcompress.errors import RecipeError
+from ttcompress.layers.matrices import TrainWeight
 from ttcompress.layers.recurrent_model import Chain, Pooling, RecurrentModel
 from ttcompress.layers.stacks import Layer, Nonlinearity, layers_of, nonlinearity_of
 from ttcompress.model.geometry import direction_names, stored_names
@@ -129,13 +130,11 @@ def describe(part: Part) -> Description:
     Raises:
         RecipeError: the module is a user's, whose code cannot be read.
     """
-    stored = {name: one for names, one in part.weights for name in names}
 
     def values(name: str) -> Train | Tensor:
-        if name not in stored:
-            return part.module.get_parameter(name).detach()
-        one = stored[name]
-        return one.train() if one.layout.decomposes else one.dense()
+        owner, _, leaf = name.rpartition(".")
+        held = getattr(part.module.get_submodule(owner), leaf)
+        return held.as_train() if isinstance(held, TrainWeight) else held
 
     if part.stack is not None:
         names = {name: own for own, name in stored_names(part.stack).items()}

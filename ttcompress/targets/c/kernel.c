@@ -551,15 +551,17 @@ typedef struct {
     int32_t reverse;    /* whether it runs from the last step to the first */
 } layer;
 
-/* `n` units of one strip, in `streams` streams. `kind`, and mostly `n`, are constants here. */
-INLINE void step_units(const layer *l, model_state *s, int first, int n, int streams, int kind)
+/* `n` units of one strip, in `streams` streams. `kind`, and mostly `n`, are constants here. `share`
+   has the rows of the input, if they have been computed before; there is one stream then.      */
+INLINE void step_units(const layer *l, model_state *s, int first, int n, int streams, int kind,
+                       const float *share)
 {
     const int gates = kind == LSTM ? 4 : kind == GRU ? 3 : 1;
     float a[MODEL_TOGETHER * ROWS + 16], b[MODEL_TOGETHER * ROWS + 16];
-    multiply_strip(&l->input.up, gates * first, gates * n, streams, s, INPUT, a);
+    if (!share) multiply_strip(&l->input.up, gates * first, gates * n, streams, s, INPUT, a);
     multiply_strip(&l->recurrent.up, gates * first, gates * n, streams, s, HIDDEN, b);
     for (int k = 0; k < streams; k++) {
-        const float *x = a + k * ROWS, *y = b + k * ROWS;
+        const float *x = share ? share + gates * first : a + k * ROWS, *y = b + k * ROWS;
 #if MODEL_PROJECTION
         float *h = (l->projection.up.weights ? s[k].unprojected : s[k].hidden + l->h) + first;
 #else
@@ -583,7 +585,7 @@ INLINE void step_units(const layer *l, model_state *s, int first, int n, int str
     }
 }
 
-INLINE void step_strips(const layer *l, model_state *s, int count, int kind)
+INLINE void step_strips(const layer *l, model_state *s, int count, int kind, const float *share)
 {
     const int units = kind == LSTM || kind == GRU ? UNITS : ROWS;
     for (int first = 0; first < l->hidden; first += units) {
@@ -592,40 +594,42 @@ INLINE void step_strips(const layer *l, model_state *s, int count, int kind)
 #if MODEL_TOGETHER > 1
         for (; k + MODEL_TOGETHER <= count; k += MODEL_TOGETHER) {
             if (n >= units)
-                step_units(l, s + k, first, units, MODEL_TOGETHER, kind);
+                step_units(l, s + k, first, units, MODEL_TOGETHER, kind, 0);
             else
-                step_units(l, s + k, first, n, MODEL_TOGETHER, kind);
+                step_units(l, s + k, first, n, MODEL_TOGETHER, kind, 0);
         }
 #endif
         for (; k < count; k++) {
 #if WIDE > 1
             if (n >= units)
-                step_units(l, s + k, first, units, 1, kind);
+                step_units(l, s + k, first, units, 1, kind, share);
             else
-                step_units(l, s + k, first, n, 1, kind);
+                step_units(l, s + k, first, n, 1, kind, share);
 #else
-            step_units(l, s + k, first, n < units ? n : units, 1, kind);
+            step_units(l, s + k, first, n < units ? n : units, 1, kind, share);
 #endif
         }
     }
 }
 
-/* One step of one layer in every stream; x is the input, inside the states. */
-static void step_layer(const layer *l, model_state *s, int count, const float *x)
+/* One step of one layer in every stream; x is the input, inside the states, unless `share` has the
+   rows of l->input already. */
+static void step_layer(const layer *l, model_state *s, int count, const float *x,
+                       const float *share)
 {
-    descend(&l->input, s, count, INPUT, x);
+    if (!share) descend(&l->input, s, count, INPUT, x);
     descend(&l->recurrent, s, count, HIDDEN, s->hidden + l->h);
 #if MODEL_LSTM
-    if (l->kind == LSTM) step_strips(l, s, count, LSTM);
+    if (l->kind == LSTM) step_strips(l, s, count, LSTM, share);
 #endif
 #if MODEL_GRU
-    if (l->kind == GRU) step_strips(l, s, count, GRU);
+    if (l->kind == GRU) step_strips(l, s, count, GRU, share);
 #endif
 #if MODEL_RNN_TANH
-    if (l->kind == RNN_TANH) step_strips(l, s, count, RNN_TANH);
+    if (l->kind == RNN_TANH) step_strips(l, s, count, RNN_TANH, share);
 #endif
 #if MODEL_RNN_RELU
-    if (l->kind == RNN_RELU) step_strips(l, s, count, RNN_RELU);
+    if (l->kind == RNN_RELU) step_strips(l, s, count, RNN_RELU, share);
 #endif
 #if MODEL_PROJECTION
     if (l->projection.up.weights) {

@@ -72,7 +72,12 @@ class Interface:
 
 
 def build_library(
-    files: Mapping[str, bytes], name: str, output: Path, sources: Sequence[str] = ()
+    files: Mapping[str, bytes],
+    name: str,
+    output: Path,
+    *,
+    sources: Sequence[str] = (),
+    flags: Sequence[str] = FAST,
 ) -> None:
     """Compile a model for this machine, of the C files or of other sources.
 
@@ -80,9 +85,9 @@ def build_library(
         MissingExtraError: there is no compiler.
         TTCompressError: it refuses the code.
     """
-    flags = (*FAST, f"-D{name.upper()}_TOGETHER={TOGETHER}")
+    together = f"-D{name.upper()}_TOGETHER={TOGETHER}"
     chosen = sources or (f"{name}.c", f"{name}_weights.c")
-    compile_files(files, chosen, output, flags, link=("-shared", "-fPIC"))
+    compile_files(files, chosen, output, (*flags, together), link=("-shared", "-fPIC"))
 
 
 class Library:

@@ -84,7 +84,7 @@ static const float *step_layers(model_state *s, int count, const MODEL_INPUT *x)
     const float *values = s->input;
     enter(s, count, x);
     for (int k = 0; k < MODEL_LAYERS; k++) {
-        step_layer(&LAYERS[k], s, count, values);
+        step_layer(&LAYERS[k], s, count, values, 0);
         values = s->hidden + LAYERS[k].h;
     }
 #if MODEL_POOL_MEAN || MODEL_POOL_MAX
@@ -94,6 +94,48 @@ static const float *step_layers(model_state *s, int count, const MODEL_INPUT *x)
     return values;
 }
 
+#if MODEL_TOGETHER > 1
+/* Whether input weights are so many that loading them takes longer than multiplying. */
+static int is_large(void)
+{
+    int32_t most = 0;
+    for (int k = 0; k < MODEL_LAYERS; k++) {
+        const matrix *m = &LAYERS[k].input.up;
+        const int32_t size = m->rows * EIGHT(m->columns) / 8 * m->bits;
+        most = size > most ? size : most;
+    }
+    return most > 1 << 16;
+}
+
+/* Some steps of one sequence: what follows from inputs alone is computed for several at once, which
+   then share each weight that is loaded. `ahead` are states of as many steps, all zero at first. */
+static void run_ahead(model_state *s, model_state *ahead, int steps, const MODEL_INPUT *x,
+                      float *y)
+{
+    float shares[MODEL_TOGETHER * MODEL_ROWS];
+    const float *values = ahead->input;
+    enter(ahead, steps, x);
+    for (int k = 0; k < MODEL_LAYERS; k++) {
+        const layer *l = &LAYERS[k];
+        descend(&l->input, ahead, steps, INPUT, values);
+        multiply(&l->input.up, ahead, steps, INPUT, shares, MODEL_ROWS);
+        for (int t = 0; t < steps; t++) {
+            step_layer(l, s, 1, 0, shares + t * MODEL_ROWS);
+            memcpy(ahead[t].hidden + l->h, s->hidden + l->h, sizeof(float) * (size_t)l->outputs);
+        }
+        values = ahead->hidden + l->h;
+    }
+#if MODEL_POOL_MEAN || MODEL_POOL_MAX
+    for (int t = 0; t < steps; t++) pool(s, 1, STREAM(values, t));
+    leave(s, 1, s->pooled, y);
+#elif defined(MODEL_POOLED)
+    leave(ahead, 1, STREAM(values, steps - 1), y);
+#else
+    leave(ahead, steps, values, y);
+#endif
+}
+#endif
+
 void model_step_many(model_state *s, int count, const MODEL_INPUT *x, float *y)
 {
     leave(s, count, step_layers(s, count, x), y);
@@ -101,6 +143,21 @@ void model_step_many(model_state *s, int count, const MODEL_INPUT *x, float *y)
 
 void model_run_many(model_state *s, int count, int steps, const MODEL_INPUT *x, float *y)
 {
+#if MODEL_TOGETHER > 1
+    if (count == 1 && steps >= 2 * MODEL_TOGETHER && is_large()) {
+        model_state ahead[MODEL_TOGETHER];
+        memset(ahead, 0, sizeof ahead);
+        for (int t = 0; t < steps; t += MODEL_TOGETHER) {
+            const int n = steps - t < MODEL_TOGETHER ? steps - t : MODEL_TOGETHER;
+            run_ahead(s, ahead, n, x, y);
+            x += (size_t)n * MODEL_INPUTS;
+#ifndef MODEL_POOLED
+            y += (size_t)n * MODEL_OUTPUTS;
+#endif
+        }
+        return;
+    }
+#endif
     for (int t = 0; t < steps; t++) {
         const float *values = step_layers(s, count, x);
         x += (size_t)count * MODEL_INPUTS;
@@ -136,7 +193,7 @@ static void run_layer(const layer *l, model_state *s, int count, int steps, cons
                        sizeof(float) * MODEL_WIDEST);
         else
             enter(s, count, x + t * (size_t)count * MODEL_INPUTS);
-        step_layer(l, s, count, s->input);
+        step_layer(l, s, count, s->input, 0);
         for (int k = 0; k < count; k++)
             memcpy(to + t * width + (size_t)k * MODEL_WIDEST, s[k].hidden + l->h,
                    sizeof(float) * (size_t)l->outputs);

@@ -125,7 +125,8 @@ class _Packer:
         if found.table is not None and not found.tied:
             rows = found.table
             first = found.stacks[0][0]
-            if self._bits != 32 and first.input.down is None:
+            alone = not any(one.reverse for one in found.stacks[0][:2])
+            if self._bits != 32 and first.input.down is None and alone:
                 # The table gives what `up` multiplies, so it takes the scales of its columns.
                 scale = _column_scales(first.input.up, self._bits)
                 rows = rows * scale

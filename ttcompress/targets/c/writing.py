@@ -255,6 +255,7 @@ def _settings(packed: Packed) -> Iterator[str]:
     yield from (f"#define MODEL_{key} {int(value)}" for key, value in flags.items())
     yield f"#define MODEL_LAYERS {len(packed.layers)}"
     yield f"#define MODEL_FEATURES {found.features}"
+    yield f"#define MODEL_ROWS {max(one.gates * one.hidden for one in found.directions)}"
     if found.bidirectional:
         yield f"#define MODEL_WIDEST {widest(packed)}"
 
