@@ -42,7 +42,7 @@ def test_export_in_json_is_one_document(run, folder, tiny_artifact) -> None:
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
-        (["--as", "tflite"], 2, "target: expected onnx, got 'tflite'"),
+        (["--as", "tflite"], 2, "target: expected onnx or c, got 'tflite'"),
         (["--quantize", "int4"], 2, "expected 'int8', got 'int4'. Omit"),
         (["--nonlinearity", "sigmoid"], 2, "expected tanh or relu, got 'sigmoid'"),
         (["--task", "nosuch"], 2, "no such task"),

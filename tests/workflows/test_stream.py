@@ -109,7 +109,7 @@ def test_values_in_both_directions_are_run_whole() -> None:
     with torch.no_grad():
         wanted = dense.head(dense.rnn(x)[0])
     np.testing.assert_allclose(model.run(x.numpy()), wanted, atol=1e-5)
-    with pytest.raises(ttcompress.RecipeError, match="bidirectional.*Use `run`"):
+    with pytest.raises(ttcompress.RecipeError, match=r"bidirectional.*Use `run`"):
         model.step(x[0].numpy())
 
 
@@ -143,10 +143,10 @@ def test_it_is_built_once(words) -> None:
 def test_a_layer_by_itself_is_named(words) -> None:
     model = ttcompress.stream(words, layer="lstm")
     assert (model.inputs, model.outputs) == (12, 20)
-    with pytest.raises(ttcompress.RecipeError, match="no recurrent layer 'gru'. Layers are: lstm"):
+    with pytest.raises(ttcompress.RecipeError, match=r"no recurrent layer 'gru'. Layers are: lstm"):
         ttcompress.stream(words, layer="gru")
     two = compress(nn.ModuleDict({"one": nn.LSTM(8, 8), "two": nn.GRU(5, 8)}))
-    with pytest.raises(ttcompress.RecipeError, match="not known: one, two. Name one: layer='one'"):
+    with pytest.raises(ttcompress.RecipeError, match=r"not known: one, two. Name one: layer='one'"):
         ttcompress.stream(two)
 
 
@@ -160,7 +160,9 @@ def test_what_does_not_fit_is_refused(words) -> None:
 def test_without_a_compiler_one_message_says_so(words, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("CC", "")
-    with pytest.raises(ttcompress.MissingExtraError, match="no cc, gcc or clang.*variable CC") as e:
+    with pytest.raises(
+        ttcompress.MissingExtraError, match=r"no cc, gcc or clang.*variable CC"
+    ) as e:
         ttcompress.stream(words)
     assert e.value.exit_code == 2
 

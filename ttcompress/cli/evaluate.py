@@ -43,7 +43,9 @@ def evaluate(
     asked = recipe_with_task(recipe, task).task
     assert asked is not None  # `recipe_with_task` refuses that
     with console.progress(talk) as progress:
-        found = measure(file, asked.name, dict(asked.options), key=key, native=native, progress=progress)
+        found = measure(
+            file, asked.name, dict(asked.options), key=key, native=native, progress=progress
+        )
     lines = [f"{name}: {value:.6g}" for name, value in found.items()]
     document = {"task": asked.name, "metrics": found}
     console.result(talk, document, str(file), [], lines)

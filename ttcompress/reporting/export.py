@@ -42,8 +42,8 @@ def exported_remarks(
         if one.memory:
             flash, ram = one.memory["flash"], one.memory["ram"]
             remarks.append(
-                f"{one.part} needs {flash:,} bytes of flash for constants, and {ram:,} bytes of RAM "
-                "for each sequence; code comes to that"
+                f"{one.part} needs {flash:,} bytes of flash for constants, beside the code, and "
+                f"{ram:,} bytes of RAM for each sequence"
             )
     held = {type for one in files for type in one.holds}
     if held & {"int4", "int8"} and any(one.memory for one in files):

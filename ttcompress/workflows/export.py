@@ -49,6 +49,7 @@ __all__ = ["Exported", "OwnModule", "export"]
 STEPS, BATCHES = (1, 7, 20), (1, 4)
 """Sequence lengths and batch sizes of the comparison, all different from the exported example's."""
 
+
 @dataclass(frozen=True)
 class Difference:
     """How far the outputs of one size are from the module's in float64.

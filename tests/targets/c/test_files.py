@@ -124,7 +124,9 @@ def test_a_whole_model_is_torchs(compiler, layer, pooling, options, quantize) ->
     assert (b"MODEL_POOLED" in written.files["model.h"]) == (pooling is not None)
 
 
-def test_symbols_are_looked_up_in_what_the_left_factor_takes(compressed, compiler, tmp_path) -> None:
+def test_symbols_are_looked_up_in_what_the_left_factor_takes(
+    compressed, compiler, tmp_path
+) -> None:
     class Words(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -166,10 +168,13 @@ def test_the_generated_test_finds_a_wrong_weight(compiler) -> None:
     other = chain_part(nn.LSTM(12, 20))
     with torch.no_grad():
         other.module.rnn.bias_hh_l0[7] += 0.02
-    files = {**written.files, "model_weights.c": write_part(other, FACTS, None, "model").files[
-        "model_weights.c"
-    ]}
-    with pytest.raises(ttcompress.TTCompressError, match="generated test fails: largest diff.*FAI"):
+    files = {
+        **written.files,
+        "model_weights.c": write_part(other, FACTS, None, "model").files["model_weights.c"],
+    }
+    with pytest.raises(
+        ttcompress.TTCompressError, match=r"generated test fails: largest diff.*FAI"
+    ):
         list(run_files(replace(written, files=files), part.call, []))
 
 
@@ -232,7 +237,6 @@ def test_names_of_a_checkpoint_never_become_code(compressed, compiler, tmp_path)
         assert re.fullmatch(r"[A-Za-z0-9_.]+", name)
         assert b"system" not in content.replace(b"int_main_void_return_system", b"")
     assert Interface.read(written.files).outputs == 8
-
 
 
 def test_the_example_has_torchs_own_outputs() -> None:

@@ -32,9 +32,7 @@ STEPS = 16
 Floats = NDArray[np.float32]
 
 
-def write_part(
-    part: Part, facts: Mapping[str, str], quantize: str | None, name: str
-) -> Written:
+def write_part(part: Part, facts: Mapping[str, str], quantize: str | None, name: str) -> Written:
     """The files of a part by name; the name is an identifier already.
 
     Raises:
@@ -98,7 +96,7 @@ def run_case(library: Library, call: Call, case: Arrays) -> Arrays:
     Args:
         library: the model.
         call: how its module is called.
-        case: the first is (time, batch, ...) or (batch, time, ...); each other (layers, batch, size).
+        case: the first is (time, batch, ...) or (batch, time, ...); others (layers, batch, size).
     """
     x, *given = case
     x = np.swapaxes(x, 0, 1) if _batch_first(call) else x

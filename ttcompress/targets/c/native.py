@@ -147,4 +147,3 @@ class NativeModel(nn.Module):
         if state is not None:
             states.load(state.numpy())
         return states
-

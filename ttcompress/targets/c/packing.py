@@ -131,7 +131,7 @@ class _Packer:
                 scale = _column_scales(first.input.up, self._bits)
                 rows = rows * scale
             table = self._matrix("table", rows, fine)
-        layers, memory, h, c = [], [], 0, 0
+        layers, memory, h, c = list[LayerEntry](), list[Memory](), 0, 0
         for s, stack in enumerate(found.stacks):
             states, cells = [], []
             for k, one in enumerate(stack):
@@ -166,9 +166,7 @@ class _Packer:
             middle=sixteen(self._middle),
         )
 
-    def _layer(
-        self, name: str, one: Direction, h: int, c: int, scale: Array | None
-    ) -> LayerEntry:
+    def _layer(self, name: str, one: Direction, h: int, c: int, scale: Array | None) -> LayerEntry:
         bits, gates = self._bits, one.gates
         return LayerEntry(
             one,
@@ -210,7 +208,9 @@ class _Packer:
         if scale is not None:
             up = up / scale
         if down is None:
-            return MapEntry(self._matrix(name, up, bits, bias, gates, known=scale is not None), None)
+            return MapEntry(
+                self._matrix(name, up, bits, bias, gates, known=scale is not None), None
+            )
         self._middle = max(self._middle, len(down))
         return MapEntry(
             self._matrix(f"{name}_up", up, bits, bias, gates, known=scale is not None),
@@ -277,11 +277,11 @@ def sixteen(count: int) -> int:
 
 def _order(rows: int, gates: int) -> NDArray[np.intp]:
     """In each strip the units of one gate after those of another; without gates as they are."""
-    units = np.arange(rows).reshape(gates, -1)
-    if gates == 1:
-        return units[0]
-    cuts = range(UNITS, units.shape[1], UNITS)
-    return np.concatenate([strip.reshape(-1) for strip in np.split(units, cuts, axis=1)])
+    units: NDArray[np.intp] = np.arange(rows).reshape(gates, -1)
+    strips = [units]
+    if gates > 1:
+        strips = np.split(units, range(UNITS, units.shape[1], UNITS), axis=1)
+    return np.concatenate([strip.reshape(-1) for strip in strips])
 
 
 def _padded(values: NDArray[np.generic]) -> NDArray[np.generic]:
@@ -298,7 +298,7 @@ def _ordered(levels: Array, bits: Bits) -> NDArray[np.generic]:
         codes = (wide + 64).astype(np.uint8).reshape(rows, -1, 4)
     else:
         nibbles = ((wide + 15) / 2).astype(np.uint8).reshape(rows, -1, 2, 4)
-        codes = nibbles[:, :, 0] | nibbles[:, :, 1] << 4
+        codes = nibbles[:, :, 0] + nibbles[:, :, 1] * np.uint8(16)
     return np.ascontiguousarray(codes.transpose(1, 0, 2)).reshape(-1)
 
 
@@ -310,7 +310,8 @@ def _round_8(values: Array) -> tuple[Array, Array]:
 
 def _levels_4(values: Array) -> Array:
     """The nearest odd levels of -15 to 15."""
-    return np.clip(2 * np.floor(values / 2) + 1, -15, 15)
+    levels: Array = np.clip(2 * np.floor(values / 2) + 1, -15, 15)
+    return levels
 
 
 def _column_scales(matrix: Array, bits: Bits) -> Array:
@@ -337,4 +338,3 @@ def _clear(scale: Array | None, zero: NDArray[np.bool_]) -> Array | None:
 def _positive(scale: Array) -> Array:
     found: Array = np.where(scale > 0, scale, 1.0)
     return found
-

@@ -31,13 +31,15 @@ LONGEST = 40
 ARITHMETIC = {
     32: "- Weights and arithmetic are float32.",
     8: """\
-- Weights have 7 bits, a scale for each row, and for each column of a left factor. Vectors are rounded to 8 bits before
-  each product, with a scale of their own; sums are exact in 32 bits, and the same on every processor; cells are in float.
-  Compiled with `-ffp-contract=off`, all outputs are the same bits everywhere.""",
+- Weights have 7 bits, a scale for each row, and for each column of a left factor. Vectors are
+  rounded to 8 bits before each product, with a scale of their own; sums are exact in 32 bits, and
+  the same on every processor; cells are in float. Compiled with `-ffp-contract=off`, all outputs
+  are the same bits everywhere.""",
     4: """\
-- Layers have weights of 4 bits, tables and the linear layer of 7, with scales. Vectors are rounded to 8 bits before each
-  product, with a scale of their own; sums are exact in 32 bits, and the same on every processor; cells are in float.
-  Compiled with `-ffp-contract=off`, all outputs are the same bits everywhere.""",
+- Layers have weights of 4 bits, tables and the linear layer of 7, with scales. Vectors are rounded
+  to 8 bits before each product, with a scale of their own; sums are exact in 32 bits, and the same
+  on every processor; cells are in float. Compiled with `-ffp-contract=off`, all outputs are the
+  same bits everywhere.""",
 }
 """What the page says of each number of bits."""
 
@@ -94,7 +96,7 @@ def write_files(
 
 
 def fill(template: str, holes: Mapping[str, str]) -> str:
-    """A template with its holes filled; one that has a line of its own disappears if it is empty."""
+    """A template with its holes filled; one on a line of its own disappears if it is empty."""
 
     def insert(found: re.Match[str]) -> str:
         if found[2] is None:
@@ -107,7 +109,7 @@ def fill(template: str, holes: Mapping[str, str]) -> str:
 
 def _renamed(text: str, name: str) -> str:
     """The model's name in place of `model_`, `MODEL_` and `model.`"""
-    text = re.sub(r"\bMODEL_", f"{name.upper()}_", text)
+    text = re.sub(r"(-D|\b)MODEL_", rf"\g<1>{name.upper()}_", text)
     return re.sub(r"\b(lib)?model(?=_|\.[ach]\b)", rf"\g<1>{name}", text)
 
 
@@ -207,7 +209,9 @@ def _summary(packed: Packed) -> str:
 def _sizes(packed: Packed) -> str:
     found = packed.description
     if found.symbols is None:
-        inputs = f"#define MODEL_INPUT float /* what comes in */\n#define MODEL_INPUTS {found.inputs}"
+        inputs = (
+            f"#define MODEL_INPUT float /* what comes in */\n#define MODEL_INPUTS {found.inputs}"
+        )
     else:
         inputs = (
             "#define MODEL_INPUT int32_t /* a symbol, from 0 on */\n"
@@ -320,7 +324,9 @@ def _weights(packed: Packed, holes: Mapping[str, str]) -> str:
     parts.append(f"{aligned}#define ALIGNED\n#endif\n")
     for name, array in packed.arrays.items():
         declared = f"{_type(array)} model_{name}[{array.size}]"
-        parts.append(f"extern const {declared};\nconst {declared} ALIGNED = {{\n{listed(array)}}};\n")
+        parts.append(
+            f"extern const {declared};\nconst {declared} ALIGNED = {{\n{listed(array)}}};\n"
+        )
     return "\n".join(parts)
 
 
@@ -379,7 +385,9 @@ def _test_holes(packed: Packed, example: Example) -> dict[str, str]:
         "work": work,
         "call": call,
         "judgement": judged,
-        "twice": "" if found.bidirectional or found.pooling else _TWICE.replace("STEP", step).replace("COUNT", "STEPS"),
+        "twice": ""
+        if found.bidirectional or found.pooling
+        else _TWICE.replace("STEP", step).replace("COUNT", "STEPS"),
     }
 
 
@@ -394,4 +402,3 @@ _TWICE = """\
         }
     }
 """
-
