@@ -29,8 +29,9 @@ from ttcompress.model.weights import RecurrentStack
 from ttcompress.planning.formats import MpsLayout
 from ttcompress.system.timing import timings
 from ttcompress.targets.c import library
-from ttcompress.targets.c.build import write_part
+from ttcompress.targets.c.build import make_example, pack_part
 from ttcompress.targets.c.library import Interface, Library, States, build_library
+from ttcompress.targets.c.writing import write_assembly, write_files
 from ttcompress.targets.calls import BATCH, TIME, Call
 from ttcompress.targets.onnx.convert import convert
 from ttcompress.targets.onnx.dense import dense_int8, dense_model
@@ -91,9 +92,12 @@ def sessions(dense: nn.LSTM, small: LSTM) -> dict[str, bytes]:
 
 def compiled(part: Part, quantize: str | None, folder: Path) -> Library:
     """The layer as C."""
-    files = write_part(part, FACTS, quantize, "model").files
+    packed = pack_part(part, quantize)
+    files = write_files(packed, "model", FACTS, make_example(part), weights=False)
+    files |= write_assembly(packed, "model")  # a compiler takes minutes for 18 million numbers
     path = folder / f"{len(list(folder.iterdir()))}.so"
-    build_library(files, "model", path, flags=library.FAST)
+    sources = ("model.c", "model_weights.S")
+    build_library(files, "model", path, sources=sources, flags=library.FAST)
     return Library(path, Interface.read(files))
 
 

@@ -92,8 +92,10 @@ class Stream:
         # A step takes a microsecond, so its memory and arguments are prepared once.
         self._x = np.zeros(self._shape, found.input_type)
         self._y = np.zeros(self._result, np.float32)
+        self._most = self.symbols if not self._shape and not self._whole else None
         if not self._whole:
             self._step, self._arguments = self._states.prepare_step(self._x, self._y)
+            self._look, self._place, self._output = self._states.prepare_symbol(self._y)
 
     def step(self, x: ArrayLike) -> NDArray[np.float32]:
         """One step of every sequence.
@@ -112,8 +114,12 @@ class Stream:
             raise RecipeError(
                 "stream: a layer is bidirectional, so a step needs those after it. Use `run`."
             )
-        self._x[...] = x if type(x) is int and self._is_symbol(x) else self._checked(x, self._shape)
-        self._step(*self._arguments)
+        if self._most is not None and type(x) is int and 0 <= x < self._most:
+            self._look(self._place, x, self._output)  # no array is needed
+        else:
+            ready = self.symbols is None and type(x) is np.ndarray and x.shape == self._shape
+            self._x[...] = x if ready else self._checked(x, self._shape)
+            self._step(*self._arguments)
         return self._y.copy()
 
     def run(self, x: ArrayLike) -> NDArray[np.float32]:
@@ -155,9 +161,6 @@ class Stream:
         if given.shape != held.shape:
             raise ValueError(f"the memory is {given.shape}, but the model needs {held.shape}")
         self._states.load(given)
-
-    def _is_symbol(self, x: int) -> bool:
-        return self.symbols is not None and 0 <= x < self.symbols and not self._shape
 
     def _checked(self, x: ArrayLike, shape: Sequence[int]) -> NDArray[Any]:
         values = np.asarray(x)

@@ -136,6 +136,8 @@ class States:
         self, x: NDArray[np.generic], y: Floats
     ) -> tuple[Callable[..., None], tuple[Any, ...]]:
         """The function of one step that reads `x` and writes `y`, and its arguments."""
+        if self.count == 1 and self.library.interface.symbols is None:
+            return self.library.function("step"), (self.address, _pointer(x), _pointer(y))
         function = self.library.function("step_many")
         return function, (self.address, ctypes.c_int(self.count), _pointer(x), _pointer(y))
 
@@ -151,6 +153,14 @@ class States:
         rows = np.ascontiguousarray(memory, np.float32)
         for k, row in enumerate(rows):
             self.library.function("load")(self._place(k), _pointer(row))
+
+    def prepare_symbol(
+        self, y: Floats
+    ) -> tuple[Callable[..., None], ctypes.c_void_p, ctypes.c_void_p]:
+        """The function of one step of the first sequence, the state and the output for its call:
+        `function(state, symbol, output)`, with a whole number between them.
+        """
+        return self.library.function("step"), self.address, _pointer(y)
 
     def run(self, x: NDArray[np.generic]) -> Floats:
         """Run some steps.

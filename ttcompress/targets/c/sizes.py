@@ -21,23 +21,25 @@ and starting a loop. Fitted to int8 layers of 64 to 256 units on a processor wit
 
 
 def flash_bytes(rows: int, columns: int, bits: Bits, rank: int | None = None) -> int:
-    """Bytes of a weight in the arrays of an export, scales and padding included.
+    """Bytes of a recurrent weight in the arrays of an export, scales and padding included.
 
     >>> flash_bytes(1024, 256, 8)
-    266432
+    266368
     >>> flash_bytes(1024, 256, 8, rank=32)
-    45504
+    45440
     """
     if rank is None:
-        return _array_bytes(rows, columns, bits)
-    return _array_bytes(rows, rank, bits, scaled=bits != 4) + _array_bytes(rank, columns, bits)
+        return _codes(rows, columns, bits) + _scales(columns if bits == 4 else rows, bits)
+    up = _codes(rows, rank, bits) + (0 if bits == 4 else _scales(rows, bits))
+    return up + _codes(rank, columns, bits) + _scales(rank, bits)
 
 
-def _array_bytes(rows: int, columns: int, bits: Bits, *, scaled: bool = True) -> int:
-    codes = rows * -(-columns // 8) * bits + PADDING
-    if bits == 32 or not scaled:
-        return codes
-    return codes + 4 * rows + PADDING
+def _codes(rows: int, columns: int, bits: Bits) -> int:
+    return rows * -(-columns // 8) * bits + PADDING
+
+
+def _scales(count: int, bits: Bits) -> int:
+    return 0 if bits == 32 else 4 * count + PADDING
 
 
 def factors_pay(rows: int, columns: int, rank: int, gates: int = 1) -> bool:
