@@ -161,7 +161,7 @@ def test_without_a_compiler_one_message_says_so(words, tmp_path, monkeypatch) ->
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("CC", "")
     with pytest.raises(
-        ttcompress.MissingExtraError, match=r"no cc, gcc or clang.*variable CC"
+        ttcompress.MissingExtraError, match=r"no cc, gcc or clang here.*variable CC"
     ) as e:
         ttcompress.stream(words)
     assert e.value.exit_code == 2

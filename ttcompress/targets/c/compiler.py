@@ -19,16 +19,22 @@ FAST = ("-O3", "-march=native", "-ffp-contract=fast")
 QUICK = ("-O1", *FAST[1:])
 """The same instructions, compiled in half the time: for a check."""
 
+NO_COMPILER = "no cc, gcc or clang here, or not what CC names"
+
 SECONDS = 600
 """A compiler that takes longer is stopped."""
 
 
 def find_compiler() -> tuple[str, ...] | None:
-    """The command of a C compiler: `CC` of the environment, Python's own, or `cc`; None without."""
-    named = [os.environ.get("CC"), sysconfig.get_config_var("CC"), "cc", "gcc", "clang"]
-    for text in named:
-        if text and shutil.which((command := shlex.split(text))[0]):
-            return tuple(command[:1]) if text == named[1] else tuple(command)
+    """The command of a C compiler: what `CC` names, else the first of Python's own, cc, gcc and
+    clang that is there; None without.
+    """
+    if named := shlex.split(os.environ.get("CC", "")):
+        return tuple(named) if shutil.which(named[0]) else None
+    own = shlex.split(sysconfig.get_config_var("CC") or "")[:1]  # without Python's flags
+    for command in (*own, "cc", "gcc", "clang"):
+        if shutil.which(command):
+            return (command,)
     return None
 
 
@@ -40,8 +46,8 @@ def require_compiler(what: str) -> tuple[str, ...]:
     """
     if (found := find_compiler()) is None:
         raise MissingExtraError(
-            f"{what} needs a C compiler, but there is no cc, gcc or clang. Install one, or give "
-            "its command in the environment variable CC."
+            f"{what} needs a C compiler, but there is {NO_COMPILER}. Install one, or give its "
+            "command in the environment variable CC."
         )
     return found
 

@@ -43,9 +43,9 @@ class C:
 
     def cannot_run(self) -> str:
         """Why nothing can be compiled here; empty if it can."""
-        from ttcompress.targets.c.compiler import find_compiler  # not needed for --help
+        from ttcompress.targets.c.compiler import NO_COMPILER, find_compiler  # not for --help
 
-        return "" if find_compiler() else "there is no C compiler here: no cc, gcc or clang, no CC"
+        return "" if find_compiler() else f"there is {NO_COMPILER}"
 
     def run(self, written: Written, call: Call, cases: Sequence[Arrays]) -> Iterator[Arrays]:
         """Compile and run the generated test, then the model on the inputs of each case."""
