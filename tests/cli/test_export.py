@@ -65,7 +65,7 @@ def test_export_as_c_writes_a_folder_and_says_what_it_needs(run, folder, tiny_ar
     given = ("--as", "c", "--quantize", "int8", "-o", "model")
     result = run("export", tiny_artifact, *given)
     assert result.code == 0
-    assert result.err == "wrote model\n"
+    assert result.err.endswith("wrote model\n")  # after progress, on a slow machine
     assert "bytes of C" in result.out
     said = r"needs ([\d,]+) bytes of flash [^\d]*([\d,]+) bytes of RAM"
     flash, ram = re.search(said, " ".join(result.out.split())).groups()
