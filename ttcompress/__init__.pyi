@@ -51,6 +51,8 @@ from ttcompress.workflows.limits import judged as judged
 from ttcompress.workflows.pick import pick as pick
 from ttcompress.workflows.plan import plan as plan
 from ttcompress.workflows.restore import restore as restore
+from ttcompress.workflows.stream import Stream as Stream
+from ttcompress.workflows.stream import stream as stream
 from ttcompress.workflows.sweep import sweep as sweep
 from ttcompress.workflows.verify import verify as verify
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
+
+from ttcompress.targets.c.compiler import find_compiler
 
 pytest.importorskip("onnxruntime")
 
@@ -42,14 +46,46 @@ def test_export_in_json_is_one_document(run, folder, tiny_artifact) -> None:
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
-        (["--as", "tflite"], 2, "target: expected onnx, got 'tflite'"),
+        (["--as", "tflite"], 2, "target: expected onnx or c, got 'tflite'"),
         (["--quantize", "int4"], 2, "expected 'int8', got 'int4'. Omit"),
         (["--nonlinearity", "sigmoid"], 2, "expected tanh or relu, got 'sigmoid'"),
         (["--task", "nosuch"], 2, "no such task"),
         (["-o", "nowhere/tiny.onnx"], 2, "does not exist"),
+        (["--as", "c", "--quantize", "int2"], 2, "expected 'int8' or 'int4', got 'int2'. Omit"),
     ],
 )
 def test_export_refuses(run, tiny_artifact, options, code, message) -> None:
     result = run("export", tiny_artifact, "-o", "tiny.onnx", *options)
     assert result.code == code
     assert message in result.err
+
+
+@pytest.mark.skipif(find_compiler() is None, reason="there is no C compiler here")
+def test_export_as_c_writes_a_folder_and_says_what_it_needs(run, folder, tiny_artifact) -> None:
+    given = ("--as", "c", "--quantize", "int8", "-o", "model")
+    result = run("export", tiny_artifact, *given)
+    assert result.code == 0
+    assert result.err.endswith("wrote model\n")  # after progress, on a slow machine
+    assert "bytes of C" in result.out
+    said = r"needs ([\d,]+) bytes of flash [^\d]*([\d,]+) bytes of RAM"
+    flash, ram = re.search(said, " ".join(result.out.split())).groups()
+    header = (folder / "model" / "tiny_mps.h").read_text()
+    assert f"FLASH_BYTES {flash.replace(',', '')} " in header
+    assert f"RAM_BYTES {ram.replace(',', '')} " in header
+    assert "NOT compared" not in result.out
+    again = run("export", tiny_artifact, *given)
+    assert again.code == 2 and "model: is not empty. Use --overwrite" in again.err
+    assert run("export", tiny_artifact, *given, "--overwrite").code == 0
+
+
+def test_without_a_compiler_c_is_written_and_said_to_be_unchecked(
+    run, folder, tiny_artifact, monkeypatch
+) -> None:
+    monkeypatch.setenv("PATH", str(folder))
+    monkeypatch.setenv("CC", "")
+    result = run("export", tiny_artifact, "--as", "c", "-o", "model")
+    assert result.code == 0
+    assert "NOT compared with torch: there is no cc, gcc or clang here" in result.out
+    (file,) = run("export", tiny_artifact, "--as", "c", "-o", "other", "--json").json["files"]
+    assert file["largest_difference"] is None and file["memory"]["ram"] > 0
+    assert (folder / "model" / "tiny_mps.c").exists()

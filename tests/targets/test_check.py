@@ -39,6 +39,8 @@ class Numpy:
     """Writes the tensors of a layer, and runs LSTMs and GRUs from them; `spoil` makes a defect."""
 
     name = "numpy"
+    title = "NumPy"
+    folder = finds_models = False
     whole_models = False
     kinds: frozenset[Kind] = frozenset({"lstm", "gru"})
     stores = STORES
@@ -50,7 +52,12 @@ class Numpy:
     def require(self) -> None:
         """NumPy is always there."""
 
-    def write(self, part: Part, facts: Mapping[str, str], quantize: str | None) -> Written:
+    def cannot_run(self) -> str:
+        return ""
+
+    def write(
+        self, part: Part, facts: Mapping[str, str], quantize: str | None, name: str
+    ) -> Written:
         arrays = {name: stored.dense().numpy() for (name,), stored in part.weights}
         arrays |= {
             name: value.detach().numpy().copy()
@@ -166,7 +173,9 @@ class Itself(Numpy):
     name = "itself"
     whole_models = True
 
-    def write(self, part: Part, facts: Mapping[str, str], quantize: str | None) -> Written:
+    def write(
+        self, part: Part, facts: Mapping[str, str], quantize: str | None, name: str
+    ) -> Written:
         self.flat = FlatModule(part.module, part.call).eval()
         return Written({"": b"1"}, {})
 

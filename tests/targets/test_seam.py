@@ -28,6 +28,8 @@ class Factors:
     """Writes the factors of a one-layer LSTM as .npz, a note beside it, and runs them in numpy."""
 
     name = "npz"
+    title = "NumPy"
+    folder = finds_models = False
     whole_models = False
     kinds: frozenset[Kind] = frozenset({"lstm"})
     stores = frozenset({"int8"})
@@ -36,7 +38,12 @@ class Factors:
     def require(self) -> None:
         """NumPy is always there."""
 
-    def write(self, part: Part, facts: Mapping[str, str], quantize: str | None) -> Written:
+    def cannot_run(self) -> str:
+        return ""
+
+    def write(
+        self, part: Part, facts: Mapping[str, str], quantize: str | None, name: str
+    ) -> Written:
         arrays = {}
         for (name,), stored in part.weights:
             left, right = stored.train().factors()
@@ -108,7 +115,7 @@ def test_what_a_target_computes_wrongly_is_not_kept(toy, compressed, tmp_path, m
         (nn.LSTM(24, 16), {"store": "float16"}, {}, "does not take the store float16 of layer.wei"),
         (nn.LSTM(24, 16), {}, {"task": "charlm"}, "npz takes only recurrent layers"),
         (nn.LSTM(24, 16), {}, {"quantize": "int8"}, "quantize: npz cannot quantise, got 'int8'"),
-        (nn.LSTM(24, 16), {}, {"target": "c"}, "expected onnx or npz, got 'c'"),
+        (nn.LSTM(24, 16), {}, {"target": "d"}, "expected onnx or c or npz, got 'd'"),
     ],
 )
 def test_what_a_target_does_not_take_is_refused(

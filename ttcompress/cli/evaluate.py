@@ -12,6 +12,15 @@ from ttcompress.cli.task import TaskName, WithTask, recipe_with_task
 
 AnyModel = Annotated[Path, typer.Argument(metavar="FILE", help="Checkpoint or compressed model.")]
 
+Native = Annotated[
+    str | None,
+    typer.Option(
+        "--native",
+        metavar="none|int8|int4",
+        help="Run it as the C code that export writes with this --quantize.",
+    ),
+]
+
 
 @flatten_options
 def evaluate(
@@ -20,12 +29,13 @@ def evaluate(
     task: TaskName = None,
     recipe: WithTask = None,
     key: Key = None,
+    native: Native = None,
 ) -> None:
     """Measure a dense or compressed model on a task.
 
     \b
     Example:
-      ttcompress evaluate charlm.auto.safetensors --task charlm
+      ttcompress evaluate charlm.auto.safetensors --task charlm --native int8
     """
     from ttcompress.cli import console
     from ttcompress.workflows.evaluate import evaluate as measure
@@ -33,7 +43,9 @@ def evaluate(
     asked = recipe_with_task(recipe, task).task
     assert asked is not None  # `recipe_with_task` refuses that
     with console.progress(talk) as progress:
-        found = measure(file, asked.name, dict(asked.options), key=key, progress=progress)
+        found = measure(
+            file, asked.name, dict(asked.options), key=key, native=native, progress=progress
+        )
     lines = [f"{name}: {value:.6g}" for name, value in found.items()]
     document = {"task": asked.name, "metrics": found}
     console.result(talk, document, str(file), [], lines)

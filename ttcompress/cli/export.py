@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 Output = Annotated[
     Path,
     typer.Option(
-        "--output", "-o", help="File to write; several layers go to one file each, by name."
+        "--output",
+        "-o",
+        help="File to write, or folder for C; several layers go to one each, by name.",
     ),
 ]
 TargetName = Annotated[
@@ -29,7 +31,9 @@ TargetName = Annotated[
 Quantize = Annotated[
     str | None,
     typer.Option(
-        "--quantize", metavar="int8", help="Multiply in int8, which rounds the inputs too."
+        "--quantize",
+        metavar="none|int8|int4",
+        help="Multiply in int8, which rounds the inputs too; int4: with weights of 4 bits, in C.",
     ),
 ]
 OfRNNs = Annotated[
@@ -54,19 +58,23 @@ def export(
     nonlinearity: OfRNNs = "tanh",
     overwrite: Overwrite = False,
 ) -> None:
-    """Write a compressed model for ONNX Runtime.
+    """Write a compressed model for ONNX Runtime, or as C source files.
 
     \b
-    Example:
+    Examples:
       ttcompress export charlm.auto.safetensors --task charlm -o charlm.onnx
+      ttcompress export charlm.auto.safetensors --as c --quantize int8 -o charlm/
 
     With a task the whole model is written, otherwise each recurrent layer by itself; both take any
-    length and batch size. Outputs are compared with torch's first. Needs the extra onnx.
+    length and batch size. C needs no task if the structure is an embedding, recurrent layers and
+    a linear layer. Outputs are compared with torch's first: ONNX needs the extra onnx, and C a
+    compiler, without which it is written unchecked.
     """
     from ttcompress.artifact import load
     from ttcompress.checkpoint.recurrent import foreign_layers
     from ttcompress.cli import console
     from ttcompress.reporting.export import exported_remarks, exported_table
+    from ttcompress.system.files import model_stem
     from ttcompress.workflows.export import export as write
 
     compressed = load(file)
@@ -77,6 +85,7 @@ def export(
             target=target,
             task=_task(compressed, task, recipe),
             quantize=quantize,
+            name=model_stem(file),
             nonlinearity=cast("Nonlinearity", nonlinearity),
             overwrite=overwrite,
             progress=progress,

@@ -63,8 +63,8 @@ class RecurrentModel(nn.Module):
         self, chain: Chain, pooling: Pooling | None = None, nonlinearity: Nonlinearity = "tanh"
     ) -> None:
         super().__init__()
-        self._chain = chain
-        self._pooling = pooling
+        self.chain = chain
+        self.pooling = pooling
         for stack in chain.stacks:
             place_module(
                 self, stack.prefix.removesuffix("."), recurrent_module(stack, nonlinearity)
@@ -84,7 +84,7 @@ class RecurrentModel(nn.Module):
         lengths: Tensor | None = None,  # (batch,), on the CPU; None: all sequences are full
     ) -> tuple[Tensor, State]:  # (batch, time, classes), or (batch, classes) where pooled
         """Outputs, and the state of every stack at the end."""
-        chain = self._chain
+        chain = self.chain
         values: Any = inputs
         if chain.embedding is not None:
             values = self.get_submodule(chain.embedding)(inputs)  # (batch, time, values)
@@ -101,8 +101,8 @@ class RecurrentModel(nn.Module):
             states.append(after)
         if lengths is not None:
             values, _ = rnn.pad_packed_sequence(values, True, total_length=inputs.shape[1])
-        if self._pooling is not None:
-            values = self._pool(self._pooling, values, lengths)
+        if self.pooling is not None:
+            values = self._pool(self.pooling, values, lengths)
         outputs: Tensor = self.get_submodule(chain.linear)(values)
         return outputs, tuple(states)
 
@@ -124,7 +124,7 @@ class RecurrentModel(nn.Module):
                 return values.masked_fill(beyond[:, :, None], -torch.inf).amax(1)
             case "last":
                 last = values[torch.arange(batch, device=values.device), lengths - 1]
-                if not self._chain.stacks[-1].bidirectional:
+                if not self.chain.stacks[-1].bidirectional:
                     return last
                 half = features // 2  # the reverse direction ends at the first step
                 return torch.cat([last[:, :half], values[:, 0, half:]], 1)

@@ -21,11 +21,15 @@ def exported_table(files: Sequence[Exported]) -> Table:
             Column("inputs"): lambda one: " ".join(one.inputs),
             Column("outputs"): lambda one: " ".join(one.outputs),
             Column("bytes", right=True): lambda one: one.bytes,
-            Column("difference", right=True): lambda one: f"{one.relative_difference:.1e}",
-            Column("largest", right=True): lambda one: f"{one.largest_difference:.1e}",
-            Column("torch's", right=True): lambda one: f"{one.own_difference:.1e}",
+            Column("difference", right=True): lambda one: _small(one.relative_difference),
+            Column("largest", right=True): lambda one: _small(one.largest_difference),
+            Column("torch's", right=True): lambda one: _small(one.own_difference),
         },
     )
+
+
+def _small(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1e}"
 
 
 def exported_remarks(
@@ -43,8 +47,19 @@ def exported_remarks(
     for one in files:
         counts = ", ".join(f"{count:,} values in {type}" for type, count in one.holds.items())
         remarks.append(f"{one.part} holds {counts}")
+        if one.memory:
+            flash, ram = one.memory["flash"], one.memory["ram"]
+            remarks.append(
+                f"{one.part} needs {flash:,} bytes of flash for constants, beside the code, and "
+                f"{ram:,} bytes of RAM for each sequence"
+            )
     held = {type for one in files for type in one.holds}
-    if quantized:
+    if held & {"int4", "int8"} and any(one.memory for one in files):
+        remarks.append(
+            "rounded: weights were rounded again (an MPO as its whole matrix), vectors are rounded "
+            "to 8 bits at every product; sums run in integers"
+        )
+    elif quantized:
         remarks.append(
             "int8: weights were rounded again (an MPO as its whole matrix); products run in int8"
         )
@@ -61,9 +76,13 @@ def exported_remarks(
         )
     elif held & _HALVES:
         remarks.append("16 bits: the runtime widens them to float32 once, when it loads the file")
+    titles = " and ".join(dict.fromkeys(one.target for one in files))
+    unchecked = dict.fromkeys(one.unchecked for one in files if one.unchecked)
     return (
         *remarks,
-        f"{artifact_bytes:,} bytes compressed -> {sum(one.bytes for one in files):,} bytes of ONNX",
+        f"{artifact_bytes:,} bytes compressed -> {sum(one.bytes for one in files):,} bytes of "
+        f"{titles}",
+        *(f"NOT compared with torch: {reason}" for reason in unchecked),
         "difference: norm of the difference from torch's output in float64, relative to that "
         "output, on random inputs of 3 lengths and 2 batch sizes; largest: of any one value; "
         "torch's: the same of torch in float32",

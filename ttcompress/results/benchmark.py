@@ -10,7 +10,7 @@ from ttcompress.system.json import plain
 from ttcompress.system.timing import Clock, Timing
 
 DENSE = ("torch dense", "onnx dense", "onnx dense int8")
-SMALL = ("torch compressed", "onnx compressed", "onnx compressed int8")
+SMALL = ("torch compressed", "onnx compressed", "onnx compressed int8", "c", "c int8")
 """Names of the ways to run a layer."""
 
 FEW = 2.0

@@ -99,6 +99,19 @@ def check_output(path: Path, overwrite: bool) -> None:
         raise OutputPathError(f"{path}: already exists. Use --overwrite, or choose another -o.")
 
 
+def check_folder(path: Path, overwrite: bool) -> None:
+    """Refuse a path that shall be a folder of files, before any work is done for it.
+
+    Raises:
+        OutputPathError: it is a file, its parent is missing, or it holds something and `overwrite`
+            is not given.
+    """
+    if not path.is_dir():
+        check_output(path, overwrite=False)
+    elif not overwrite and any(path.iterdir()):
+        raise OutputPathError(f"{path}: is not empty. Use --overwrite, or choose another -o.")
+
+
 @contextmanager
 def written_whole(path: Path, overwrite: bool = False) -> Iterator[BinaryIO]:
     """Give a binary file that replaces `path` if the block succeeds, and is deleted otherwise.

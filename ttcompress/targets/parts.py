@@ -18,13 +18,15 @@ from torch.utils import _pytree as pytree
 from ttcompress.artifact import CompressedModel
 from ttcompress.errors import RecipeError
 from ttcompress.layers.evaluating import evaluating
-from ttcompress.layers.recurrent_model import Chain
+from ttcompress.layers.recurrent_model import Chain, RecurrentModel
 from ttcompress.layers.stacks import Nonlinearity
+from ttcompress.layers.structure import structure_of
 from ttcompress.layers.swap import load_into, recurrent_layer
 from ttcompress.model.geometry import stored_names
 from ttcompress.model.weights import RecurrentStack
 from ttcompress.targets.calls import BATCH, EXAMPLE_SIZES, TIME, Axes, Call, FlatModule
 from ttcompress.targets.target import Part
+from ttcompress.tasks.architecture import read_chain
 from ttcompress.tasks.own import blaming
 from ttcompress.tasks.protocol import Task
 
@@ -114,6 +116,20 @@ def task_part(compressed: CompressedModel, task: Task) -> Part:
         return _whole(compressed, module, _chain_call(chain, *flags))
     example = _called_with(task, module)
     return own_part(compressed, OwnModule(task.build(), example, _free_axes(example)))
+
+
+def common_part(compressed: CompressedModel, nonlinearity: Nonlinearity) -> Part | None:
+    """The whole model if it has the common structure, with an output at each step; else None.
+
+    With an embedding it takes symbols and carries its state, without one it takes values.
+    """
+    try:
+        chain = read_chain(structure_of(compressed), "export")
+    except RecipeError:
+        return None
+    module = load_into(RecurrentModel(chain, nonlinearity=nonlinearity), compressed).eval()
+    call = _chain_call(chain, chain.embedding is None, chain.embedding is not None)
+    return _whole(compressed, module, call)
 
 
 def _whole(compressed: CompressedModel, module: nn.Module, call: Call) -> Part:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from ttcompress.errors import RecipeError
+from ttcompress.targets.c.target import C
 from ttcompress.targets.onnx.target import Onnx
 from ttcompress.targets.target import Target
 
-TARGETS: dict[str, Target] = {target.name: target for target in (Onnx(),)}
+TARGETS: dict[str, Target] = {target.name: target for target in (Onnx(), C())}
 
 DEFAULT = Onnx.name
 

@@ -8,7 +8,7 @@ target. Nothing here imports torch, because the command line lists targets in it
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ttcompress.model.weights import Kind, RecurrentStack
@@ -50,12 +50,14 @@ class Written:
 
     Attributes:
         files: content by suffix; "" is the file that the user names, ".h" the same path with this
-            suffix instead.
+            suffix instead. Of a target that writes folders, content by the name in the folder.
         holds: how many constant values there are in each type, the most first.
+        memory: bytes by kind of memory ("flash", "ram"), of targets for which these differ.
     """
 
     files: Mapping[str, bytes]
     holds: Mapping[str, int]
+    memory: Mapping[str, int] = field(default_factory=dict)
 
 
 class Target(Protocol):
@@ -63,6 +65,9 @@ class Target(Protocol):
 
     Attributes:
         name: the name for `--as`.
+        title: what messages call what it writes.
+        folder: whether the user names a folder, and not a file.
+        finds_models: whether a model of the common structure is written whole without a task.
         whole_models: whether it takes whole models, and not only recurrent stacks.
         kinds: the kinds of recurrent stacks that it takes.
         stores: the names of the stores that it takes weights in.
@@ -70,6 +75,9 @@ class Target(Protocol):
     """
 
     name: str
+    title: str
+    folder: bool
+    finds_models: bool
     whole_models: bool
     kinds: frozenset[Kind]
     stores: Collection[str]
@@ -82,17 +90,23 @@ class Target(Protocol):
             MissingExtraError: a package is not installed.
         """
 
-    def write(self, part: Part, facts: Mapping[str, str], quantize: str | None) -> Written:
+    def write(
+        self, part: Part, facts: Mapping[str, str], quantize: str | None, name: str
+    ) -> Written:
         """Write a part.
 
         Args:
             part: one that the target takes.
             facts: where the files come from, to be noted in them.
             quantize: one of `roundings`, or None.
+            name: what the user calls it, any text.
 
         Raises:
             TTCompressError: the part cannot be written.
         """
+
+    def cannot_run(self) -> str:
+        """Why files cannot be run on this machine, and so not be checked; empty if they can."""
 
     def run(self, written: Written, call: Call, cases: Sequence[Arrays]) -> Iterable[Arrays]:
         """Run the files on the inputs of each case, given in the order of the call.

@@ -24,7 +24,10 @@ from ttcompress.results.benchmark import DENSE, SMALL, BenchLayer, Benchmark, Ti
 from ttcompress.system.progress import Progress, silent
 from ttcompress.system.threads import torch_threads
 from ttcompress.system.timing import Timing, clock_for, timings
+from ttcompress.targets.c.library import States
+from ttcompress.targets.c.native import load_native
 from ttcompress.targets.registry import find_target
+from ttcompress.targets.target import Part
 from ttcompress.workflows.export import choose_parts, write_parts
 
 __all__ = ["BenchLayer", "Benchmark", "TimedRun", "Timing", "bench"]
@@ -49,7 +52,7 @@ def bench(
     seconds: float = 3.0,
     progress: Progress = silent,
 ) -> Benchmark:
-    """Time each recurrent layer, dense and compressed, in torch and in ONNX Runtime.
+    """Time each recurrent layer, dense and compressed, in torch, ONNX Runtime and as C.
 
     All ways take turns, so that a busy machine slows all of them; a single thread is timed by its
     CPU time. The dense weights are rebuilt from the artifact: they have the original's shapes, and
@@ -59,7 +62,7 @@ def bench(
         source: an artifact's path, or a `CompressedModel`.
         batches: batch sizes; each is measured.
         steps: sequence length.
-        threads: for torch and ONNX Runtime.
+        threads: for torch and ONNX Runtime; C has one.
         seconds: spent on each layer and batch.
         progress: receives what is being measured.
 
@@ -81,6 +84,10 @@ def bench(
         graphs[SMALL[2]] = write_parts(compressed, onnx, parts, "int8", silent)
     except TTCompressError as error:  # so rough a model that int8 inputs change its outputs
         left_out.append(f"{SMALL[2]}: {error}")
+    natives = {SMALL[3]: None, SMALL[4]: "int8"}
+    if reason := find_target("c").cannot_run():
+        left_out += [f"{name}: {reason}" for name in natives]
+        natives = {}
     layers, rows = [], list[TimedRun]()
     done, total = 0, len(parts) * len(batches)
     for k, (part, stack) in enumerate(zip(parts, compressed.stacks, strict=True)):
@@ -89,6 +96,8 @@ def bench(
         runners[SMALL[0]] = Runner(partial(partial, part.module), _stored_bytes(compressed, stack))
         for name, made in graphs.items():
             runners[name] = _graph_runner(made[k].written.files[""], threads)
+        for name, quantize in natives.items():
+            runners[name] = _native_runner(part, quantize)
         for batch in batches:
             progress("bench", done, total, f"{part.name}, batch {batch}")
             generator = torch.Generator().manual_seed(0)
@@ -138,6 +147,16 @@ def _graph_runner(content: bytes, threads: int) -> Runner:
         return partial(session.run, None, {"x": x.numpy(), **zeros})
 
     return Runner(call, len(content))
+
+
+def _native_runner(part: Part, quantize: str | None) -> Runner:
+    """Run a layer as C, from zero states."""
+    library = load_native(part, quantize)
+
+    def call(x: Tensor) -> Timed:
+        return States(library, x.shape[1]).prepare_run(x.numpy())
+
+    return Runner(call, library.interface.flash)
 
 
 def _stored_bytes(compressed: CompressedModel, stack: RecurrentStack) -> int:

@@ -6,17 +6,24 @@ from pathlib import Path
 
 from ttcompress.artifact import CompressedModel, is_artifact, load
 from ttcompress.checkpoint import Checkpoint, ModelSource, open_checkpoint
+from ttcompress.errors import RecipeError
+from ttcompress.layers.recurrent_model import RecurrentModel
 from ttcompress.model.protocol import Model
 from ttcompress.system.progress import Progress, silent
+from ttcompress.targets.c.native import NativeModel, load_native
+from ttcompress.targets.parts import task_part
+from ttcompress.targets.registry import find_target
 from ttcompress.tasks.evaluation import (
     Comparison,
     Metrics,
     Options,
     compare_metrics,
     measure_metrics,
+    measure_module,
 )
 from ttcompress.tasks.protocol import Task
 from ttcompress.tasks.registry import task_for
+from ttcompress.workflows.export import check_quantize
 
 
 def evaluate(
@@ -25,6 +32,7 @@ def evaluate(
     options: Options = None,
     *,
     key: str | None = None,
+    native: str | None = None,
     progress: Progress = silent,
 ) -> Metrics:
     """Measure a dense or compressed model on a task.
@@ -34,6 +42,8 @@ def evaluate(
         task: a task, or its name (see `find_task`).
         options: for the task, if it is given by name.
         key: which state dict to use if a checkpoint's file holds several.
+        native: "none", "int8" or "int4" runs a compressed model as the C code that `export` with
+            this `quantize` writes, and a built-in task.
         progress: receives what is being done.
 
     Returns:
@@ -47,9 +57,29 @@ def evaluate(
     opened = open_model(model, key)
     chosen = task_for(opened, task, options)
     progress("evaluate", 0, 1, chosen.name)
-    metrics = measure_metrics(chosen, opened)
+    if native is None:
+        metrics = measure_metrics(chosen, opened)
+    else:
+        metrics = measure_module(chosen, _as_c(opened, chosen, native))
     progress("evaluate", 1, 1)
     return metrics
+
+
+def _as_c(model: Checkpoint | CompressedModel, task: Task, quantize: str) -> NativeModel:
+    """The model compiled as C, for a task to call.
+
+    Raises:
+        RecipeError: it is not compressed, or the task has code of its own.
+        MissingExtraError: there is no C compiler.
+    """
+    if not isinstance(model, CompressedModel):
+        raise RecipeError("native: only a compressed model runs as C. Compress it first.")
+    part = task_part(model, task)
+    if not isinstance(part.module, RecurrentModel):
+        raise RecipeError(
+            f"native: the task {task.name} runs the model in code of its own. Use a built-in task."
+        )
+    return NativeModel(load_native(part, check_quantize(find_target("c"), quantize)))
 
 
 def metrics_before_after(

@@ -8,7 +8,7 @@ written unless the outputs of all parts agree with torch's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -25,10 +25,17 @@ from ttcompress.checkpoint.recurrent import foreign_layers
 from ttcompress.errors import RecipeError, TTCompressError
 from ttcompress.layers.stacks import NONLINEARITIES, Nonlinearity
 from ttcompress.results.exported import Exported
-from ttcompress.system.files import check_output, written_whole
+from ttcompress.system.files import check_folder, check_output, model_stem, written_whole
 from ttcompress.system.progress import Progress, silent
 from ttcompress.targets.calls import BATCH, TIME, FlatModule, Sizes
-from ttcompress.targets.parts import OwnModule, own_part, recurrent_parts, task_part
+from ttcompress.targets.limits import FLOAT_LIMIT, ROUNDED_LIMITS, SENSITIVITY
+from ttcompress.targets.parts import (
+    OwnModule,
+    common_part,
+    own_part,
+    recurrent_parts,
+    task_part,
+)
 from ttcompress.targets.registry import DEFAULT, find_target
 from ttcompress.targets.target import Arrays, Part, Target, Written
 from ttcompress.tasks.protocol import Task
@@ -41,19 +48,6 @@ __all__ = ["Exported", "OwnModule", "export"]
 
 STEPS, BATCHES = (1, 7, 20), (1, 4)
 """Sequence lengths and batch sizes of the comparison, all different from the exported example's."""
-
-FLOAT_LIMIT = 1e-4
-"""Allowed for any value of outputs near 1: float32 rounding in a different order of summation."""
-
-SENSITIVITY = 10.0
-"""Allowed beyond that: this many times the difference of torch's own outputs from those in float64.
-Chaotic layers amplify rounding at every step, in torch's order of summation and in any other: over
-20 steps, the two differed by up to 6 times. At few steps this is below the fixed limit, and a real
-defect is seen there."""
-
-ROUNDED_LIMIT = 0.2
-"""Allowed for the relative norm of the difference if products are rounded. Rounding costs a few
-hundredths; a wrong output has about 1."""
 
 
 @dataclass(frozen=True)
@@ -80,11 +74,18 @@ class Difference:
 
 @dataclass(frozen=True, eq=False)
 class CheckedPart:
-    """A part, its files in memory, and how far their outputs are from torch's."""
+    """A part, its files in memory, and how far their outputs are from torch's.
+
+    There are no differences if the files cannot be run on this machine.
+    """
 
     part: Part
     written: Written
     differences: tuple[Difference, ...]
+
+    def worst(self, figure: Callable[[Difference], float]) -> float | None:
+        """The largest of a figure of the differences."""
+        return max(map(figure, self.differences), default=None)
 
 
 def export(
@@ -96,6 +97,7 @@ def export(
     module: OwnModule | None = None,
     quantize: str | None = None,
     nonlinearity: Nonlinearity = "tanh",
+    name: str | None = None,
     overwrite: bool = False,
     progress: Progress = silent,
 ) -> tuple[Exported, ...]:
@@ -103,13 +105,17 @@ def export(
 
     Args:
         source: an artifact's path, or a `CompressedModel`.
-        output: the file; several recurrent layers go to several files, by their names.
+        output: the file, or for C the folder; several recurrent layers go to several, by their
+            names.
         target: a name in `ttcompress.targets.registry`.
         task: exports the whole model, as the task builds it.
-        module: exports the whole model, in your module. Without either, each recurrent layer is
+        module: exports the whole model, in your module. Without either, C gets the whole model if
+            its structure is known, with an output at each step. Otherwise each recurrent layer is
             exported as a function of (time, batch, input) and its state.
-        quantize: "int8" multiplies in int8, by onnxruntime's dynamic quantisation.
+        quantize: "int8" multiplies in int8 (in ONNX by onnxruntime's dynamic quantisation), "int4"
+            has layers of 4 bits in C; None or "none" is float32.
         nonlinearity: for RNNs exported by themselves; a checkpoint does not tell it.
+        name: what C code calls the model; by default the file's name without its suffix.
         overwrite: replace existing files.
         progress: receives the part that is being exported.
 
@@ -120,30 +126,32 @@ def export(
     """
     chosen = find_target(target)
     chosen.require()
-    if quantize is not None and quantize not in chosen.roundings:
-        known = " or ".join(map(repr, chosen.roundings))
-        fact = f"expected {known}" if known else f"{target} cannot quantise"
-        raise RecipeError(
-            f"quantize: {fact}, got {quantize!r}. Omit the option to export in float32."
-        )
+    quantize = check_quantize(chosen, quantize)
     if nonlinearity not in NONLINEARITIES:
         known = " or ".join(NONLINEARITIES)
         raise RecipeError(f"nonlinearity: expected {known}, got {nonlinearity!r}.")
-    check_output(Path(output), overwrite)  # before the work, which can be long
+    check = check_folder if chosen.folder else check_output
+    check(Path(output), overwrite)  # before the work, which can be long
     compressed = source if isinstance(source, CompressedModel) else load(source)
     parts = choose_parts(compressed, chosen, task, module, nonlinearity)
-    made = write_parts(compressed, chosen, parts, quantize, progress)
+    made = write_parts(
+        compressed,
+        chosen,
+        parts,
+        quantize,
+        progress,
+        name or model_stem(Path(output if isinstance(source, CompressedModel) else source)),
+    )
     paths = [output_path(Path(output), one.part.name, len(made)) for one in made]
-    contents = {
-        path.with_suffix(suffix) if suffix else path: content
-        for path, one in zip(paths, made, strict=True)
-        for suffix, content in one.written.files.items()
-    }
-    for path in contents:
-        check_output(path, overwrite)
-    for path, content in contents.items():
-        with written_whole(path, overwrite) as file:
-            file.write(content)
+    for path in paths:
+        check(path, overwrite)
+    for path, one in zip(paths, made, strict=True):
+        if chosen.folder:
+            path.mkdir(exist_ok=True)
+        for name, content in one.written.files.items():
+            file_path = path / name if chosen.folder else path.with_suffix(name) if name else path
+            with written_whole(file_path, overwrite or chosen.folder) as file:
+                file.write(content)
     return tuple(
         Exported(
             file=path,
@@ -151,13 +159,33 @@ def export(
             bytes=sum(map(len, one.written.files.values())),
             inputs=one.part.call.inputs,
             outputs=one.part.call.outputs,
-            largest_difference=max(difference.value for difference in one.differences),
-            relative_difference=max(difference.norm for difference in one.differences),
-            own_difference=max(difference.own for difference in one.differences),
+            largest_difference=one.worst(lambda difference: difference.value),
+            relative_difference=one.worst(lambda difference: difference.norm),
+            own_difference=one.worst(lambda difference: difference.own),
             holds=one.written.holds,
+            target=chosen.title,
+            memory=one.written.memory,
+            unchecked="" if one.differences else chosen.cannot_run(),
         )
         for path, one in zip(paths, made, strict=True)
     )
+
+
+def check_quantize(target: Target, quantize: str | None) -> str | None:
+    """The type to round to; None for "none".
+
+    Raises:
+        RecipeError: the target does not round to this type.
+    """
+    if quantize is None or quantize == "none":
+        return None
+    if quantize not in target.roundings:
+        known = " or ".join(map(repr, target.roundings))
+        fact = f"expected {known}" if known else f"{target.name} cannot quantise"
+        raise RecipeError(
+            f"quantize: {fact}, got {quantize!r}. Omit the option to export in float32."
+        )
+    return quantize
 
 
 def choose_parts(
@@ -166,15 +194,29 @@ def choose_parts(
     task: str | Task | None = None,
     module: OwnModule | None = None,
     nonlinearity: Nonlinearity = "tanh",
+    layer: str | None = None,
 ) -> Sequence[Part]:
     """The whole model if a task or a module is given, otherwise each recurrent stack.
+
+    A target that finds models takes the whole one if its structure is known, unless `layer` names
+    a stack.
 
     Raises:
         RecipeError: both are given, there is no such stack, or the target takes no whole models.
     """
+    if layer is not None:
+        stacks = {part.name: part for part in recurrent_parts(compressed, nonlinearity)}
+        if layer not in stacks:
+            raise RecipeError(
+                f"layer: there is no recurrent layer {layer!r}. Layers are: "
+                f"{', '.join(stacks) or 'none'}."
+            )
+        return (stacks[layer],)
     if task is not None and module is not None:
         raise RecipeError("export: use either a task or a module, not both.")
     if task is None and module is None:
+        if target.finds_models and (whole := common_part(compressed, nonlinearity)):
+            return (whole,)
         parts = tuple(recurrent_parts(compressed, nonlinearity))
         if not parts:
             if foreign := foreign_layers(compressed):
@@ -205,8 +247,11 @@ def write_parts(
     parts: Sequence[Part],
     quantize: str | None,
     progress: Progress,
+    stem: str = "model",
 ) -> tuple[CheckedPart, ...]:
     """Write each part of a model in memory, and compare its outputs with torch's.
+
+    `stem` is what the user calls the model; a part of several adds its own name.
 
     Raises:
         RecipeError: the target does not take a part.
@@ -223,9 +268,11 @@ def write_parts(
         }
         try:
             _refuse(part, target)
-            written = target.write(part, facts, quantize)
-            differences = check(target, written, part)
-            _judge(differences, quantize)
+            name = f"{stem} {part.name}" if len(parts) > 1 else stem
+            written = target.write(part, facts, quantize, name)
+            differences = () if target.cannot_run() else check(target, written, part)
+            if differences:
+                _judge(differences, quantize)
         except TTCompressError as error:
             raise error.at(part.name or "export") from error
         made.append(CheckedPart(part, written, differences))
@@ -286,7 +333,9 @@ def check(target: Target, written: Written, part: Part, seed: int = 0) -> tuple[
         own[steps] = max(own.get(steps, 0.0), *(value for value, _ in _differences(ours, exact)))
     made = []
     for size, theirs, exact in zip(sizes, found, truth, strict=True):
-        values, norms = zip(*_differences(theirs, exact), strict=True)
+        # A module may return states that the call does not name, and that a target leaves out.
+        named = exact[: len(theirs)] if len(theirs) == len(call.outputs) else exact
+        values, norms = zip(*_differences(theirs, named), strict=True)
         made.append(Difference(size, max(values), max(norms), own[size.get(TIME, 0)]))
     return tuple(made)
 
@@ -355,7 +404,8 @@ def _judge(found: Sequence[Difference], quantize: str | None) -> None:
         value, limit, cure = worst.value, worst.limit, "This is a defect: please report it."
     else:
         worst = max(found, key=lambda one: one.norm)
-        value, limit, cure = worst.norm, ROUNDED_LIMIT, "Export it without --quantize."
+        value, limit = worst.norm, ROUNDED_LIMITS[quantize]
+        cure = "Export it without --quantize."
     if value > limit:
         shown = ", ".join(f"{name} {size}" for name, size in worst.sizes.items())
         raise TTCompressError(
@@ -366,7 +416,7 @@ def _judge(found: Sequence[Difference], quantize: str | None) -> None:
 
 
 def output_path(output: Path, name: str, count: int) -> Path:
-    """The file of a part, named after it if there are several.
+    """The file or folder of a part, named after it if there are several.
 
     Raises:
         RecipeError: the part's name, which comes from the checkpoint, would lead to another folder.

@@ -23,6 +23,9 @@ class Onnx:
     """A `Target`. Few-bit weights stay so in the file; "int8" multiplies in int8."""
 
     name = "onnx"
+    title = "ONNX"
+    folder = False
+    finds_models = False
     whole_models = True
     kinds: frozenset[Kind] = frozenset(get_args(Kind))
     stores: Collection[str] = STORES  # a live view: also stores registered later
@@ -32,11 +35,17 @@ class Onnx:
         """Check that the extra `onnx` is installed."""
         require_extra("onnx", PACKAGES, "ONNX")
 
-    def write(self, part: Part, facts: Mapping[str, str], quantize: str | None) -> Written:
+    def write(
+        self, part: Part, facts: Mapping[str, str], quantize: str | None, name: str
+    ) -> Written:
         """Write one ONNX file, with the names of the call."""
         from ttcompress.targets.onnx.build import build  # the extra
 
         return build(part, facts, int8=quantize == "int8")
+
+    def cannot_run(self) -> str:
+        """The extra runs everywhere."""
+        return ""
 
     def run(self, written: Written, call: Call, cases: Sequence[Arrays]) -> Iterable[Arrays]:
         """Check the file by ONNX's rules, and run it in ONNX Runtime."""
