@@ -17,7 +17,8 @@ UNITS, ROWS = 16, 64
 
 FIXED = 2500
 """A product's fixed cost, in bytes of weights that are read in the same time: rounding a vector,
-and starting a loop. Fitted to int8 layers of 64 to 256 units on a processor with VNNI."""
+and starting a loop. An estimate, not a fit: it only decides where both ways are nearly as fast.
+"""
 
 
 def flash_bytes(rows: int, columns: int, bits: Bits, rank: int | None = None) -> int:
