@@ -43,7 +43,10 @@ def test_the_command_writes_table_picture_artifact_and_recipe(tiny_checkpoint, r
         (["--pick", "mps@7"], r"has no point 'mps@7'. Its points are mps@2, mps@4"),
         (["-o", "x.safetensors"], "--output only applies to a picked point; add --pick"),
         (["--picture", "x.jpg"], "expected a name ending in .svg or .png, got x.jpg"),
-        (["--formats", "mps,tt"], "expected one of mps, mpo, svd, quantised, auto, got 'tt'"),
+        (
+            ["--formats", "mps,tt"],
+            "expected one of mps, mpo, svd, quantised, codec, auto, got 'tt'",
+        ),
         (["--factors", "1"], "--factors: expected numbers above 1"),
         (["--folder", "taken"], "taken: is a file, but the points need a folder"),
     ],

@@ -34,7 +34,8 @@ def test_methods_stand_at_the_factor_asked_or_say_why_not(found) -> None:
     for row in found.rows:
         for cell in row.cells:
             if cell.factor is None:
-                assert "is out of reach" in cell.why and cell.bytes is None
+                assert cell.bytes is None
+                assert "is out of reach" in cell.why or "not installed" in cell.why
             elif cell.method != "svd" or row.factor == 3:  # a rank of 1 is the least
                 assert cell.factor == pytest.approx(row.factor, rel=0.12)
                 assert cell.factor >= row.factor
@@ -174,7 +175,7 @@ def test_what_is_finished_is_shown_when_it_ends_early(case, monkeypatch) -> None
 
     def build_twice(job):
         made.append(job)
-        if len(made) > len(METHODS):
+        if len(made) > len(METHODS) - 1:  # codec is not built
             raise KeyboardInterrupt
         return build(job)
 

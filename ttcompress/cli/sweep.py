@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 Formats = Annotated[
     str,
-    typer.Option(metavar="NAME,NAME,...", help="Methods to try: mps, mpo, auto, svd, quantised."),
+    typer.Option(
+        metavar="NAME,NAME,...", help="Methods to try: mps, mpo, auto, svd, quantised, codec."
+    ),
 ]
 Folder = Annotated[
     Path | None,
@@ -118,13 +120,15 @@ def sweep(
       ttcompress sweep charlm.pt --factors 4,8,16 --task charlm --pick mps@16
 
     A point is on the front if no other is as small, as fast and as accurate, and better in one of
-    these. svd and quantised are as in compare; exit codes are those of batch.
+    these. svd, quantised and codec are as in compare; exit codes are those of batch.
     """
     from ttcompress.cli import console
     from ttcompress.workflows import sweep as run
+    from ttcompress.workflows.methods import CODEC
 
     asked, names, engine = parse_factors(factors), formats.split(","), where.chosen()
-    wanted.check(model, [run.point_name(name, factor) for name in names for factor in asked])
+    pickable = [name for name in names if name != CODEC]
+    wanted.check(model, [run.point_name(name, factor) for name in pickable for factor in asked])
     with console.jobs_progress(talk) as (progress, say):
         found = run.sweep(
             model,

@@ -152,13 +152,28 @@ class CodedOption(Option):
 
     def _noise(self, ranks: Sequence[int]) -> float:
         """The squared error of rounding all cores."""
-        if len(ranks) == 1 and self.spectra:
+        if not self.spectra:
+            return self._noise_of_matrix()
+        if len(ranks) == 1:
             values = self.spectra[0].values[: ranks[0]]
             return float(self._lost(np.square(np.array(values))).sum())
         return sum(
             count * self._square * float(distortion(squares / (count * self._square)).sum())
             for count, squares in self._components(ranks)
         )
+
+    def _noise_of_matrix(self) -> float:
+        """The squared error of rounding a matrix that is not decomposed.
+
+        Where inputs are known, later values make up for the errors of earlier ones; the less so
+        the more of them are rounded to 0, and what is rounded away as a whole costs its energy.
+        """
+        apart = self.energy * self.rounding_share
+        if not apart:
+            return 0.0
+        variance = apart / (sum(self.layout.sizes) * self._square)
+        share = min(1.0, float(distortion(np.array(variance))) / variance)
+        return share * (apart * (1 - share) + self.energy * share)
 
     def _components(self, ranks: Sequence[int]) -> Iterator[tuple[int, Floats]]:
         """For each core, the values of a component and the squared norm of each, in cost units."""

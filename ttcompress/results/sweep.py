@@ -40,7 +40,7 @@ class Point:
     """One format at one factor: its recipe, its outcome, and its figures unless it failed.
 
     `format` is one of `ttcompress.workflows.methods.METHODS`; `outcome.recipe` is the point's
-    name, and `path` its artifact.
+    name, and `path` its artifact, which those of codec do not have.
     """
 
     format: str

@@ -21,9 +21,10 @@ from ttcompress.system.threads import torch_threads
 from ttcompress.system.timing import clock_for, timings
 from ttcompress.tasks.evaluation import measure_metrics
 from ttcompress.tasks.protocol import Task
+from ttcompress.workflows.codec import code
 from ttcompress.workflows.compress import build
 from ttcompress.workflows.job import Data, Job, prepare
-from ttcompress.workflows.methods import METHODS, method_recipe
+from ttcompress.workflows.methods import CODEC, METHODS, method_recipe
 
 STEPS, SECONDS = 35, 0.3
 """The sequence length that is timed, and the seconds spent at each factor on all methods."""
@@ -92,16 +93,21 @@ def _models(job: Job, factor: float) -> tuple[dict[str, CompressedModel], dict[s
     models, why = {}, {}
     for method in METHODS:
         try:
-            recipe = method_recipe(method, job.recipe, factor, lambda: job.checkpoint.weights)
-            shown = None if recipe.calibration is None else job.calibration
-            variation = replace(job, recipe=recipe, calibration=shown, progress=silent)
-            models[method] = build(variation)
+            models[method] = _build(method, replace(job, progress=silent), factor)
         except PlanError as error:
             why[method] = str(error).split(". ")[0]
             refused = error
     if not models:
         raise refused.at(f"factor {factor:g}")
     return models, why
+
+
+def _build(method: str, job: Job, factor: float) -> CompressedModel:
+    if method == CODEC:
+        return code(job, factor)
+    recipe = method_recipe(method, job.recipe, factor, lambda: job.checkpoint.weights)
+    shown = None if recipe.calibration is None else job.calibration
+    return build(replace(job, recipe=recipe, calibration=shown))
 
 
 def _measured(

@@ -70,9 +70,16 @@ def _find_unfit(job: Job, plan: Plan, known: Mapping[str, Unfit]) -> Iterator[tu
     """The dense weights with a row that its store would lose, and the stores too coarse for it.
 
     A group of values shares one scale: beside a much larger row, a small one is rounded away, and
-    the error of the whole weight does not show it.
+    the error of the whole weight does not show it. Entropy-coded recurrent weights may lose rows,
+    as trains do: where an error costs more, steps are finer.
     """
-    dense = [p for p in plan.changed if p.layout is not None and not p.layout.decomposes]
+    dense = [
+        p
+        for p in plan.changed
+        if p.layout is not None
+        and not p.layout.decomposes
+        and not (p.estimated is not None and p.weight.role == "recurrent")
+    ]
     for done, planned in enumerate(dense):
         weight, layout, store = planned.weight, planned.layout, planned.store
         assert layout is not None and store is not None  # it is not kept

@@ -1,7 +1,8 @@
 """Makes the recipe by which each method of a comparison compresses a model to equal bytes.
 
 mps, mpo and auto follow the recipe under that format. svd and quantised are what a user would do
-by hand: each weight cut by the same factor with int8 factors; every weight dense in few bits.
+by hand: each weight cut by the same factor with int8 factors; every weight dense in few bits. codec
+is NNCodec: its recipe leaves what it codes dense and exact, see `ttcompress.workflows.codec`.
 """
 
 from __future__ import annotations
@@ -25,9 +26,11 @@ from ttcompress.recipe import (
 from ttcompress.stores import AUTO, STORES
 
 BY_HAND = ("svd", "quantised")
-METHODS = (*decomposing(), *BY_HAND, AUTO_FORMAT)
+CODEC = "codec"
+METHODS = (*decomposing(), *BY_HAND, CODEC, AUTO_FORMAT)
 
 _SVD_STORE = "int8"
+_EXACT_STORE = "float32"
 
 
 def method_recipe(
@@ -39,22 +42,23 @@ def method_recipe(
         method: one of `METHODS`.
         recipe: everything except the format and the budget.
         factor: compression factor of the decomposed weights.
-        weights: returns the model's weights; only svd and quantised need them.
+        weights: returns the model's weights; mps, mpo and auto do not need them.
 
     Raises:
         RecipeError, PlanError: the recipe does not fit the model, or there is no such method.
     """
     if method not in METHODS:
         raise RecipeError(f"method: expected one of {', '.join(METHODS)}, got {method!r}.")
-    if method not in BY_HAND:
+    if method not in (*BY_HAND, CODEC):
         return with_options(recipe, format=method, factor=factor)
     rules = [
         {"weights": _select(one.weight), **_by_hand(method, one, factor)}
         for one in match(recipe, weights())
         if one.weight.role != UNKNOWN or one.format != KEEP  # `default` keeps the others
     ]
-    budget = {} if method == "svd" else {"budget": {"factor": factor}}  # its ranks are fixed
-    apart = ("calibration", "budget")
+    # The ranks of svd are fixed, and NNCodec meets the budget by itself.
+    budget = {"budget": {"factor": factor}} if method == "quantised" else {}
+    apart = ("calibration", "budget", *(("finetune",) if method == CODEC else ()))
     plain = {key: value for key, value in effective(recipe).items() if key not in apart}
     return recipe_from(plain | {"rules": rules, "default": "keep"} | budget)
 
@@ -68,7 +72,9 @@ def _by_hand(method: str, one: Assignment, factor: float) -> dict[str, Any]:
     """The keys of a method for a weight; the recipe's own if the weight is not in the budget."""
     if not one.shares_budget:
         return {"format": one.format} | ({} if one.format == KEEP else {"store": one.store})
-    return _svd(one, factor) if method == "svd" else {"format": DenseLayout.format, "store": AUTO}
+    if method == "svd":
+        return _svd(one, factor)
+    return {"format": DenseLayout.format, "store": _EXACT_STORE if method == CODEC else AUTO}
 
 
 def _svd(one: Assignment, factor: float) -> dict[str, Any]:

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import yaml
 
+from ttcompress.errors import RecipeError
 from ttcompress.model.report import RecipeUsed
 from ttcompress.recipe import effective, parse_recipe
 from ttcompress.results.sweep import Point, Sweep
 from ttcompress.system.files import check_output, written_whole
 from ttcompress.system.text import clean_line
+from ttcompress.workflows.methods import CODEC
 
 
 def pick(found: Sweep, name: str, output: str | Path, *, overwrite: bool = False) -> Path:
@@ -25,13 +27,18 @@ def pick(found: Sweep, name: str, output: str | Path, *, overwrite: bool = False
         The recipe's file: see `recipe_beside`.
 
     Raises:
-        RecipeError: there is no such point, or it is out of reach.
+        RecipeError: there is no such point, or it is one of codec, which has no artifact.
+        PlanError: it is out of reach.
         OutputError: one of the two files exists (without `overwrite`), or cannot be written.
     """
     from ttcompress.artifact import load  # torch
     from ttcompress.workflows.limits import judged  # torch
 
     artifact, point = Path(output), found.point(name)
+    if point.format == CODEC:
+        raise RecipeError(
+            f"{name}: is for comparison only and has no artifact. Pick another point."
+        )
     path = recipe_beside(artifact)
     for one in (artifact, path):
         check_output(one, overwrite)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 from safetensors import safe_open
 
 from ttcompress import errors
-from ttcompress.errors import InputError, OutputError, TTCompressError
+from ttcompress.errors import InputError, OutputError, PlanError, TTCompressError
 from ttcompress.jobs.engine import HERE, Engine
 from ttcompress.model.report import Report, judge_own_size
 from ttcompress.model.weights import Weight
@@ -24,7 +25,7 @@ from ttcompress.system.files import model_stem, written_whole
 from ttcompress.system.progress import Progress, silent
 from ttcompress.workflows.batch import OnOutcome, run_jobs
 from ttcompress.workflows.batch_job import BatchJob
-from ttcompress.workflows.methods import method_recipe
+from ttcompress.workflows.methods import CODEC, method_recipe
 
 if TYPE_CHECKING:
     from ttcompress.checkpoint import ModelSource  # torch
@@ -35,6 +36,9 @@ FORMATS = decomposing()
 
 Place = tuple[str, float]
 """A format and a factor: the place of a point in the sweep."""
+
+Made = tuple[Outcome, Report | None]
+"""The outcome of a point, and its report unless it failed."""
 
 
 def sweep(
@@ -55,7 +59,8 @@ def sweep(
         model: the checkpoint's file; a module or a state dict is first written into the folder.
         recipe: as for `compress`; each point sets the format and the budget.
         factors: compression factors of the decomposed weights.
-        formats: any of `METHODS`: mps, mpo, auto, and for comparison svd and quantised.
+        formats: any of `METHODS`: mps, mpo, auto, and for comparison svd, quantised and codec. The
+            points of codec have no artifact; they are computed here, and each time.
         folder: holds the artifacts, which the next run reuses; by default the model's stem (or the
             class of a module) + .sweep, in this folder.
         engine: where points are computed; by default local worker processes, one per core.
@@ -75,9 +80,43 @@ def sweep(
         target = Path(folder or f"{type(model).__name__}.sweep")
         path = _write_source(model, target)
     asked = dict.fromkeys((format, float(f)) for format in formats for f in factors)
-    jobs = sweep_jobs(path, as_recipe(recipe), asked, target)
-    outcomes = run_jobs(jobs, engine=engine, force=force, on_outcome=on_outcome, progress=progress)
-    return _collect(path.name, asked, jobs, outcomes, time.monotonic() - started)
+    jobs = dict(zip(asked, sweep_jobs(path, as_recipe(recipe), asked, target), strict=True))
+    ours = {place: job for place, job in jobs.items() if place[0] != CODEC}
+    outcomes = run_jobs(
+        [*ours.values()], engine=engine, force=force, on_outcome=on_outcome, progress=progress
+    )
+    made: dict[Place, Made] = {
+        place: (outcome, None if outcome.error else _read_report(ours[place].output))
+        for place, outcome in zip(ours, outcomes, strict=True)
+    }
+    if yardstick := {place: job for place, job in jobs.items() if place[0] == CODEC}:
+        for place, found in _code(path, as_recipe(recipe), yardstick, progress):
+            made[place] = found
+            on_outcome(found[0])
+    return _collect(path.name, jobs, made, time.monotonic() - started)
+
+
+def _code(
+    model: Path, recipe: Recipe, jobs: Mapping[Place, BatchJob], progress: Progress
+) -> Iterator[tuple[Place, Made]]:
+    """Make the points of NNCodec, which no artifact could hold, one after another."""
+    from ttcompress.workflows.codec import code  # torch
+    from ttcompress.workflows.compress import measure  # torch
+    from ttcompress.workflows.job import prepare  # torch
+
+    prepared = prepare(model, replace(recipe, calibration=None, finetune=None))
+    for (format, factor), job in jobs.items():
+        started, report = time.monotonic(), None
+        outcome = Outcome("", job.model_name, job.recipe_name)
+        progress(job.name, 0, 1, format)
+        try:
+            report = measure(prepared, code(prepared, factor)).report
+            reached = report.totals["weights"].compression_factor
+            outcome = replace(outcome, factor=reached, metrics=report.metrics)
+        except PlanError as error:
+            outcome = replace(outcome, error=str(error), kind=type(error).__name__)
+        progress(job.name, 1, 1, format)
+        yield (format, factor), (replace(outcome, seconds=time.monotonic() - started), report)
 
 
 def _write_source(model: InMemory, folder: Path) -> Path:
@@ -146,22 +185,18 @@ def point_name(format: str, factor: float) -> str:
 
 
 def _collect(
-    model: str,
-    asked: Iterable[Place],
-    jobs: Sequence[BatchJob],
-    outcomes: Sequence[Outcome],
-    seconds: float,
+    model: str, jobs: Mapping[Place, BatchJob], made: Mapping[Place, Made], seconds: float
 ) -> Sweep:
-    """Read the points from their artifacts, and the dense model from the first report.
+    """Read the points from their reports, and the dense model from the first one.
 
     Raises:
         TTCompressError: there is no report; the error is the first point's, with its exit code.
     """
     first, points = None, []
-    for place, job, outcome in zip(asked, jobs, outcomes, strict=True):
+    for place, job in jobs.items():
+        outcome, report = made[place]
         figures = None
-        if not outcome.error:
-            report = _read_report(job.output)
+        if report is not None:
             first = first or report
             totals, counting = report.totals["model"], outcome.counting
             figures = Figures(
@@ -172,8 +207,9 @@ def _collect(
             )
         points.append(Point(*place, job.recipe, job.output, outcome, figures))
     if first is None:
-        kind: type[TTCompressError] = getattr(errors, outcomes[0].kind, TTCompressError)
-        raise kind(outcomes[0].error)
+        failed = points[0].outcome
+        kind: type[TTCompressError] = getattr(errors, failed.kind, TTCompressError)
+        raise kind(failed.error)
     totals = first.totals["model"]
     name, change = next(iter((first.metrics or {}).items()), (None, None))
     before, higher = (change["before"], change["higher_is_better"]) if change else (None, False)
