@@ -54,7 +54,9 @@ def medium(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("medium") / "medium.pt"
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        torch.save(torch.nn.LSTM(64, 96, num_layers=2).state_dict(), path)
+        state = torch.nn.LSTM(64, 96, num_layers=2).state_dict()
+        # Normal, as trained values nearly are; the bytes of uniform ones jump from step to step.
+        torch.save({name: 0.05 * torch.randn(one.shape) for name, one in state.items()}, path)
     return path
 
 
@@ -106,24 +108,13 @@ def test_a_size_is_reached_wherever_a_file_of_that_size_can_be(small: Path) -> N
 
 
 def test_the_bytes_said_to_be_needed_are_enough(small: Path) -> None:
-    tensors = plan(small, recipe("int4", factor=10))[1].model_totals.bytes_after
+    tensors = plan(small, recipe(factor=10))[1].model_totals.bytes_after
     for run in (compress, plan):
         with pytest.raises(PlanError, match=r"the file takes [\d,]+ bytes\. ") as caught:
-            run(small, recipe("int4", size=tensors))
+            run(small, recipe(size=tensors))
         needed = int(str(caught.value).split("takes ")[1].split(" ")[0].replace(",", ""))
         assert needed > tensors + 1_000  # the header was measured
-        run(small, recipe("int4", size=needed))
-
-
-def test_in_coded_the_bytes_said_to_be_needed_lead_to_a_size_that_is_enough(small: Path) -> None:
-    """The header has other numbers in it at another size, so one more step may be needed."""
-    size = 2_000
-    for _ in range(3):
-        try:
-            model = compress(small, recipe(size=size))
-        except PlanError as error:
-            size = int(str(error).split("takes ")[1].split(" ")[0].replace(",", ""))
-    assert 5_000 < model.file_bytes <= size < 7_000
+        run(small, recipe(size=needed))
 
 
 class Written:
