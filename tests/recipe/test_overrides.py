@@ -134,6 +134,7 @@ def test_effective_holds_every_key_in_force_and_no_text() -> None:
         "version": 1,
         "format": "mps",
         "store": "auto",
+        "target": "file",
         "default": "keep",
         "budget": {"size": 2_000_000},
         "seed": 0,

@@ -68,7 +68,7 @@ def test_each_opens_with_what_for_and_the_command(recipe: ShippedRecipe) -> None
 @pytest.mark.parametrize("name", TUNED)
 def test_fine_tuning_leaves_everything_else_and_the_task_open(name: str) -> None:
     tuned, plain = (load_recipe(find_recipe(n)) for n in (name, TUNED[name]))
-    assert tuned.finetune == Finetune(epochs=3, learning_rate=3e-3)
+    assert tuned.finetune == Finetune(epochs=3)
     assert with_options(tuned, finetune=False) == replace(plain, calibration=None)
 
 

@@ -154,14 +154,15 @@ def test_or_is_kept_where_no_finer_store_is_smaller(tmp_path: Path) -> None:
     assert why.endswith("no finer store is smaller than the weight")
 
 
-def test_a_row_that_float16_cannot_hold_is_kept_too(tmp_path: Path) -> None:
+def test_a_row_that_float16_cannot_hold_drowns_no_other(tmp_path: Path) -> None:
     matrix = normal(40, 8)
     matrix[3] *= 1e9  # float16 cannot hold it, and every integer store drowns its neighbours
     rule = {"weights": "embedding", "format": "dense", "store": "auto"}
     model = compressed(
         matrix, tmp_path, rules=[rule, {"weights": "recurrent"}], budget={"factor": 2}
     )
-    assert torch.equal(model.tensor("embedding.weight"), matrix)
+    (entry,) = [one for one in model.report.weights if one.name == "embedding.weight"]
+    assert entry.worst_row_error < 0.5
 
 
 @pytest.mark.parametrize("factor", [1.9, 3, 5, 8])

@@ -10,6 +10,7 @@ from ttcompress.model.report import Totals
 from ttcompress.model.weights import UNKNOWN, OtherTensor, Weight
 from ttcompress.planning.formats import KEEP, Layout
 from ttcompress.stores import Store
+from ttcompress.stores.coded import Coded
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,16 @@ class Plan:
     from_spectra: bool
     notes: tuple[str, ...] = ()
     byte_limit: float = inf
+
+    def finer(self, times: float) -> Plan:
+        """The same plan with every step of the budget's coded weights that many times smaller."""
+        weights = tuple(
+            replace(p, store=p.store.at(p.store.step / times))
+            if p.in_budget and isinstance(p.store, Coded) and p.store.step is not None
+            else p
+            for p in self.weights
+        )
+        return replace(self, weights=weights)
 
     def as_written(self, sizes: Mapping[str, int]) -> Plan:
         """The same plan with the bytes that each weight, by name, really takes."""

@@ -41,7 +41,7 @@ from ttcompress.stores import AUTO, STORES, Store
 
 _MOST_NAMED = 5
 
-_ESTIMATED = 0.01
+_ESTIMATED = 0.03
 """How far off the smallest size may be, of which coded bytes and the header are estimates."""
 
 ESTIMATED = (

@@ -135,12 +135,13 @@ def meet_bytes(job: Job, overhead: int = 0, aim: float = 1.0) -> tuple[Compresse
         overhead: as in `plan_weights`.
         aim: the fraction of the allowed bytes to aim at.
     """
-    best, stretch, low, high = None, aim, 0.0, inf
+    best, settled, stretch, low, high = None, False, aim, 0.0, inf
     for _ in range(_ROUNDS):
         plan = plan_weights(job, overhead, stretch)
         made = _make_coded(job, plan)
         used = _used_bytes(made, plan)
-        settled = best is not None and abs(used - best[0]) < _SLACK / 10  # more bytes do not help
+        same = best is not None and abs(used - best[0]) < _SLACK / 10
+        settled = same and high == inf  # more bytes do not help: none were ever too many
         if used <= aim and (best is None or used > best[0]):
             best = used, plan, made
         if not made or plan.byte_limit == inf:
@@ -155,8 +156,29 @@ def meet_bytes(job: Job, overhead: int = 0, aim: float = 1.0) -> tuple[Compresse
             f"the budget is out of reach: the weights took {used:.3f} times what it allows them. "
             "Allow a few more bytes."
         )
-    _, plan, made = best
+    used, plan, made = best
+    if made and not settled and plan.byte_limit < inf:
+        plan, made = _spend(job, plan, made, aim)
     return execute(job, plan, made), plan
+
+
+def _spend(job: Job, plan: Plan, made: dict[str, Made], aim: float) -> tuple[Plan, dict[str, Made]]:
+    """Make all steps finer together, where no price leads to a plan that uses up its bytes.
+
+    At two prices that hardly differ a weight may be a train or a matrix.
+    """
+    best = plan, made
+    for _ in range(_ROUNDS):
+        missing = (1 - _SLACK / 2) * aim - _used_bytes(made, plan)
+        if abs(missing) <= _SLACK / 2 * aim:
+            break
+        values = sum(p.params for p in plan.changed if p.weight.name in made)
+        # A bit of each value in every octave, and less where most of them are rounded to 0.
+        plan = plan.finer(2.0 ** (missing * plan.byte_limit * 8 / values))
+        made = _make_coded(job, plan)
+        if _used_bytes(best[1], best[0]) < _used_bytes(made, plan) <= aim:
+            best = plan, made
+    return best
 
 
 def _make_coded(job: Job, plan: Plan) -> dict[str, Made]:
