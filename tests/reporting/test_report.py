@@ -186,6 +186,15 @@ def test_a_plan_under_a_tolerance_says_that_its_sizes_are_expected(budget, said:
     assert (EXPECTED_SIZES in plan_remarks(plan)) is said
 
 
+def test_what_coded_weights_take_in_memory_is_said() -> None:
+    weights = tuple(replace(weight, store="coded") for weight in REPORT.weights)
+    values = sum(weight.params_after for weight in weights)
+    others = REPORT.totals["model"].bytes_after - sum(weight.bytes_after for weight in weights)
+    line = f"in memory: {4 * values + others:,} bytes of tensors once loaded, with cores in float32"
+    assert line in report_remarks(replace(REPORT, weights=weights), 4800)
+    assert not any(said.startswith("in memory") for said in report_remarks(REPORT, 4800))
+
+
 @pytest.mark.parametrize("store", ["coded", "int4"])
 def test_a_plan_says_that_bytes_of_coded_weights_are_estimates(store: str) -> None:
     asked = {"text": "", "effective": {"budget": {"factor": 8}}}

@@ -174,6 +174,7 @@ def report_remarks(report: Report, file_bytes: int) -> tuple[str, ...]:
     return (
         *_asked_and_achieved(report, file_bytes),
         _file_text(report, file_bytes),
+        *_memory_text(report),
         *loss_remarks(report),
         *lost_remarks(report),
         *_kept_and_noted(report),
@@ -210,6 +211,15 @@ def _file_text(report: Report, file_bytes: int) -> str:
         f"file: {whole:,} -> {file_bytes:,} bytes, {times_text(before, file_bytes)}"
         f"{without if before < whole else ''}"
     )
+
+
+def _memory_text(report: Report) -> Iterator[str]:
+    """What tensors take once a model is loaded, where the file says least of it."""
+    if any(weight.store == CODED.name for weight in report.weights):
+        written = sum(weight.bytes_after for weight in report.weights)
+        values = sum(weight.params_after for weight in report.weights)
+        loaded = report.totals["model"].bytes_after - written + 4 * values
+        yield f"in memory: {loaded:,} bytes of tensors once loaded, with cores in float32"
 
 
 def limit_text(limit: Verdict) -> str:
