@@ -101,7 +101,7 @@ def test_interrupted_exits_130_and_goes_on(run, folder, models) -> None:
     """Ctrl-C reaches every process of the terminal's group."""
     (folder / "slow.py").write_text("import time\ndef Slow(structure):\n    time.sleep(60)\n")
     (folder / "models.yaml").write_text(
-        "version: 1\njobs:\n  - {path: a.pt, recipe: small}\n"
+        "version: 1\njobs:\n  - {path: a.pt, recipe: balanced}\n"
         "  - {path: a.pt, recipe: tiny, task: 'slow.py:Slow'}\n"
     )
     command = [sys.executable, "-m", "ttcompress", "batch", "-j", "1", "models.yaml"]
@@ -110,12 +110,12 @@ def test_interrupted_exits_130_and_goes_on(run, folder, models) -> None:
         command, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=heard
     )
     with batch:
-        while not Path("a.small.safetensors").exists() and batch.poll() is None:
+        while not Path("a.balanced.safetensors").exists() and batch.poll() is None:
             time.sleep(0.1)
         time.sleep(1)
         os.killpg(batch.pid, signal.SIGINT)
         talk = batch.communicate(timeout=30)[1]
     assert batch.returncode == 130
     assert "Traceback" not in talk
-    (folder / "models.yaml").write_text("version: 1\njobs: [{path: a.pt, recipe: small}]\n")
+    (folder / "models.yaml").write_text("version: 1\njobs: [{path: a.pt, recipe: balanced}]\n")
     assert run("batch", "models.yaml", "--json").json["jobs"][0]["cached"] is True

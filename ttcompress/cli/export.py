@@ -61,7 +61,7 @@ def export(
     """Write a compressed model for ONNX Runtime, or as C source files.
 
     \b
-    Examples:
+    Example:
       ttcompress export charlm.auto.safetensors --task charlm -o charlm.onnx
       ttcompress export charlm.auto.safetensors --as c --quantize int8 -o charlm/
 
