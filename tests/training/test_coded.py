@@ -40,6 +40,14 @@ def test_a_view_of_the_stored_values_shows_them(shape):
     torch.testing.assert_close(whole, whole.round(), atol=1e-4, rtol=0.0)
 
 
+def test_a_core_that_other_layers_read_is_trained_as_it_is():
+    part = stored_core()
+    view, core = CodedView(part, in_place=True), part.values()
+    torch.testing.assert_close(view.in_units(core), core)
+    torch.testing.assert_close(view(core), core)
+    torch.testing.assert_close(view.encode(core).values(), core)
+
+
 def test_what_training_sees_is_what_is_stored():
     part = stored_core()
     view = CodedView(part)

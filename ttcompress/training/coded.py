@@ -43,13 +43,14 @@ class CodedView(nn.Module):
 
     Args:
         part: the stored tensor to start from.
+        in_place: train the core itself, since other layers read it without this view.
     """
 
     step: Tensor
     units: Tensor
     slopes: Tensor
 
-    def __init__(self, part: Encoded) -> None:
+    def __init__(self, part: Encoded, in_place: bool = False) -> None:
         super().__init__()
         assert isinstance(part.store, Coded)
         self.store, self._shape = part.store, part.shape
@@ -59,7 +60,8 @@ class CodedView(nn.Module):
         self.register_buffer("step", fitted["step"])
         self.register_buffer("units", torch.ones(len(self.rows), len(self.columns)))
         self.register_buffer("slopes", torch.zeros_like(self.units))
-        self.units.copy_(self._steps().detach() / STEP)
+        if not in_place:
+            self.units.copy_(self._steps().detach() / STEP)
 
     def in_units(self, core: Tensor) -> Tensor:
         """What to train for the view to show this core."""

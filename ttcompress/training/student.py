@@ -100,7 +100,8 @@ def make_student(compressed: CompressedModel, module: nn.Module) -> nn.Module:
 
 def _see_coded(matrix: Matrix, stored: StoredWeight) -> None:
     """Let a layer see entropy-coded cores through views, and train them in the views' units."""
-    views = [CodedView(part) for part in stored.parts]
+    tied = len(stored.weight.names) > 1
+    views = [CodedView(part, in_place=tied) for part in stored.parts]
     with torch.no_grad():
         for view, (owner, name) in zip(views, matrix.places, strict=True):
             held: Tensor = getattr(owner, name)
