@@ -156,7 +156,7 @@ def meet_bytes(job: Job, overhead: int = 0, aim: float = 1.0) -> tuple[Compresse
             f"the budget is out of reach: the weights took {used:.3f} times what it allows them. "
             "Allow a few more bytes."
         )
-    used, plan, made = best
+    _, plan, made = best
     if made and not settled and plan.byte_limit < inf:
         plan, made = _spend(job, plan, made, aim)
     return execute(job, plan, made), plan
@@ -167,17 +167,19 @@ def _spend(job: Job, plan: Plan, made: dict[str, Made], aim: float) -> tuple[Pla
 
     At two prices that hardly differ a weight may be a train or a matrix.
     """
-    best = plan, made
+    best, used = (plan, made), _used_bytes(made, plan)
+    most = used
     for _ in range(_ROUNDS):
-        missing = (1 - _SLACK / 2) * aim - _used_bytes(made, plan)
+        missing = (1 - _SLACK / 2) * aim - used
         if abs(missing) <= _SLACK / 2 * aim:
             break
         values = sum(p.params for p in plan.changed if p.weight.name in made)
         # A bit of each value in every octave, and less where most of them are rounded to 0.
         plan = plan.finer(2.0 ** (missing * plan.byte_limit * 8 / values))
         made = _make_coded(job, plan)
-        if _used_bytes(best[1], best[0]) < _used_bytes(made, plan) <= aim:
-            best = plan, made
+        used = _used_bytes(made, plan)
+        if most < used <= aim:
+            best, most = (plan, made), used
     return best
 
 
