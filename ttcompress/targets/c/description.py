@@ -20,7 +20,7 @@ from ttcompress.layers.recurrent_model import Chain, Pooling, RecurrentModel
 from ttcompress.layers.stacks import Layer, Nonlinearity, layers_of, nonlinearity_of
 from ttcompress.model.geometry import direction_names, stored_names
 from ttcompress.model.weights import GATES, RecurrentStack
-from ttcompress.targets.c.sizes import factors_pay
+from ttcompress.planning.flash import factors_pay
 from ttcompress.targets.target import Part
 from ttcompress.trains.train import Train
 
