@@ -53,6 +53,7 @@ class Job:
         conditions: how fine-tuning runs: device, resuming, control.
         progress: receives what is being done.
         notes: what the user should know of how it was prepared.
+        beside_flash: bytes in a device's flash beside the weights of the budget, if it limits them.
         analysis: decompositions of the weights, shared by variations so that none is repeated.
     """
 
@@ -65,6 +66,7 @@ class Job:
     conditions: Conditions = CONDITIONS
     progress: Progress = silent
     notes: tuple[str, ...] = ()
+    beside_flash: int = 0
     analysis: Analysis = field(kw_only=True)
 
     @property
