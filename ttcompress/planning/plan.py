@@ -84,8 +84,8 @@ class Plan:
 
     `from_spectra` is True if the weights' singular values were used for the choice, False if shapes
     and the recipe were enough. `notes` are remarks for the user. `byte_limit` is the most that the
-    weights of the budget may take together. `beside_flash` are the bytes in a device's flash of all
-    else, 0 if they are not known.
+    weights of the budget may take together. `model_flash` are the bytes of the whole model in a
+    device's flash, None if they were not measured.
     """
 
     weights: tuple[PlannedWeight, ...]
@@ -93,7 +93,7 @@ class Plan:
     from_spectra: bool
     notes: tuple[str, ...] = ()
     byte_limit: float = inf
-    beside_flash: int = 0
+    model_flash: int | None = None
 
     def finer(self, times: float) -> Plan:
         """The same plan with every step of the budget's coded weights that many times smaller."""
@@ -119,9 +119,7 @@ class Plan:
     def flash(self) -> Flash | None:
         """What is taken in the flash of a device; None without one."""
         weights = sum(planned.flash for planned in self.weights)
-        if not weights:
-            return None
-        return Flash(weights, weights + self.beside_flash if self.beside_flash else None)
+        return Flash(weights, self.model_flash) if weights else None
 
     @property
     def weights_totals(self) -> Totals:

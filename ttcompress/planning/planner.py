@@ -126,7 +126,7 @@ def make_plan(
     notes = _note_quantisation(open_weights, planned, budget, known, fixed)
     of_all = tuple(chosen[w.name] for w in weights)
     limit = _make_allowance(open_weights, budget, fixed).bytes
-    return Plan(of_all, tuple(others), bool(known), (*remarks, *notes), limit, flash)
+    return Plan(of_all, tuple(others), bool(known), (*remarks, *notes), limit)
 
 
 def _put_in_currency(
@@ -430,7 +430,7 @@ def _name_largest(
 ) -> str:
     """The tensors that take most bytes at the least, why, and what would let them shrink."""
     found: list[tuple[float, str, str, Weight | None]] = [
-        (choice.cost.bytes, one.name, "at its smallest", None)
+        (choice.cost.flash or choice.cost.bytes, one.name, "at its smallest", None)
         for one, choice in zip(open_weights, smallest, strict=True)
     ]
     for one in beside:

@@ -71,7 +71,8 @@ def plan_weights(job: Job, overhead: int = 0, stretch: float = 1.0) -> Plan:
         )
         found = dict(_find_unfit(job, plan, unfit))
         if not found:
-            plan = replace(plan, notes=(*plan.notes, *job.notes))
+            notes = (*plan.notes, *job.notes)
+            plan = replace(plan, notes=notes, model_flash=job.model_flash)
             calibration = job.calibration
             return plan if calibration is None else _note_calibration(plan, calibration)
         unfit |= found
@@ -397,7 +398,7 @@ def settle_flash(job: Job) -> Job:
         plan = plan_weights(job)
         flash = flash_bytes(execute(job, plan))
         if most < flash <= asked:
-            best, most = job, flash
+            best, most = replace(job, model_flash=flash), flash
         assert plan.flash is not None  # the target is c
         beside = flash - plan.flash.weights
         if beside == job.beside_flash or (1 - _SLACK) * asked <= most:
