@@ -96,15 +96,15 @@ def _write(found: list[tuple[Path, Report]], notation: str, alone: bool, file: T
 
 def _load_reports(files: list[Path] | None, talk: Talk) -> list[tuple[Path, Report]]:
     """The reports of the files given, or of the artifacts in this folder."""
-    from ttcompress.artifact import load
     from ttcompress.cli import console
+    from ttcompress.results.document import read_report
 
     if files:
-        return [(path, load(path).report) for path in files]
+        return [(path, read_report(path)) for path in files]
     found = []
     for path in sorted(filter(Path.is_file, Path().glob("*.safetensors"))):
         try:
-            found.append((path, load(path).report))
+            found.append((path, read_report(path)))
         except TTCompressError as error:  # not an artifact, damaged, unreadable, or gone by now
             console.say(f"skipped: {error}", talk)
     if not found:
