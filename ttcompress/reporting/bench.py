@@ -5,6 +5,7 @@ from __future__ import annotations
 from ttcompress.model.report import Json
 from ttcompress.recipe.wording import counted
 from ttcompress.reporting.table import Column, Table, tabulate
+from ttcompress.results.benchmark import SMALL
 
 
 def bench_tables(found: Json | None) -> tuple[Table, ...]:
@@ -35,3 +36,23 @@ def bench_remarks(found: Json | None) -> tuple[str, ...]:
         "fastest dense run at the same batch size, int8 included",
         *found["remarks"],
     )
+
+
+def speed_text(found: Json) -> str:
+    """How much faster the fastest compressed run is than the fastest dense one, over all cases.
+
+    >>> row = {"part": "lstm", "batch": 1, "run": "c", "speed_up": 2.0}
+    >>> speed_text({"rows": [row, row | {"batch": 8, "speed_up": 0.8}]})
+    '1.2x slower to 2.0x faster here'
+    """
+    best: dict[tuple[str, int], float] = {}
+    for row in found["rows"]:
+        if row["run"] in SMALL:
+            case = row["part"], row["batch"]
+            best[case] = max(row["speed_up"], best.get(case, 0.0))
+
+    def times(speed_up: float) -> str:
+        return f"{speed_up:.1f}x faster" if speed_up >= 1 else f"{1 / speed_up:.1f}x slower"
+
+    ends = dict.fromkeys(map(times, (min(best.values()), max(best.values()))))
+    return f"{' to '.join(ends)} here"

@@ -43,7 +43,7 @@ def lost_remarks(report: BaseReport) -> Iterator[str]:
 
 
 def loss_remarks(report: Report) -> Iterator[str]:
-    """A line on the drift, one on the worst value, and what to do if one of them is large."""
+    """A line on the drift, one on the worst value, and one if either of them is large."""
     large = []
     drift = {prefix: max(steps.values()) for prefix, steps in report.drift.items() if steps}
     if drift:
@@ -58,7 +58,7 @@ def loss_remarks(report: Report) -> Iterator[str]:
         large += [] if known[name] <= LARGE else ["worst element"]
     if large:
         what, verb = " and ".join(large), "are" if len(large) > 1 else "is"
-        yield (f"The {what} {verb} above {LARGE}, which usually costs accuracy: {_cures(report)}.")
+        yield f"The {what} {verb} above {LARGE}, which usually costs accuracy."
 
 
 def _drift_text(prefix: str, steps: Mapping[str, float], layers: int) -> str:
@@ -72,14 +72,3 @@ def _drift_text(prefix: str, steps: Mapping[str, float], layers: int) -> str:
     most = "; no other layer drifts more" if layers > 1 else ""
     layer = prefix.rstrip(".") or "the layer"
     return f"outputs of {layer} differ by {listed}, relative to their norm{most}"
-
-
-def _cures(report: Report) -> str:
-    """What has not been done yet."""
-    calibrate = "calibrate on data (--calibrate or --data)"
-    cures = [
-        *([] if report.calibration else [calibrate]),
-        "ask for a smaller factor",
-        *([] if report.finetune else ["fine-tune (--finetune)"]),
-    ]
-    return ", or ".join(cures)

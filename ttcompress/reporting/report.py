@@ -23,6 +23,7 @@ from ttcompress.planning.formats import KEEP
 from ttcompress.recipe.wording import counted
 from ttcompress.reporting.bench import bench_remarks, bench_tables
 from ttcompress.reporting.budget import answers
+from ttcompress.reporting.conclusion import conclude, next_step
 from ttcompress.reporting.left_out import left_out_remarks
 from ttcompress.reporting.losses import loss_remarks, lost_remarks
 from ttcompress.reporting.numbers import error_text, limit_figure, modes_text, times_text
@@ -37,7 +38,6 @@ ESTIMATED_BYTES = (
     "bytes of coded weights are estimates, a few percent off: decompose codes them, and adjusts "
     "the step until they are within the budget"
 )
-NOT_MEASURED = "accuracy not measured: add --task"
 
 
 class _File(NamedTuple):
@@ -46,12 +46,18 @@ class _File(NamedTuple):
     bytes: int
 
 
-def report_summary(report: Report, file_bytes: int) -> tuple[list[Table], list[str]]:
-    """All tables and remarks about one compressed model."""
+def report_summary(
+    report: Report, file_bytes: int, file: str = "FILE", model: str = "MODEL"
+) -> tuple[str, list[Table], list[str]]:
+    """The conclusion, all tables, and the remarks about one compressed model.
+
+    `file` and `model` are the paths of it and of its checkpoint, for the command of the last line.
+    """
     control = [metrics_table(report)] if report.control else []
     totals = totals_table(report.totals)
     tables = [weights_table(report), totals, *control, *bench_tables(report.bench)]
-    return tables, [*report_remarks(report, file_bytes), *bench_remarks(report.bench)]
+    remarks = [*report_remarks(report, file_bytes), *bench_remarks(report.bench)]
+    return conclude(report, file_bytes), tables, [*remarks, str(next_step(report, file, model))]
 
 
 def weights_table(report: BaseReport) -> Table:
@@ -179,7 +185,7 @@ def report_remarks(report: Report, file_bytes: int) -> tuple[str, ...]:
         *lost_remarks(report),
         *_kept_and_noted(report),
         *map(limit_text, report.limits),
-        *(metrics or (NOT_MEASURED,)),
+        *metrics,
     )
 
 
