@@ -66,10 +66,17 @@ def timed(*speed_ups: float) -> dict[str, Any]:
             750,
             "8.0x smaller, 2.0x slower to 3.0x faster here, loss up 25.00%",
         ),
-        (
-            {"metrics": {"loss": change(2.0, 2.5)}, "bench": timed(3.0)},
-            750,
-            "8.0x smaller, 3.0x faster here, loss up 25.00%",
+        *(
+            (
+                {"metrics": {"loss": change(2.0, 2.5)}, "bench": timed(*speed_ups)},
+                750,
+                f"8.0x smaller, {said} here, loss up 25.00%",
+            )
+            for speed_ups, said in (
+                ((3.0,), "3.0x faster"),
+                ((2.0, 1.5, 1.8), "1.5x to 2.0x faster"),
+                ((0.5, 0.8), "2.0x to 1.2x slower"),
+            )
         ),
     ],
 )

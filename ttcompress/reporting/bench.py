@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ttcompress.model.report import Json
 from ttcompress.recipe.wording import counted
 from ttcompress.reporting.table import Column, Table, tabulate
@@ -38,6 +40,19 @@ def bench_remarks(found: Json | None) -> tuple[str, ...]:
     )
 
 
+Latencies = Mapping[str, Mapping[int, float]]
+"""Milliseconds by the way to run and by batch size."""
+
+
+def dense_and_compressed(found: Json | None) -> dict[str, tuple[Latencies, Latencies]]:
+    """The milliseconds of every layer, of its dense ways to run and of the compressed ones."""
+    times: dict[str, tuple[dict[str, dict[int, float]], dict[str, dict[int, float]]]] = {}
+    for row in found["rows"] if found else ():
+        ways = times.setdefault(row["part"], ({}, {}))[row["run"] in SMALL]
+        ways.setdefault(row["run"], {})[row["batch"]] = row["time"]["median"]
+    return dict(times)
+
+
 def speed_text(found: Json) -> str:
     """How much faster the fastest compressed run is than the fastest dense one, over all cases.
 
@@ -45,14 +60,14 @@ def speed_text(found: Json) -> str:
     >>> speed_text({"rows": [row, row | {"batch": 8, "speed_up": 0.8}]})
     '1.2x slower to 2.0x faster here'
     """
-    best: dict[tuple[str, int], float] = {}
+    best = dict[tuple[str, int], float]()
     for row in found["rows"]:
         if row["run"] in SMALL:
             case = row["part"], row["batch"]
             best[case] = max(row["speed_up"], best.get(case, 0.0))
 
-    def times(speed_up: float) -> str:
-        return f"{speed_up:.1f}x faster" if speed_up >= 1 else f"{1 / speed_up:.1f}x slower"
-
-    ends = dict.fromkeys(map(times, (min(best.values()), max(best.values()))))
-    return f"{' to '.join(ends)} here"
+    low, high = min(best.values()), max(best.values())
+    ends = [f"{max(one, 1 / one):.1f}x" for one in (low, high)]
+    if low < 1 <= high:
+        return f"{ends[0]} slower to {ends[1]} faster here"
+    return f"{' to '.join(dict.fromkeys(ends))} {'slower' if low < 1 else 'faster'} here"

@@ -25,7 +25,7 @@ from ttcompress.reporting.bench import bench_remarks, bench_tables
 from ttcompress.reporting.budget import answers
 from ttcompress.reporting.conclusion import conclude, next_step
 from ttcompress.reporting.left_out import left_out_remarks
-from ttcompress.reporting.losses import loss_remarks, lost_remarks
+from ttcompress.reporting.losses import large_remarks, loss_remarks, lost_remarks
 from ttcompress.reporting.numbers import error_text, limit_figure, modes_text, times_text
 from ttcompress.reporting.table import Column, Table, tabulate
 from ttcompress.stores.coded import CODED
@@ -172,7 +172,10 @@ def files_table(files: Sequence[tuple[str, Report, int]]) -> Table:
 
 
 def report_remarks(report: Report, file_bytes: int) -> tuple[str, ...]:
-    """Lines below a report's tables: sizes, losses, what was kept, notes, limits and metrics."""
+    """Lines below a report's tables: sizes, losses, what was kept, notes, limits and metrics.
+
+    The page shows most of it in other ways, and only lists `note_remarks`.
+    """
     metrics = [
         f"{name}: {found['before']:.4g} -> {found['after']:.4g}, drop {found['drop']:.4g}"
         for name, found in (report.metrics or {}).items()
@@ -186,6 +189,18 @@ def report_remarks(report: Report, file_bytes: int) -> tuple[str, ...]:
         *_kept_and_noted(report),
         *map(limit_text, report.limits),
         *metrics,
+    )
+
+
+def note_remarks(report: Report, file_bytes: int) -> tuple[str, ...]:
+    """The lines of `report_remarks` that say what no table and no picture shows."""
+    return (
+        *_asked_and_achieved(report, file_bytes),
+        *_memory_text(report),
+        *large_remarks(report),
+        *lost_remarks(report),
+        *_noted(report),
+        *report.notes,
     )
 
 
@@ -254,7 +269,11 @@ def _kept_and_noted(report: BaseReport) -> Iterator[str]:
     if plain:
         total = sum(entry.bytes for entry in plain)
         yield f"not compressed: {counted(len(plain), 'other tensor')}, {total:,} bytes"
-    for weight in report.weights:
-        yield from (f"{weight.name}: {note}" for note in weight.notes)
+    yield from _noted(report)
     yield from left_out_remarks(report.left_out)
     yield from report.notes
+
+
+def _noted(report: BaseReport) -> Iterator[str]:
+    for weight in report.weights:
+        yield from (f"{weight.name}: {note}" for note in weight.notes)
