@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ttcompress.planning.flash import Bits
 from ttcompress.targets.c.compiler import compile_files, find_compiler
 from ttcompress.targets.c.description import Cell, Description, Direction, Map
 from ttcompress.targets.c.library import Interface, Library
 from ttcompress.targets.c.packing import pack
-from ttcompress.targets.c.sizes import Bits
 from ttcompress.targets.c.writing import Example, write_files
 
 Make = Callable[..., Description]

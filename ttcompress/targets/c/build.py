@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ttcompress.errors import TTCompressError
+from ttcompress.planning.flash import Bits
 from ttcompress.targets.c.compiler import QUICK, compile_files
 from ttcompress.targets.c.description import describe
 from ttcompress.targets.c.library import Interface, Library, States, build_library
 from ttcompress.targets.c.packing import Packed, pack
-from ttcompress.targets.c.sizes import Bits
 from ttcompress.targets.c.writing import Example, state_bytes, write_files
 from ttcompress.targets.calls import BATCH, TIME, Call, FlatModule
 from ttcompress.targets.limits import SENSITIVITY

@@ -19,8 +19,8 @@ from ttcompress.layers.matrices import TrainWeight
 from ttcompress.layers.recurrent_model import Chain, Pooling, RecurrentModel
 from ttcompress.layers.stacks import Layer, Nonlinearity, layers_of, nonlinearity_of
 from ttcompress.model.geometry import direction_names, stored_names
-from ttcompress.model.weights import GATES, RecurrentStack
-from ttcompress.targets.c.sizes import factors_pay
+from ttcompress.model.weights import RecurrentStack
+from ttcompress.planning.flash import factors_pay
 from ttcompress.targets.target import Part
 from ttcompress.trains.train import Train
 
@@ -231,8 +231,8 @@ def _of_layer(layer: Layer, values: Values, nonlinearity: Nonlinearity) -> Itera
             hidden=hidden,
             outputs=stack.proj_size or hidden,
             reverse=k > 0,
-            input=_map(values(full[names.weight_ih]), gates=GATES[stack.kind]),
-            recurrent=_map(values(full[names.weight_hh]), gates=GATES[stack.kind]),
+            input=_map(values(full[names.weight_ih])),
+            recurrent=_map(values(full[names.weight_hh])),
             projection=None if names.weight_hr is None else _map(values(full[names.weight_hr])),
             input_bias=ours,
             hidden_bias=theirs,
@@ -243,14 +243,14 @@ def _own_names(stack: RecurrentStack) -> list[str]:
     return [name for names in direction_names(stack) for name in names.present]
 
 
-def _map(value: Train | Tensor, gates: int = 1, *, pays: bool = True) -> Map:
+def _map(value: Train | Tensor, *, pays: bool = True) -> Map:
     """The factors of an MPS, unless the whole matrix costs less; otherwise the matrix."""
     if not isinstance(value, Train):
         return Map(_array(value))
     train = value.double()
     if factors := train.factors():
         left, right = map(_array, factors)
-        if not pays or factors_pay(*value.shape, left.shape[1], gates):
+        if not pays or factors_pay(*value.shape, left.shape[1]):
             return Map(left, right)
     return Map(_array(train.to_dense()))
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from ttcompress.planning.flash import PADDING, ROWS, UNITS, Bits
 from ttcompress.targets.c.description import Array, Description, Direction, Map
-from ttcompress.targets.c.sizes import PADDING, ROWS, UNITS, Bits
 
 CLIPS = np.linspace(0.55, 1.0, 10)
 """Fractions of the largest value that 4 bits are tried with."""
