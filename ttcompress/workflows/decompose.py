@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from math import inf, log
+from math import exp, inf, log
 
 from torch import Tensor
 
@@ -178,7 +178,7 @@ def _stretch_for(aim: float, below: tuple[float, float], above: tuple[float, flo
     """The stretch that should use `aim`, from pairs of a stretch and what it used; 0 is unknown."""
     if min(*below, *above) > 0.0:
         rise = log(above[1] / below[1]) / log(above[0] / below[0])
-        return below[0] * (aim / below[1]) ** (1 / rise)
+        return below[0] * exp(log(aim / below[1]) / rise)
     stretch, used = max(below, above)
     return stretch * aim / used
 
