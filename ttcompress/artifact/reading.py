@@ -16,6 +16,7 @@ from ttcompress.artifact.model import FORMAT_VERSION, CompressedModel, keyed_par
 from ttcompress.checkpoint.names import names_inside
 from ttcompress.checkpoint.recurrent import strange_tensors
 from ttcompress.errors import ArtifactError, CheckpointError, unreadable
+from ttcompress.hub import local_file
 from ttcompress.model.report import Json, Report, judge_own_size, with_infinities
 from ttcompress.model.weights import BYTES_PER_VALUE, RecurrentStack, Weight
 from ttcompress.planning.formats import FORMATS, DenseLayout, Layout, decomposing
@@ -64,14 +65,14 @@ _DOCUMENT = TypeAdapter(_Document)
 
 
 def load(path: str | Path) -> CompressedModel:
-    """Read an artifact.
+    """Read an artifact, from a file or from the hub (`hf://user/name`).
 
     Raises:
         InputError: the file does not exist.
         ArtifactError: the file is not an artifact, is damaged, or has another format version.
         TTCompressError: it cannot be read, or was changed meanwhile.
     """
-    path = Path(path)
+    path = local_file(path)
     document, tensors = _read(path)
     version = document.get("format_version")
     if version not in range(1, FORMAT_VERSION + 1):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ttcompress.cli.arguments import Key, Talk, flatten_options
 from ttcompress.cli.headings import Command
+from ttcompress.cli.model_file import ModelFile
 
 recipes = typer.Typer(
     no_args_is_help=True,
@@ -22,7 +22,10 @@ Name = Annotated[
 OfManifest = Annotated[
     bool, typer.Option("--manifest", help="Print the schema of batch manifests instead.")
 ]
-MaybeModel = Annotated[Path | None, typer.Argument(metavar="MODEL", help="Trained checkpoint.")]
+MaybeModel = Annotated[
+    ModelFile | None,
+    typer.Argument(parser=ModelFile, metavar="MODEL", help="Trained checkpoint."),
+]
 
 
 @recipes.command("list", cls=Command)
@@ -81,7 +84,7 @@ def check_recipe(name: Name, talk: Talk, model: MaybeModel = None, key: Key = No
     from ttcompress.reporting.assignments import assignments_json, assignments_table
 
     recipe = load_recipe(find_recipe(name))
-    weights = open_checkpoint(model, key or recipe.key).weights if model else ()
+    weights = open_checkpoint(model.path, key or recipe.key).weights if model else ()
     taken = match(recipe, weights) if model else ()
     if talk.json:
         document = {

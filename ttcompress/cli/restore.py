@@ -25,7 +25,7 @@ def restore(file: Artifact, output: Dense, talk: Talk, overwrite: Overwrite = Fa
     from ttcompress.system.json import plain
     from ttcompress.workflows.restore import restore as write_dense
 
-    restored = write_dense(file, output, overwrite)
+    restored = write_dense(file.path, output, overwrite)
     if talk.json:
         size = output.stat().st_size
         console.document({"file": str(output), "bytes": size, "left_out": plain(restored.left_out)})
