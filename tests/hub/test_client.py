@@ -162,7 +162,7 @@ def test_files_are_pushed_in_one_commit(hub: HubStandIn, model: bytes, tmp_path:
 
 def test_an_upload_that_fails_is_one_message(hub: HubStandIn, model: bytes) -> None:
     hub.refuses_large_files = True
-    with pytest.raises(OutputError, match="hf://owner/new: the upload failed .*Bad request"):
+    with pytest.raises(OutputError, match=r"hf://owner/new: the upload failed \(Bad request"):
         upload("owner/new", {"m.pt": model}, "Add")
     assert "m.pt" not in hub.repositories["owner/new"].branches["main"]
 

@@ -1,4 +1,4 @@
-"""Addresses of models on the hub, and the file on this machine that one leads to: `local_file`.
+"""Addresses of models on the hub: `find_address`.
 
     hf://[models/]user/name[@revision][/path/of/a/file/or/folder]
 
@@ -101,23 +101,3 @@ def check_repository(name: str) -> None:
     """
     if not _REPOSITORY.fullmatch(name):
         raise InputError(f"{name}: is not a repository on the hub. Write user/name.")
-
-
-def local_file(model: str | Path, *, bars: bool = False) -> Path:
-    """The file of a model: of an address its download, of anything else the path itself.
-
-    Args:
-        model: a path, or an address.
-        bars: whether a download shows a bar on stderr.
-
-    Raises:
-        MissingExtraError: it is an address, but the extra `hub` is not installed.
-        InputError: it is an address that leads to no model, or to several.
-        TTCompressError: it cannot be downloaded.
-    """
-    address = find_address(model)
-    if address is None:
-        return Path(model)
-    from ttcompress.hub.client import download  # huggingface_hub, and only for an address
-
-    return download(address, bars=bars)
