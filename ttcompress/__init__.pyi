@@ -25,6 +25,7 @@ from ttcompress.recipe import parse_recipe as parse_recipe
 from ttcompress.recipe import recipe_from as recipe_from
 from ttcompress.recipe import with_options as with_options
 from ttcompress.reporting.front import front_picture as front_picture
+from ttcompress.reporting.html import batch_page as batch_page
 from ttcompress.reporting.html import report_page as report_page
 from ttcompress.results.batch import BatchResult as BatchResult
 from ttcompress.results.benchmark import Benchmark as Benchmark

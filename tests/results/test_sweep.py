@@ -8,7 +8,7 @@ import pytest
 
 from ttcompress.errors import PlanError, RecipeError
 from ttcompress.recipe import recipe_from
-from ttcompress.reporting.report import NOT_MEASURED
+from ttcompress.reporting.conclusion import NOT_MEASURED
 from ttcompress.reporting.sweep import sweep_remarks, sweep_table
 from ttcompress.results.outcome import Outcome
 from ttcompress.results.sweep import Figures, Point, Sweep

@@ -85,8 +85,8 @@ class Delivery:
                 console.say(f"{states[-1]} keeps the training: add --resume{more}", self.talk)
             raise
 
-    def show(self, made: CompressedModel, title: str) -> None:
-        """Show the report of the model that was written; exit with 4 if a limit is broken."""
+    def show(self, made: CompressedModel, title: str, model: Path | None = None) -> None:
+        """Show the report of what was made of a checkpoint; exit with 4 if a limit is broken."""
         from ttcompress.cli import console
         from ttcompress.reporting.report import report_summary
         from ttcompress.workflows.limits import broken_limits
@@ -94,8 +94,10 @@ class Delivery:
         if not is_first():
             return
         path, talk = self.path, self.talk
-        summary = report_summary(made.report, path.stat().st_size)
-        console.result(talk, made.report, title, *summary)
+        names = (str(path), "MODEL" if model is None else str(model))
+        size = path.stat().st_size
+        conclusion, tables, remarks = report_summary(made.report, size, *names)
+        console.result(talk, made.report, f"{title}\n{conclusion}", tables, remarks)
         console.say(f"wrote {path}", talk)
         failed = broken_limits(made.report)
         for limit in failed:

@@ -72,4 +72,4 @@ def decompose(
             trials=path.with_name(f"{path.name}.trials.json"),
             progress=progress,
         )
-    delivery.show(compressed, f"{model}: {chosen.title()}")
+    delivery.show(compressed, f"{model}: {chosen.title()}", model)

@@ -66,4 +66,4 @@ def finetune(
             conditions=replace(conditions, keep=delivery.keep),
             progress=progress,
         )
-    delivery.show(tuned, str(file))
+    delivery.show(tuned, str(file), original)

@@ -91,7 +91,8 @@ def _write(found: list[tuple[ModelFile, Report]], notation: str, alone: bool, fi
         console.document(found[0][1].as_json() if alone else {"reports": several}, file)
     elif alone:
         name, one, size = sizes[0]
-        console.show(name, *report_summary(one, size), file=file)
+        conclusion, tables, remarks = report_summary(one, size, file=name)
+        console.show(f"{name}\n{conclusion}", tables, remarks, file=file)
     else:
         lines = [f"{name}: {line}" for name, one, _ in sizes for line in bench_remarks(one.bench)]
         console.show("", [files_table(sizes)], lines, file=file)

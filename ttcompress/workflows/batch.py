@@ -58,7 +58,8 @@ def batch(
         progress=progress,
     )
     done = tuple(map(judged, found))
-    return BatchResult(Path(manifest).name, done, time.monotonic() - started)
+    seconds = time.monotonic() - started
+    return BatchResult(Path(manifest).name, done, seconds, tuple(job.output for job in jobs))
 
 
 def run_jobs(

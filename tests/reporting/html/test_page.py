@@ -13,10 +13,10 @@ import pytest
 
 from ttcompress.errors import MissingExtraError
 from ttcompress.model.report import CutSpectrum
+from ttcompress.reporting.conclusion import NOT_MEASURED
 from ttcompress.reporting.html import pictures, report_page
 from ttcompress.reporting.html.palette import PALETTE
 from ttcompress.reporting.numbers import bytes_text
-from ttcompress.reporting.report import NOT_MEASURED
 
 
 class Elements(HTMLParser):
