@@ -14,6 +14,7 @@ from safetensors import safe_open
 
 from ttcompress import errors
 from ttcompress.errors import InputError, PlanError, TTCompressError
+from ttcompress.hub import find_address, local_file
 from ttcompress.jobs.engine import HERE, Engine
 from ttcompress.model.report import Report, judge_own_size
 from ttcompress.model.weights import Weight
@@ -56,7 +57,8 @@ def sweep(
     """Compress a model in every format at every factor, and find the points worth taking.
 
     Args:
-        model: the checkpoint's file; a module or a state dict is first written into the folder.
+        model: the checkpoint's file or its address on the hub; a module or a state dict is first
+            written into the folder.
         recipe: as for `compress`; each point sets the format and the budget.
         factors: compression factors of the decomposed weights.
         formats: any of `METHODS`: mps, mpo, auto, and for comparison svd, quantised and codec. The
@@ -74,8 +76,8 @@ def sweep(
     """
     started = time.monotonic()
     if isinstance(model, str | Path):
-        path = Path(model)
-        target = Path(folder or f"{model_stem(path)}.sweep")
+        address, path = find_address(model), local_file(model)
+        target = Path(folder or f"{address.stem if address else model_stem(path)}.sweep")
     else:
         target = Path(folder or f"{type(model).__name__}.sweep")
         path = _write_source(model, target)
