@@ -169,6 +169,7 @@ def export(
             holds=one.written.holds,
             target=chosen.title,
             memory=one.written.memory,
+            errors=one.written.errors,
             unchecked="" if one.differences else chosen.cannot_run(),
         )
         for path, one in zip(paths, made, strict=True)

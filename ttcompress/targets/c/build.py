@@ -41,7 +41,7 @@ def write_part(part: Part, facts: Mapping[str, str], quantize: str | None, name:
     packed = pack_part(part, quantize)
     files = write_files(packed, name, facts, make_example(part))
     sizes = {"flash": packed.flash, "ram": state_bytes(packed)}
-    return Written(files, packed.holds, sizes)
+    return Written(files, packed.holds, sizes, packed.errors)
 
 
 def pack_part(part: Part, quantize: str | None) -> Packed:
