@@ -373,3 +373,13 @@ def _errors_read(weight: Json) -> Json:
 def times_fewer(before: int, after: int) -> float:
     """How many times smaller; 1 if there was nothing."""
     return before / after if after else 1.0
+
+
+def lost_share(change: Change) -> float:
+    """How much worse a metric is, as a share of what it was before; below 0 if it is better.
+
+    >>> lost_share({"before": 2.0, "after": 2.1, "drop": 0.1, "higher_is_better": False})
+    0.05
+    """
+    drop, before = change["drop"], abs(change["before"])
+    return drop / before if before else inf if drop > 0 else 0.0

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from math import inf
+from math import exp, inf, log
 
 from torch import Tensor
 
@@ -139,30 +139,30 @@ def meet_bytes(job: Job, overhead: int = 0, aim: float = 1.0) -> tuple[Compresse
     """Plan until the coded weights take what the budget allows them, within 1 %, and execute.
 
     What coded weights take shows only when they are rounded. A plan estimates it; the next one is
-    corrected by what the one before would take, and lies between those that took too few bytes and
-    too many.
+    corrected by what the one before would take. Between one that took too few bytes and one that
+    took too many, it is interpolated in logarithms.
 
     Args:
         job: what to compress.
         overhead: as in `plan_weights`.
         aim: the fraction of the allowed bytes to aim at.
     """
-    best, settled, stretch, low, high = None, False, aim, 0.0, inf
+    best, settled, stretch = None, False, aim
+    below = above = (0.0, 0.0)  # stretch and what was used, of the nearest on either side
     for _ in range(_ROUNDS):
         plan = plan_weights(job, overhead, stretch)
         made = _make_coded(job, plan)
         used = _used_bytes(made, plan)
         same = best is not None and abs(used - best[0]) < _SLACK / 10
-        settled = same and high == inf  # more bytes do not help: none were ever too many
+        settled = same and above == (0.0, 0.0)  # more do not help: none were ever too many
         if used <= aim and (best is None or used > best[0]):
             best = used, plan, made
         if not made or plan.byte_limit == inf:
             break
         if settled or (1 - _SLACK) * aim <= used <= aim:
             break
-        low, high = (low, stretch) if used > aim else (stretch, high)
-        between = low > 0.0 and high < inf
-        stretch = (low * high) ** 0.5 if between else stretch * (1 - _SLACK / 4) * aim / used
+        below, above = (below, (stretch, used)) if used > aim else ((stretch, used), above)
+        stretch = _stretch_for((1 - _SLACK / 4) * aim, below, above)
     if best is None:
         raise PlanError(
             f"the budget is out of reach: the weights took {used:.3f} times what it allows them. "
@@ -172,6 +172,15 @@ def meet_bytes(job: Job, overhead: int = 0, aim: float = 1.0) -> tuple[Compresse
     if made and not settled and plan.byte_limit < inf:
         plan, made = _spend(job, plan, made, aim)
     return execute(job, plan, made), plan
+
+
+def _stretch_for(aim: float, below: tuple[float, float], above: tuple[float, float]) -> float:
+    """The stretch that should use `aim`, from pairs of a stretch and what it used; 0 is unknown."""
+    if min(*below, *above) > 0.0:
+        rise = log(above[1] / below[1]) / log(above[0] / below[0])
+        return below[0] * exp(log(aim / below[1]) / rise)
+    stretch, used = max(below, above)
+    return stretch * aim / used
 
 
 def _spend(job: Job, plan: Plan, made: dict[str, Made], aim: float) -> tuple[Plan, dict[str, Made]]:
