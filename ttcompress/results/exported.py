@@ -30,6 +30,7 @@ class Exported:
         target: what the files are: "ONNX", "C".
         memory: bytes of flash (constants) and RAM (one state), for C.
         unchecked: why the outputs were not compared with torch's; empty if they were.
+        notes: sentences on what was chosen: how each layer runs in ONNX, and its versions.
     """
 
     file: Path
@@ -44,6 +45,7 @@ class Exported:
     target: str = "ONNX"
     memory: Mapping[str, int] = field(default_factory=dict)
     unchecked: str = ""
+    notes: tuple[str, ...] = ()
 
     def as_json(self) -> Json:
         """Plain values, in the order of the fields."""

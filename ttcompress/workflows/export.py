@@ -97,6 +97,8 @@ def export(
     module: OwnModule | None = None,
     quantize: str | None = None,
     nonlinearity: Nonlinearity = "tanh",
+    opset: int | None = None,
+    layers: str | None = None,
     name: str | None = None,
     overwrite: bool = False,
     progress: Progress = silent,
@@ -115,6 +117,10 @@ def export(
         quantize: "int8" multiplies in int8 (in ONNX by onnxruntime's dynamic quantisation), "int4"
             has layers of 4 bits in C; None or "none" is float32.
         nonlinearity: for RNNs exported by themselves; a checkpoint does not tell it.
+        opset: of ONNX, 15 or more; by default 18, or 21 where its 4-bit types save bytes.
+        layers: in ONNX, "scan" runs recurrent layers step by step through their factors, "lstm" by
+            ONNX's operators LSTM, GRU and RNN, where a runtime multiplies the factors out; "auto",
+            the default, chooses the faster for each.
         name: what C code calls the model; by default the file's name without its suffix.
         overwrite: replace existing files.
         progress: receives the part that is being exported.
@@ -125,6 +131,9 @@ def export(
         TTCompressError: the export failed or its outputs differ; nothing was written.
     """
     chosen = find_target(target)
+    options = {"opset": opset, "layers": layers}
+    if given := {name: value for name, value in options.items() if value is not None}:
+        chosen = chosen.with_options(given)
     chosen.require()
     quantize = check_quantize(chosen, quantize)
     if nonlinearity not in NONLINEARITIES:
@@ -166,6 +175,7 @@ def export(
             target=chosen.title,
             memory=one.written.memory,
             unchecked="" if one.differences else chosen.cannot_run(),
+            notes=one.written.notes,
         )
         for path, one in zip(paths, made, strict=True)
     )
