@@ -51,6 +51,9 @@ from ttcompress.workflows.inspect import inspect as inspect
 from ttcompress.workflows.limits import judged as judged
 from ttcompress.workflows.pick import pick as pick
 from ttcompress.workflows.plan import plan as plan
+from ttcompress.workflows.push import Pushed as Pushed
+from ttcompress.workflows.push import card as card
+from ttcompress.workflows.push import push as push
 from ttcompress.workflows.restore import restore as restore
 from ttcompress.workflows.stream import Stream as Stream
 from ttcompress.workflows.stream import stream as stream

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from ttcompress.cli.arguments import Talk
+from ttcompress.cli.model_file import ModelFile
 from ttcompress.errors import BROKEN_LIMIT, OutputError
 from ttcompress.system.launch import is_first
 
@@ -18,17 +19,17 @@ if TYPE_CHECKING:
     from ttcompress.artifact import CompressedModel
 
 
-def default_name(model: Path, format: str) -> str:
+def default_name(model: ModelFile, format: str) -> str:
     """The artifact's name if none is given.
 
-    >>> default_name(Path("runs/charlm.pt"), "mps")
+    >>> default_name(ModelFile("runs/charlm.pt"), "mps")
     'charlm.mps.safetensors'
-    >>> default_name(Path("model.safetensors.index.json"), "auto")
+    >>> default_name(ModelFile("model.safetensors.index.json"), "auto")
     'model.auto.safetensors'
+    >>> default_name(ModelFile("hf://user/charlm@v1"), "auto")
+    'charlm.auto.safetensors'
     """
-    from ttcompress.system.files import model_stem
-
-    return f"{model_stem(model)}.{format}.safetensors"
+    return f"{model.stem}.{format}.safetensors"
 
 
 @dataclass
@@ -84,7 +85,7 @@ class Delivery:
                 console.say(f"{states[-1]} keeps the training: add --resume{more}", self.talk)
             raise
 
-    def show(self, made: CompressedModel, title: str, model: Path | None = None) -> None:
+    def show(self, made: CompressedModel, title: str, model: ModelFile | None = None) -> None:
         """Show the report of what was made of a checkpoint; exit with 4 if a limit is broken."""
         from ttcompress.cli import console
         from ttcompress.reporting.report import report_summary
