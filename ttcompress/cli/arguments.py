@@ -55,7 +55,7 @@ Factors = Annotated[
 # Options that replace keys of the recipe.
 BUDGET = (
     *("format", "rank", "tolerance", "factor", "model_factor", "size"),
-    *("params", "multiply_adds", "drop"),
+    *("flash", "params", "multiply_adds", "drop"),
 )
 SHARED = (
     *("store", "target", "key", "task", "finetune", "log"),

@@ -85,7 +85,7 @@ class Delivery:
                 console.say(f"{states[-1]} keeps the training: add --resume{more}", self.talk)
             raise
 
-    def show(self, made: CompressedModel, title: str, model: Path | None = None) -> None:
+    def show(self, made: CompressedModel, title: str, model: ModelFile | None = None) -> None:
         """Show the report of what was made of a checkpoint; exit with 4 if a limit is broken."""
         from ttcompress.cli import console
         from ttcompress.reporting.report import report_summary

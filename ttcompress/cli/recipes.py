@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ttcompress.cli.arguments import Key, Talk, flatten_options
 from ttcompress.cli.headings import Command
 from ttcompress.cli.model_file import ModelFile
+
+if TYPE_CHECKING:
+    from ttcompress.recipe import Assignment
 
 recipes = typer.Typer(
     no_args_is_help=True,
@@ -78,14 +82,16 @@ def check_recipe(name: Name, talk: Talk, model: MaybeModel = None, key: Key = No
 
     Whether the budget can be reached is not checked: see ttcompress plan.
     """
-    from ttcompress.checkpoint import open_checkpoint
     from ttcompress.cli import console
     from ttcompress.recipe import effective, find_recipe, load_recipe, match
     from ttcompress.reporting.assignments import assignments_json, assignments_table
 
     recipe = load_recipe(find_recipe(name))
-    weights = open_checkpoint(model.path, key or recipe.key).weights if model else ()
-    taken = match(recipe, weights) if model else ()
+    taken: Sequence[Assignment] = ()
+    if model:
+        from ttcompress.checkpoint import open_checkpoint  # torch, not needed for a recipe alone
+
+        taken = match(recipe, open_checkpoint(model.path, key or recipe.key).weights)
     if talk.json:
         document = {
             "name": name,

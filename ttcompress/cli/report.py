@@ -100,15 +100,15 @@ def _write(found: list[tuple[ModelFile, Report]], notation: str, alone: bool, fi
 
 def _load_reports(files: list[ModelFile] | None, talk: Talk) -> list[tuple[ModelFile, Report]]:
     """The reports of the files given, or of the artifacts in this folder."""
-    from ttcompress.artifact import load
     from ttcompress.cli import console
+    from ttcompress.results.document import read_report
 
     if files:
-        return [(file, load(file.path).report) for file in files]
+        return [(file, read_report(file.path)) for file in files]
     found = []
     for path in sorted(filter(Path.is_file, Path().glob("*.safetensors"))):
         try:
-            found.append((ModelFile(str(path)), load(path).report))
+            found.append((ModelFile(str(path)), read_report(path)))
         except TTCompressError as error:  # not an artifact, damaged, unreadable, or gone by now
             console.say(f"skipped: {error}", talk)
     if not found:

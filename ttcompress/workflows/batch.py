@@ -73,7 +73,7 @@ def run_jobs(
     """Run jobs, unless they were done before, and return their outcomes in the same order.
 
     Raises:
-        OutputError: an output's folder cannot be created.
+        OutputError: an output's folder cannot be made.
         TTCompressError: the engine is missing; see `jobs.workers.run_in_workers`.
     """
     queue = queue_jobs(jobs, engine.mixed_precision)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-_MEANINGS = {
+MEANINGS = {
     "file": "The size of the compressed file, and how many times smaller it is than the "
     "original's without what was left out.",
     "multiply-adds": "Multiplications for one time step of one sequence. Few bits save bytes; only "
@@ -44,4 +44,4 @@ def explain(words: Iterable[str]) -> list[tuple[str, str]]:
     >>> explain(["weight", "limits"])
     [('limits', 'What the recipe or the command asked the result to keep to.')]
     """
-    return [(word, _MEANINGS[word]) for word in words if word in _MEANINGS]
+    return [(word, MEANINGS[word]) for word in words if word in MEANINGS]

@@ -43,12 +43,16 @@ class Bar:
 
 @dataclass(frozen=True)
 class Spot:
-    """A model by its bytes and its metric, its label, and whether it is on the front."""
+    """A model by its bytes and its metric, and its label.
+
+    `front` says whether it is on the front of all models, `own` whether on that of its format.
+    """
 
     bytes: int
     worth: float
     label: str
     front: bool
+    own: bool
 
 
 def gate_names(weights: Sequence[WeightReport]) -> tuple[str, ...]:
@@ -188,7 +192,7 @@ def latency(
 
 
 def front(title: str, lines: Mapping[str, Sequence[Spot]], worth: str, dense: float) -> Drawing:
-    """Bytes against quality; points on the front are filled, the others hollow.
+    """Bytes against quality, a line for the front of each format; points on that of all are filled.
 
     Args:
         title: read out to a reader who cannot see it.
@@ -229,7 +233,8 @@ def _front_line(axes: Axes, place: int, name: str, spots: Sequence[Spot]) -> Non
     colour, marker = light(SERIES[place % len(SERIES)]), MARKERS[place % len(MARKERS)]
     style: dict[str, Any] = {"color": colour, "marker": marker}
     ordered = sorted(spots, key=lambda spot: spot.bytes)
-    x, y = [spot.bytes for spot in ordered], [spot.worth for spot in ordered]
+    own = [spot for spot in ordered if spot.own]
+    x, y = [spot.bytes for spot in own], [spot.worth for spot in own]
     axes.plot(x, y, linewidth=1.5, label=name, zorder=2, **style)
     for spot in ordered:
         face, size = (colour, 9) if spot.front else (light("paper"), 6)
