@@ -17,8 +17,8 @@ from ttcompress.cli.arguments import BUDGET, LIMITS, SHARED
 from ttcompress.recipe.overrides import OVERRIDES
 
 COMMANDS = (
-    *("inspect", "plan", "decompose", "finetune", "compare", "sweep"),
-    *("evaluate", "report", "verify", "bench", "restore", "export", "batch"),
+    *("inspect", "plan", "decompose", "finetune", "report", "evaluate", "verify", "bench"),
+    *("restore", "export", "card", "push", "compare", "sweep", "batch"),
 )
 SHIPPED = Path(__file__).parents[2] / "recipes"
 RECIPES = ("list", "show", "check", "schema")
@@ -267,8 +267,10 @@ def test_help_has_headings(run) -> None:
     ]
     assert "--factor" in sections["Size and format (budgets may be combined)"]
     assert "--resume" in sections["Task and training"]
-    commands = run("--help").out.partition("\nCompress:\n")[2]
-    assert "\nChoose:\n  compare " in commands
+    commands = run("--help").out.partition("\nLook:\n")[2]
+    found = [line for line in f"Look:\n{commands}".splitlines() if line and line[0] != " "]
+    assert found == ["Look:", "Compress:", "Judge:", "Ship:", "Many:"]
+    assert "\nMany:\n  compare " in commands
     assert "..." not in commands  # none is cut short
 
 

@@ -137,12 +137,12 @@ def fail(error: TTCompressError, verbose: bool) -> None:
         more = " -v prints the traceback."
     console, message = stderr(), clean_for_terminal(f"{error}{more}")
     if console.is_terminal:
-        console.print(_set_apart(message), soft_wrap=True)
+        console.print(set_apart(message), soft_wrap=True)
     else:  # one line, for grep
         console.print(f"error: {message}", soft_wrap=True)
 
 
-def _set_apart(message: str) -> Text:
+def set_apart(message: str) -> Text:
     """An error for a terminal: the facts in red, and each cure below its fact, as usual text."""
     text = Text()
     text.append("error: ", style="bold red")
