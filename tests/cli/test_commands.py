@@ -17,8 +17,8 @@ from ttcompress.cli.arguments import BUDGET, LIMITS, SHARED
 from ttcompress.recipe.overrides import OVERRIDES
 
 COMMANDS = (
-    *("inspect", "plan", "decompose", "finetune", "compare", "sweep"),
-    *("evaluate", "report", "verify", "bench", "restore", "export", "batch"),
+    *("inspect", "plan", "decompose", "finetune", "report", "evaluate", "verify", "bench"),
+    *("restore", "export", "card", "push", "compare", "sweep", "batch"),
 )
 SHIPPED = Path(__file__).parents[2] / "recipes"
 RECIPES = ("list", "show", "check", "schema")
@@ -36,17 +36,19 @@ def test_decompose_prints_the_report_and_writes_the_file(run, folder, model) -> 
     assert [path.name for path in folder.iterdir()] == ["tiny.auto.safetensors"]
     lines = result.out.splitlines()
     assert lines[0] == f"{model}: recipe balanced (the default) with --factor 2"
+    assert lines[1].endswith("x larger; accuracy not measured: add --task")
     headings = (
         "weight format modes ranks store params before params after bytes after error worst row"
     )
-    assert sorted([*lines[2].split(), *lines[3].split()]) == sorted(headings.split())
-    assert [line.split()[0] for line in lines[4:10]] == [
+    assert sorted([*lines[3].split(), *lines[4].split()]) == sorted(headings.split())
+    assert [line.split()[0] for line in lines[5:11]] == [
         "embedding.weight",
         *(f"lstm.weight_{part}_l{layer}" for layer in (0, 1) for part in ("ih", "hh")),
         "head.weight",
     ]
     assert any(line.startswith("factor: 2.") and line.endswith("(budget: 2)") for line in lines)
-    assert lines[-1] == "accuracy not measured: add --task"
+    step = "ttcompress evaluate tiny.auto.safetensors --task TASK"
+    assert lines[-1] == f"next: measure the accuracy: {step}"
 
 
 @pytest.mark.parametrize(
@@ -265,8 +267,10 @@ def test_help_has_headings(run) -> None:
     ]
     assert "--factor" in sections["Size and format (budgets may be combined)"]
     assert "--resume" in sections["Task and training"]
-    commands = run("--help").out.partition("\nCompress:\n")[2]
-    assert "\nChoose:\n  compare " in commands
+    commands = run("--help").out.partition("\nLook:\n")[2]
+    found = [line for line in f"Look:\n{commands}".splitlines() if line and line[0] != " "]
+    assert found == ["Look:", "Compress:", "Judge:", "Ship:", "Many:"]
+    assert "\nMany:\n  compare " in commands
     assert "..." not in commands  # none is cut short
 
 

@@ -14,6 +14,7 @@ from ttcompress.artifact.model import CompressedModel, keyed_parts
 from ttcompress.checkpoint.names import names_inside
 from ttcompress.checkpoint.recurrent import strange_tensors
 from ttcompress.errors import CheckpointError
+from ttcompress.hub import local_file
 from ttcompress.model.weights import BYTES_PER_VALUE
 from ttcompress.planning.formats import FORMATS, DenseLayout, Layout, decomposing
 from ttcompress.results.document import Document, Entry, matching, open_artifact, reading
@@ -24,14 +25,14 @@ from ttcompress.trains.stored import StoredWeight
 
 
 def load(path: str | Path) -> CompressedModel:
-    """Read an artifact.
+    """Read an artifact, from a file or from the hub (`hf://user/name`).
 
     Raises:
         InputError: the file does not exist.
         ArtifactError: the file is not an artifact, is damaged, or has another format version.
         TTCompressError: it cannot be read, or was changed meanwhile.
     """
-    path = Path(path)
+    path = local_file(path)
     document, contents = open_artifact(path)
     with reading(path), within_memory(str(path)):
         tensors = contents.read()

@@ -49,7 +49,7 @@ def bench(
     if remark := remark_on_threads(threads, "--threads"):
         console.say(remark, talk)
     with console.progress(talk) as progress:
-        found = measure(file, batches=batches, steps=steps, threads=threads, progress=progress)
+        found = measure(file.path, batches=batches, steps=steps, threads=threads, progress=progress)
     plain = found.as_json()
     console.result(talk, plain, str(file), bench_tables(plain), bench_remarks(plain))
     if min_speedup is not None and found.speed_up < min_speedup:

@@ -36,6 +36,22 @@ Quantize = Annotated[
         help="Multiply in int8, which rounds the inputs too; int4: with weights of 4 bits, in C.",
     ),
 ]
+Opset = Annotated[
+    int | None,
+    typer.Option(
+        "--opset",
+        metavar="N",
+        help="Version of ONNX's operators, from 15 on; default: 18, or 21 if that saves bytes.",
+    ),
+]
+Layers = Annotated[
+    str | None,
+    typer.Option(
+        "--layers",
+        metavar="auto|scan|lstm",
+        help="In ONNX: layers as Scans, as operators such as LSTM, or each the faster way.",
+    ),
+]
 OfRNNs = Annotated[
     str,
     typer.Option(
@@ -53,6 +69,8 @@ def export(
     talk: Talk,
     target: TargetName = DEFAULT,
     quantize: Quantize = None,
+    opset: Opset = None,
+    layers: Layers = None,
     task: TaskName = None,
     recipe: WithTask = None,
     nonlinearity: OfRNNs = "tanh",
@@ -74,10 +92,9 @@ def export(
     from ttcompress.checkpoint.recurrent import foreign_layers
     from ttcompress.cli import console
     from ttcompress.reporting.export import exported_remarks, exported_table
-    from ttcompress.system.files import model_stem
     from ttcompress.workflows.export import export as write
 
-    compressed = load(file)
+    compressed = load(file.path)
     with console.progress(talk) as progress:
         made = write(
             compressed,
@@ -85,14 +102,18 @@ def export(
             target=target,
             task=_task(compressed, task, recipe),
             quantize=quantize,
-            name=model_stem(file),
+            opset=opset,
+            layers=layers,
+            name=file.stem,
             nonlinearity=cast("Nonlinearity", nonlinearity),
             overwrite=overwrite,
             progress=progress,
         )
     left_out = () if task or recipe else foreign_layers(compressed)
     document = {"files": [one.as_json() for one in made], "left_out": list(left_out)}
-    remarks = exported_remarks(made, file.stat().st_size, left_out, quantized=quantize is not None)
+    remarks = exported_remarks(
+        made, file.path.stat().st_size, left_out, quantized=quantize is not None
+    )
     console.result(talk, document, str(file), [exported_table(made)], remarks)
     console.say(f"wrote {', '.join(str(one.file) for one in made)}", talk)
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ttcompress.cli.arguments import Key, Talk, flatten_options
 from ttcompress.cli.headings import Command
+from ttcompress.cli.model_file import ModelFile
 
 if TYPE_CHECKING:
     from ttcompress.recipe import Assignment
@@ -26,7 +26,10 @@ Name = Annotated[
 OfManifest = Annotated[
     bool, typer.Option("--manifest", help="Print the schema of batch manifests instead.")
 ]
-MaybeModel = Annotated[Path | None, typer.Argument(metavar="MODEL", help="Trained checkpoint.")]
+MaybeModel = Annotated[
+    ModelFile | None,
+    typer.Argument(parser=ModelFile, metavar="MODEL", help="Trained checkpoint."),
+]
 
 
 @recipes.command("list", cls=Command)
@@ -88,7 +91,7 @@ def check_recipe(name: Name, talk: Talk, model: MaybeModel = None, key: Key = No
     if model:
         from ttcompress.checkpoint import open_checkpoint  # torch, not needed for a recipe alone
 
-        taken = match(recipe, open_checkpoint(model, key or recipe.key).weights)
+        taken = match(recipe, open_checkpoint(model.path, key or recipe.key).weights)
     if talk.json:
         document = {
             "name": name,
