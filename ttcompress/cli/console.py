@@ -33,6 +33,7 @@ from ttcompress.system.json import finite
 from ttcompress.system.launch import is_first
 from ttcompress.system.progress import Progress, silent
 from ttcompress.system.text import clean_for_terminal
+from ttcompress.system.threads import remark_on_environment
 
 if TYPE_CHECKING:
     from ttcompress.training.loop import StepReport
@@ -169,6 +170,8 @@ def progress(talk: Talk) -> Iterator[Progress]:
     if talk.quiet or not is_first():
         yield silent
         return
+    if remark := remark_on_environment():
+        say(remark, talk)
     if not console.is_terminal:
         yield _line_teller(partial(say, talk=talk))
         return
