@@ -200,3 +200,13 @@ def test_shellcheck_finds_nothing(action) -> None:
                 check=False,
             )
             assert done.returncode == 0, done.stdout
+
+
+def test_the_page_uses_the_action_as_it_is(action) -> None:
+    page = (ROOT / "recipes" / "README.md").read_text(encoding="utf-8")
+    ((used,),) = map(yaml.safe_load, re.findall(r"^```yaml action\n(.*?)^```$", page, re.M | re.S))
+    place = used["uses"].partition("@")[0].removeprefix("OWNER/ttcompress/")
+    assert ROOT / place == ACTION.parent
+    assert used["with"].keys() <= action["inputs"].keys()
+    required = {name for name, one in action["inputs"].items() if one.get("required")}
+    assert required <= used["with"].keys()
