@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hub_stand_in import TOKEN, HubStandIn, hub_stand_in
 from torch import Tensor, nn
 
 import ttcompress
@@ -81,6 +82,23 @@ def tiny_artifact(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactor
     recipe = {"version": 1, "budget": {"factor": 2}, "store": "int8"}
     ttcompress.compress(tiny_checkpoint, recipe).save(path)
     return path
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubStandIn]:
+    """A hub on this machine in place of the real one, and its owner's token."""
+    constants = pytest.importorskip("huggingface_hub.constants")
+    cache = str(tmp_path / "hub cache")
+    with hub_stand_in() as hub:
+        monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+        files = f"{hub.endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", files)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", cache)
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no token"))
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        for name, value in (("HF_TOKEN", TOKEN), ("HF_HUB_CACHE", cache)):
+            monkeypatch.setenv(name, value)
+        yield hub
 
 
 TEXT = "the small boat sails over the quiet lake and the wind sings to the trees. " * 40

@@ -25,6 +25,7 @@ DOOR = "ttcompress"
 LAYERS: tuple[tuple[str, ...], ...] = (  # a room imports only from rows above its own
     ("errors",),
     ("system",),
+    ("hub",),
     ("model", "stores", "planning.formats"),  # a recipe's checks ask the formats
     ("recipe",),
     ("planning",),
@@ -42,8 +43,12 @@ LAYERS: tuple[tuple[str, ...], ...] = (  # a room imports only from rows above i
 )
 ROW = {room: row for row, rooms in enumerate(LAYERS) for room in rooms}
 
-WITHOUT_TORCH = ("cli", "errors", "planning", "recipe", "reporting", "results", "stores")
-ONLY_IN = {"tensorly": "trains/reference.py", "rich": "cli/console.py"}
+WITHOUT_TORCH = ("cli", "errors", "hub", "planning", "recipe", "reporting", "results", "stores")
+ONLY_IN = {
+    "tensorly": "trains/reference.py",
+    "rich": "cli/console.py",
+    "huggingface_hub": "hub/client.py",
+}
 
 
 @cache

@@ -25,6 +25,7 @@ from ttcompress.recipe import parse_recipe as parse_recipe
 from ttcompress.recipe import recipe_from as recipe_from
 from ttcompress.recipe import with_options as with_options
 from ttcompress.reporting.front import front_picture as front_picture
+from ttcompress.reporting.html import batch_page as batch_page
 from ttcompress.reporting.html import report_page as report_page
 from ttcompress.results.batch import BatchResult as BatchResult
 from ttcompress.results.benchmark import Benchmark as Benchmark
@@ -50,6 +51,9 @@ from ttcompress.workflows.inspect import inspect as inspect
 from ttcompress.workflows.limits import judged as judged
 from ttcompress.workflows.pick import pick as pick
 from ttcompress.workflows.plan import plan as plan
+from ttcompress.workflows.push import Pushed as Pushed
+from ttcompress.workflows.push import card as card
+from ttcompress.workflows.push import push as push
 from ttcompress.workflows.restore import restore as restore
 from ttcompress.workflows.stream import Stream as Stream
 from ttcompress.workflows.stream import stream as stream

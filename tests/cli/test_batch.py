@@ -34,7 +34,7 @@ def models(folder: Path, tiny_checkpoint: Path) -> None:
 
 
 def test_what_is_printed_and_written(run, folder, models) -> None:
-    files = ("--junit", "junit.xml", "--markdown", "summary.md")
+    files = ("--junit", "junit.xml", "--markdown", "summary.md", "--html", "page.html")
     first = run("batch", manifest(folder), "-j", "2", *files)
     assert first.code == 0
     assert sorted(line.partition(",")[0] for line in first.err.splitlines()) == [
@@ -48,6 +48,8 @@ def test_what_is_printed_and_written(run, folder, models) -> None:
     assert remark.startswith("2 jobs in ")
     assert ElementTree.parse("junit.xml").getroot().find("testsuite").get("tests") == "2"
     assert "| a | half |" in (folder / "summary.md").read_text()
+    page = (folder / "page.html").read_text(encoding="utf-8")
+    assert page.count("<article") == 2 and "a.half.safetensors" in page
     again = run("batch", "models.yaml", "--json", *files)
     assert (again.code, again.err) == (0, "")
     assert [job["cached"] for job in again.json["jobs"]] == [True, True]

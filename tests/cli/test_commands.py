@@ -36,17 +36,19 @@ def test_decompose_prints_the_report_and_writes_the_file(run, folder, model) -> 
     assert [path.name for path in folder.iterdir()] == ["tiny.auto.safetensors"]
     lines = result.out.splitlines()
     assert lines[0] == f"{model}: recipe balanced (the default) with --factor 2"
+    assert lines[1].endswith("x larger; accuracy not measured: add --task")
     headings = (
         "weight format modes ranks store params before params after bytes after error worst row"
     )
-    assert sorted([*lines[2].split(), *lines[3].split()]) == sorted(headings.split())
-    assert [line.split()[0] for line in lines[4:10]] == [
+    assert sorted([*lines[3].split(), *lines[4].split()]) == sorted(headings.split())
+    assert [line.split()[0] for line in lines[5:11]] == [
         "embedding.weight",
         *(f"lstm.weight_{part}_l{layer}" for layer in (0, 1) for part in ("ih", "hh")),
         "head.weight",
     ]
     assert any(line.startswith("factor: 2.") and line.endswith("(budget: 2)") for line in lines)
-    assert lines[-1] == "accuracy not measured: add --task"
+    step = "ttcompress evaluate tiny.auto.safetensors --task TASK"
+    assert lines[-1] == f"next: measure the accuracy: {step}"
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -42,6 +43,38 @@ def test_importing_is_light(module: str) -> None:
 
 def test_the_test_of_light_imports_can_fail() -> None:
     assert heavy_imports("import numpy") == ["numpy"]
+
+
+def imported_by(*arguments: str | Path, folder: Path) -> set[str]:
+    """All modules that a process has when the command has ended well."""
+    code = (
+        "import sys\nfrom ttcompress.cli import app\n"
+        f"app({list(map(str, arguments))!r}, standalone_mode=False)\n"
+        "print('modules:', *sys.modules)"
+    )
+    found = python("-c", code, cwd=folder)
+    assert found.returncode == 0, found.stderr
+    return set(found.stdout.rpartition("modules:")[2].split())
+
+
+@pytest.mark.parametrize("notation", ["table", "json", "markdown", "html"])
+def test_a_report_is_shown_without_torch(notation: str, tiny_artifact: Path, tmp_path) -> None:
+    known = imported_by("report", tiny_artifact, "--as", notation, folder=tmp_path)
+    assert "ttcompress.results.document" in known
+    assert "torch" not in known
+
+
+@pytest.mark.parametrize("command", ["list", "show balanced", "check balanced", "schema"])
+def test_recipes_are_read_without_torch(command: str, tmp_path: Path) -> None:
+    assert "torch" not in imported_by("recipes", *command.split(), folder=tmp_path)
+
+
+def test_decomposing_does_not_wait_for_the_compiler(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """Importing torch._dynamo takes longer than decomposing a small model."""
+    given = (tiny_checkpoint, "--factor", "2", "-o", "small.safetensors", "-q")
+    known = imported_by("decompose", *given, folder=tmp_path)
+    assert "torch" in known
+    assert "torch._dynamo" not in known
 
 
 def seconds(command: Sequence[str]) -> float:

@@ -43,6 +43,7 @@ BUDGETS = {
     "small-finetuned": Budget(factor=16),
     "tiny-finetuned": Budget(factor=32),
     "fast": Budget(multiply_adds=8),
+    "device": Budget(multiply_adds=3),
     "mpo": Budget(factor=8),
     "near-lossless": Budget(tolerance=0.03),
     "explicit-ranks": Budget(),
@@ -60,7 +61,7 @@ def test_each_opens_with_what_for_and_the_command(recipe: ShippedRecipe) -> None
     assert lines[0] == "# yaml-language-server: $schema=schema.json"
     assert lines[1] == f"# {recipe.title}"
     assert recipe.title.endswith(".")
-    task = " --task charlm" if recipe.name in TUNED else ""
+    task = " --task charlm" if load_recipe(recipe.path).finetune else ""
     command = f"ttcompress decompose sample_models/charlm.pt -r {recipe.name}{task}"
     assert lines[2] == f"#   {command}"
 
@@ -110,7 +111,7 @@ def test_a_path_is_found_as_well_as_a_name(tmp_path: Path, monkeypatch: pytest.M
     ("wanted", "message"),
     [
         ("balancd", "Did you mean `balanced`"),
-        ("qqq", "The shipped recipes are: balanced, explicit-ranks, fast,"),
+        ("qqq", "The shipped recipes are: balanced, device, explicit-ranks, fast,"),
         ("small.yml", "there is no such recipe file"),
         ("folder/small", "there is no such recipe file"),
     ],

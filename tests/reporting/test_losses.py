@@ -16,10 +16,6 @@ from ttcompress.reporting.markdown import report_markdown
 from ttcompress.reporting.report import files_table, report_remarks
 
 DRIFT = {"encoder.": {"1": 0.01, "10": 0.2, "100": 0.3}, "decoder.": {"1": 0.1}}
-CURE = (
-    "calibrate on data (--calibrate or --data), or ask for a smaller factor, "
-    "or fine-tune (--finetune)."
-)
 
 
 def lossy(drift: float, element: float | None, **changes: Any) -> Report:
@@ -56,18 +52,10 @@ def test_the_worst_element_is_named_with_its_weight() -> None:
         (0.1, None, None),
     ],
 )
-def test_what_is_large_comes_with_a_cure(
-    drift: float, element: float | None, what: str | None
-) -> None:
+def test_what_is_large_is_called_so(drift: float, element: float | None, what: str | None) -> None:
     sentences = [line for line in loss_remarks(lossy(drift, element)) if "above" in line]
-    wanted = f"{what} above 0.5, which usually costs accuracy: {CURE}"
+    wanted = f"{what} above 0.5, which usually costs accuracy."
     assert sentences == ([wanted] if what else [])
-
-
-def test_what_was_done_already_is_no_cure() -> None:
-    done = {"calibration": {"positions": 8}, "finetune": {"task": "charlm", "steps": 3}}
-    *_, sentence = loss_remarks(lossy(0.9, 0.1, **done))
-    assert sentence.endswith("costs accuracy: ask for a smaller factor.")
 
 
 def test_nothing_is_said_of_what_was_not_measured() -> None:
@@ -82,7 +70,7 @@ def test_every_notation_has_the_lines() -> None:
     assert set(lines) <= set(report_remarks(report, 4800))
     assert all(f"- {line}" in report_markdown("x", report, 1).replace("\\", "") for line in lines)
     page = report_page([("small", report, 4800)])
-    assert all(f"<li>{line}</li>" in page for line in lines)
+    assert f"<li>{lines[-1]}</li>" in page  # the others are in its tables
 
 
 def test_files_side_by_side_show_the_largest_drift() -> None:

@@ -19,11 +19,11 @@ from ttcompress.reporting.markdown import report_markdown, table_markdown
 from ttcompress.reporting.report import (
     ESTIMATED_BYTES,
     EXPECTED_SIZES,
-    NOT_MEASURED,
     files_table,
     limit_text,
     plan_remarks,
     report_remarks,
+    report_summary,
     totals_table,
     weights_table,
 )
@@ -159,7 +159,6 @@ def test_remarks_leave_nothing_out() -> None:
         "a note",
         "limit min_factor 6: 8, kept",
         "limit max_size 4,000: 4,800, BROKEN",
-        NOT_MEASURED,
     )
 
 
@@ -221,11 +220,10 @@ def test_what_is_kept_is_told_in_time_that_grows_with_it_and_not_with_its_square
     assert compared == 0
 
 
-def test_metrics_take_the_place_of_not_measured() -> None:
+def test_metrics_are_remarked_on() -> None:
     metrics = {"perplexity": {"before": 4.5, "after": 5.0, "drop": 0.5, "higher_is_better": False}}
     remarks = report_remarks(replace(REPORT, metrics=metrics), 4800)
     assert remarks[-1].startswith("perplexity: 4.5 -> 5")
-    assert NOT_MEASURED not in remarks
 
 
 def test_files_side_by_side() -> None:
@@ -239,7 +237,9 @@ def test_files_side_by_side() -> None:
 
 def test_markdown_holds_the_same_cells() -> None:
     page = report_markdown("model_a", REPORT, 4800)
-    assert page.startswith("# model\\_a\n\n| weight | format |")
+    conclusion, _, remarks = report_summary(REPORT, 4800, file="model_a")
+    assert page.startswith(f"# model\\_a\n\n{conclusion}\n\n| weight | format |")
+    assert page.replace("\\", "").endswith(f"\n- {remarks[-1]}\n")
     assert (
         "| lstm.weight\\_hh\\_l0 | mpo | 4.8 x 2.4 | 5 | int4 | 256 | 200 | 128 | 0.1235 |" in page
     )

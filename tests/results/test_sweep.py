@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ttcompress.errors import PlanError, RecipeError
 from ttcompress.recipe import recipe_from
-from ttcompress.reporting.report import NOT_MEASURED
+from ttcompress.reporting.conclusion import NOT_MEASURED
 from ttcompress.reporting.sweep import sweep_remarks, sweep_table
 from ttcompress.results.outcome import Outcome
 from ttcompress.results.sweep import Figures, Point, Sweep
@@ -43,6 +44,18 @@ def test_on_the_front_is_what_nothing_is_ahead_of() -> None:
     assert names(found) == ["small", "large", "fast"]
     ahead = [found.ahead(one) for one in found.points]
     assert [one and one.name for one in ahead] == [None, None, None, "large", "large"]
+
+
+def test_a_format_has_a_front_of_its_own_without_speed() -> None:
+    found = swept(
+        point("small", (10, 50, 0.1, 1.5)),
+        point("better", (20, 50, 0.1, 1.2)),
+        point("behind", (30, 1, 0.1, 1.3)),
+        point("failed", None, "PlanError"),
+    )
+    assert [found.best_of_format(one) for one in found.points] == [True, True, False, False]
+    other = replace(found.points[2], format="mpo")
+    assert replace(found, points=(*found.points[:2], other)).best_of_format(other)
 
 
 def test_points_that_are_equal_are_both_on_it() -> None:

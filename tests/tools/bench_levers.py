@@ -8,6 +8,8 @@ Prints by how much the task's counting metric worsens at equal bytes of the recu
 - svd: each weight cut by the same factor, factors in int8;
 - allocation: one budget over all weights, still in int8;
 - bits: the bits chosen together with the ranks;
+- coded: integers as fine as what one error costs on average, entropy-coded;
+- spectrum: as fine as the cost of an error in each row and column;
 - weighting: errors weighed by the inputs, rounding to nearest;
 - feedback: rounding errors made up for;
 - regression: fitted layer by layer, biases included;
@@ -25,6 +27,7 @@ from typing import Any
 from unittest import mock
 
 import torch
+from torch import Tensor
 
 from ttcompress.artifact import CompressedModel
 from ttcompress.calibration.moments import Calibration, calibrate
@@ -34,10 +37,13 @@ from ttcompress.checkpoint import Checkpoint, open_checkpoint
 from ttcompress.errors import PlanError
 from ttcompress.layers.structure import structure_of
 from ttcompress.recipe import Recipe, recipe_from
-from ttcompress.stores import STORES
+from ttcompress.stores import STORES, Costs
 from ttcompress.tasks.evaluation import measure_metrics
 from ttcompress.tasks.registry import make_task
 from ttcompress.trains import feedback
+from ttcompress.trains.costs import core_costs
+from ttcompress.trains.train import Train
+from ttcompress.trains.weighting import Weighting
 from ttcompress.workflows.decompose import meet_tolerance
 from ttcompress.workflows.job import prepare
 
@@ -75,15 +81,28 @@ def decompose(
     return meet_tolerance(replace(job, recipe=recipe, calibration=shown))
 
 
+def even_costs(train: Train, weighting: Weighting | None) -> tuple[Costs, ...]:
+    """The same cost for every value of a core: their mean."""
+
+    def even(costs: Tensor) -> Tensor:
+        return costs.mean().expand(len(costs))
+
+    found = core_costs(train, weighting)
+    return tuple(Costs(even(one.components), even(one.places)) for one in found)
+
+
 def levers(
     checkpoint: Checkpoint, factor: float, shown: Calibration
 ) -> Iterator[tuple[str, CompressedModel]]:
     rules = equal_fractions(checkpoint, factor)
     yield "svd", decompose(checkpoint, recipe(1.01, rules))
     yield "allocation", decompose(checkpoint, recipe(factor, store="int8"))
-    yield "bits", decompose(checkpoint, recipe(factor))
+    yield "bits", decompose(checkpoint, recipe(factor, target="onnx"))
+    with mock.patch.object(feedback, "core_costs", even_costs):
+        yield "coded", decompose(checkpoint, recipe(factor))
+    yield "spectrum", decompose(checkpoint, recipe(factor))
     aware = recipe(factor, **CALIBRATED)
-    with mock.patch.object(feedback, "is_answered", lambda store: False):
+    with mock.patch.object(feedback, "_compensate", lambda matrix, *known: matrix):
         yield "weighting", decompose(checkpoint, aware, shown)
     weighted = decompose(checkpoint, aware, shown)
     yield "feedback", weighted

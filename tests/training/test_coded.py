@@ -7,7 +7,7 @@ from ttcompress.stores import Costs
 from ttcompress.stores.coded import CODED
 from ttcompress.stores.store import as_grid
 from ttcompress.tasks.evaluation import load_model
-from ttcompress.training.coded import STEP, CodedView, RateControl
+from ttcompress.training.coded import AIM, LOWEST_PRICE, PUSH, STEP, CodedView, RateControl
 from ttcompress.training.loop import Training
 from ttcompress.training.student import make_student, rate_control, snapshot
 from ttcompress.workflows.compress import compress
@@ -86,13 +86,19 @@ def test_the_price_rises_while_too_much_is_used_and_falls_again():
     view = CodedView(stored_core())
     values = view.in_units(stored_core().values())
     used = view.look(values)
-    control = RateControl([(view, values)], allowed=used / 1.1)
+    control = RateControl([(view, values)], allowed=used / 1.01 / AIM)
     price = control.price
-    assert control.steer() == pytest.approx(1.1)
-    assert control.price == pytest.approx(price * 1.1**5)
+    assert control.steer() == pytest.approx(1.01 * AIM)
+    assert control.price == pytest.approx(price * 1.01**5)
+    assert control.push == pytest.approx(1.01**PUSH)
+    dear = float(control.penalty().detach())
     control.allowed = 2 * used
     control.steer()
-    assert control.price == pytest.approx(price * 1.1**5 * 2**-1, rel=0.01)  # half at most
+    assert control.price == pytest.approx(price * 1.01**5 / 2, rel=0.01)  # half at most
+    assert float(control.penalty().detach()) < dear / 10
+    for _ in range(100):
+        control.steer()
+    assert control.price == LOWEST_PRICE  # from where it can rise again
 
 
 def test_a_student_computes_what_its_snapshot_computes(case, coded):
@@ -113,6 +119,23 @@ def test_a_snapshot_takes_no_more_bytes_than_the_start(case, coded, noise):
                 core += noise * core.std() * torch.randn_like(core)
     before, after = (m.report.totals["weights"] for m in (coded, snapshot(student, coded)))
     assert 0.97 * before.bytes_after <= after.bytes_after <= before.bytes_after
+
+
+def test_a_snapshot_that_takes_a_little_less_is_not_rounded_anew(case, coded):
+    student = make_student(coded, case.task.build())
+    with torch.no_grad():
+        for weight in trains(student):
+            weight.cores[-1].view(-1)[:30] = 0.0  # fewer bytes, by a percent or two
+    made = snapshot(student, coded)
+    before, after = (m.report.totals["weights"].bytes_after for m in (coded, made))
+    assert 0.97 * before < after < 0.99 * before
+    batch = next(iter(case.task.train_batches(0, seed=0)))
+    torch.testing.assert_close(
+        outputs(case, student, batch),
+        outputs(case, load_model(case.task, made), batch),
+        rtol=1e-4,
+        atol=1e-4,
+    )
 
 
 def test_integers_have_no_price(case):

@@ -84,6 +84,22 @@ def test_all_cores_but_the_last_are_left_orthogonal(layout: Layout, dtype: torch
 
 
 @every_layout
+@pytest.mark.parametrize("fall", [1e-6, 1e-9, 0.0])
+def test_they_are_so_however_small_the_last_singular_values_are(
+    layout: Layout, fall: float
+) -> None:
+    """In float32, by the Gram matrix: squaring loses what is below 1e-8 of the largest."""
+    u, s, vt = torch.linalg.svd(normal(*layout.shape), full_matrices=False)
+    falling = torch.where(torch.arange(len(s)) < len(s) // 2, 1.0, fall).double()
+    matrix = (u * (s * falling) @ vt).float()
+    found = tt_svd(matrix, layout)
+    for core in found.train.cores[:-1]:
+        flat = core.reshape(-1, core.shape[-1])
+        assert torch.allclose(flat.T @ flat, torch.eye(flat.shape[1]).double(), atol=1e-9)
+    assert relative_error(matrix, found) < 1e-7
+
+
+@every_layout
 def test_caps_above_the_attainable_are_lowered(layout: Layout) -> None:
     matrix = normal(*layout.shape)
     assert tt_svd(matrix, layout, [10**6] * (layout.cores - 1)).train.ranks == layout.full_ranks

@@ -193,7 +193,7 @@ def test_an_outcome_comes_back_from_its_record_unless_that_is_damaged(jobs) -> N
 
 def test_an_output_folder_that_cannot_be_made(run, folder) -> None:
     (folder / "out").write_text("a file")
-    with pytest.raises(OutputError, match="cannot be created"):
+    with pytest.raises(OutputError, match="cannot be made"):
         run()
 
 

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from ttcompress.artifact.model import CompressedModel
 from ttcompress.checkpoint.names import names_inside
 from ttcompress.model.geometry import stored_name, tensor_shapes
-from ttcompress.model.report import Report
 from ttcompress.model.weights import GATES, RecurrentStack, Weight
 from ttcompress.trains.stored import StoredWeight
 
@@ -33,7 +32,6 @@ def check_coherent(model: CompressedModel) -> None:
         _check_weight(stored.weight, inside)
     for stack in model.stacks:
         _check_stack(stack, inside)
-    _check_spectra(model.report)
 
 
 def _shapes(model: CompressedModel) -> Shapes:
@@ -89,15 +87,3 @@ def _check_stack(stack: RecurrentStack, inside: Shapes) -> None:
         name = stored_name(stack, own)
         if inside.get(name) != shape:
             raise ValueError(f"{name}: is {inside.get(name)}, but its layer needs {shape}")
-
-
-def _check_spectra(report: Report) -> None:
-    for weight in report.weights:
-        for cut in weight.spectrum:
-            places, increasing = cut.indices, sorted(set(cut.indices))
-            if not places or list(places) != increasing or places[0] < 0 or cut.rank < 0:
-                raise ValueError(f"{weight.name}: the indices of a spectrum do not increase from 0")
-            if len(places) != len(cut.values):
-                raise ValueError(
-                    f"{weight.name}: a spectrum has {len(places)} indices, {len(cut.values)} values"
-                )

@@ -21,16 +21,12 @@ from ttcompress.errors import ArtifactError
 from ttcompress.model.report import OWN_SIZE, Json, Report
 from ttcompress.model.weights import RecurrentStack
 from ttcompress.reporting.summary import summary_html, summary_text
+from ttcompress.results.document import FORMAT_VERSION
 from ttcompress.stores import Encoded
 from ttcompress.system.files import written_whole
 from ttcompress.system.safetensors import ARTIFACT, file_size, write_safetensors
 from ttcompress.trains.stored import StoredWeight
 from ttcompress.trains.train import Train
-
-FORMAT_VERSION = 3
-"""Version 2 has no store `coded`; version 1 no scales below zero and no `zero_rows` or
-`zero_columns` either. Readers take all.
-"""
 
 Held = TypeVar("Held")
 

@@ -4,95 +4,41 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from ttcompress.artifact.coherence import check_coherent
-from ttcompress.artifact.model import FORMAT_VERSION, CompressedModel, keyed_parts
+from ttcompress.artifact.model import CompressedModel, keyed_parts
 from ttcompress.checkpoint.names import names_inside
 from ttcompress.checkpoint.recurrent import strange_tensors
-from ttcompress.errors import ArtifactError, CheckpointError, unreadable
-from ttcompress.model.report import Json, Report, judge_own_size, with_infinities
-from ttcompress.model.weights import BYTES_PER_VALUE, RecurrentStack, Weight
+from ttcompress.errors import CheckpointError
+from ttcompress.hub import local_file
+from ttcompress.model.weights import BYTES_PER_VALUE
 from ttcompress.planning.formats import FORMATS, DenseLayout, Layout, decomposing
+from ttcompress.results.document import Document, Entry, matching, open_artifact, reading
 from ttcompress.stores import STORES, Encoded
-from ttcompress.system.files import check_input
-from ttcompress.system.json import check_integers, read_json
 from ttcompress.system.memory import within_memory
 from ttcompress.system.safetensors import ARTIFACT, MAX_DIMENSIONS, open_safetensors
 from ttcompress.trains.stored import StoredWeight
 
 
-@dataclass(frozen=True)
-class _Modes:
-    """A layout in the metadata."""
-
-    format: str
-    row_modes: tuple[int, ...]
-    column_modes: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class _Entry:
-    """One stored weight in the metadata; a dense one has no layout, ranks or zeros."""
-
-    weight: Weight
-    store: str
-    layout: _Modes | None = None
-    ranks: tuple[int, ...] = ()
-    zero_rows: tuple[int, ...] = ()
-    zero_columns: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class _Document:
-    """The metadata."""
-
-    plan: tuple[_Entry, ...]
-    stacks: tuple[RecurrentStack, ...]
-    ties: dict[str, tuple[str, ...]]
-    source_paths: dict[str, str]
-    carried: Any
-    report: Report
-
-
-_DOCUMENT = TypeAdapter(_Document)
-
-
 def load(path: str | Path) -> CompressedModel:
-    """Read an artifact.
+    """Read an artifact, from a file or from the hub (`hf://user/name`).
 
     Raises:
         InputError: the file does not exist.
         ArtifactError: the file is not an artifact, is damaged, or has another format version.
         TTCompressError: it cannot be read, or was changed meanwhile.
     """
-    path = Path(path)
-    document, tensors = _read(path)
-    version = document.get("format_version")
-    if version not in range(1, FORMAT_VERSION + 1):
-        raise ArtifactError(
-            f"{path}: has format version {str(version)[:20]}, but this ttcompress reads versions "
-            f"1 to {FORMAT_VERSION}. "
-            "Install the version that wrote it, or compress the model again."
-        )
-    try:
-        check_integers({key: part for key, part in document.items() if key != "carried"})
-        report = with_infinities(document.get("report"))
-        if isinstance(report, dict):
-            report = judge_own_size(report, path.stat().st_size)
-        read = document | {"report": report}
-        model = _model(_DOCUMENT.validate_python(read), tensors)
+    path = local_file(path)
+    document, contents = open_artifact(path)
+    with reading(path), within_memory(str(path)):
+        tensors = contents.read()
+    with matching(path):
+        model = _model(document, tensors)
         check_coherent(model)
-    except (KeyError, ValueError) as error:
-        raise ArtifactError(
-            f"{path}: the metadata and the tensors do not match ({_fact(error)}). "
-            "The file is damaged: compress the model again."
-        ) from error
     return _without_foreign_layers(model)
 
 
@@ -101,14 +47,6 @@ def _without_foreign_layers(model: CompressedModel) -> CompressedModel:
     names = sorted(names_inside(model.source_paths))
     stacks = tuple(stack for stack in model.stacks if not strange_tensors(stack, names))
     return replace(model, stacks=stacks)
-
-
-def _fact(error: KeyError | ValueError) -> str:
-    """One line: the first of pydantic's findings, with its place."""
-    if not isinstance(error, ValidationError):
-        return repr(error)
-    first = error.errors(include_url=False)[0]
-    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
 
 
 def is_artifact(path: str | Path) -> bool:
@@ -120,39 +58,7 @@ def is_artifact(path: str | Path) -> bool:
         return False
 
 
-def _read(path: Path) -> tuple[Json, dict[str, Tensor]]:
-    check_input(path, "a compressed .safetensors file")
-    try:
-        found = open_safetensors(path)
-        if ARTIFACT not in found.metadata:
-            raise ArtifactError(
-                f"{path}: is a safetensors file, but not an artifact of ttcompress. "
-                "Compress it first: ttcompress decompose."
-            )
-        document = read_json(found.metadata[ARTIFACT].encode())
-        with within_memory(str(path)):
-            tensors = found.read()
-    except (CheckpointError, ValueError) as error:
-        raise ArtifactError(
-            f"{path}: is not a readable safetensors file ({str(error).rstrip('.')}). "
-            "Give the complete output of `ttcompress decompose`."
-        ) from error
-    except OSError as error:
-        raise unreadable(path, error) from error
-    if not isinstance(document, dict):
-        raise ArtifactError(f"{path}: its metadata is not an object. Compress the model again.")
-    return document, tensors
-
-
-def _model(document: _Document, tensors: dict[str, Tensor]) -> CompressedModel:
-    if missing := {"weights", "model"} - document.report.totals.keys():
-        raise ValueError(f"report.totals: missing {', '.join(sorted(missing))}")
-    effective = document.report.recipe["effective"]
-    budget, key = effective.get("budget", {}), effective.get("key")
-    if not isinstance(budget, dict) or not isinstance(key, str | None):
-        raise ValueError("report.recipe: an invalid budget or key")
-    if not all(isinstance(asked, int | float | str) for asked in budget.values()):
-        raise ValueError("report.recipe: a budget must be of numbers or text")
+def _model(document: Document, tensors: dict[str, Tensor]) -> CompressedModel:
     weights = tuple(_stored_weight(entry, tensors) for entry in document.plan)
     used = {
         key + suffix
@@ -171,7 +77,7 @@ def _model(document: _Document, tensors: dict[str, Tensor]) -> CompressedModel:
     )
 
 
-def _stored_weight(entry: _Entry, tensors: Mapping[str, Tensor]) -> StoredWeight:
+def _stored_weight(entry: Entry, tensors: Mapping[str, Tensor]) -> StoredWeight:
     weight, layout = entry.weight, _layout(entry)
     if weight.dtype not in BYTES_PER_VALUE:
         raise ValueError(f"{weight.name}: a weight cannot be of type {weight.dtype}")
@@ -194,7 +100,7 @@ def _stored_weight(entry: _Entry, tensors: Mapping[str, Tensor]) -> StoredWeight
     return StoredWeight(weight, layout, parts, entry.zero_rows, entry.zero_columns)
 
 
-def _layout(entry: _Entry) -> Layout:
+def _layout(entry: Entry) -> Layout:
     found = entry.layout
     if found is None:
         return DenseLayout.candidates(entry.weight.shape)[0]

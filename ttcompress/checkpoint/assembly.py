@@ -33,7 +33,7 @@ from ttcompress.checkpoint.tree import Branch, Leaf, Place, Tree, is_module
 from ttcompress.errors import CheckpointError
 from ttcompress.model.report import ANOTHER_MODEL, OPTIMIZER, UNUSED, LeftOut
 from ttcompress.model.weights import OtherTensor, RecurrentStack, Role, Weight
-from ttcompress.system.safetensors import DTYPES, RESERVED
+from ttcompress.system.safetensors import RESERVED, can_hold
 from ttcompress.system.text import clip, find_half_surrogate
 
 MAX_NAMED = 8
@@ -227,7 +227,7 @@ def _check_tensors(named: Mapping[str, Leaf], source: Source) -> dict[str, Store
             check_tensor(leaf, source.storages[leaf.storage])
         except CheckpointError as error:
             raise error.at(name) from error
-        if leaf.dtype not in DTYPES.values():
+        if not can_hold(leaf.dtype):
             raise CheckpointError(
                 f"{name}: has type {leaf.dtype_name}, which safetensors cannot store. "
                 "Save the model without it, or in another type."

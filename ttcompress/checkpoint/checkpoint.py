@@ -17,13 +17,14 @@ from ttcompress.checkpoint.containers.memory import InMemory, describe, read_mem
 from ttcompress.checkpoint.names import names_inside
 from ttcompress.checkpoint.tensors import Bytes, StoredTensor, read_tensor
 from ttcompress.errors import CheckpointError, InputError, unreadable
+from ttcompress.hub import local_file
 from ttcompress.model.report import LeftOut
 from ttcompress.model.weights import OtherTensor, RecurrentStack, Weight
 from ttcompress.system.memory import within_memory
 from ttcompress.system.stamps import Stamp, check_unchanged
 
 ModelSource = str | Path | InMemory
-"""What a model can be given as: a file, a module, or a state dict."""
+"""What a model can be given as: a file, an address on the hub, a module, or a state dict."""
 
 
 @dataclass(frozen=True)
@@ -102,8 +103,8 @@ def open_checkpoint(model: ModelSource, key: str | None = None) -> Checkpoint:
 
     Args:
         model: a file of torch (any version), TorchScript or safetensors, a pickle, or the
-            `.index.json` of a sharded model: its content decides, not its name. Or a module or a
-            state dict in memory.
+            `.index.json` of a sharded model: its content decides, not its name. Or a model on the
+            hub, `hf://user/name`; or a module or a state dict in memory.
         key: which state dict to take where there are several, such as "generator"; some are
             "generator,critic", and "all" takes every one. Names then begin with their keys.
 
@@ -144,8 +145,9 @@ def open_checkpoint(model: ModelSource, key: str | None = None) -> Checkpoint:
 def _read(model: ModelSource) -> Source:
     if not isinstance(model, str | Path):
         return read_memory(model)
-    _check_path(Path(model))
-    return read_container(Path(model))
+    path = local_file(model)
+    _check_path(path)
+    return read_container(path)
 
 
 def _check_path(path: Path) -> None:

@@ -13,6 +13,7 @@ import typer
 import ttcompress
 from ttcompress.cli.batch import batch
 from ttcompress.cli.bench import bench
+from ttcompress.cli.card import card
 from ttcompress.cli.compare import compare
 from ttcompress.cli.decompose import decompose
 from ttcompress.cli.evaluate import evaluate
@@ -21,6 +22,7 @@ from ttcompress.cli.finetune import finetune
 from ttcompress.cli.headings import Command, Group
 from ttcompress.cli.inspect import inspect
 from ttcompress.cli.plan import plan
+from ttcompress.cli.push import push
 from ttcompress.cli.recipes import recipes
 from ttcompress.cli.report import report
 from ttcompress.cli.restore import restore
@@ -53,7 +55,6 @@ class _Commands(Group):
 
 app = typer.Typer(
     cls=_Commands,
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # importing Rich would take longer than all of --help
@@ -96,17 +97,17 @@ def _root(
 
 
 _COMMANDS = {
-    "Compress": (inspect, plan, decompose, finetune),
-    "Choose": (compare, sweep),
-    "Judge": (evaluate, report, verify, bench),
-    "Use": (restore, export),
-    "Many models": (batch,),
+    "Look": (inspect, plan),
+    "Compress": (decompose, finetune),
+    "Judge": (report, evaluate, verify, bench),
+    "Ship": (restore, export, card, push),
+    "Many": (compare, sweep, batch),
 }
 for heading, commands in _COMMANDS.items():
     for command in commands:
         app.command(cls=Command, rich_help_panel=heading)(command)
-app.add_typer(recipes, name="recipes", rich_help_panel="Choose")
-app.add_typer(tasks, name="tasks", rich_help_panel="Judge")
+app.add_typer(recipes, name="recipes", rich_help_panel="Look")
+app.add_typer(tasks, name="tasks", rich_help_panel="Look")
 
 
 def main() -> None:

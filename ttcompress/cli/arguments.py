@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_type_hin
 import typer
 
 from ttcompress.cli import headings
+from ttcompress.cli.model_file import ModelFile, silence
 from ttcompress.errors import OutputPathError, RecipeError
 from ttcompress.recipe import Recipe, as_recipe, with_options
 from ttcompress.recipe.overrides import OVERRIDES
@@ -25,10 +26,22 @@ if TYPE_CHECKING:
     from ttcompress.training.loop import StepReport
 
 Model = Annotated[
-    Path, typer.Argument(metavar="MODEL", help="Trained checkpoint.", show_default=False)
+    ModelFile,
+    typer.Argument(
+        parser=ModelFile,
+        metavar="MODEL",
+        help="Trained checkpoint: a file, or hf://user/name on the hub.",
+        show_default=False,
+    ),
 ]
 Artifact = Annotated[
-    Path, typer.Argument(metavar="FILE", help="Compressed model.", show_default=False)
+    ModelFile,
+    typer.Argument(
+        parser=ModelFile,
+        metavar="FILE",
+        help="Compressed model: a file, or hf://user/name on the hub.",
+        show_default=False,
+    ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")]
 
@@ -42,7 +55,7 @@ Factors = Annotated[
 # Options that replace keys of the recipe.
 BUDGET = (
     *("format", "rank", "tolerance", "factor", "model_factor", "size"),
-    *("params", "multiply_adds", "drop"),
+    *("flash", "params", "multiply_adds", "drop"),
 )
 SHARED = (
     *("store", "target", "key", "task", "finetune", "log"),
@@ -277,6 +290,8 @@ def flatten_options(command: Callable[..., None]) -> Callable[..., None]:
     def flat(**given: Any) -> None:
         for name, group in groups.items():
             given[name] = group(**{field.name: given.pop(field.name) for field in fields(group)})
+        if any(isinstance(value, Talk) and value.quiet for value in given.values()):
+            given = {name: silence(value) for name, value in given.items()}
         command(**given)
 
     parameters = [

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from ttcompress.cli.arguments import Talk
+from ttcompress.cli.model_file import ModelFile
 from ttcompress.errors import BROKEN_LIMIT, OutputError
 from ttcompress.system.launch import is_first
 
@@ -18,17 +19,17 @@ if TYPE_CHECKING:
     from ttcompress.artifact import CompressedModel
 
 
-def default_name(model: Path, format: str) -> str:
+def default_name(model: ModelFile, format: str) -> str:
     """The artifact's name if none is given.
 
-    >>> default_name(Path("runs/charlm.pt"), "mps")
+    >>> default_name(ModelFile("runs/charlm.pt"), "mps")
     'charlm.mps.safetensors'
-    >>> default_name(Path("model.safetensors.index.json"), "auto")
+    >>> default_name(ModelFile("model.safetensors.index.json"), "auto")
     'model.auto.safetensors'
+    >>> default_name(ModelFile("hf://user/charlm@v1"), "auto")
+    'charlm.auto.safetensors'
     """
-    from ttcompress.system.files import model_stem
-
-    return f"{model_stem(model)}.{format}.safetensors"
+    return f"{model.stem}.{format}.safetensors"
 
 
 @dataclass
@@ -84,8 +85,8 @@ class Delivery:
                 console.say(f"{states[-1]} keeps the training: add --resume{more}", self.talk)
             raise
 
-    def show(self, made: CompressedModel, title: str) -> None:
-        """Show the report of the model that was written; exit with 4 if a limit is broken."""
+    def show(self, made: CompressedModel, title: str, model: ModelFile | None = None) -> None:
+        """Show the report of what was made of a checkpoint; exit with 4 if a limit is broken."""
         from ttcompress.cli import console
         from ttcompress.reporting.report import report_summary
         from ttcompress.workflows.limits import broken_limits
@@ -93,8 +94,10 @@ class Delivery:
         if not is_first():
             return
         path, talk = self.path, self.talk
-        summary = report_summary(made.report, path.stat().st_size)
-        console.result(talk, made.report, title, *summary)
+        names = (str(path), "MODEL" if model is None else str(model))
+        size = path.stat().st_size
+        conclusion, tables, remarks = report_summary(made.report, size, *names)
+        console.result(talk, made.report, f"{title}\n{conclusion}", tables, remarks)
         console.say(f"wrote {path}", talk)
         failed = broken_limits(made.report)
         for limit in failed:

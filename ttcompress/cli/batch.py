@@ -37,12 +37,21 @@ class ReportOptions:
     markdown: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a Markdown summary, replacing FILE.")
     ] = None
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Write a page with the report of every job, replacing FILE."
+        ),
+    ] = None
 
     def check(self) -> None:
         """Refuse, before the work, an output that could not be written after it."""
+        from ttcompress.reporting.html import require_plots
         from ttcompress.system.files import check_output
 
-        for path in filter(None, (self.junit, self.markdown)):
+        if self.html is not None:
+            require_plots("--html", "--markdown works without it.")
+        for path in filter(None, (self.junit, self.markdown, self.html)):
             check_output(path, overwrite=True)
 
     def write(self, result: BatchResult) -> None:
@@ -51,12 +60,26 @@ class ReportOptions:
         from ttcompress.reporting.junit import junit
         from ttcompress.system.files import written_whole
 
-        if self.junit is not None:
-            with written_whole(self.junit, overwrite=True) as file:
-                file.write(junit(result))
-        if self.markdown is not None:
-            with written_whole(self.markdown, overwrite=True) as file:
-                file.write(batch_markdown(result).encode())
+        for path, make in (
+            (self.junit, junit),
+            (self.markdown, batch_markdown),
+            (self.html, _page),
+        ):
+            if path is not None:
+                content = make(result)
+                with written_whole(path, overwrite=True) as file:
+                    file.write(content if isinstance(content, bytes) else content.encode("utf-8"))
+
+
+def _page(result: BatchResult) -> str:
+    from ttcompress.artifact import load
+    from ttcompress.reporting.html import batch_page
+
+    reports = [
+        None if outcome.error else (load(path).report, path.stat().st_size)
+        for outcome, path in zip(result.outcomes, result.paths, strict=True)
+    ]
+    return batch_page(result, reports)
 
 
 @flatten_options

@@ -46,7 +46,7 @@ def bench(
     from ttcompress.workflows.bench import bench as measure
 
     with console.progress(talk) as progress:
-        found = measure(file, batches=batches, steps=steps, threads=threads, progress=progress)
+        found = measure(file.path, batches=batches, steps=steps, threads=threads, progress=progress)
     plain = found.as_json()
     console.result(talk, plain, str(file), bench_tables(plain), bench_remarks(plain))
     if min_speedup is not None and found.speed_up < min_speedup:

@@ -47,7 +47,7 @@ def compare(model: Model, chosen: RecipeOptions, talk: Talk, factors: Factors = 
     known: list[Comparison] = []
     try:
         with console.progress(talk) as progress:
-            run(model, asked, recipe, on_row=known.append, progress=progress)
+            run(model.path, asked, recipe, on_row=known.append, progress=progress)
     except (KeyboardInterrupt, TTCompressError):
         if known:  # each factor may have taken an hour of training
             show(known[-1])

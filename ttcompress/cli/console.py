@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 import traceback
@@ -20,9 +21,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from ttcompress.cli.arguments import Talk
 from ttcompress.errors import TaskError, TTCompressError
+from ttcompress.recipe.problems import CURE_INDENT
 from ttcompress.reporting.comparison import HALF, WHOLE
 from ttcompress.reporting.inspection import LEVELS
 from ttcompress.reporting.table import Table
@@ -41,8 +44,11 @@ LINE_EVERY = 30.0
 """Seconds between two lines of progress where there is no terminal for bars."""
 
 _WIDE = 100  # characters from which there is room between columns
-_PIPE_WIDTH = 240
+_PIPE_WIDTH = 100_000  # characters: no table is as wide, so none loses a column in a pipe
 _PLAIN = str.maketrans(dict(zip(LEVELS, "12345678", strict=True)) | {WHOLE: "=", HALF: "-"})
+
+_SENTENCE = re.compile(r"(?<=[.?])\s+(?=[A-Z`])")
+"""Where the first sentence of an error, which is the fact, ends and its cure begins."""
 
 _STAGES = {
     "spectra": "measuring spectra",
@@ -129,7 +135,28 @@ def fail(error: TTCompressError, verbose: bool) -> None:
         traceback.print_exception(error)
     elif isinstance(error, TaskError):  # who wrote the code may want to see the way to it
         more = " -v prints the traceback."
-    stderr().print(clean_for_terminal(f"error: {error}{more}"), style="red", soft_wrap=True)
+    console, message = stderr(), clean_for_terminal(f"{error}{more}")
+    if console.is_terminal:
+        console.print(_set_apart(message), soft_wrap=True)
+    else:  # one line, for grep
+        console.print(f"error: {message}", soft_wrap=True)
+
+
+def _set_apart(message: str) -> Text:
+    """An error for a terminal: the facts in red, and each cure below its fact, as usual text."""
+    text = Text()
+    text.append("error: ", style="bold red")
+    for line in message.split("\n"):
+        indent = len(line) - len(line.lstrip())
+        fact, cure = line, ""
+        if indent >= CURE_INDENT:
+            fact, cure = "", line
+        elif end := _SENTENCE.search(line):
+            fact, cure = line[: end.start()], f"{' ' * (indent + 2)}{line[end.end() :]}"
+        text.append(fact, style="red")
+        text.append("\n" * bool(fact and cure) + cure + "\n")
+    text.rstrip()
+    return text
 
 
 @contextmanager

@@ -58,7 +58,7 @@ def decompose(
     if recipe.finetune is None:
         tuning.refuse()
     check_output(path, overwrite)  # before the work, which can be long
-    if path.exists() and model.exists() and path.samefile(model):
+    if path.exists() and model.path.exists() and path.samefile(model.path):
         raise OutputPathError(f"{path}: is the model itself. Choose another output with -o.")
     delivery = Delivery(path, overwrite, talk)
     with delivery.explaining(), console.progress(talk) as progress:
@@ -66,10 +66,10 @@ def decompose(
             watch = console.watching(progress, talk)
             conditions = tuning.conditions(state_of(path), overwrite, watch)
         compressed = compress(
-            model,
+            model.path,
             recipe,
             conditions=replace(conditions, keep=delivery.keep),
             trials=path.with_name(f"{path.name}.trials.json"),
             progress=progress,
         )
-    delivery.show(compressed, f"{model}: {chosen.title()}")
+    delivery.show(compressed, f"{model}: {chosen.title()}", model)

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ttcompress.cli.arguments import Key, Talk, flatten_options
+from ttcompress.cli.model_file import ModelFile
 from ttcompress.cli.task import TaskName, WithTask, recipe_with_task
 
-AnyModel = Annotated[Path, typer.Argument(metavar="FILE", help="Checkpoint or compressed model.")]
+AnyModel = Annotated[
+    ModelFile,
+    typer.Argument(
+        parser=ModelFile,
+        metavar="FILE",
+        help="Checkpoint or compressed model: a file, or hf://user/name on the hub.",
+    ),
+]
 
 Native = Annotated[
     str | None,
@@ -44,7 +51,7 @@ def evaluate(
     assert asked is not None  # `recipe_with_task` refuses that
     with console.progress(talk) as progress:
         found = measure(
-            file, asked.name, dict(asked.options), key=key, native=native, progress=progress
+            file.path, asked.name, dict(asked.options), key=key, native=native, progress=progress
         )
     lines = [f"{name}: {value:.6g}" for name, value in found.items()]
     document = {"task": asked.name, "metrics": found}

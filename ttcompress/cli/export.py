@@ -92,10 +92,9 @@ def export(
     from ttcompress.checkpoint.recurrent import foreign_layers
     from ttcompress.cli import console
     from ttcompress.reporting.export import exported_remarks, exported_table
-    from ttcompress.system.files import model_stem
     from ttcompress.workflows.export import export as write
 
-    compressed = load(file)
+    compressed = load(file.path)
     with console.progress(talk) as progress:
         made = write(
             compressed,
@@ -105,14 +104,16 @@ def export(
             quantize=quantize,
             opset=opset,
             layers=layers,
-            name=model_stem(file),
+            name=file.stem,
             nonlinearity=cast("Nonlinearity", nonlinearity),
             overwrite=overwrite,
             progress=progress,
         )
     left_out = () if task or recipe else foreign_layers(compressed)
     document = {"files": [one.as_json() for one in made], "left_out": list(left_out)}
-    remarks = exported_remarks(made, file.stat().st_size, left_out, quantized=quantize is not None)
+    remarks = exported_remarks(
+        made, file.path.stat().st_size, left_out, quantized=quantize is not None
+    )
     console.result(talk, document, str(file), [exported_table(made)], remarks)
     console.say(f"wrote {', '.join(str(one.file) for one in made)}", talk)
 

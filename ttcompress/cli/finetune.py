@@ -10,13 +10,16 @@ import typer
 
 from ttcompress.cli.arguments import Artifact, Overwrite, Talk, TuningOptions, flatten_options
 from ttcompress.cli.artifact import Delivery, state_of
+from ttcompress.cli.model_file import ModelFile
 from ttcompress.cli.task import TaskName, WithTask, recipe_with_task
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="File to write.")]
 Original = Annotated[
-    Path | None,
+    ModelFile | None,
     typer.Option(
-        metavar="MODEL", help="Checkpoint it was made from, to learn from.  [found beside FILE]"
+        parser=ModelFile,
+        metavar="MODEL",
+        help="Checkpoint it was made from, to learn from.  [found beside FILE]",
     ),
 ]
 
@@ -51,15 +54,16 @@ def finetune(
     with delivery.explaining(), console.progress(talk) as progress:
         watch = console.watching(progress, talk)
         conditions = tuning.conditions(state_of(output), overwrite, watch)
-        if original is None and (original := find_original(file)) is not None:
-            console.say(f"found the original by its hash: {original}", talk)
-        if original is None:
+        teacher = find_original(file.path) if original is None else original.path
+        if original is None and teacher is not None:
+            console.say(f"found the original by its hash: {teacher}", talk)
+        if teacher is None:
             console.say("no original, so nothing is learned from it: see --original", talk)
         tuned = tune(
-            file,
+            file.path,
             chosen,
-            original=original,
+            original=teacher,
             conditions=replace(conditions, keep=delivery.keep),
             progress=progress,
         )
-    delivery.show(tuned, str(file))
+    delivery.show(tuned, str(file), original)

@@ -45,7 +45,7 @@ class Group(TyperGroup):
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write the sections in the order of registration."""
-        room = formatter.width - 6 - max(map(len, self.commands))
+        room = formatter.width - 4 - max(map(len, self.commands))
         entries = [
             (getattr(command, "rich_help_panel", None) or "Commands", (name, short))
             for name, command in self.commands.items()

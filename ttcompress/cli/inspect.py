@@ -20,7 +20,7 @@ def inspect(model: Model, talk: Talk, key: Key = None) -> None:
     from ttcompress.workflows.inspect import inspect as look_inside
 
     with console.progress(talk) as progress:
-        found = look_inside(model, key=key, progress=progress)
+        found = look_inside(model.path, key=key, progress=progress)
     tables = [layers_table(found.layers), spectra_table(found.weights)]
     title = f"{model}: {found.container}"
     console.result(talk, found, title, tables, inspection_remarks(found))

@@ -20,7 +20,7 @@ def plan(model: Model, chosen: DecomposeOptions, talk: Talk) -> None:
 
     recipe = chosen.resolve()
     with console.progress(talk) as progress:
-        checkpoint, made = make_plan(model, recipe, progress=progress)
+        checkpoint, made = make_plan(model.path, recipe, progress=progress)
     report = plan_report(checkpoint, recipe, made)
     tables = [weights_table(report), totals_table(report.totals)]
     title = f"{model}: {chosen.title()}"

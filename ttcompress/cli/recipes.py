@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ttcompress.cli.arguments import Key, Talk, flatten_options
 from ttcompress.cli.headings import Command
+from ttcompress.cli.model_file import ModelFile
+
+if TYPE_CHECKING:
+    from ttcompress.recipe import Assignment
 
 recipes = typer.Typer(
     no_args_is_help=True,
@@ -22,7 +26,10 @@ Name = Annotated[
 OfManifest = Annotated[
     bool, typer.Option("--manifest", help="Print the schema of batch manifests instead.")
 ]
-MaybeModel = Annotated[Path | None, typer.Argument(metavar="MODEL", help="Trained checkpoint.")]
+MaybeModel = Annotated[
+    ModelFile | None,
+    typer.Argument(parser=ModelFile, metavar="MODEL", help="Trained checkpoint."),
+]
 
 
 @recipes.command("list", cls=Command)
@@ -75,14 +82,16 @@ def check_recipe(name: Name, talk: Talk, model: MaybeModel = None, key: Key = No
 
     Whether the budget can be reached is not checked: see ttcompress plan.
     """
-    from ttcompress.checkpoint import open_checkpoint
     from ttcompress.cli import console
     from ttcompress.recipe import effective, find_recipe, load_recipe, match
     from ttcompress.reporting.assignments import assignments_json, assignments_table
 
     recipe = load_recipe(find_recipe(name))
-    weights = open_checkpoint(model, key or recipe.key).weights if model else ()
-    taken = match(recipe, weights) if model else ()
+    taken: Sequence[Assignment] = ()
+    if model:
+        from ttcompress.checkpoint import open_checkpoint  # torch, not needed for a recipe alone
+
+        taken = match(recipe, open_checkpoint(model.path, key or recipe.key).weights)
     if talk.json:
         document = {
             "name": name,

@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 import typer
 
 from ttcompress.cli.arguments import Overwrite, Talk, flatten_options
+from ttcompress.cli.model_file import ModelFile
 from ttcompress.errors import InputError, TTCompressError
 
 if TYPE_CHECKING:
     from ttcompress.model.report import Report
 
 Artifacts = Annotated[
-    list[Path] | None,
-    typer.Argument(metavar="FILE", help="Compressed models.  [all in this folder]"),
+    list[ModelFile] | None,
+    typer.Argument(
+        parser=ModelFile, metavar="FILE", help="Compressed models.  [all in this folder]"
+    ),
 ]
 Notation = Annotated[
     str, typer.Option("--as", metavar="table|json|markdown|html", help="How to write the report.")
@@ -61,7 +64,7 @@ def report(
         check_output(output, overwrite)
     found = _load_reports(files, talk)
     if timed:
-        found = [(path, _time(path, one, talk)) for path, one in found]
+        found = [(file, _time(file.path, one, talk)) for file, one in found]
     alone, text = bool(files) and len(found) == 1, StringIO()
     _write(found, "json" if talk.json else notation, alone, sys.stdout if output is None else text)
     if output is not None:
@@ -70,7 +73,7 @@ def report(
         console.say(f"wrote {output}", talk)
 
 
-def _write(found: list[tuple[Path, Report]], notation: str, alone: bool, file: TextIO) -> None:
+def _write(found: list[tuple[ModelFile, Report]], notation: str, alone: bool, file: TextIO) -> None:
     """Write reports to a file; `alone` where a single FILE was given."""
     from ttcompress.cli import console
     from ttcompress.reporting.bench import bench_remarks
@@ -78,7 +81,7 @@ def _write(found: list[tuple[Path, Report]], notation: str, alone: bool, file: T
     from ttcompress.reporting.markdown import report_markdown
     from ttcompress.reporting.report import files_table, report_summary
 
-    sizes = [(str(path), one, path.stat().st_size) for path, one in found]
+    sizes = [(str(file), one, file.path.stat().st_size) for file, one in found]
     if notation == "html":
         console.text(report_page(sizes), file)
     elif notation == "markdown":
@@ -88,23 +91,24 @@ def _write(found: list[tuple[Path, Report]], notation: str, alone: bool, file: T
         console.document(found[0][1].as_json() if alone else {"reports": several}, file)
     elif alone:
         name, one, size = sizes[0]
-        console.show(name, *report_summary(one, size), file=file)
+        conclusion, tables, remarks = report_summary(one, size, file=name)
+        console.show(f"{name}\n{conclusion}", tables, remarks, file=file)
     else:
         lines = [f"{name}: {line}" for name, one, _ in sizes for line in bench_remarks(one.bench)]
         console.show("", [files_table(sizes)], lines, file=file)
 
 
-def _load_reports(files: list[Path] | None, talk: Talk) -> list[tuple[Path, Report]]:
+def _load_reports(files: list[ModelFile] | None, talk: Talk) -> list[tuple[ModelFile, Report]]:
     """The reports of the files given, or of the artifacts in this folder."""
-    from ttcompress.artifact import load
     from ttcompress.cli import console
+    from ttcompress.results.document import read_report
 
     if files:
-        return [(path, load(path).report) for path in files]
+        return [(file, read_report(file.path)) for file in files]
     found = []
     for path in sorted(filter(Path.is_file, Path().glob("*.safetensors"))):
         try:
-            found.append((path, load(path).report))
+            found.append((ModelFile(str(path)), read_report(path)))
         except TTCompressError as error:  # not an artifact, damaged, unreadable, or gone by now
             console.say(f"skipped: {error}", talk)
     if not found:

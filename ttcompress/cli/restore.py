@@ -22,10 +22,12 @@ def restore(file: Artifact, output: Dense, talk: Talk, overwrite: Overwrite = Fa
     """
     from ttcompress.cli import console
     from ttcompress.reporting.left_out import left_out_remarks
+    from ttcompress.system.files import check_output
     from ttcompress.system.json import plain
     from ttcompress.workflows.restore import restore as write_dense
 
-    restored = write_dense(file, output, overwrite)
+    check_output(output, overwrite)  # before a download
+    restored = write_dense(file.path, output, overwrite)
     if talk.json:
         size = output.stat().st_size
         console.document({"file": str(output), "bytes": size, "left_out": plain(restored.left_out)})

@@ -20,6 +20,7 @@ from ttcompress.cli.arguments import (
 )
 from ttcompress.cli.artifact import default_name
 from ttcompress.cli.engine import EngineOptions, Force, say_done
+from ttcompress.cli.model_file import ModelFile
 from ttcompress.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class SweepOutputs:
     ] = None
     overwrite: Overwrite = False
 
-    def check(self, model: Path, points: list[str]) -> None:
+    def check(self, model: ModelFile, points: list[str]) -> None:
         """Refuse, before the work, an output that could not be written after it.
 
         Raises:
@@ -81,7 +82,7 @@ class SweepOutputs:
         elif self.output is not None:
             raise RecipeError("--output only applies to a picked point; add --pick.")
 
-    def write(self, found: Sweep, model: Path, talk: Talk) -> None:
+    def write(self, found: Sweep, model: ModelFile, talk: Talk) -> None:
         """Write the picture and the picked point, where they were asked for."""
         from ttcompress.cli import console
         from ttcompress.reporting.front import front_picture
@@ -97,7 +98,7 @@ class SweepOutputs:
             recipe = pick(found, self.pick, artifact, overwrite=self.overwrite)
             console.say(f"wrote {artifact} and {recipe}", talk)
 
-    def _artifact(self, model: Path, pick: str) -> Path:
+    def _artifact(self, model: ModelFile, pick: str) -> Path:
         return self.output or Path(default_name(model, pick.partition("@")[0]))
 
 
@@ -131,11 +132,11 @@ def sweep(
     wanted.check(model, [run.point_name(name, factor) for name in pickable for factor in asked])
     with console.jobs_progress(talk) as (progress, say):
         found = run.sweep(
-            model,
+            model.path,
             chosen.resolve(),
             factors=asked,
             formats=names,
-            folder=folder,
+            folder=folder or Path(f"{model.stem}.sweep"),
             engine=engine,
             force=force,
             on_outcome=partial(say_done, say),

@@ -84,7 +84,7 @@ def check_one(
     from ttcompress.reporting.table import Column, tabulate
     from ttcompress.workflows.check_task import check_task
 
-    found = list(check_task(model, recipe_with_task(recipe, task), key=key))
+    found = list(check_task(model.path, recipe_with_task(recipe, task), key=key))
     if talk.json:
         console.document({"members": {one.member: one.found for one in found}})
         return

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ttcompress.cli.arguments import Artifact, Key, Talk, flatten_options
+from ttcompress.cli.model_file import ModelFile
 
 Against = Annotated[
-    Path, typer.Option("--against", metavar="MODEL", help="Checkpoint it was made from.")
+    ModelFile,
+    typer.Option(
+        "--against", parser=ModelFile, metavar="MODEL", help="Checkpoint it was made from."
+    ),
 ]
 
 DIFFERENT = 1
@@ -33,7 +36,7 @@ def verify(file: Artifact, against: Against, talk: Talk, key: Key = None) -> Non
     from ttcompress.workflows.verify import verify as check
 
     with console.progress(talk) as progress:
-        found = check(file, against, key=key, progress=progress)
+        found = check(file.path, against.path, key=key, progress=progress)
     console.result(talk, found, str(file), [verification_table(found)], verification_remarks(found))
     if not found.agrees:
         raise typer.Exit(DIFFERENT)

@@ -82,7 +82,7 @@ def open_board(parent: Path, jobs: Jobs, progress: Progress) -> Iterator[Board]:
     """Open a board below `parent` while the block runs; stages are passed on to `progress`.
 
     Raises:
-        OutputError: its folder cannot be created.
+        OutputError: its folder cannot be made.
     """
     try:
         # A job that is interrupted may still be writing there.

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 
-from ttcompress.errors import OutputError
 from ttcompress.jobs.board import open_board
 from ttcompress.jobs.engine import Engine
 from ttcompress.jobs.job import Payload, QueuedJob, Result, Work
 from ttcompress.jobs.records import beside, find_record
+from ttcompress.system.files import make_folder
 from ttcompress.system.progress import Progress, silent
 
 
@@ -34,7 +34,7 @@ def run_queue(
         progress: receives the stage of each running job, under its name.
 
     Raises:
-        OutputError: an output's folder cannot be created.
+        OutputError: an output's folder cannot be made.
         TTCompressError: the engine is missing; see `workers.run_in_workers`. A failing job raises
             nothing: the failure is its result.
     """
@@ -51,11 +51,6 @@ def run_queue(
 
     folders = [beside(job.output, "").parent for job in left]
     for folder in folders:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(
-                f"{folder}: cannot be created: {error.strerror}. Choose another `output.folder`."
-            ) from error
+        make_folder(folder, "`output.folder`")
     with open_board(folders[0], left, progress) as board:
         yield from run_in_workers(left, work, engine, board, force)

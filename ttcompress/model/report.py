@@ -89,6 +89,18 @@ class Totals:
 
 
 @dataclass(frozen=True)
+class Flash:
+    """Bytes in the flash of a device that runs the model as C.
+
+    `weights` are those of the weights that share the budget, and `model` those of all constants, as
+    `export` reports them; None where that was not asked for.
+    """
+
+    weights: int
+    model: int | None = None
+
+
+@dataclass(frozen=True)
 class CutSpectrum:
     """Singular values at one cut of a train, at most `SPECTRUM_POINTS` of them, and its rank.
 
@@ -194,6 +206,7 @@ class BaseReport:
     """What the report of a plan and that of a compression have in common.
 
     `totals` has the scopes "weights" (those that shared the budget) and "model" (all tensors).
+    `flash` is None unless the recipe's target is c.
     """
 
     ttcompress: str
@@ -204,6 +217,21 @@ class BaseReport:
     kept: tuple[KeptReport, ...]
     left_out: tuple[LeftOut, ...] = ()
     notes: tuple[str, ...] = ()
+    flash: Flash | None = None
+
+    @property
+    def factor(self) -> float:
+        """How many times fewer bytes the weights of the budget take: in flash if there is one."""
+        before = self.totals["weights"].bytes_before
+        if self.flash is not None:
+            return times_fewer(before, self.flash.weights)
+        return self.totals["weights"].compression_factor
+
+    def _document(self) -> Json:
+        document: Json = finite(plain(self))
+        if self.flash is None:
+            del document["flash"]
+        return document
 
     @property
     def comparable_bytes(self) -> int:
@@ -228,7 +256,7 @@ class PlanReport(BaseReport):
 
     def as_json(self) -> Json:
         """Plain dicts and lists, as `plan --json` prints them; an unknown error is None."""
-        document: Json = finite(plain(self))
+        document = self._document()
         for weight in document["weights"]:
             for key in ("worst_row_error", "gate_errors", "worst_element_error", "spectrum"):
                 del weight[key]
@@ -257,7 +285,7 @@ class Report(BaseReport):
 
     def as_json(self) -> Json:
         """Plain dicts and lists, in the order of the fields; an infinite error is None."""
-        document: Json = finite(plain(self))
+        document = self._document()
         for weight, entry in zip(self.weights, document["weights"], strict=True):
             del entry["tried"]
             if weight.in_budget:
@@ -345,3 +373,13 @@ def _errors_read(weight: Json) -> Json:
 def times_fewer(before: int, after: int) -> float:
     """How many times smaller; 1 if there was nothing."""
     return before / after if after else 1.0
+
+
+def lost_share(change: Change) -> float:
+    """How much worse a metric is, as a share of what it was before; below 0 if it is better.
+
+    >>> lost_share({"before": 2.0, "after": 2.1, "drop": 0.1, "higher_is_better": False})
+    0.05
+    """
+    drop, before = change["drop"], abs(change["before"])
+    return drop / before if before else inf if drop > 0 else 0.0

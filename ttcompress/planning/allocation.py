@@ -23,6 +23,7 @@ Menu = tuple[Option, ...]
 """The options of one weight."""
 
 _UNBOUNDED = float("inf")
+_EVEN: tuple[float, ...] = (1.0,) * 4
 _RUNNERS_UP = 3
 _ROUNDS = 6
 _COARSE, _FINE = 3e-2, 1e-4
@@ -36,15 +37,15 @@ class Allowance:
     bytes: float = _UNBOUNDED
     params: float = _UNBOUNDED
     multiply_adds: float = _UNBOUNDED
+    flash: float = _UNBOUNDED
 
     def usage(self, cost: Cost) -> float:
         """The largest fraction of any limit that is used: at most 1 if all are met."""
         return max(self._fractions(cost))
 
     def prices(self, weights: Sequence[float]) -> Cost:
-        """Prices of a byte, a value and a multiply-add, each weight divided by its limit."""
-        allowance = (self.bytes, self.params, self.multiply_adds)
-        return Cost(*(w / limit for w, limit in zip(weights, allowance, strict=True)))
+        """Prices of each resource in the order of `limits`, each weight divided by its limit."""
+        return Cost(*(w / limit for w, limit in zip(weights, self.limits, strict=True)))
 
     def shift_weights(self, weights: Sequence[float], cost: Cost) -> tuple[float, ...]:
         """Weights for the next round: a resource that is not used up becomes cheaper.
@@ -55,23 +56,28 @@ class Allowance:
             w * max(1e-6, used) ** 2 for w, used in zip(weights, self._fractions(cost), strict=True)
         )
 
-    def _fractions(self, cost: Cost) -> tuple[float, float, float]:
+    def _fractions(self, cost: Cost) -> tuple[float, ...]:
         return (
             cost.bytes / self.bytes,
             cost.params / self.params,
             cost.multiply_adds / self.multiply_adds,
+            cost.flash / self.flash,
         )
 
     def price(self, prices: Cost) -> float:
         """What it costs to use up every limit that is set."""
-        limits = (self.bytes, self.params, self.multiply_adds)
-        each = (prices.bytes, prices.params, prices.multiply_adds)
-        return sum(x * price for x, price in zip(limits, each, strict=True) if x < _UNBOUNDED)
+        each = (prices.bytes, prices.params, prices.multiply_adds, prices.flash)
+        return sum(x * price for x, price in zip(self.limits, each, strict=True) if x < _UNBOUNDED)
+
+    @property
+    def limits(self) -> tuple[float, ...]:
+        """Of bytes, values, multiply-adds and flash."""
+        return (self.bytes, self.params, self.multiply_adds, self.flash)
 
     @property
     def limit_count(self) -> int:
         """How many limits are set."""
-        return sum(x < _UNBOUNDED for x in (self.bytes, self.params, self.multiply_adds))
+        return sum(x < _UNBOUNDED for x in self.limits)
 
 
 @dataclass(frozen=True)
@@ -144,7 +150,7 @@ def allocate_around_largest(
 
 def choose_smallest(menus: Sequence[Menu], allowance: Allowance) -> tuple[Choice, ...]:
     """The choices that need the fewest resources, whatever their error."""
-    unit = allowance.prices((1.0, 1.0, 1.0))
+    unit = allowance.prices(_EVEN)
     return tuple(_choose_best(menu, _scale(unit, 1e30), ignore_error=True) for menu in menus)
 
 
@@ -163,7 +169,7 @@ def _error(choices: Sequence[Choice]) -> float:
 
 def _balance_prices(menus: Sequence[Menu], allowance: Allowance) -> Cost:
     """Balance the prices of the resources, so that each limit is used up or nearly free."""
-    weights: tuple[float, ...] = (1.0, 1.0, 1.0)
+    weights = _EVEN
     unit, least, price = allowance.prices(weights), _UNBOUNDED, None
     for _ in range(0 if allowance.limit_count == 1 else _ROUNDS):
         tried = allowance.prices(weights)
@@ -310,12 +316,14 @@ def _choose_best(menu: Menu, prices: Cost, ignore_error: bool = False) -> Choice
 
 
 def _scale(unit: Cost, price: float) -> Cost:
-    return Cost(unit.bytes * price, unit.params * price, unit.multiply_adds * price)
+    return Cost(
+        unit.bytes * price, unit.params * price, unit.multiply_adds * price, unit.flash * price
+    )
 
 
 def _spend_remainder(choices: tuple[Choice, ...], allowance: Allowance) -> tuple[Choice, ...]:
     """Spend what is left, one rank at a time, the largest gain per cost first."""
-    unit = allowance.prices((1.0, 1.0, 1.0))
+    unit = allowance.prices(_EVEN)
     while True:
         spent = total_cost(choices)
         steps = [
@@ -341,4 +349,4 @@ def _raise_one_rank(choices: Sequence[Choice]) -> Iterator[tuple[int, Choice]]:
 
 
 def _subtract(a: Cost, b: Cost) -> Cost:
-    return Cost(a.bytes - b.bytes, a.params - b.params, a.multiply_adds - b.multiply_adds)
+    return a + _scale(b, -1.0)

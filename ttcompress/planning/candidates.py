@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from ttcompress.planning.flash import EIGHT, Bits, held_bytes
 from ttcompress.planning.formats import Layout
 from ttcompress.planning.spectrum import Spectrum
 from ttcompress.stores import Store
@@ -16,17 +17,21 @@ from ttcompress.stores import Store
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """The resources a choice needs: stored bytes, stored values, multiply-adds of a time step."""
+    """The resources a choice needs: stored bytes, stored values, multiply-adds of a time step, and
+    bytes in the flash of a device.
+    """
 
     bytes: float = 0
     params: float = 0
     multiply_adds: float = 0
+    flash: float = 0
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(
             self.bytes + other.bytes,
             self.params + other.params,
             self.multiply_adds + other.multiply_adds,
+            self.flash + other.flash,
         )
 
     def times(self, prices: Cost) -> float:
@@ -35,6 +40,7 @@ class Cost:
             self.bytes * prices.bytes
             + self.params * prices.params
             + self.multiply_adds * prices.multiply_adds
+            + self.flash * prices.flash
         )
 
 
@@ -44,9 +50,10 @@ class Option:
 
     `floors` and `caps` bound each rank; where they are equal the rank is fixed. `energy` is the
     squared norm of the matrix, `lookup` says whether steps only look up its rows.
-    `truncation_weight` and `noise_weight` multiply the errors of truncation and of rounding when
-    they are compared; `rounding_share` is the squared norm that rounding applies to, divided by the
-    energy.
+    `held` are the bits of a value in the flash of a device, None if there is none; `gates` are the
+    blocks of rows. `truncation_weight` and `noise_weight` multiply the errors of truncation and of
+    rounding when they are compared; `rounding_share` is the squared norm that rounding applies to,
+    divided by the energy.
     """
 
     layout: Layout
@@ -56,6 +63,8 @@ class Option:
     floors: tuple[int, ...] = ()
     caps: tuple[int, ...] = ()
     lookup: bool = False
+    held: Bits | None = None
+    gates: int = 1
     truncation_weight: float = 1.0
     noise_weight: float = 1.0
     rounding_share: float = 1.0
@@ -109,10 +118,15 @@ class Option:
         return sum(s.tail(rank) for s, rank in zip(self.spectra, ranks, strict=True))
 
     def cost(self, ranks: Sequence[int]) -> Cost:
-        """Bytes (see `Store.estimate_bytes`), values and multiply-adds at these ranks."""
+        """Bytes (see `Store.estimate_bytes`), values, multiply-adds and flash at these ranks."""
         sizes = self.layout.core_params(ranks)
         work = self.layout.multiply_adds(ranks, lookup=self.lookup)
-        return Cost(sum(map(self.store.estimate_bytes, sizes)), sum(sizes), work)
+        bytes = sum(map(self.store.estimate_bytes, sizes))
+        return Cost(bytes, sum(sizes), work, self.flash(ranks))
+
+    def flash(self, ranks: Sequence[int]) -> int:
+        """Bytes in flash at these ranks; 0 without a device."""
+        return 0 if self.held is None else held_bytes(self.layout, ranks, self.held, self.gates)
 
     def descend(self, prices: Cost, start: Sequence[int]) -> tuple[int, ...]:
         """Descend from `start` to ranks that no single change improves, in error + price.
@@ -133,10 +147,37 @@ class Option:
     def _best_rank(self, k: int, ranks: tuple[int, ...], prices: Cost) -> int:
         if self.floors[k] == self.caps[k]:
             return self.caps[k]
-        slope = self._slope(k, ranks, prices)
-        # A singular value s at this cut lowers the error by (w - noise) * s**2, see `error`.
-        wanted = self.spectra[k].rank_above(slope / max(1e-9, self.truncation_weight - self.noise))
+        if prices.flash and k == self.layout.middle:
+            return self._best_of_eight(k, ranks, prices)
+        wanted = self._paying_rank_at(k, self._slope(k, ranks, prices))
         return max(1, self.floors[k], min(wanted, self.caps[k]))
+
+    def _paying_rank_at(self, k: int, slope: float) -> int:
+        """Rank k if another costs this much.
+
+        A singular value s at this cut lowers the error by (w - noise) * s**2, see `error`.
+        """
+        return self.spectra[k].rank_above(slope / max(1e-9, self.truncation_weight - self.noise))
+
+    def _best_of_eight(self, k: int, ranks: tuple[int, ...], prices: Cost) -> int:
+        """The best rank where flash has a price, and columns come in eights.
+
+        Between two multiples of eight a rank costs the rows of the second factor alone. So the best
+        is one of the multiples next to the rank that pays for both factors, or in between.
+        """
+        rows, columns = self.layout.shape
+        assert self.held is not None  # flash has a price
+        byte, slope = prices.flash * self.held / 8, self._slope(k, ranks, prices)
+        low = min(self._paying_rank_at(k, slope + byte * (rows + columns)), self.caps[k])
+        low -= low % EIGHT
+        between = self._paying_rank_at(k, slope + byte * columns)
+        tried = (low, max(low + 1, min(between, low + EIGHT)), low + EIGHT)
+
+        def score(rank: int) -> float:
+            chosen = (*ranks[:k], rank, *ranks[k + 1 :])
+            return self.error(chosen) + self.cost(chosen).times(prices)
+
+        return min((max(1, self.floors[k], min(rank, self.caps[k])) for rank in tried), key=score)
 
     def _slope(self, k: int, ranks: tuple[int, ...], prices: Cost) -> float:
         """The price of raising rank k by one."""

@@ -90,7 +90,7 @@ class CodedOption(Option):
             rates = bits(squares / (count * self._square))
             coded += count * float(rates.sum()) / 8 + _SIDE * (len(squares) + count) + _STREAM
         work = self.layout.multiply_adds(ranks, lookup=self.lookup)
-        return Cost(coded, sum(self.layout.core_params(ranks)), work)
+        return Cost(coded, sum(self.layout.core_params(ranks)), work, self.flash(ranks))
 
     def descend(self, prices: Cost, start: Sequence[int]) -> tuple[int, ...]:
         """As in `Option`; each rank is searched for with the others fixed."""
@@ -113,7 +113,7 @@ class CodedOption(Option):
         low, high = max(1, self.floors[k]), self.caps[k]
         if low >= high:
             return high
-        if len(ranks) == 1:
+        if len(ranks) == 1 and not prices.flash:
             return max(low, min(high, self._paying_rank(prices)))
 
         def total(rank: int) -> float:

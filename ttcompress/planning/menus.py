@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from ttcompress.planning.allocation import Menu
 from ttcompress.planning.candidates import Cost, Option
 from ttcompress.planning.coded import CodedOption
+from ttcompress.planning.flash import Bits, bits_for, bits_of
 from ttcompress.planning.formats import AUTO as AUTO_FORMAT
 from ttcompress.planning.formats import Layout, formats_named
 from ttcompress.planning.spectrum import Cut, Spectra
@@ -41,9 +42,11 @@ that makes this choice.
 
 HELD_BY: Mapping[str, tuple[str, ...]] = {
     "onnx": ("int4", "int8", "float16", "float32"),
-    "c": ("int4", "int8", "float32"),
+    "c": ("int8",),
 }
-"""The stores that a target holds in as many bytes as a file does; it unpacks all others."""
+"""The stores that `auto` chooses from for a target. ONNX holds these in as many bytes as a file
+does, and unpacks all others; C rounds all weights to the same bits, see `flash.bits_of`.
+"""
 
 Unfit = Mapping[str, float]
 """Stores by name that are too coarse for one weight kept dense, each with what its worst row would
@@ -62,7 +65,7 @@ class OpenWeight:
     that a dense form must not have. `unit_cost` is what a unit of squared error costs, compared
     with the other weights: see `unit_costs`. `truncation_weight` is that of truncation error; None:
     by how much of the inputs is known, see `KNOWN_TRUNCATION_WEIGHT`. `target` is what will hold
-    the weight.
+    the weight, and `held` the bits of a value in its flash.
     """
 
     assignment: Assignment
@@ -72,6 +75,7 @@ class OpenWeight:
     unit_cost: float = 1.0
     truncation_weight: float | None = None
     target: str = "file"
+    held: Bits | None = None
 
     @property
     def name(self) -> str:
@@ -109,6 +113,10 @@ def find_layouts(assignment: Assignment, recipe: Recipe, unfit: Unfit | None = N
             layouts.append(one(assignment.row_modes, assignment.column_modes))
         else:
             layouts += one.candidates(weight.shape, weight.gates)
+    held = None
+    if recipe.target == "c":
+        held = bits_for(weight, bits_of(recipe.store))
+        layouts = list(filter(_is_run_by_c, layouts)) or layouts
     tuned = 1.0 if recipe.finetune is None else TUNED_ROUNDING
     return OpenWeight(
         assignment,
@@ -116,7 +124,15 @@ def find_layouts(assignment: Assignment, recipe: Recipe, unfit: Unfit | None = N
         tuned * ROUNDING_WEIGHT,
         unfit or {},
         target=recipe.target,
+        held=held,
     )
+
+
+def _is_run_by_c(layout: Layout) -> bool:
+    """Whether C multiplies by just what the layout stores: other trains become two factors there,
+    or the matrix.
+    """
+    return _is_two_factors(layout) or not layout.decomposes
 
 
 def _allowed_formats(assignment: Assignment, recipe: Recipe) -> Sequence[type[Layout]]:
@@ -219,7 +235,14 @@ def _option(
     weight = open_weight.assignment.weight
     energy = next(iter(spectra.values())).energy if spectra else 0.0
     kind = CodedOption if isinstance(store, Coded) else Option
-    base = kind(layout, store, energy, lookup=weight.looked_up)
+    base = kind(
+        layout,
+        store,
+        energy,
+        lookup=weight.looked_up,
+        held=open_weight.held,
+        gates=weight.gates,
+    )
     if not layout.decomposes:
         return replace(base, rounding_share=_rounding_share(spectra))
     explicit = open_weight.explicit_ranks

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import inf
 
-from ttcompress.model.report import Totals
+from ttcompress.model.report import Flash, Totals
 from ttcompress.model.weights import UNKNOWN, OtherTensor, Weight
 from ttcompress.planning.formats import KEEP, Layout
 from ttcompress.stores import Store
@@ -24,7 +24,7 @@ class PlannedWeight:
     whose size depends on the values, None where the shape tells them. `written` is the number of
     bytes that the stored weight really takes, None before it is stored. `why` says why a weight is
     kept. `tried` lists the layouts that were compared, `explicit` says whether the recipe fixed
-    ranks.
+    ranks. `flash` is the number of bytes in the flash of a device, for weights of the budget.
     """
 
     weight: Weight
@@ -39,6 +39,7 @@ class PlannedWeight:
     explicit: bool = False
     estimated: int | None = None
     written: int | None = None
+    flash: int = 0
 
     @property
     def format(self) -> str:
@@ -83,7 +84,8 @@ class Plan:
 
     `from_spectra` is True if the weights' singular values were used for the choice, False if shapes
     and the recipe were enough. `notes` are remarks for the user. `byte_limit` is the most that the
-    weights of the budget may take together.
+    weights of the budget may take together. `model_flash` are the bytes of the whole model in a
+    device's flash, None if they were not measured.
     """
 
     weights: tuple[PlannedWeight, ...]
@@ -91,6 +93,7 @@ class Plan:
     from_spectra: bool
     notes: tuple[str, ...] = ()
     byte_limit: float = inf
+    model_flash: int | None = None
 
     def finer(self, times: float) -> Plan:
         """The same plan with every step of the budget's coded weights that many times smaller."""
@@ -111,6 +114,12 @@ class Plan:
     def changed(self) -> tuple[PlannedWeight, ...]:
         """The weights whose numbers will change: mps, mpo, dense."""
         return tuple(planned for planned in self.weights if planned.layout is not None)
+
+    @property
+    def flash(self) -> Flash | None:
+        """What is taken in the flash of a device; None without one."""
+        weights = sum(planned.flash for planned in self.weights)
+        return Flash(weights, self.model_flash) if weights else None
 
     @property
     def weights_totals(self) -> Totals:

@@ -71,6 +71,7 @@ def make_plan(
     unfit: Mapping[str, Unfit] = NOTHING_UNFIT,
     costs: Mapping[str, float] = NO_COSTS,
     stretch: float = 1.0,
+    flash: int = 0,
 ) -> Plan:
     """Decide format, modes, ranks and store of every weight.
 
@@ -80,6 +81,7 @@ def make_plan(
     gets a finer one, or is kept. `costs` are those of a unit of squared error, as far as they were
     measured; only a budget of the whole file asks for them. `stretch` multiplies the bytes that are
     allowed: estimates of what is coded may be wrong by a few percent, and are corrected by it.
+    `flash` is what else a device will hold in its flash, in bytes: tables, biases, the head.
 
     Raises:
         PlanError: a rule does not fit the model, nothing is left to decompose, or the budget is
@@ -104,9 +106,10 @@ def make_plan(
             remarks = (ESTIMATED,)
         open_weights = _put_in_currency(open_weights, known, costs)
     fixed_bytes = overhead + sum(p.bytes for p in settled.values()) + sum(o.bytes for o in others)
+    fixed = Cost(bytes=fixed_bytes, flash=flash)
     while True:
         beside: list[PlannedWeight | OtherTensor] = [*settled.values(), *others]
-        planned = _share_budget(open_weights, budget, known, fixed_bytes, overhead, stretch, beside)
+        planned = _share_budget(open_weights, budget, known, fixed, overhead, stretch, beside)
         grown = {
             p.weight.name
             for p in planned
@@ -117,12 +120,12 @@ def make_plan(
         for p in planned:
             if p.weight.name in grown:
                 settled[p.weight.name] = _keep(p, unfit.get(p.weight.name, {}))
-                fixed_bytes += p.weight.bytes
+                fixed += Cost(bytes=p.weight.bytes)
         open_weights = [one for one in open_weights if one.name not in grown]
     chosen = settled | {p.weight.name: p for p in planned}
-    notes = _note_quantisation(open_weights, planned, budget, known, fixed_bytes)
+    notes = _note_quantisation(open_weights, planned, budget, known, fixed)
     of_all = tuple(chosen[w.name] for w in weights)
-    limit = _make_allowance(open_weights, budget, fixed_bytes).bytes
+    limit = _make_allowance(open_weights, budget, fixed).bytes
     return Plan(of_all, tuple(others), bool(known), (*remarks, *notes), limit)
 
 
@@ -190,7 +193,7 @@ def _share_budget(
     open_weights: Sequence[OpenWeight],
     budget: Budget,
     spectra: Mapping[str, Spectra],
-    fixed_bytes: int,
+    fixed: Cost,
     overhead: int,
     stretch: float,
     beside: Sequence[PlannedWeight | OtherTensor],
@@ -198,7 +201,7 @@ def _share_budget(
     """Allocate the budget over the weights that share it; `beside` are all other tensors."""
     if not open_weights:
         return []
-    allowance = _make_allowance(open_weights, budget, fixed_bytes)
+    allowance = _make_allowance(open_weights, budget, fixed)
     allowance = replace(allowance, bytes=allowance.bytes * stretch)
     byte_limited = allowance.bytes < inf or budget.tolerance is not None
     menus = [
@@ -214,7 +217,7 @@ def _share_budget(
     if choices is None:
         smallest = choose_smallest(menus, allowance)
         least = total_cost(smallest)
-        fact = _out_of_reach(open_weights, budget, least, fixed_bytes, overhead)
+        fact = _out_of_reach(open_weights, budget, least, fixed, overhead)
         beside = () if budget.size is None else beside  # what a factor does not count
         raise PlanError(f"{fact}. {_name_largest(open_weights, smallest, beside)}")
     if not byte_limited or allowance.limit_count > 1:
@@ -224,21 +227,28 @@ def _share_budget(
     return [_plan_weight(one, choice) for one, choice in zip(open_weights, choices, strict=True)]
 
 
-def _make_allowance(
-    open_weights: Sequence[OpenWeight], budget: Budget, fixed_bytes: int
-) -> Allowance:
+def _make_allowance(open_weights: Sequence[OpenWeight], budget: Budget, fixed: Cost) -> Allowance:
+    """What the weights of the budget may take; a factor counts bytes where they will be held."""
     weights = [one.assignment.weight for one in open_weights]
-    bytes_limits = [inf]
+    in_file, in_flash = [inf], [inf]
     if budget.factor is not None:
-        bytes_limits.append(sum(w.bytes for w in weights) / budget.factor)
+        where = in_flash if _in_flash(open_weights) else in_file
+        where.append(sum(w.bytes for w in weights) / budget.factor)
     if budget.size is not None:
-        bytes_limits.append(max(1, budget.size - fixed_bytes))
+        in_file.append(max(1, budget.size - fixed.bytes))
+    if budget.flash is not None:
+        in_flash.append(max(1, budget.flash - fixed.flash))
     work = sum(map(dense_multiply_adds, weights))  # 0 where all are looked up
     return Allowance(
-        bytes=min(bytes_limits),
+        bytes=min(in_file),
+        flash=min(in_flash),
         params=inf if budget.params is None else budget.params,
         multiply_adds=inf if budget.multiply_adds is None else max(1, work / budget.multiply_adds),
     )
+
+
+def _in_flash(open_weights: Sequence[OpenWeight]) -> bool:
+    return any(one.held is not None for one in open_weights)
 
 
 def _with_least_bits(open_weight: OpenWeight, choice: Choice) -> Choice:
@@ -273,6 +283,7 @@ def _plan_weight(open_weight: OpenWeight, choice: Choice) -> PlannedWeight:
         tried=tuple(layout for layout in open_weight.layouts if layout.decomposes),
         explicit=open_weight.explicit_ranks is not None,
         estimated=int(choice.cost.bytes) if isinstance(option, CodedOption) else None,
+        flash=option.flash(choice.ranks),
     )
 
 
@@ -328,7 +339,7 @@ def _note_quantisation(
     planned: Sequence[PlannedWeight],
     budget: Budget,
     spectra: Mapping[str, Spectra],
-    fixed_bytes: int,
+    fixed: Cost,
 ) -> tuple[str, ...]:
     """A note, if every weight dense in few bits would lose less in the same number of bytes.
 
@@ -337,7 +348,7 @@ def _note_quantisation(
     """
     if not any(one.assignment.format in decomposing() for one in open_weights):
         return ()
-    allowance = _make_allowance(open_weights, budget, fixed_bytes)
+    allowance = _make_allowance(open_weights, budget, fixed)
     unknown = any(p.expected_error is None for p in planned)
     if not planned or unknown or allowance.bytes == inf:
         return ()
@@ -378,23 +389,30 @@ def _out_of_tolerance(open_weight: OpenWeight, budget: Budget) -> str:
 
 
 def _out_of_reach(
-    open_weights: Sequence[OpenWeight], budget: Budget, least: Cost, fixed_bytes: int, overhead: int
+    open_weights: Sequence[OpenWeight], budget: Budget, least: Cost, fixed: Cost, overhead: int
 ) -> str:
     """Name each limit that even the smallest choice breaks, with both numbers."""
-    allowance = _make_allowance(open_weights, budget, fixed_bytes)
+    allowance = _make_allowance(open_weights, budget, fixed)
     before = sum(one.assignment.weight.bytes for one in open_weights)
     beyond, facts = "is out of reach: even with the smallest ranks", []
     if least.bytes > allowance.bytes:
-        if budget.factor is not None:
+        if budget.factor is not None and not _in_flash(open_weights):
             reach = before / least.bytes
             facts.append(f"factor {budget.factor:g} {beyond} and stores the factor is {reach:.1f}")
         if budget.size is not None:
             asked = f"size {budget.size:,}"
             if budget.model_factor is not None:
                 asked = f"model_factor {budget.model_factor:g} ({budget.size:,} bytes)"
-            reach = (1 + _ESTIMATED) * (fixed_bytes + least.bytes)
+            reach = (1 + _ESTIMATED) * (fixed.bytes + least.bytes)
             header = "" if overhead else " plus its header"
             facts.append(f"{asked} {beyond} and stores the file takes {reach:,.0f} bytes{header}")
+    if least.flash > allowance.flash:
+        if budget.factor is not None and before / least.flash < budget.factor:
+            reach = before / least.flash
+            facts.append(f"factor {budget.factor:g} {beyond} the factor in flash is {reach:.1f}")
+        if budget.flash is not None and (reach := fixed.flash + least.flash) > budget.flash:
+            rest = f", {fixed.flash:,} of them beside these weights" if fixed.flash else ""
+            facts.append(f"flash {budget.flash:,} {beyond} it takes {reach:,} bytes{rest}")
     if least.params > allowance.params:
         facts.append(f"params {allowance.params:,.0f} {beyond} {least.params:,} values are left")
     if least.multiply_adds > allowance.multiply_adds:
@@ -412,7 +430,7 @@ def _name_largest(
 ) -> str:
     """The tensors that take most bytes at the least, why, and what would let them shrink."""
     found: list[tuple[float, str, str, Weight | None]] = [
-        (choice.cost.bytes, one.name, "at its smallest", None)
+        (choice.cost.flash or choice.cost.bytes, one.name, "at its smallest", None)
         for one, choice in zip(open_weights, smallest, strict=True)
     ]
     for one in beside:

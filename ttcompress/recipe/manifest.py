@@ -45,7 +45,7 @@ class ModelEntry(Section):
 
     path: str = declare(
         TEXT,
-        "Path of a model, or a glob.",
+        "Path of a model, a glob, or an address on the hub, hf://user/name.",
         missing="Write the path of a model or a glob, for example `path: models/*.pt`.",
     )
     task: TaskChoice | None = declare(TASK, "Task of these models.  [the manifest's]")

@@ -12,6 +12,9 @@ KeyPath = tuple[str | int, ...]
 
 MOST_SHOWN = 20
 
+CURE_INDENT = 6
+"""Spaces before the lines of a cure in a message of several problems."""
+
 MOST_CHARACTERS = 256_000
 """About a hundred pages; anything larger takes seconds to read, and is not a recipe."""
 
@@ -75,7 +78,7 @@ def render(
         label = (options or {}).get(problem.path) or key_text(problem.path)
         if line := line_of(problem):
             label = f"{label} (line {line})" if label else f"line {line}"
-        message = problem.message.replace("\n", "\n      ")
+        message = problem.message.replace("\n", "\n" + " " * CURE_INDENT)
         return f"{label}: {message}" if label else message
 
     first: dict[KeyPath, Problem] = {}

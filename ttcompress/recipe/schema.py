@@ -57,6 +57,9 @@ class Budget(Section):
         "--model-factor",
     )
     size: int | None = declare(SIZE, "Size of the file, for example 2MB.", "--size SIZE")
+    flash: int | None = declare(
+        SIZE, "Bytes of constants in C, for example 300kB; needs target c.", "--flash SIZE"
+    )
     params: int | None = declare(COUNT, "Number of values in the decomposed weights.", "--params")
     multiply_adds: float | None = declare(
         FACTOR, "How many times fewer multiply-adds a time step takes.", "--multiply-adds"
@@ -247,6 +250,11 @@ def _check_default(default: Default | None, recipe: Values, _: object) -> Defaul
 
 def _check_budget(budget: Budget, recipe: Values, _: object) -> Budget:
     """An empty budget is enough where no rank and no store is left to choose."""
+    if budget.flash is not None and recipe.get("target", "c") != "c":
+        raise RecipeError(
+            "flash counts what the model takes as C code, but the target is"
+            f" {recipe['target']}.\nAdd `target: c` (--target c), or use `size` for the file."
+        )
     if budget != Budget() or not {"rules", "default", "store"} <= recipe.keys():
         return budget
     decomposed = [rule for rule in recipe["rules"] if rule.format != KEEP]
@@ -306,7 +314,8 @@ class Recipe(Section):
     )
     target: Holder = declare(
         one_of(*get_args(Holder)),
-        "What runs the model: for onnx or c, auto takes the stores that they hold as they are.",
+        "What runs the model: for onnx, auto takes the stores that it holds as they are; for c, "
+        "int8, and a factor counts bytes of flash.",
         "--target file|onnx|c",
         default="file",
     )

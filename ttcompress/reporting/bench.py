@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ttcompress.model.report import Json
 from ttcompress.recipe.wording import counted
 from ttcompress.reporting.table import Column, Table, tabulate
+from ttcompress.results.benchmark import SMALL
 
 
 def bench_tables(found: Json | None) -> tuple[Table, ...]:
@@ -35,3 +38,36 @@ def bench_remarks(found: Json | None) -> tuple[str, ...]:
         "fastest dense run at the same batch size, int8 included",
         *found["remarks"],
     )
+
+
+Latencies = Mapping[str, Mapping[int, float]]
+"""Milliseconds by the way to run and by batch size."""
+
+
+def dense_and_compressed(found: Json | None) -> dict[str, tuple[Latencies, Latencies]]:
+    """The milliseconds of every layer, of its dense ways to run and of the compressed ones."""
+    times: dict[str, tuple[dict[str, dict[int, float]], dict[str, dict[int, float]]]] = {}
+    for row in found["rows"] if found else ():
+        ways = times.setdefault(row["part"], ({}, {}))[row["run"] in SMALL]
+        ways.setdefault(row["run"], {})[row["batch"]] = row["time"]["median"]
+    return dict(times)
+
+
+def speed_text(found: Json) -> str:
+    """How much faster the fastest compressed run is than the fastest dense one, over all cases.
+
+    >>> row = {"part": "lstm", "batch": 1, "run": "c", "speed_up": 2.0}
+    >>> speed_text({"rows": [row, row | {"batch": 8, "speed_up": 0.8}]})
+    '1.2x slower to 2.0x faster here'
+    """
+    best = dict[tuple[str, int], float]()
+    for row in found["rows"]:
+        if row["run"] in SMALL:
+            case = row["part"], row["batch"]
+            best[case] = max(row["speed_up"], best.get(case, 0.0))
+
+    low, high = min(best.values()), max(best.values())
+    ends = [f"{max(one, 1 / one):.1f}x" for one in (low, high)]
+    if low < 1 <= high:
+        return f"{ends[0]} slower to {ends[1]} faster here"
+    return f"{' to '.join(dict.fromkeys(ends))} {'slower' if low < 1 else 'faster'} here"

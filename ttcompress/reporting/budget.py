@@ -30,9 +30,10 @@ def answers(report: BaseReport, file_bytes: int | None = None) -> tuple[Answer, 
     errors = [w.relative_error for w in chosen if not isnan(w.relative_error)]
     ranks = [rank for weight in report.weights for rank in weight.ranks]
     achieved = {
-        "factor": f"{totals.compression_factor:.2f}",
+        "factor": f"{report.factor:.2f}" + (" in flash" if report.flash else ""),
         "model_factor": "" if not file_bytes else f"{model.bytes_before / file_bytes:.2f}",
         "size": "" if file_bytes is None else f"{file_bytes:,} bytes",
+        "flash": f"{report.flash.model:,} bytes" if report.flash and report.flash.model else "",
         "params": f"{totals.params_after:,}",
         "multiply_adds": f"{totals.fewer_multiply_adds:.2f}",
         "tolerance": f"{max(errors):.4g}" if errors else "",
@@ -68,6 +69,6 @@ def _dropped(report: BaseReport) -> str:
 def _asked(name: str, value: float | str) -> str:
     if isinstance(value, str):
         return value
-    if name == "size":
+    if name in ("size", "flash"):
         return f"{value:,} bytes"
     return f"{value:,}" if isinstance(value, int) else f"{value:g}"

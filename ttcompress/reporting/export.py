@@ -55,11 +55,13 @@ def exported_remarks(
                 f"{ram:,} bytes of RAM for each sequence"
             )
     held = {type for one in files for type in one.holds}
-    if held & {"int4", "int8"} and any(one.memory for one in files):
+    if errors := {name: error for one in files for name, error in one.errors.items()}:
+        lost = ", ".join(f"{name} {error:.4f}" for name, error in errors.items())
         remarks.append(
             "rounded: weights were rounded again (an MPO as its whole matrix), vectors are rounded "
             "to 8 bits at every product; sums run in integers"
         )
+        remarks.append(f"relative error of the weights against the artifact: {lost}")
     elif quantized:
         remarks.append(
             "int8: weights were rounded again (an MPO as its whole matrix); products run in int8"

@@ -26,7 +26,9 @@ def check_picture(path: Path) -> None:
 
 
 def front_picture(found: Sweep, suffix: str = ".svg") -> bytes:
-    """Bytes against the metric, a line for each format; the front is filled, the rest hollow.
+    """Bytes against the metric, with the front of each format as a line.
+
+    Points on the front of the sweep are filled, which counts multiply-adds too; the others hollow.
 
     Args:
         found: the sweep.
@@ -42,7 +44,8 @@ def front_picture(found: Sweep, suffix: str = ".svg") -> bytes:
     for point in found.points:
         if point.figures is not None:
             x, y = point.figures.bytes, found.worth(point.figures)
-            spot = Spot(x, y, f"{point.factor:g}x", point in found.front)
+            own = found.best_of_format(point)
+            spot = Spot(x, y, f"{point.factor:g}x", point in found.front, own)
             lines.setdefault(point.format, []).append(spot)
     drawing = front(
         f"Bytes of {found.model} against {found.metric or 'the largest error'}",

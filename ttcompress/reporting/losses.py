@@ -43,22 +43,35 @@ def lost_remarks(report: BaseReport) -> Iterator[str]:
 
 
 def loss_remarks(report: Report) -> Iterator[str]:
-    """A line on the drift, one on the worst value, and what to do if one of them is large."""
-    large = []
-    drift = {prefix: max(steps.values()) for prefix, steps in report.drift.items() if steps}
+    """A line on the drift, one on the worst value, and one if either of them is large."""
+    drift, errors = _drifts(report), _worst_elements(report)
     if drift:
         prefix = max(drift, key=drift.__getitem__)
         yield f"drift: {_drift_text(prefix, report.drift[prefix], len(drift))}"
-        large += [] if drift[prefix] <= LARGE else ["drift"]
-    errors = {weight.name: weight.worst_element_error for weight in report.weights}
-    known = {name: error for name, error in errors.items() if error is not None}
-    if known:
-        name = max(known, key=known.__getitem__)
-        yield f"worst element: off by {error_text(known[name])} of the largest value in {name}"
-        large += [] if known[name] <= LARGE else ["worst element"]
+    if errors:
+        name = max(errors, key=errors.__getitem__)
+        yield f"worst element: off by {error_text(errors[name])} of the largest value in {name}"
+    yield from large_remarks(report)
+
+
+def large_remarks(report: Report) -> Iterator[str]:
+    """A line if the drift or the worst value is so large that it usually costs accuracy."""
+    found = {"drift": _drifts(report), "worst element": _worst_elements(report)}
+    large = [name for name, values in found.items() if any(not v <= LARGE for v in values.values())]
     if large:
         what, verb = " and ".join(large), "are" if len(large) > 1 else "is"
-        yield (f"The {what} {verb} above {LARGE}, which usually costs accuracy: {_cures(report)}.")
+        yield f"The {what} {verb} above {LARGE}, which usually costs accuracy."
+
+
+def _drifts(report: Report) -> dict[str, float]:
+    """The largest drift of each layer, by its prefix."""
+    return {prefix: max(steps.values()) for prefix, steps in report.drift.items() if steps}
+
+
+def _worst_elements(report: Report) -> dict[str, float]:
+    """The error of the worst value of each weight for which it is known."""
+    errors = {weight.name: weight.worst_element_error for weight in report.weights}
+    return {name: error for name, error in errors.items() if error is not None}
 
 
 def _drift_text(prefix: str, steps: Mapping[str, float], layers: int) -> str:
@@ -72,14 +85,3 @@ def _drift_text(prefix: str, steps: Mapping[str, float], layers: int) -> str:
     most = "; no other layer drifts more" if layers > 1 else ""
     layer = prefix.rstrip(".") or "the layer"
     return f"outputs of {layer} differ by {listed}, relative to their norm{most}"
-
-
-def _cures(report: Report) -> str:
-    """What has not been done yet."""
-    calibrate = "calibrate on data (--calibrate or --data)"
-    cures = [
-        *([] if report.calibration else [calibrate]),
-        "ask for a smaller factor",
-        *([] if report.finetune else ["fine-tune (--finetune)"]),
-    ]
-    return ", or ".join(cures)

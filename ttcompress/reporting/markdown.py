@@ -13,13 +13,14 @@ _SPECIAL = str.maketrans({letter: f"\\{letter}" for letter in "\\|*_`["} | {"<":
 
 
 def report_markdown(title: str, report: Report, file_bytes: int) -> str:
-    """A report as a page with a heading: its tables, then its remarks as a list."""
-    return page(title, *report_summary(report, file_bytes))
+    """A report as a page with a heading: its conclusion, its tables, and its remarks as a list."""
+    conclusion, tables, remarks = report_summary(report, file_bytes, file=title)
+    return page(title, tables, remarks, lead=conclusion)
 
 
-def page(title: str, tables: Sequence[Table], remarks: Sequence[str]) -> str:
-    """A heading, tables, and the remarks, if any, as a list."""
-    parts = [f"# {_escaped(title)}", *map(table_markdown, tables)]
+def page(title: str, tables: Sequence[Table], remarks: Sequence[str], lead: str = "") -> str:
+    """A heading, a lead if there is one, tables, and the remarks, if any, as a list."""
+    parts = [f"# {_escaped(title)}", *filter(None, [_escaped(lead)]), *map(table_markdown, tables)]
     if remarks:
         parts.append("\n".join(f"- {_escaped(line)}" for line in remarks))
     return "\n\n".join(parts) + "\n"

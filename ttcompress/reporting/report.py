@@ -23,8 +23,9 @@ from ttcompress.planning.formats import KEEP
 from ttcompress.recipe.wording import counted
 from ttcompress.reporting.bench import bench_remarks, bench_tables
 from ttcompress.reporting.budget import answers
+from ttcompress.reporting.conclusion import conclude, next_step
 from ttcompress.reporting.left_out import left_out_remarks
-from ttcompress.reporting.losses import loss_remarks, lost_remarks
+from ttcompress.reporting.losses import large_remarks, loss_remarks, lost_remarks
 from ttcompress.reporting.numbers import error_text, limit_figure, modes_text, times_text
 from ttcompress.reporting.table import Column, Table, tabulate
 from ttcompress.stores.coded import CODED
@@ -37,7 +38,6 @@ ESTIMATED_BYTES = (
     "bytes of coded weights are estimates, a few percent off: decompose codes them, and adjusts "
     "the step until they are within the budget"
 )
-NOT_MEASURED = "accuracy not measured: add --task"
 
 
 class _File(NamedTuple):
@@ -46,12 +46,18 @@ class _File(NamedTuple):
     bytes: int
 
 
-def report_summary(report: Report, file_bytes: int) -> tuple[list[Table], list[str]]:
-    """All tables and remarks about one compressed model."""
+def report_summary(
+    report: Report, file_bytes: int, file: str = "FILE", model: str = "MODEL"
+) -> tuple[str, list[Table], list[str]]:
+    """The conclusion, all tables, and the remarks about one compressed model.
+
+    `file` and `model` are the paths of it and of its checkpoint, for the command of the last line.
+    """
     control = [metrics_table(report)] if report.control else []
     totals = totals_table(report.totals)
     tables = [weights_table(report), totals, *control, *bench_tables(report.bench)]
-    return tables, [*report_remarks(report, file_bytes), *bench_remarks(report.bench)]
+    remarks = [*report_remarks(report, file_bytes), *bench_remarks(report.bench)]
+    return conclude(report, file_bytes), tables, [*remarks, str(next_step(report, file, model))]
 
 
 def weights_table(report: BaseReport) -> Table:
@@ -166,7 +172,10 @@ def files_table(files: Sequence[tuple[str, Report, int]]) -> Table:
 
 
 def report_remarks(report: Report, file_bytes: int) -> tuple[str, ...]:
-    """Lines below a report's tables: sizes, losses, what was kept, notes, limits and metrics."""
+    """Lines below a report's tables: sizes, losses, what was kept, notes, limits and metrics.
+
+    The page shows most of it in other ways, and only lists `note_remarks`.
+    """
     metrics = [
         f"{name}: {found['before']:.4g} -> {found['after']:.4g}, drop {found['drop']:.4g}"
         for name, found in (report.metrics or {}).items()
@@ -179,7 +188,19 @@ def report_remarks(report: Report, file_bytes: int) -> tuple[str, ...]:
         *lost_remarks(report),
         *_kept_and_noted(report),
         *map(limit_text, report.limits),
-        *(metrics or (NOT_MEASURED,)),
+        *metrics,
+    )
+
+
+def note_remarks(report: Report, file_bytes: int) -> tuple[str, ...]:
+    """The lines of `report_remarks` that say what no table and no picture shows."""
+    return (
+        *_asked_and_achieved(report, file_bytes),
+        *_memory_text(report),
+        *large_remarks(report),
+        *lost_remarks(report),
+        *_noted(report),
+        *report.notes,
     )
 
 
@@ -248,7 +269,11 @@ def _kept_and_noted(report: BaseReport) -> Iterator[str]:
     if plain:
         total = sum(entry.bytes for entry in plain)
         yield f"not compressed: {counted(len(plain), 'other tensor')}, {total:,} bytes"
-    for weight in report.weights:
-        yield from (f"{weight.name}: {note}" for note in weight.notes)
+    yield from _noted(report)
     yield from left_out_remarks(report.left_out)
     yield from report.notes
+
+
+def _noted(report: BaseReport) -> Iterator[str]:
+    for weight in report.weights:
+        yield from (f"{weight.name}: {note}" for note in weight.notes)

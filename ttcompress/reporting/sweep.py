@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 from ttcompress.recipe.wording import counted
 from ttcompress.reporting.batch import outcome_remarks
+from ttcompress.reporting.conclusion import NOT_MEASURED
 from ttcompress.reporting.numbers import cell_text, error_text, times_text
-from ttcompress.reporting.report import NOT_MEASURED
 from ttcompress.reporting.table import Column, Table
 from ttcompress.results.sweep import Figures, Sweep
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 
 from ttcompress.errors import BROKEN_LIMIT, PARTLY_FAILED
 from ttcompress.model.report import Json
@@ -12,11 +13,15 @@ from ttcompress.results.outcome import Outcome
 
 @dataclass(frozen=True)
 class BatchResult:
-    """The outcome of every job, in the order of the manifest; `seconds` is for the whole batch."""
+    """The outcome of every job, in the order of the manifest; `seconds` is for the whole batch.
+
+    `paths` are the artifacts of the jobs, in the same order; of one that failed there is no file.
+    """
 
     manifest: str
     outcomes: tuple[Outcome, ...]
     seconds: float
+    paths: tuple[Path, ...] = ()
 
     @property
     def exit_code(self) -> int:

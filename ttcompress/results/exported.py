@@ -29,6 +29,8 @@ class Exported:
             loads the model.
         target: what the files are: "ONNX", "C".
         memory: bytes of flash (constants) and RAM (one state), for C.
+        errors: for C in few bits, what rounding lost of each weight: the Frobenius error of what is
+            exported against the artifact, relative to the norm of the latter.
         unchecked: why the outputs were not compared with torch's; empty if they were.
         notes: sentences on what was chosen: how each layer runs in ONNX, and its versions.
     """
@@ -44,6 +46,7 @@ class Exported:
     holds: Mapping[str, int]
     target: str = "ONNX"
     memory: Mapping[str, int] = field(default_factory=dict)
+    errors: Mapping[str, float] = field(default_factory=dict)
     unchecked: str = ""
     notes: tuple[str, ...] = ()
 

@@ -71,6 +71,7 @@ def _shared(
         ),
         "left_out": source.left_out,
         "notes": (*plan.notes, *source.notes, *notes),
+        "flash": plan.flash,
     }
 
 

@@ -81,6 +81,12 @@ class Sweep:
         """A point of the front that is as good in everything and better in something, if any."""
         return next((one for one in self._ahead(point) if one in self.front), None)
 
+    def best_of_format(self, point: Point) -> bool:
+        """Whether no point of its format is as small and as good, and better in one of the two."""
+        here = self.costs(point.figures)[:2]
+        rivals = (self.costs(one.figures)[:2] for one in self.points if one.format == point.format)
+        return not any(_dominates(rival, here) for rival in rivals)
+
     def worth(self, figures: Figures) -> float:
         """The quality: the metric if there is one, otherwise the largest error."""
         return figures.largest_error if self.metric is None else figures.metric or 0.0

@@ -21,6 +21,7 @@ from ttcompress.stores.rates import (
     MOST_SHAPE,
     MOST_SYMBOL,
     ONE_BITS,
+    Fit,
     blocks_of,
     extra_bits,
     fit,
@@ -45,13 +46,17 @@ _HEADER, _STATE = 5, 4
 """Bytes of what precedes the states, and of a lane's state."""
 
 
-def encode(codes: NDArray[np.integer]) -> Bytes:  # (rows, length)
+def encode(codes: NDArray[np.integer], fitted: Fit | None = None) -> Bytes:  # (rows, length)
     """Code integers; the same integers give the same bytes.
+
+    Args:
+        codes: the integers.
+        fitted: what `rates.fit` returned for them, if it was called before.
 
     Raises:
         ValueError: an integer is beyond int32.
     """
-    fitted = fit(codes)
+    fitted = fit(codes) if fitted is None else fitted
     tables = fitted.shape, fitted.top
     side = np.zeros(len(fitted.rows), np.int64), np.zeros(len(fitted.columns), np.int64)
     parts = (
@@ -119,20 +124,35 @@ def _push(
     """Code the values of a grid from the last to the first: decoding runs the other way."""
     lanes = len(state)
     used, frequency, start = _intervals(tables, rows, columns)
+    quotient, shift = np.empty_like(state), np.empty_like(state)
     for block in reversed(blocks_of(len(values), lanes)):
         part = values[block]
         symbols = np.sign(part) * symbols_of(part) + tables[1]
         kinds = np.searchsorted(used, grid_classes(rows, columns, block))
-        f, c = frequency[kinds, symbols], start[kinds, symbols]
-        for step in range((len(part) - 1) // lanes * lanes, -1, -lanes):
-            step_f = f[step : step + lanes]
-            x = state[: len(step_f)]
-            full = x >= step_f << (32 - ONE_BITS)
-            if full.any():
-                words.append(x[full].astype(np.uint16))
-                x[full] >>= 16
-            quotient, rest = np.divmod(x, step_f)
-            x[:] = (quotient << ONE_BITS) + rest + c[step : step + lanes]
+        at = kinds * frequency.shape[1] + symbols
+        # All that does not depend on the states is made for the whole block, a row for each step:
+        # with few lanes, calls are what takes time. The whole range leaves a state as it is.
+        shape = (-1, lanes)
+        f = _padded(frequency.ravel()[at], lanes, 1 << ONE_BITS).reshape(shape)
+        c = _padded(start.ravel()[at], lanes, 0).reshape(shape)
+        limit, rest = f << (32 - ONE_BITS), (1 << ONE_BITS) - f
+        before, full = np.empty_like(f), np.empty(f.shape, bool)
+        steps = (before, full, limit, f, rest, c)
+        for was, over, most, width, left, begin in zip(*(a[::-1] for a in steps), strict=True):
+            was[:] = state
+            np.greater_equal(state, most, out=over)
+            np.multiply(over, 16, out=shift)
+            np.right_shift(state, shift, out=state)
+            np.floor_divide(state, width, out=quotient)
+            np.multiply(quotient, left, out=quotient)
+            np.add(quotient, begin, out=quotient)
+            np.add(state, quotient, out=state)  # (x // f) 2**14 + x mod f + c
+        words.append(before[full].astype(np.uint16))
+
+
+def _padded(values: Ints, multiple: int, fill: int) -> Ints:
+    """Values up to a length that is a multiple."""
+    return np.concatenate([values, np.full(-len(values) % multiple, fill)])
 
 
 class _Source:

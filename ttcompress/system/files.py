@@ -112,6 +112,24 @@ def check_folder(path: Path, overwrite: bool) -> None:
         raise OutputPathError(f"{path}: is not empty. Use --overwrite, or choose another -o.")
 
 
+def make_folder(path: Path, another: str) -> None:
+    """Make a folder and those above it.
+
+    Args:
+        path: of the folder, which may exist.
+        another: what to give for another one, such as "--folder".
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{path}: cannot be made: {error.strerror or error}. Choose another {another}."
+        ) from error
+
+
 @contextmanager
 def written_whole(path: Path, overwrite: bool = False) -> Iterator[BinaryIO]:
     """Give a binary file that replaces `path` if the block succeeds, and is deleted otherwise.

@@ -19,36 +19,40 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, BinaryIO
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ttcompress.errors import CheckpointError, OutputError
 from ttcompress.system.files import FileBytes
 from ttcompress.system.json import read_json
+from ttcompress.system.late import torch
 from ttcompress.system.stamps import Stamp, check_unchanged
 from ttcompress.system.text import clip
 
-DTYPES: dict[str, torch.dtype] = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-    "C64": torch.complex64,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U64": torch.uint64,
-    "U32": torch.uint32,
-    "U16": torch.uint16,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
+if TYPE_CHECKING:
+    from torch import Tensor
+
+DTYPES: Mapping[str, tuple[str, int]] = {
+    "F64": ("float64", 8),
+    "F32": ("float32", 4),
+    "F16": ("float16", 2),
+    "BF16": ("bfloat16", 2),
+    "F8_E4M3": ("float8_e4m3fn", 1),
+    "F8_E5M2": ("float8_e5m2", 1),
+    "C64": ("complex64", 8),
+    "I64": ("int64", 8),
+    "I32": ("int32", 4),
+    "I16": ("int16", 2),
+    "I8": ("int8", 1),
+    "U64": ("uint64", 8),
+    "U32": ("uint32", 4),
+    "U16": ("uint16", 2),
+    "U8": ("uint8", 1),
+    "BOOL": ("bool", 1),
 }
-"""The number types that a file can hold, by their names in its header."""
+"""The number types that a file can hold, by their names in its header: torch's name, and bytes.
+
+Not torch's types themselves: a header is read without torch.
+"""
 
 LENGTH = struct.Struct("<Q")
 
@@ -67,16 +71,25 @@ RESERVED = "__metadata__"
 ARTIFACT = "ttcompress"
 """The key of the metadata that identifies an artifact of ttcompress."""
 
-_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+_NAMES = {f"torch.{dtype}": name for name, (dtype, _) in DTYPES.items()}
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A tensor as the header describes it, with its bytes still in the file."""
+    """A tensor as the header describes it, with its bytes still in the file.
 
-    dtype: torch.dtype
+    `kind` is one of `DTYPES`.
+    """
+
+    kind: str
     shape: tuple[int, ...]
     data: FileBytes
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of its values."""
+        found: torch.dtype = getattr(torch, DTYPES[self.kind][0])
+        return found
 
     def read(self) -> Tensor:
         """Read the tensor into new memory."""
@@ -163,7 +176,8 @@ def open_safetensors(path: Path) -> Contents:
 def _read_entry(name: str, claim: Any, data: FileBytes) -> Entry:
     """Read one entry of the header, and check it against the size of the data."""
     try:
-        dtype, shape, (begin, end) = DTYPES[claim["dtype"]], claim["shape"], claim["data_offsets"]
+        kind, shape, (begin, end) = claim["dtype"], claim["shape"], claim["data_offsets"]
+        _, item_bytes = DTYPES[kind]
         if not all(type(number) is int and number >= 0 for number in (*shape, begin, end)):
             raise ValueError("a size that is not a whole number")
         if len(shape) > MAX_DIMENSIONS:
@@ -175,12 +189,12 @@ def _read_entry(name: str, claim: Any, data: FileBytes) -> Entry:
             "Save it in float32, or copy the file again if it is damaged."
         ) from error
     shape = tuple(shape)
-    if end > data.size or end - begin != prod(shape) * dtype.itemsize:
+    if end > data.size or end - begin != prod(shape) * item_bytes:
         raise CheckpointError(
             f"{clip(name)}: shape {shape} does not fit its bytes {begin} to {end} of {data.size}. "
             "The file is damaged or truncated; copy or download it again."
         )
-    return Entry(dtype, shape, FileBytes(data.path, data.start + begin, end - begin))
+    return Entry(kind, shape, FileBytes(data.path, data.start + begin, end - begin))
 
 
 def _check_cover(in_order: list[tuple[str, Entry]], data: FileBytes) -> None:
@@ -199,6 +213,11 @@ def _check_cover(in_order: list[tuple[str, Entry]], data: FileBytes) -> None:
         raise CheckpointError(
             f"its tensors end at byte {end} of {data.size}. Copy or download the file again."
         )
+
+
+def can_hold(dtype: torch.dtype) -> bool:
+    """Whether a file can hold values of this type."""
+    return str(dtype) in _NAMES
 
 
 def write_safetensors(
@@ -268,7 +287,7 @@ def _header(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes
     for name in _order(tensors):
         end = offset + tensors[name].nbytes
         entries[name] = {
-            "dtype": _NAMES[tensors[name].dtype],
+            "dtype": _NAMES[str(tensors[name].dtype)],
             "shape": list(tensors[name].shape),
             "data_offsets": [offset, end],
         }

@@ -53,12 +53,15 @@ class Written:
             suffix instead. Of a target that writes folders, content by the name in the folder.
         holds: how many constant values there are in each type, the most first.
         memory: bytes by kind of memory ("flash", "ram"), of targets for which these differ.
+        errors: what rounding lost of each weight by its name, relative to its Frobenius norm, of
+            targets that round weights again.
         notes: sentences on what was chosen, such as how each layer runs.
     """
 
     files: Mapping[str, bytes]
     holds: Mapping[str, int]
     memory: Mapping[str, int] = field(default_factory=dict)
+    errors: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 

@@ -28,8 +28,17 @@ STEP = 0.1
 SMALLEST = 1e-30
 """The step where all values are zeros."""
 
-FIRST_PRICE = 0.02
-"""Of the allowed bits, in units of the loss; long runs end between .01 and .2."""
+FIRST_PRICE, LOWEST_PRICE = 0.02, 0.002
+"""Of the allowed bits, in units of the loss; long runs end between .005 and .2.
+
+A price that had fallen further while bits were left would not rise again in time.
+"""
+
+AIM = 0.994
+"""Fraction of the allowed bits that is steered to: a run that ends above them is rounded anew."""
+
+PUSH = 50.0
+"""How much the price answers to what is used now: 1 % too much makes it 1.6 times as high."""
 
 STEER_EVERY = 25
 """Steps between two looks at what the codes take."""
@@ -122,21 +131,25 @@ class RateControl:
 
     Attributes:
         views: each with the parameter that it shows.
-        allowed: bits of all codes together.
-        price: of the allowed bits, in units of the loss.
+        allowed: bits of all codes together; a little less is aimed at.
+        price: of the allowed bits, in units of the loss, in the long run.
+        push: what the price is multiplied by until the next look.
     """
 
     views: Sequence[tuple[CodedView, Tensor]]
     allowed: float
     price: float = FIRST_PRICE
+    push: float = 1.0
 
     def penalty(self) -> Tensor:
         """What to add to the loss."""
         total = sum((view.bits(values) for view, values in self.views), torch.zeros(()))
-        return self.price / self.allowed * total
+        return self.price * self.push / self.allowed * total
 
     def steer(self) -> float:
         """Look at the codes, move the price, and return the fraction of the allowed bits."""
         used = sum(view.look(values) for view, values in self.views) / self.allowed
-        self.price *= exp(max(-0.7, min(0.7, 5 * log(used))))
+        excess = log(used / AIM)
+        self.price = max(LOWEST_PRICE, self.price * exp(max(-0.7, min(0.7, 5 * excess))))
+        self.push = exp(max(-2.0, min(2.0, PUSH * excess)))
         return used

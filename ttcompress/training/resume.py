@@ -49,7 +49,7 @@ def save_progress(training: Training, path: Path) -> None:
         "best_step": training.best_step,
         "sees_store": training.sees_store,
         "state": training.state,
-        "price": training.rate.price if training.rate else None,
+        "price": (training.rate.price, training.rate.push) if training.rate else None,
         "student": training.student.state_dict(),
         "optimizer": training.optimizer.state_dict(),
         "best": training.best.stored_tensors(),
@@ -93,7 +93,7 @@ def _restore(training: Training, content: dict[str, Any]) -> None:
         setattr(training, name, value)
     training.sees_store, training.state = content["sees_store"], content["state"]
     if training.rate is not None:
-        training.rate.price = float(content["price"])
+        training.rate.price, training.rate.push = map(float, content["price"])
     training.best = training.start.with_tensors(content["best"])
     names = [metric.name for metric in training.task.metrics]
     training.metrics = {name: float(content["metrics"][name]) for name in names}

@@ -21,7 +21,7 @@ from ttcompress.trains.weighting import Weighting, damp_moment
 _DAMPING = 1e-2
 """Fraction of the moment, as in the paper: keeps corrections small where inputs hardly vary."""
 
-_BLOCK = 128
+_BLOCK = 32
 """Columns per block; those after it are corrected in one product when the block is done."""
 
 
@@ -116,18 +116,19 @@ def _compensate(
     hessian = damped[order][:, order]
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian))
     factor = torch.linalg.cholesky(inverse, upper=True)
-    steps = steps[:, order]
-    values = matrix[:, order].clone()
+    # A column is a row here, so that it lies in one piece.
+    values, steps = matrix.mT[order].contiguous(), steps.mT[order].contiguous()
     zero = values == 0
-    for start in range(0, values.shape[1], _BLOCK):
-        end = min(values.shape[1], start + _BLOCK)
-        errors = torch.empty(len(values), end - start, dtype=torch.float64)
-        for k in range(start, end):
-            rounded = store.nearest(values[:, k], steps[:, k]).masked_fill(zero[:, k], 0.0)
-            error = (values[:, k] - rounded) / factor[k, k]
-            values[:, k + 1 : end] -= torch.outer(error, factor[k, k + 1 : end])
-            errors[:, k - start] = error
-        values[:, end:] -= errors @ factor[start:end, end:]
+    for start in range(0, len(values), _BLOCK):
+        block = values[start : start + _BLOCK]
+        end = start + len(block)
+        errors = torch.empty_like(block)
+        for k, (column, error) in enumerate(zip(block, errors, strict=True)):
+            here = start + k
+            rounded = store.nearest(column, steps[here]).masked_fill(zero[here], 0.0)
+            torch.sub(column, rounded, out=error).div_(factor[here, here])
+            block[k + 1 :].addr_(factor[here, here + 1 : end], error, alpha=-1)
+        values[end:].addmm_(factor[start:end, end:].mT, errors, alpha=-1)
     found = torch.empty_like(values)
-    found[:, order] = values.masked_fill(zero, 0.0)
-    return found
+    found[order] = values.masked_fill(zero, 0.0)
+    return found.mT

@@ -58,7 +58,8 @@ def batch(
         progress=progress,
     )
     done = tuple(map(judged, found))
-    return BatchResult(Path(manifest).name, done, time.monotonic() - started)
+    seconds = time.monotonic() - started
+    return BatchResult(Path(manifest).name, done, seconds, tuple(job.output for job in jobs))
 
 
 def run_jobs(
@@ -72,7 +73,7 @@ def run_jobs(
     """Run jobs, unless they were done before, and return their outcomes in the same order.
 
     Raises:
-        OutputError: an output's folder cannot be created.
+        OutputError: an output's folder cannot be made.
         TTCompressError: the engine is missing; see `jobs.workers.run_in_workers`.
     """
     queue = queue_jobs(jobs, engine.mixed_precision)

@@ -10,16 +10,15 @@ from contextlib import chdir
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from ttcompress.jobs.job import QueuedJob, Result
 from ttcompress.jobs.records import beside
 from ttcompress.model.report import Json
 from ttcompress.recipe import Recipe
 from ttcompress.results.outcome import Outcome
-from ttcompress.system.json import read_json
 from ttcompress.system.memory import within_memory
 from ttcompress.system.progress import Progress
+from ttcompress.system.shards import shard_names
 from ttcompress.workflows.keys import readable_digest, result_key
 
 
@@ -60,13 +59,8 @@ def queue_jobs(
 def _model_files(path: Path) -> Iterator[Path]:
     """A model's file, and its shards if the file is an index of them."""
     yield path
-    if path.suffix == ".json" and path.is_file():
-        try:
-            index: Any = read_json(path.read_bytes())
-            shards = set(index["weight_map"].values())
-        except (OSError, ValueError, LookupError, TypeError, AttributeError):
-            return  # not an index: the job reports that
-        yield from (path.parent / str(shard) for shard in sorted(shards, key=str))
+    if path.is_file():  # a pipe may never end
+        yield from (path.parent / name for name in shard_names(path))
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from ttcompress.system.launch import is_first
 from ttcompress.system.progress import Progress, silent
 from ttcompress.tasks.protocol import Task
 from ttcompress.training.finetune import CONDITIONS, Conditions, add_control, finetune
-from ttcompress.workflows.decompose import fit_budget, meet_size, meet_tolerance
+from ttcompress.workflows.decompose import fit_budget, meet_size, meet_tolerance, settle_flash
 from ttcompress.workflows.drift import drift_over_time
 from ttcompress.workflows.drop_search import find_within_drop
 from ttcompress.workflows.evaluate import metrics_before_after
@@ -83,6 +83,7 @@ def build(job: Job) -> CompressedModel:
 
 def _decompose(job: Job, aim: float) -> CompressedModel:
     """Plan, decompose and refit, aiming at a fraction of the bytes that are allowed."""
+    job = settle_flash(job)
     size = job.largest_file
     meet = partial(meet_tolerance, aim=aim)
     model = meet(job) if size is None else meet_size(job, size, meet)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from math import inf
+from math import exp, inf, log
 
 from torch import Tensor
 
@@ -25,7 +25,10 @@ from ttcompress.planning.spectrum import Spectrum
 from ttcompress.results.from_plan import build_report
 from ttcompress.stores.coded import CODED
 from ttcompress.system.memory import release_memory
+from ttcompress.targets.c.build import pack_part
+from ttcompress.targets.registry import find_target
 from ttcompress.trains.stored import StoredWeight, measure_errors, store_weight
+from ttcompress.workflows.export import choose_parts, choose_rounding
 from ttcompress.workflows.job import Job
 
 _ROUNDS = 6
@@ -56,11 +59,20 @@ def plan_weights(job: Job, overhead: int = 0, stretch: float = 1.0) -> Plan:
     while True:
         model = job.checkpoint
         plan = make_plan(
-            job.recipe, model.weights, model.others, spectra, overhead, unfit, job.costs, stretch
+            job.recipe,
+            model.weights,
+            model.others,
+            spectra,
+            overhead,
+            unfit,
+            job.costs,
+            stretch,
+            job.beside_flash,
         )
         found = dict(_find_unfit(job, plan, unfit))
         if not found:
-            plan = replace(plan, notes=(*plan.notes, *job.notes))
+            notes = (*plan.notes, *job.notes)
+            plan = replace(plan, notes=notes, model_flash=job.model_flash)
             calibration = job.calibration
             return plan if calibration is None else _note_calibration(plan, calibration)
         unfit |= found
@@ -127,30 +139,30 @@ def meet_bytes(job: Job, overhead: int = 0, aim: float = 1.0) -> tuple[Compresse
     """Plan until the coded weights take what the budget allows them, within 1 %, and execute.
 
     What coded weights take shows only when they are rounded. A plan estimates it; the next one is
-    corrected by what the one before would take, and lies between those that took too few bytes and
-    too many.
+    corrected by what the one before would take. Between one that took too few bytes and one that
+    took too many, it is interpolated in logarithms.
 
     Args:
         job: what to compress.
         overhead: as in `plan_weights`.
         aim: the fraction of the allowed bytes to aim at.
     """
-    best, settled, stretch, low, high = None, False, aim, 0.0, inf
+    best, settled, stretch = None, False, aim
+    below = above = (0.0, 0.0)  # stretch and what was used, of the nearest on either side
     for _ in range(_ROUNDS):
         plan = plan_weights(job, overhead, stretch)
         made = _make_coded(job, plan)
         used = _used_bytes(made, plan)
         same = best is not None and abs(used - best[0]) < _SLACK / 10
-        settled = same and high == inf  # more bytes do not help: none were ever too many
+        settled = same and above == (0.0, 0.0)  # more do not help: none were ever too many
         if used <= aim and (best is None or used > best[0]):
             best = used, plan, made
         if not made or plan.byte_limit == inf:
             break
         if settled or (1 - _SLACK) * aim <= used <= aim:
             break
-        low, high = (low, stretch) if used > aim else (stretch, high)
-        between = low > 0.0 and high < inf
-        stretch = (low * high) ** 0.5 if between else stretch * (1 - _SLACK / 4) * aim / used
+        below, above = (below, (stretch, used)) if used > aim else ((stretch, used), above)
+        stretch = _stretch_for((1 - _SLACK / 4) * aim, below, above)
     if best is None:
         raise PlanError(
             f"the budget is out of reach: the weights took {used:.3f} times what it allows them. "
@@ -160,6 +172,15 @@ def meet_bytes(job: Job, overhead: int = 0, aim: float = 1.0) -> tuple[Compresse
     if made and not settled and plan.byte_limit < inf:
         plan, made = _spend(job, plan, made, aim)
     return execute(job, plan, made), plan
+
+
+def _stretch_for(aim: float, below: tuple[float, float], above: tuple[float, float]) -> float:
+    """The stretch that should use `aim`, from pairs of a stretch and what it used; 0 is unknown."""
+    if min(*below, *above) > 0.0:
+        rise = log(above[1] / below[1]) / log(above[0] / below[0])
+        return below[0] * exp(log(aim / below[1]) / rise)
+    stretch, used = max(below, above)
+    return stretch * aim / used
 
 
 def _spend(job: Job, plan: Plan, made: dict[str, Made], aim: float) -> tuple[Plan, dict[str, Made]]:
@@ -363,6 +384,48 @@ def meet_size(
             "Allow a larger file, or decompose more weights."
         )
     return best
+
+
+def settle_flash(job: Job) -> Job:
+    """Find what the model takes in a device's flash beside the weights of a `flash` budget.
+
+    Tables, biases, the head and padding show when a model is written as C, and the table of symbols
+    may grow with a rank. So each round plans with what there was beside the weights of the last.
+
+    Returns:
+        The job whose plan takes most of the budget.
+
+    Raises:
+        PlanError: the budget is out of reach.
+        RecipeError: the model cannot be written as C.
+    """
+    asked = job.recipe.budget.flash
+    if asked is None:
+        return job
+    best, most, flash = job, 0, 0
+    for _ in range(_ROUNDS):
+        plan = plan_weights(job)
+        flash = flash_bytes(execute(job, plan))
+        if most < flash <= asked:
+            best, most = replace(job, model_flash=flash), flash
+        assert plan.flash is not None  # the target is c
+        beside = flash - plan.flash.weights
+        if beside == job.beside_flash or (1 - _SLACK) * asked <= most:
+            break
+        job = replace(job, beside_flash=beside)
+    if not most:
+        raise PlanError(
+            f"budget.flash: {asked:,} bytes are out of reach: the plan nearest to them takes "
+            f"{flash:,}. Allow a few more bytes."
+        )
+    return best
+
+
+def flash_bytes(model: CompressedModel) -> int:
+    """Bytes of constants of a model as C, in the arithmetic that it was planned for."""
+    target = find_target("c")
+    quantize = choose_rounding(target, None, model)
+    return sum(pack_part(part, quantize).flash for part in choose_parts(model, target))
 
 
 def fit_budget(job: Job, make: Callable[[float], CompressedModel]) -> CompressedModel:

@@ -7,6 +7,7 @@ from pathlib import Path
 from ttcompress.artifact import CompressedModel, is_artifact, load
 from ttcompress.checkpoint import Checkpoint, ModelSource, open_checkpoint
 from ttcompress.errors import RecipeError
+from ttcompress.hub import local_file
 from ttcompress.layers.recurrent_model import RecurrentModel
 from ttcompress.model.protocol import Model
 from ttcompress.system.progress import Progress, silent
@@ -119,6 +120,8 @@ def open_model(
     """
     if isinstance(model, Checkpoint | CompressedModel):
         return model
-    if isinstance(model, str | Path) and is_artifact(model):
-        return load(model)
+    if isinstance(model, str | Path):
+        model = local_file(model)
+        if is_artifact(model):
+            return load(model)
     return open_checkpoint(model, key)

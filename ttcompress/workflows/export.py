@@ -24,7 +24,9 @@ from ttcompress.artifact import CompressedModel, load
 from ttcompress.checkpoint.recurrent import foreign_layers
 from ttcompress.errors import RecipeError, TTCompressError
 from ttcompress.layers.stacks import NONLINEARITIES, Nonlinearity
+from ttcompress.planning.flash import ARITHMETIC, bits_of
 from ttcompress.results.exported import Exported
+from ttcompress.stores import AUTO
 from ttcompress.system.files import check_folder, check_output, model_stem, written_whole
 from ttcompress.system.progress import Progress, silent
 from ttcompress.targets.calls import BATCH, TIME, FlatModule, Sizes
@@ -115,7 +117,8 @@ def export(
             its structure is known, with an output at each step. Otherwise each recurrent layer is
             exported as a function of (time, batch, input) and its state.
         quantize: "int8" multiplies in int8 (in ONNX by onnxruntime's dynamic quantisation), "int4"
-            has layers of 4 bits in C; None or "none" is float32.
+            has layers of 4 bits in C; "none" is float32. None: what the model was planned for if
+            its recipe has this target, else float32.
         nonlinearity: for RNNs exported by themselves; a checkpoint does not tell it.
         opset: of ONNX, 15 or more; by default 18, or 21 where its 4-bit types save bytes.
         layers: in ONNX, "scan" runs recurrent layers step by step through their factors, "lstm" by
@@ -135,13 +138,14 @@ def export(
     if given := {name: value for name, value in options.items() if value is not None}:
         chosen = chosen.with_options(given)
     chosen.require()
-    quantize = check_quantize(chosen, quantize)
+    check_quantize(chosen, quantize)
     if nonlinearity not in NONLINEARITIES:
         known = " or ".join(NONLINEARITIES)
         raise RecipeError(f"nonlinearity: expected {known}, got {nonlinearity!r}.")
     check = check_folder if chosen.folder else check_output
     check(Path(output), overwrite)  # before the work, which can be long
     compressed = source if isinstance(source, CompressedModel) else load(source)
+    quantize = choose_rounding(chosen, quantize, compressed)
     parts = choose_parts(compressed, chosen, task, module, nonlinearity)
     made = write_parts(
         compressed,
@@ -174,6 +178,7 @@ def export(
             holds=one.written.holds,
             target=chosen.title,
             memory=one.written.memory,
+            errors=one.written.errors,
             unchecked="" if one.differences else chosen.cannot_run(),
             notes=one.written.notes,
         )
@@ -196,6 +201,20 @@ def check_quantize(target: Target, quantize: str | None) -> str | None:
             f"quantize: {fact}, got {quantize!r}. Omit the option to export in float32."
         )
     return quantize
+
+
+def choose_rounding(
+    target: Target, quantize: str | None, compressed: CompressedModel
+) -> str | None:
+    """The type to round to: as the user says, or as the model was planned for this target.
+
+    Raises:
+        RecipeError: the target does not round to this type.
+    """
+    recipe = compressed.report.recipe["effective"]
+    if quantize is None and recipe.get("target") == target.name == "c":
+        quantize = ARITHMETIC[bits_of(recipe.get("store", AUTO))]
+    return check_quantize(target, quantize)
 
 
 def choose_parts(

@@ -53,6 +53,8 @@ class Job:
         conditions: how fine-tuning runs: device, resuming, control.
         progress: receives what is being done.
         notes: what the user should know of how it was prepared.
+        beside_flash: bytes in a device's flash beside the weights of the budget, if it limits them.
+        model_flash: bytes in flash of the model that is planned so.
         analysis: decompositions of the weights, shared by variations so that none is repeated.
     """
 
@@ -65,6 +67,8 @@ class Job:
     conditions: Conditions = CONDITIONS
     progress: Progress = silent
     notes: tuple[str, ...] = ()
+    beside_flash: int = 0
+    model_flash: int | None = None
     analysis: Analysis = field(kw_only=True)
 
     @property

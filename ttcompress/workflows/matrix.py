@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ttcompress.errors import TTCompressError
+from ttcompress.hub import find_address, local_file
 from ttcompress.recipe import Drop, Limits, Recipe, find_recipe, load_recipe, with_options
 from ttcompress.recipe.manifest import Manifest, Matrix, ModelEntry
 from ttcompress.recipe.problems import KeyPath, Problem
@@ -25,7 +26,8 @@ from ttcompress.workflows.limits import check_limits
 def jobs_of(manifest: Manifest, folder: Path) -> tuple[tuple[BatchJob, ...], list[Problem]]:
     """List the jobs of a manifest in `folder`, in its order, and its problems.
 
-    Nothing is written, and no model is opened. If there are problems, jobs are missing.
+    Nothing is written, and no model is opened, but one on the hub is downloaded. If there are
+    problems, jobs are missing.
     """
     expansion = _Expansion(manifest, folder)
     jobs = tuple(expansion.jobs())
@@ -37,12 +39,21 @@ def jobs_of(manifest: Manifest, folder: Path) -> tuple[tuple[BatchJob, ...], lis
 
 
 @dataclass(frozen=True)
+class _Model:
+    """A model's file, what the model is called, and the folder or the owner it came from."""
+
+    path: Path
+    stem: str
+    folder: str
+
+
+@dataclass(frozen=True)
 class _Pair:
     """A model and a recipe for it; `place` is the key in the manifest that pairs them."""
 
     place: KeyPath
     entry: ModelEntry
-    model: Path
+    model: _Model
     recipe: str
 
 
@@ -95,7 +106,7 @@ class _Expansion:
                 out = [
                     n
                     for n, one in enumerate(matrix.exclude)
-                    if fnmatchcase(model_stem(model), one.model)
+                    if fnmatchcase(model.stem, one.model)
                     and fnmatchcase(Path(name).stem, one.recipe)
                 ]
                 used.update(out)
@@ -105,13 +116,20 @@ class _Expansion:
             fact = "excludes nothing: no model and recipe of the matrix have these names."
             self._problem(("matrix", "exclude", n), f"{fact} Correct it, or remove it.")
 
-    def _models(self, entry: ModelEntry, place: KeyPath) -> list[Path]:
+    def _models(self, entry: ModelEntry, place: KeyPath) -> list[_Model]:
+        try:
+            if (address := find_address(entry.path)) is not None:
+                owner = address.repository.partition("/")[0]
+                return [_Model(local_file(entry.path), address.stem, owner)]
+        except TTCompressError as error:
+            self._problem((*place, "path"), str(error))
+            return []
         found = sorted(glob.glob(entry.path, root_dir=self.folder, recursive=True))
         files = [path for name in found if (path := self.folder / name).is_file()]
         if not files:
             fact = "is a folder, but a model is a file." if found else "there is no such file."
             self._problem((*place, "path"), f"{entry.path}: {fact}\nYou are in {self.folder}.")
-        return files
+        return [_Model(path, model_stem(path), path.parent.name) for path in files]
 
     def _load(self, name: str, place: KeyPath) -> None:
         if name not in self.recipes:
@@ -130,15 +148,15 @@ class _Expansion:
         except TTCompressError as error:
             self._problem(pair.place, f"with the recipe {pair.recipe}: {error}")
             return
-        model_name, recipe_name = model_stem(pair.model), Path(pair.recipe).stem
+        model_name, recipe_name = pair.model.stem, Path(pair.recipe).stem
         name = self.manifest.output.name.format(
             model=model_name,
             recipe=recipe_name,
             format=chosen.format,
-            folder=pair.model.parent.name,
+            folder=pair.model.folder,
         )
         output = (self.folder / self.manifest.output.folder / name).resolve()
-        yield BatchJob(pair.model, chosen, output, self.folder, model_name, recipe_name)
+        yield BatchJob(pair.model.path, chosen, output, self.folder, model_name, recipe_name)
 
     def _problem(self, place: KeyPath, message: str) -> None:
         self.problems.append(Problem(place, message))

@@ -7,7 +7,7 @@ from ttcompress.errors import PlanError
 from ttcompress.planning.plan import Plan
 from ttcompress.recipe import AnyRecipe, as_recipe
 from ttcompress.system.progress import Progress, silent
-from ttcompress.workflows.decompose import header_bytes, plan_weights
+from ttcompress.workflows.decompose import header_bytes, plan_weights, settle_flash
 from ttcompress.workflows.job import Data, prepare
 
 
@@ -21,7 +21,8 @@ def plan(
 ) -> tuple[Checkpoint, Plan]:
     """Plan what `compress` would do with the same arguments, with exact sizes.
 
-    Under a budget of the whole file the weights are decomposed once, to measure its header. Under a
+    Under a budget of the whole file the weights are decomposed once, to measure its header, and
+    under one of flash, to measure what is beside them. Under a
     `tolerance` sizes are estimates: if the measured rounding error exceeds it, `compress` plans
     again, aiming lower.
     """
@@ -32,5 +33,6 @@ def plan(
             "compressed model is measured. Use decompose, or plan for a factor."
         )
     job = prepare(source, chosen, data=data, key=key, progress=progress, measured=False)
+    job = settle_flash(job)
     overhead = 0 if job.largest_file is None else header_bytes(job)
     return job.checkpoint, plan_weights(job, overhead)

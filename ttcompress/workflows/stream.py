@@ -15,7 +15,7 @@ from ttcompress.targets.c.library import Library, States
 from ttcompress.targets.c.native import load_native
 from ttcompress.targets.registry import find_target
 from ttcompress.tasks.protocol import Task
-from ttcompress.workflows.export import check_quantize, choose_parts
+from ttcompress.workflows.export import choose_parts, choose_rounding
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -42,7 +42,8 @@ def stream(
         task: runs the whole model as the task builds it; not needed if its structure is an
             embedding, recurrent layers and a linear layer.
         layer: a recurrent layer by its name, to run that alone.
-        quantize: "int8" or "int4"; None or "none" is float32.
+        quantize: "int8" or "int4"; "none" is float32. None: what the model was planned for if its
+            recipe's target is c, else float32.
         nonlinearity: of RNNs; a checkpoint does not tell it.
 
     Raises:
@@ -56,8 +57,8 @@ def stream(
     if states < 1:
         raise RecipeError(f"stream: states must be at least 1, got {states}.")
     target = find_target("c")
-    quantize = check_quantize(target, quantize)
     compressed = source if isinstance(source, CompressedModel) else load(source)
+    quantize = choose_rounding(target, quantize, compressed)
     parts = choose_parts(compressed, target, task, nonlinearity=nonlinearity, layer=layer)
     if len(parts) > 1:
         raise RecipeError(

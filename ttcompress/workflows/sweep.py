@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from safetensors import safe_open
 
 from ttcompress import errors
-from ttcompress.errors import InputError, OutputError, PlanError, TTCompressError
+from ttcompress.errors import InputError, PlanError, TTCompressError
+from ttcompress.hub import find_address, local_file
 from ttcompress.jobs.engine import HERE, Engine
 from ttcompress.model.report import Report, judge_own_size
 from ttcompress.model.weights import Weight
@@ -21,7 +22,7 @@ from ttcompress.planning.formats import decomposing
 from ttcompress.recipe import AnyRecipe, Recipe, as_recipe
 from ttcompress.results.outcome import Outcome
 from ttcompress.results.sweep import Figures, Point, Sweep
-from ttcompress.system.files import model_stem, written_whole
+from ttcompress.system.files import make_folder, model_stem, written_whole
 from ttcompress.system.progress import Progress, silent
 from ttcompress.workflows.batch import OnOutcome, run_jobs
 from ttcompress.workflows.batch_job import BatchJob
@@ -56,7 +57,8 @@ def sweep(
     """Compress a model in every format at every factor, and find the points worth taking.
 
     Args:
-        model: the checkpoint's file; a module or a state dict is first written into the folder.
+        model: the checkpoint's file or its address on the hub; a module or a state dict is first
+            written into the folder.
         recipe: as for `compress`; each point sets the format and the budget.
         factors: compression factors of the decomposed weights.
         formats: any of `METHODS`: mps, mpo, auto, and for comparison svd, quantised and codec. The
@@ -74,8 +76,8 @@ def sweep(
     """
     started = time.monotonic()
     if isinstance(model, str | Path):
-        path = Path(model)
-        target = Path(folder or f"{model_stem(path)}.sweep")
+        address, path = find_address(model), local_file(model)
+        target = Path(folder or f"{address.stem if address else model_stem(path)}.sweep")
     else:
         target = Path(folder or f"{type(model).__name__}.sweep")
         path = _write_source(model, target)
@@ -127,12 +129,7 @@ def _write_source(model: InMemory, folder: Path) -> Path:
     """
     import torch  # only where a model is given that needs it anyway
 
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"{folder}: cannot be made: {error.strerror or error}. Choose another folder."
-        ) from error
+    make_folder(folder, "--folder")
     path = folder / f"{type(model).__name__}.pt"
     with written_whole(path, overwrite=True) as file:
         torch.save(dict(model if isinstance(model, Mapping) else model.state_dict()), file)

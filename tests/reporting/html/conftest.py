@@ -7,6 +7,8 @@ from dataclasses import replace
 import pytest
 
 from ttcompress.model.report import CutSpectrum, KeptReport, Report, Totals, WeightReport
+from ttcompress.results.batch import BatchResult
+from ttcompress.results.outcome import Outcome
 
 HOSTILE = '$\\frac$ <script>alert("x")</script> & <b> \u6f22'
 
@@ -44,6 +46,8 @@ def full_report(weight: WeightReport) -> Report:
         weight, name="head.weight", format="dense", ranks=(), gate_errors=(), spectrum=()
     )
     bench_row = {"part": "lstm", "batch": 8, "run": "torch dense", "speed_up": 0.75, "bytes": 99}
+    bench_row["time"] = {"median": 1.5, "low": 1.0, "high": 2.0, "calls": 9}
+    time = {"median": 1.2, "low": 1.1, "high": 1.3, "calls": 9}
     return Report(
         ttcompress="0.1.0",
         source={"sha256": "ab" * 32, "bytes": 6000},
@@ -70,10 +74,25 @@ def full_report(weight: WeightReport) -> Report:
             "steps": 35,
             "threads": 1,
             "clock": "thread",
-            "rows": [{**bench_row, "time": {"median": 1.5, "low": 1.0, "high": 2.0, "calls": 9}}],
+            "rows": [
+                bench_row,
+                bench_row | {"run": "c", "speed_up": 1.25, "time": time},
+                bench_row | {"batch": 1, "run": "c", "speed_up": 0.5, "time": time},
+            ],
             "remarks": ["lstm, batch 8: 1.3x SLOWER"],
         },
     )
+
+
+@pytest.fixture(scope="session")
+def batch(full_report: Report) -> BatchResult:
+    """A job that broke a limit, one that is done, and one that failed."""
+    limits, metrics = full_report.limits, full_report.metrics
+    first = Outcome("b.st", "b", "small", 1.5, 1, False, 6000, 4800, 8.01, metrics, limits)
+    done = replace(first, file="a.st", model="a", bytes_after=998, factor=12.3, limits=())
+    error = "PlanError: `lstm.weight` of c.pt is <b>out of reach</b>"
+    failed = Outcome("c.st", "c", "small", error=error, kind="PlanError")
+    return BatchResult("models.yaml", (first, done, failed), 3.25)
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from base64 import b64encode
 from dataclasses import replace
+from hashlib import sha256
 from html import unescape
 from html.parser import HTMLParser
 
@@ -12,11 +14,13 @@ import matplotlib
 import pytest
 
 from ttcompress.errors import MissingExtraError
-from ttcompress.model.report import CutSpectrum
-from ttcompress.reporting.html import pictures, report_page
+from ttcompress.model.report import OPTIMIZER, CutSpectrum, LeftOut
+from ttcompress.reporting.bench import bench_remarks
+from ttcompress.reporting.conclusion import NOT_MEASURED
+from ttcompress.reporting.html import batch_page, pictures, report_page
+from ttcompress.reporting.html.glossary import MEANINGS
 from ttcompress.reporting.html.palette import PALETTE
 from ttcompress.reporting.numbers import bytes_text
-from ttcompress.reporting.report import NOT_MEASURED
 
 
 class Elements(HTMLParser):
@@ -60,11 +64,15 @@ def page(full_report) -> str:
         "lstm 0.0200 0.0500 0.0625",
         "other 0.0100 0.0200 -",
         "lstm 8 torch dense 1.500 1.000 2.000 0.75x 99",
+        "1.2x smaller, 2.0x slower to 1.2x faster here, perplexity up 25.00%; max_size BROKEN",
+        "Next: make max_size, which is broken, the budget ttcompress decompose MODEL",
+        "max_size 4,000 4,800 BROKEN",
+        "drift 0.0625 lstm, step 100",
         "1.3x SLOWER",
         "original, trained as long better is perplexity 4 5 1 3.5 lower",
         "head.bias 60 240 not a weight",
         "# mine version: 1",
-        "in effect budget: factor: 7.5",
+        "In effect: budget: factor: 7.5",
         f"sha256{'ab' * 32}",
         "ttcompress 0.1.0",
         "12 steps on charlm",
@@ -82,15 +90,16 @@ def test_every_picture_is_there_and_says_what_it_is(page: str) -> None:
         "Bytes of each weight before and after",
         "Relative error of each weight and gate",
         "Drift over the steps",
-        "Singular values of lstm.weight_hh_l0, cut 1 of 2, rank 4",
-        "Singular values of lstm.weight_hh_l0, cut 2 of 2, rank 5",
+        "Singular values of lstm.weight_hh_l0, cut 1 of 2, rank 4, 5.1 bits a value",
+        "Singular values of lstm.weight_hh_l0, cut 2 of 2, rank 5, 5.1 bits a value",
+        "Milliseconds of lstm by batch size",
     ]
     assert page.count("<title>") == len(labels) + 1
 
 
 def test_the_cut_is_drawn_where_it_is(page: str) -> None:
     """After value 5 of 8, which stands at 1 on the left and at 8 on the right of 292 pixels."""
-    second = page.split("cut 2 of 2, rank 5")[-1].split("</svg>")[0]
+    second = page.split("cut 2 of 2, rank 5, 5.1 bits a value")[-1].split("</svg>")[0]
     [x] = {
         float(x)
         for x, y in re.findall(r'd="M ([\d.]+) 136\s+L \1 (10)\s+"', second)
@@ -113,6 +122,7 @@ def test_what_nobody_measured_is_not_shown(full_report) -> None:
     said = words(report_page([("bare", bare, 4800)]))
     assert NOT_MEASURED in said
     assert "accuracy not measured add --task" in said
+    assert "ttcompress evaluate bare --task TASK" in said
     for heading in ("Latency", "Hidden-state drift", "Spectra", "by gate", "limits", "Kept"):
         assert heading not in said
 
@@ -129,7 +139,8 @@ def test_the_page_needs_nothing_beside_it(page: str) -> None:
 def test_hostile_names_are_text(hostile_report) -> None:
     page = report_page([("<i>file</i>", hostile_report, 4800), ("b", hostile_report, 1)])
     tags = {tag for tag, _ in Elements(page).tags}
-    assert not tags & {"script", "b", "i"}
+    assert not tags & {"b", "i"}
+    assert len(Elements(page).of("script")) == 1
     assert "<i>file</i>" in Elements(page).text
     assert '<script>alert("x")</script>' in unescape(page)
 
@@ -141,7 +152,51 @@ def test_several_files_are_set_side_by_side_first(full_report) -> None:
     assert "a mps dense 4,800 1.25x 8.00x 4.00x 0.2500 0.0625 perplexity 5 BROKEN" in said
     assert "b mps dense 3,000 2.00x 8.00x 4.00x 0.2500 0.0625 - -" in said
     anchors = {article["id"] for article in Elements(page).of("article")}
-    assert {link["href"] for link in Elements(page).of("a")} == {f"#{name}" for name in anchors}
+    links = {link["href"] for link in Elements(page).of("a")}
+    assert links == {"#top"} | {f"#{name}" for name in anchors}
+
+
+def test_a_batch_is_a_line_a_job_and_its_report(full_report, batch) -> None:
+    page = batch_page(batch, [(full_report, 4800), (full_report, 998), None])
+    said, elements = words(page), Elements(page)
+    assert "3 jobs in 3.2 s: 1 done, 1 failed, 1 limit broken" in said
+    assert "b small 6,000 4,800 8.01 perplexity 4 5 BROKEN max_size 1.5 limit broken" in said
+    assert [link["href"] for link in elements.of("a")[:2]] == ["#model-1", "#model-2"]
+    assert [article["id"] for article in elements.of("article")] == ["model-1", "model-2"]
+    assert "c small - - - - - - - 0.0 failed" in said
+    assert "<code>lstm.weight</code> of c.pt is &lt;b&gt;out of reach" in page
+    assert page.count('class="right bad"') == 0 and page.count('class="bad"') >= 3
+
+
+def test_only_the_script_that_sorts_may_run(full_report, batch) -> None:
+    page = batch_page(batch, [None, None, None])
+    text = page.partition("<script>")[2].partition("</script>")[0]
+    digest = b64encode(sha256(text.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in unescape(page)
+
+
+def test_no_backtick_is_shown(full_report) -> None:
+    left_out = (LeftOut("optimizer", 2, 64, OPTIMIZER),)
+    page = report_page([("a", replace(full_report, notes=("use `--key x`",)), 4800)])
+    assert "<li>use <code>--key x</code></li>" in page
+    page = report_page([("a", replace(full_report, left_out=left_out), 4800)])
+    assert "`" not in page
+
+
+def test_bullets_do_not_repeat_tiles_and_tables(full_report) -> None:
+    page = report_page([("a", full_report, 4800)])
+    bullets = re.findall(r"<li>(.*)</li>", page)
+    assert bullets[:2] == ["factor: 8.00 (budget: 7.5)", "a note"]
+    assert len(bullets) == 2 + len(bench_remarks(full_report.bench))
+
+
+def test_every_word_of_the_glossary_is_on_a_page(full_report, weight, batch) -> None:
+    """A word that no page has would never be explained."""
+    gru = replace(full_report, weights=(replace(weight, gate_errors=(0.1, 0.2, 0.3)),))
+    pages = report_page([("a", full_report, 1), ("b", gru, 1)]), batch_page(batch, [None] * 3)
+    texts = "".join(re.sub(r"<dl>.*?</dl>", "", page, flags=re.DOTALL) for page in pages)
+    assert [word for word in MEANINGS if f">{word}<" not in texts] == []
+    assert all(f"<dt>{word}</dt><dd>" in pages[0] + pages[1] for word in MEANINGS)
 
 
 def test_the_same_report_is_the_same_page_under_any_settings(page: str, full_report) -> None:
@@ -159,7 +214,7 @@ def test_an_infinite_error_is_drawn_at_the_end(full_report, weight) -> None:
 @pytest.mark.parametrize("values", [(2.0,), (0.0, 0.0), (1.0, 0.5)])
 def test_the_smallest_spectra_are_drawn(values: tuple[float, ...]) -> None:
     cut = CutSpectrum(tuple(range(len(values))), values, 1)
-    assert "rank 1" in pictures.spectrum("a title", cut)
+    assert "rank 1" in pictures.spectrum("a title", cut, 3.5)
 
 
 def test_no_drift_and_an_endless_one_are_drawn() -> None:

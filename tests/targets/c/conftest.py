@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ttcompress.planning.flash import Bits
 from ttcompress.targets.c.compiler import compile_files, find_compiler
 from ttcompress.targets.c.description import Cell, Description, Direction, Map
 from ttcompress.targets.c.library import Interface, Library
 from ttcompress.targets.c.packing import pack
-from ttcompress.targets.c.sizes import Bits
 from ttcompress.targets.c.writing import Example, write_files
 
 Make = Callable[..., Description]
@@ -74,11 +74,11 @@ def make() -> Make:
         rng = np.random.default_rng(0)
         rows = {"lstm": 4, "gru": 3}.get(cell, 1) * hidden
 
-        def matrix(columns: int) -> Map:
+        def matrix(name: str, columns: int) -> Map:
             if not rank:
-                return Map(rng.standard_normal((rows, columns)) / np.sqrt(columns))
+                return Map(name, rng.standard_normal((rows, columns)) / np.sqrt(columns))
             left = rng.standard_normal((rows, rank)) / np.sqrt(rank)
-            return Map(left, rng.standard_normal((rank, columns)) / np.sqrt(columns))
+            return Map(name, left, rng.standard_normal((rank, columns)) / np.sqrt(columns))
 
         stack = tuple(
             Direction(
@@ -86,8 +86,8 @@ def make() -> Make:
                 hidden=hidden,
                 outputs=hidden,
                 reverse=False,
-                input=matrix(hidden if k else inputs),
-                recurrent=matrix(hidden),
+                input=matrix(f"input {k}", hidden if k else inputs),
+                recurrent=matrix(f"recurrent {k}", hidden),
                 projection=None,
                 input_bias=0.3 * rng.standard_normal(rows),
                 hidden_bias=0.3 * rng.standard_normal(rows) if cell == "gru" else None,

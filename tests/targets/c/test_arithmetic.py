@@ -104,6 +104,28 @@ def test_rounded_products_are_those_of_numpy(make, build, cell, rank, bits) -> N
     assert np.median(np.abs(y - wanted)) < 1e-4
 
 
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("rank", [0, 11])
+def test_what_rounding_lost_is_told_by_weight(make, rank, bits) -> None:
+    packed = pack(make("gru", 37, 21, rank), bits)
+    (layer,) = packed.layers
+    for entry, exact in (
+        (layer.input, layer.direction.input),
+        (layer.recurrent, layer.direction.recurrent),
+    ):
+        held = unpacked(packed, entry.up, 3)
+        if entry.up.column:
+            held = held * packed.arrays[entry.up.column][: entry.up.columns]
+        whole = exact.up
+        if entry.down is not None and exact.down is not None:
+            held, whole = held @ unpacked(packed, entry.down, 1), exact.up @ exact.down
+        lost = np.linalg.norm(whole - held) / np.linalg.norm(whole)
+        assert packed.errors[exact.name] == pytest.approx(lost, rel=1e-5)
+        assert 0.001 < lost < {8: 0.03, 4: 0.3}[bits]
+    assert packed.errors.keys() == {"input 0", "recurrent 0"}
+    assert not pack(make("gru", 37, 21, rank), 32).errors
+
+
 @pytest.fixture
 def of_all_cells(make) -> Description:
     """A model with a stack of each kind, one after another."""
@@ -139,7 +161,9 @@ def test_what_is_zero_stays_zero_in_few_bits(make, build) -> None:
     (layer,) = whole.directions
     up = layer.input.up.copy()
     up[5], up[:, 7] = 0, 0
-    zeroed = replace(layer, input=Map(up), recurrent=Map(0 * up), input_bias=None)
+    zeroed = replace(
+        layer, input=Map("input", up), recurrent=Map("recurrent", 0 * up), input_bias=None
+    )
     x = np.zeros((1, 2, 24), np.float32)
     x[0, 0] = 1
     x[0, 1, 7] = 1

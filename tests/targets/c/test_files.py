@@ -18,11 +18,11 @@ from torch import nn
 import ttcompress
 from ttcompress.layers.recurrent_model import POOLINGS, Chain, RecurrentModel
 from ttcompress.layers.stacks import stack_of
+from ttcompress.planning.flash import flash_bytes
 from ttcompress.targets.c.build import make_example, run_files, write_part
 from ttcompress.targets.c.compiler import compile_files
 from ttcompress.targets.c.library import Interface
 from ttcompress.targets.c.packing import pack
-from ttcompress.targets.c.sizes import flash_bytes
 from ttcompress.targets.c.target import C
 from ttcompress.targets.c.writing import identifier
 from ttcompress.targets.calls import BATCH, TIME, Call

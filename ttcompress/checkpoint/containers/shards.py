@@ -11,10 +11,9 @@ from ttcompress.checkpoint.containers.source import Source
 from ttcompress.checkpoint.tensors import Bytes, StoredTensor
 from ttcompress.errors import CheckpointError
 from ttcompress.system.json import read_json
+from ttcompress.system.shards import MAX_INDEX
 from ttcompress.system.stamps import Stamp
 from ttcompress.system.text import clip
-
-MAX_INDEX = 100_000_000  # bytes; a million tensors
 
 
 def owns(head: bytes) -> bool:

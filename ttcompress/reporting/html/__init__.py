@@ -1,7 +1,8 @@
-"""Makes an HTML page about compressed models: one file that fetches nothing and runs no script.
+"""Makes HTML pages about compressed models and batches: one file each, which fetches nothing.
 
 `page.py` fills the template `page.html` and its style sheet `page.css`, `content.py` chooses what
-it says, and `pictures.py` draws.
+it says, `glossary.py` explains it, and `pictures.py` draws. A page about one model runs no script;
+where there are several, `sort.js` lets the reader sort their table.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ttcompress.model.report import Report
+from ttcompress.results.batch import BatchResult
 from ttcompress.system.extras import require_extra
 
-__all__ = ["report_page", "require_plots"]
+__all__ = ["batch_page", "report_page", "require_plots"]
 
 NEEDED = ("matplotlib", "jinja2")
 
@@ -26,9 +28,26 @@ def report_page(reports: Sequence[tuple[str, Report, int]]) -> str:
         MissingExtraError: the extra `plots` is not installed.
     """
     require_plots()
-    from ttcompress.reporting.html.page import make_page  # an extra
+    from ttcompress.reporting.html.page import make_report_page  # an extra
 
-    return make_page(reports)
+    return make_report_page(reports)
+
+
+def batch_page(result: BatchResult, reports: Sequence[tuple[Report, int] | None]) -> str:
+    """Make a page about a batch: a table with a line for each job, then each job's report.
+
+    Args:
+        result: what `batch` returned.
+        reports: for each outcome the report of its artifact and the size of its file in bytes, or
+            None if the job failed.
+
+    Raises:
+        MissingExtraError: the extra `plots` is not installed.
+    """
+    require_plots()
+    from ttcompress.reporting.html.page import make_batch_page  # an extra
+
+    return make_batch_page(result, reports)
 
 
 def require_plots(what: str = "HTML", instead: str = "--as markdown works without it.") -> None:

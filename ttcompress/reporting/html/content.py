@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
 import yaml
 
-from ttcompress.model.report import RecipeUsed, Report, WeightReport
+from ttcompress.model.report import RecipeUsed, Report, Verdict, WeightReport, lost_share
 from ttcompress.planning.formats import KEEP, is_whole
 from ttcompress.reporting.budget import answers
 from ttcompress.reporting.html.pictures import gate_names
-from ttcompress.reporting.numbers import bytes_text, error_text, times_text
+from ttcompress.reporting.numbers import bytes_text, error_text, limit_figure, times_text
 from ttcompress.reporting.table import Column, Table, tabulate
 from ttcompress.system.json import plain
 
@@ -42,7 +42,7 @@ def headlines(report: Report, file_bytes: int) -> Iterator[Headline]:
     yield Headline("file", bytes_text(file_bytes), smaller)
     if report.metrics:
         name, found = next(iter(report.metrics.items()))
-        share = f" ({found['drop'] / abs(found['before']):.2%})" if found["before"] else ""
+        share = f" ({lost_share(found):.2%})" if found["before"] else ""
         dropped = f"{found['before']:.4g} before, drop {found['drop']:.3g}{share}"
         yield Headline(name, f"{found['after']:.4g}", dropped)
     else:
@@ -53,10 +53,26 @@ def headlines(report: Report, file_bytes: int) -> Iterator[Headline]:
     worst = max(report.weights, key=lambda weight: weight.relative_error, default=None)
     if worst is not None:
         yield Headline("largest error", error_text(worst.relative_error), worst.name)
+    drifts = ((v, step, layer) for layer, s in report.drift.items() for step, v in s.items())
+    drift = max(drifts, default=None)
+    if drift is not None:
+        where = f"{layer_name(drift[2])}, step {drift[1]}"
+        yield Headline("drift", error_text(drift[0]), where)
     if report.limits:
         broken = [limit["name"] for limit in report.limits if not limit["ok"]]
         named = ", ".join(broken or (limit["name"] for limit in report.limits))
         yield Headline("limits", "BROKEN" if broken else "kept", named, bool(broken))
+
+
+def limits_table(report: Report) -> Table:
+    """Every limit, the value reached, and the verdict."""
+    cells: dict[Column, Callable[[Verdict], object]] = {
+        Column("limit", name=True): lambda one: one["name"],
+        Column("allowed", right=True): lambda one: limit_figure(one["limit"]),
+        Column("reached", right=True): lambda one: limit_figure(one["value"]),
+        Column("verdict"): lambda one: "kept" if one["ok"] else "BROKEN",
+    }
+    return tabulate(report.limits, cells)
 
 
 def errors_table(report: Report) -> Table:

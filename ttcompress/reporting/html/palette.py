@@ -44,5 +44,5 @@ def style_sheet() -> str:
         for name in PALETTE
         for part in ("fill", "stroke")
     )
-    dark = f"@media (prefers-color-scheme: dark) {{ :root {{ {dark_scheme} }} }}"
+    dark = f"@media screen and (prefers-color-scheme: dark) {{ :root {{ {dark_scheme} }} }}"
     return "\n".join([f":root {{ {light_scheme} }}", dark, *rules])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
+from math import ceil, isfinite
 from statistics import geometric_mean
 from typing import Any
 
@@ -43,12 +43,16 @@ class Bar:
 
 @dataclass(frozen=True)
 class Spot:
-    """A model by its bytes and its metric, its label, and whether it is on the front."""
+    """A model by its bytes and its metric, and its label.
+
+    `front` says whether it is on the front of all models, `own` whether on that of its format.
+    """
 
     bytes: int
     worth: float
     label: str
     front: bool
+    own: bool
 
 
 def gate_names(weights: Sequence[WeightReport]) -> tuple[str, ...]:
@@ -100,8 +104,11 @@ def errors(title: str, weights: Sequence[WeightReport], figures: Sequence[str]) 
     return Drawing(title, height, draw, NONE).inline()
 
 
-def spectrum(title: str, cut: CutSpectrum) -> str:
-    """Singular values relative to the largest; those kept are filled, up to the cut."""
+def spectrum(title: str, cut: CutSpectrum, bits: float) -> str:
+    """Singular values relative to the largest; those kept are filled, up to the cut.
+
+    `bits` are those of a value that is kept, on average.
+    """
     full_rank = cut.indices[-1] + 1
     values = np.array(cut.values) / (max(cut.values, default=0.0) or 1.0)
     places = np.array(cut.indices) + 1
@@ -117,7 +124,7 @@ def spectrum(title: str, cut: CutSpectrum) -> str:
         axes.axvline(end, color=light("ink"), linewidth=1)
         early = end < 0.6 * full_rank
         offset, side = (6, "left") if early else (-6, "right")
-        text = f"rank {cut.rank}"
+        text = f"rank {cut.rank} of {full_rank}\n{bits:.1f} bits a value"
         axes.annotate(text, (end, 1), (offset, 0), textcoords="offset pixels", ha=side, va="top")
         axes.set_xlim(1, max(full_rank, 2))
         axes.set_ylim(0, 1.05)
@@ -152,8 +159,40 @@ def drift(title: str, layers: Mapping[str, Mapping[str, float]]) -> str:
     return Drawing(title, 170 + top, draw, (left, bottom, right, top)).inline()
 
 
+def latency(
+    title: str,
+    dense: Mapping[str, Mapping[int, float]],
+    compressed: Mapping[str, Mapping[int, float]],
+) -> str:
+    """Milliseconds by batch size, a line for each way to run; grey ones are dense."""
+    ways = [*dense.items(), *compressed.items()]
+    top = 10 + _LEGEND_LINE * ceil(len(ways) / 2)
+
+    def draw(axes: Axes) -> None:
+        for place, (way, times) in enumerate(ways):
+            series = place - len(dense)
+            colour = light("muted" if series < 0 else SERIES[series % len(SERIES)])
+            marker = MARKERS[(place if series < 0 else series) % len(MARKERS)]
+            line = "--" if series < 0 else "-"
+            axes.plot(
+                list(times), list(times.values()), line, marker=marker, color=colour, label=way
+            )
+        batches = sorted({batch for _, times in ways for batch in times})
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.set_xticks(batches, [f"{batch}" for batch in batches])
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.minorticks_off()
+        axes.margins(x=0.04)
+        axes.set_xlabel("batch size")
+        axes.legend(**_ABOVE, ncols=2)
+
+    left, bottom, right, _ = AXES
+    return Drawing(title, 200 + top, draw, (left, bottom, right, top)).inline()
+
+
 def front(title: str, lines: Mapping[str, Sequence[Spot]], worth: str, dense: float) -> Drawing:
-    """Bytes against quality; points on the front are filled, the others hollow.
+    """Bytes against quality, a line for the front of each format; points on that of all are filled.
 
     Args:
         title: read out to a reader who cannot see it.
@@ -194,7 +233,8 @@ def _front_line(axes: Axes, place: int, name: str, spots: Sequence[Spot]) -> Non
     colour, marker = light(SERIES[place % len(SERIES)]), MARKERS[place % len(MARKERS)]
     style: dict[str, Any] = {"color": colour, "marker": marker}
     ordered = sorted(spots, key=lambda spot: spot.bytes)
-    x, y = [spot.bytes for spot in ordered], [spot.worth for spot in ordered]
+    own = [spot for spot in ordered if spot.own]
+    x, y = [spot.bytes for spot in own], [spot.worth for spot in own]
     axes.plot(x, y, linewidth=1.5, label=name, zorder=2, **style)
     for spot in ordered:
         face, size = (colour, 9) if spot.front else (light("paper"), 6)

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ttcompress.errors import TTCompressError
+from ttcompress.planning.flash import Bits
 from ttcompress.targets.c.compiler import QUICK, compile_files
 from ttcompress.targets.c.description import describe
 from ttcompress.targets.c.library import Interface, Library, States, build_library
 from ttcompress.targets.c.packing import Packed, pack
-from ttcompress.targets.c.sizes import Bits
 from ttcompress.targets.c.writing import Example, state_bytes, write_files
 from ttcompress.targets.calls import BATCH, TIME, Call, FlatModule
 from ttcompress.targets.limits import SENSITIVITY
@@ -41,7 +41,7 @@ def write_part(part: Part, facts: Mapping[str, str], quantize: str | None, name:
     packed = pack_part(part, quantize)
     files = write_files(packed, name, facts, make_example(part))
     sizes = {"flash": packed.flash, "ram": state_bytes(packed)}
-    return Written(files, packed.holds, sizes)
+    return Written(files, packed.holds, sizes, packed.errors)
 
 
 def pack_part(part: Part, quantize: str | None) -> Packed:

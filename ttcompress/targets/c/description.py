@@ -19,8 +19,8 @@ from ttcompress.layers.matrices import TrainWeight
 from ttcompress.layers.recurrent_model import Chain, Pooling, RecurrentModel
 from ttcompress.layers.stacks import Layer, Nonlinearity, layers_of, nonlinearity_of
 from ttcompress.model.geometry import direction_names, stored_names
-from ttcompress.model.weights import GATES, RecurrentStack
-from ttcompress.targets.c.sizes import factors_pay
+from ttcompress.model.weights import RecurrentStack
+from ttcompress.planning.flash import factors_pay
 from ttcompress.targets.target import Part
 from ttcompress.trains.train import Train
 
@@ -31,8 +31,9 @@ Values = Callable[[str], Train | Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Map:
-    """A matrix, up @ down, or up alone."""
+    """A matrix, up @ down, or up alone; `name` is that of the weight."""
 
+    name: str
     up: Array
     down: Array | None = None
 
@@ -44,8 +45,8 @@ class Map:
     def after(self, matrix: Array) -> Map:
         """This map of `matrix` times a vector."""
         if self.down is None:
-            return Map(self.up @ matrix)
-        return Map(self.up, self.down @ matrix)
+            return replace(self, up=self.up @ matrix)
+        return replace(self, down=self.down @ matrix)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +90,7 @@ class Description:
 
     symbols: int | None
     inputs: int
-    table: Array | None
+    table: Map | None
     tied: bool
     stacks: tuple[tuple[Direction, ...], ...]
     head: Map | None
@@ -154,7 +155,7 @@ def describe(part: Part) -> Description:
         )
         for stack in chain.stacks
     )
-    head = _map(values(f"{chain.linear}.weight"))
+    head = _map(f"{chain.linear}.weight", values)
     bias = _array(values(f"{chain.linear}.bias")) if chain.bias else None
     takes_values = part.call.tensors[0].is_floating_point()
     found = _description(
@@ -176,21 +177,21 @@ def _with_table(found: Description, chain: Chain, values: Values) -> Description
     Embedding and `down` are then one table, which is no larger; one-hot inputs are one of `down`.
     """
     if chain.embedding is None:
-        table = np.eye(chain.symbols)
+        table = Map("the table of symbols", np.eye(chain.symbols))
     else:
-        embedding = _map(values(f"{chain.embedding}.weight"), pays=False)
-        table = embedding.up
+        embedding = _map(f"{chain.embedding}.weight", values, pays=False)
+        table = replace(embedding, down=None)
         if (right := embedding.down) is not None:  # of the rows of `up`
             found = _with_inputs(found, lambda given: given.after(right.T))
     first = found.stacks[0][0]
     alone = not any(one.reverse for one in found.stacks[0])
     down = first.input.down
     if alone and down is not None and not chain.tied and len(down) <= down.shape[1]:
-        table = table @ down.T
-        found = _with_inputs(found, lambda given: Map(given.up))
+        table = replace(table, up=table.up @ down.T)
+        found = _with_inputs(found, lambda given: replace(given, down=None))
     elif chain.embedding is None:
         return found
-    return replace(found, table=table, inputs=table.shape[1], tied=chain.tied)
+    return replace(found, table=table, inputs=table.columns, tied=chain.tied)
 
 
 def _with_inputs(found: Description, change: Callable[[Map], Map]) -> Description:
@@ -231,9 +232,9 @@ def _of_layer(layer: Layer, values: Values, nonlinearity: Nonlinearity) -> Itera
             hidden=hidden,
             outputs=stack.proj_size or hidden,
             reverse=k > 0,
-            input=_map(values(full[names.weight_ih]), gates=GATES[stack.kind]),
-            recurrent=_map(values(full[names.weight_hh]), gates=GATES[stack.kind]),
-            projection=None if names.weight_hr is None else _map(values(full[names.weight_hr])),
+            input=_map(full[names.weight_ih], values),
+            recurrent=_map(full[names.weight_hh], values),
+            projection=None if names.weight_hr is None else _map(full[names.weight_hr], values),
             input_bias=ours,
             hidden_bias=theirs,
         )
@@ -243,16 +244,17 @@ def _own_names(stack: RecurrentStack) -> list[str]:
     return [name for names in direction_names(stack) for name in names.present]
 
 
-def _map(value: Train | Tensor, gates: int = 1, *, pays: bool = True) -> Map:
+def _map(name: str, values: Values, *, pays: bool = True) -> Map:
     """The factors of an MPS, unless the whole matrix costs less; otherwise the matrix."""
+    value = values(name)
     if not isinstance(value, Train):
-        return Map(_array(value))
+        return Map(name, _array(value))
     train = value.double()
     if factors := train.factors():
         left, right = map(_array, factors)
-        if not pays or factors_pay(*value.shape, left.shape[1], gates):
-            return Map(left, right)
-    return Map(_array(train.to_dense()))
+        if not pays or factors_pay(*value.shape, left.shape[1]):
+            return Map(name, left, right)
+    return Map(name, _array(train.to_dense()))
 
 
 def _array(value: Train | Tensor) -> Array:

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from ttcompress.planning.flash import PADDING, ROWS, UNITS, Bits
 from ttcompress.targets.c.description import Array, Description, Direction, Map
-from ttcompress.targets.c.sizes import PADDING, ROWS, UNITS, Bits
 
 CLIPS = np.linspace(0.55, 1.0, 10)
 """Fractions of the largest value that 4 bits are tried with."""
@@ -72,6 +72,7 @@ class Packed:
         bits: of most matrices.
         arrays: bytes (uint8) or floats (float32) by name, padding included.
         holds: how many values there are in each type.
+        errors: what rounding lost of each weight, relative to its Frobenius norm; none of floats.
         layers, table, head: the tables.
         memory: the pieces of a state in torch's order.
         hidden, cell: sizes of these arrays of a state.
@@ -83,6 +84,7 @@ class Packed:
     bits: Bits
     arrays: dict[str, NDArray[np.generic]] = field(default_factory=dict)
     holds: dict[str, int] = field(default_factory=dict)
+    errors: dict[str, float] = field(default_factory=dict)
     layers: tuple[LayerEntry, ...] = ()
     table: MatrixEntry | None = None
     head: MapEntry | None = None
@@ -116,6 +118,7 @@ class _Packer:
         self._bits = bits
         self._arrays = dict[str, NDArray[np.generic]]()
         self._holds = dict[str, int]()
+        self._errors = dict[str, float]()
         self._widest, self._middle = 16, 16
 
     def pack(self) -> Packed:
@@ -123,14 +126,15 @@ class _Packer:
         fine: Bits = 32 if self._bits == 32 else 8
         table, scale = None, None
         if found.table is not None and not found.tied:
-            rows = found.table
+            rows = found.table.up
             first = found.stacks[0][0]
             alone = not any(one.reverse for one in found.stacks[0][:2])
             if self._bits != 32 and first.input.down is None and alone:
                 # The table gives what `up` multiplies, so it takes the scales of its columns.
                 scale = _column_scales(first.input.up, self._bits)
                 rows = rows * scale
-            table = self._matrix("table", rows, fine)
+            table, rounded = self._matrix("table", rows, fine)
+            self._note_error(found.table.name, rows, rounded)
         layers, memory, h, c = list[LayerEntry](), list[Memory](), 0, 0
         for s, stack in enumerate(found.stacks):
             states, cells = [], []
@@ -156,6 +160,7 @@ class _Packer:
             self._bits,
             self._arrays,
             dict(sorted(self._holds.items(), key=lambda item: -item[1])),
+            self._errors,
             tuple(layers),
             table,
             head,
@@ -207,15 +212,22 @@ class _Packer:
             down = down * scale[:, None]
         if scale is not None:
             up = up / scale
+        known = scale is not None
         if down is None:
-            return MapEntry(
-                self._matrix(name, up, bits, bias, gates, known=scale is not None), None
-            )
+            entry, rounded = self._matrix(name, up, bits, bias, gates, known=known)
+            self._note_error(given.name, up, rounded)
+            return MapEntry(entry, None)
         self._middle = max(self._middle, len(down))
-        return MapEntry(
-            self._matrix(f"{name}_up", up, bits, bias, gates, known=scale is not None),
-            self._matrix(f"{name}_down", down, bits),
-        )
+        first, rounded = self._matrix(f"{name}_up", up, bits, bias, gates, known=known)
+        second, below = self._matrix(f"{name}_down", down, bits)
+        self._note_error(given.name, up @ down, rounded @ below)
+        return MapEntry(first, second)
+
+    def _note_error(self, name: str, values: Array, rounded: Array) -> None:
+        if self._bits != 32:
+            norm = float(np.linalg.norm(values))
+            lost = float(np.linalg.norm(values - rounded))
+            self._errors[name] = lost / norm if norm else lost
 
     def _matrix(
         self,
@@ -226,7 +238,8 @@ class _Packer:
         gates: int = 1,
         *,
         known: bool = False,  # whether the columns have been divided by their scales
-    ) -> MatrixEntry:
+    ) -> tuple[MatrixEntry, Array]:
+        """The entry of a matrix, its arrays, and its values as the kernel sees them."""
         rows, columns = values.shape
         self._widest = max(self._widest, columns)
         strip = gates * UNITS if gates > 1 else ROWS
@@ -255,9 +268,12 @@ class _Packer:
         extras = {"scale": scale, "column": column}
         extras["bias"] = None if bias is None else bias[order]
         names = {key: self._floats(f"{name}_{key}", one) for key, one in extras.items()}
-        return MatrixEntry(
+        entry = MatrixEntry(
             name, names["scale"], names["bias"], names["column"], rows, columns, strip, bits
         )
+        rounded = np.empty_like(values)
+        rounded[order] = levels * (1.0 if scale is None else scale[:, None])
+        return entry, rounded if column is None else rounded * column
 
     def _floats(self, name: str, values: Array | None) -> str | None:
         if values is None:
