@@ -64,5 +64,5 @@ def _ways(ways: Mapping[tuple[str, int], str]) -> Iterator[str]:
 def _opset(model: ModelProto, opset: int) -> Iterator[str]:
     """The versions, and what an old one costs."""
     cost = sum(prod(codes.dims) // 2 for codes in nibbles(model)) if opset < NIBBLE_OPSET else 0
-    more = f", {cost:,} bytes more than from opset {NIBBLE_OPSET} on, which has 4-bit types"
+    more = f"; codes of 4 bits take 8, {cost:,} bytes more than from opset {NIBBLE_OPSET} on"
     yield f"opset {opset}, IR {model.ir_version}{more if cost else ''}"
