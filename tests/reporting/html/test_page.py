@@ -231,7 +231,7 @@ def test_colours_of_a_picture_are_the_pages(page: str) -> None:
     assert ("fill", PALETTE["after"][0]) in used
     assert {colour for _, colour in used} == set(re.findall(r"#[0-9a-f]{6}\b", drawn))
     for part, colour in used:
-        rule = f'svg [style*="{part}: {colour}"] {{ {part}: var(--{names[colour]}) !important; }}'
+        rule = f'[style*="{part}: {colour}"] {{ {part}: var(--{names[colour]}) !important; }}'
         assert rule in page
 
 

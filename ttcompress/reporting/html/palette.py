@@ -33,14 +33,15 @@ def style_sheet() -> str:
     """CSS that names every colour for both schemes, and puts the names into pictures.
 
     Matplotlib writes the light colours into the `style` of each element; a rule that is
-    `!important` overrides that, so that one picture serves both schemes.
+    `!important` overrides that, so that one picture serves both schemes. No rule asks for an `svg`
+    around the element: within the shapes that `<use>` repeats there is none.
     """
     light_scheme, dark_scheme = (
         " ".join(f"--{name}: {colours[scheme]};" for name, colours in PALETTE.items())
         for scheme in (0, 1)
     )
     rules = (
-        f'svg [style*="{part}: {light(name)}"] {{ {part}: var(--{name}) !important; }}'
+        f'[style*="{part}: {light(name)}"] {{ {part}: var(--{name}) !important; }}'
         for name in PALETTE
         for part in ("fill", "stroke")
     )
