@@ -226,7 +226,7 @@ def test_a_microcontroller_and_a_phone_compile_it(tmp_path, monkeypatch, command
 def test_the_flash_of_a_weight_follows_from_its_shape(make, bits, rank) -> None:
     packed = pack(make("gru", 24, 24, rank), bits)
     biases = sum(array.nbytes for name, array in packed.arrays.items() if name.endswith("bias"))
-    assert packed.flash - biases == 2 * flash_bytes(72, 24, bits, rank or None)
+    assert packed.flash - biases == 2 * flash_bytes(72, 24, bits, rank or None, gates=3)
 
 
 @given(st.text())
