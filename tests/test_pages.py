@@ -54,7 +54,7 @@ STORIES = ROOT / "ttcompress" / "workflows" / "README.md"
 CONTRIBUTING = ROOT / ".github" / "CONTRIBUTING.md"
 CHANGELOG = ROOT / ".github" / "CHANGELOG.md"
 PAGES = (README, RECIPES, EVIDENCE, TESTS, FORMAT, DEPLOY, TASKS, STORIES, CONTRIBUTING, CHANGELOG)
-NOT_RECIPES = ("manifest", "github", "gitlab")
+NOT_RECIPES = ("manifest", "github", "gitlab", "action")
 NEEDS = {DEPLOY: "onnxruntime", STORIES: "onnxruntime", README: "matplotlib"}
 
 UPDATE = bool(os.environ.get("UPDATE_PAGES"))

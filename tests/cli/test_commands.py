@@ -17,8 +17,8 @@ from ttcompress.cli.arguments import BUDGET, LIMITS, SHARED
 from ttcompress.recipe.overrides import OVERRIDES
 
 COMMANDS = (
-    *("inspect", "plan", "decompose", "finetune", "compare", "sweep"),
-    *("evaluate", "report", "verify", "bench", "restore", "export", "batch"),
+    *("inspect", "plan", "decompose", "finetune", "report", "evaluate", "verify", "bench"),
+    *("restore", "export", "card", "push", "compare", "sweep", "batch"),
 )
 SHIPPED = Path(__file__).parents[2] / "recipes"
 RECIPES = ("list", "show", "check", "schema")
@@ -32,7 +32,7 @@ def model(tiny_checkpoint: Path) -> Path:
 def test_decompose_prints_the_report_and_writes_the_file(run, folder, model) -> None:
     result = run("decompose", model, "--factor", "2")
     assert result.code == 0
-    assert result.err == "wrote tiny.auto.safetensors\n"
+    assert result.err.endswith("wrote tiny.auto.safetensors\n")
     assert [path.name for path in folder.iterdir()] == ["tiny.auto.safetensors"]
     lines = result.out.splitlines()
     assert lines[0] == f"{model}: recipe balanced (the default) with --factor 2"
@@ -67,7 +67,7 @@ def test_the_output_is_named_after_model_and_format(options, name, run, folder, 
 
 def test_decompose_and_report_give_one_json_document(run, model) -> None:
     decomposed = run("decompose", model, "--factor", "2", "--json")
-    assert decomposed.err == "wrote tiny.auto.safetensors\n"
+    assert decomposed.err.endswith("wrote tiny.auto.safetensors\n")
     reported = run("report", "tiny.auto.safetensors", "--json")
     assert decomposed.json == reported.json
     assert reported.json == ttcompress.load("tiny.auto.safetensors").report.as_json()
@@ -267,8 +267,10 @@ def test_help_has_headings(run) -> None:
     ]
     assert "--factor" in sections["Size and format (budgets may be combined)"]
     assert "--resume" in sections["Task and training"]
-    commands = run("--help").out.partition("\nCompress:\n")[2]
-    assert "\nChoose:\n  compare " in commands
+    commands = run("--help").out.partition("\nLook:\n")[2]
+    found = [line for line in f"Look:\n{commands}".splitlines() if line and line[0] != " "]
+    assert found == ["Look:", "Compress:", "Judge:", "Ship:", "Many:"]
+    assert "\nMany:\n  compare " in commands
     assert "..." not in commands  # none is cut short
 
 

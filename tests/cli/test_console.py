@@ -11,6 +11,7 @@ from rich.console import Console
 
 from ttcompress.cli import console
 from ttcompress.cli.arguments import Talk
+from ttcompress.cli.engine import EngineOptions
 from ttcompress.errors import TaskError, TTCompressError
 from ttcompress.reporting.table import Column, Table
 from ttcompress.system.progress import silent
@@ -196,3 +197,19 @@ def test_the_way_to_an_exception_in_a_users_task_is_shown_if_asked_for(verbose, 
     shown = capsys.readouterr().err
     assert shown.endswith("-v prints the traceback.\n") is not verbose
     assert ("ValueError: of a task" in shown) is verbose
+
+
+def test_more_threads_than_cores_are_told(run, tiny_checkpoint, monkeypatch) -> None:
+    assert "threads" not in run("inspect", tiny_checkpoint).err
+    monkeypatch.setenv("OMP_NUM_THREADS", "4000")
+    assert "OMP_NUM_THREADS asks for 4,000 threads" in run("inspect", tiny_checkpoint).err
+    assert run("inspect", tiny_checkpoint, "-q").err == ""
+
+
+def test_more_jobs_than_cores_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    EngineOptions(jobs=1).chosen(Talk())
+    assert capsys.readouterr().err == ""
+    EngineOptions(jobs=4000).chosen(Talk())
+    assert "-j 4000 asks for 4,000 threads" in capsys.readouterr().err
+    EngineOptions(jobs=4000, engine="dask", scheduler="tcp://far:8786").chosen(Talk())
+    assert capsys.readouterr().err == ""  # its cores are not ours

@@ -12,9 +12,10 @@ pytest.importorskip("onnxruntime")
 
 
 def test_export_prints_a_table_and_writes_the_file(run, folder, tiny_artifact) -> None:
-    result = run("export", tiny_artifact, "-o", "tiny.onnx")
+    result = run("export", tiny_artifact, "-o", "tiny.onnx", "--opset", "17", "--layers", "scan")
     assert result.code == 0
-    assert result.err == "wrote tiny.onnx\n"
+    assert result.err.endswith("wrote tiny.onnx\n")
+    assert "lstm: layer 0: Scan" in result.out and "lstm: opset 17, IR 8" in result.out
     lines = result.out.splitlines()
     assert lines[2].split() == [
         "part",
@@ -50,6 +51,9 @@ def test_export_in_json_is_one_document(run, folder, tiny_artifact) -> None:
         (["--quantize", "int4"], 2, "expected 'int8', got 'int4'. Omit"),
         (["--nonlinearity", "sigmoid"], 2, "expected tanh or relu, got 'sigmoid'"),
         (["--task", "nosuch"], 2, "no such task"),
+        (["--opset", "14"], 2, "opset: expected 15 to 23, got 14"),
+        (["--layers", "gru"], 2, "layers: expected auto or scan or lstm, got 'gru'"),
+        (["--as", "c", "--opset", "17"], 2, "opset: only ONNX has this option. Omit it"),
         (["-o", "nowhere/tiny.onnx"], 2, "does not exist"),
         (["--as", "c", "--quantize", "int2"], 2, "expected 'int8' or 'int4', got 'int2'. Omit"),
     ],

@@ -51,7 +51,7 @@ def test_every_command_that_reads_a_model_reads_it_from_the_hub(
 def test_a_result_is_named_after_the_repository(run, stored, folder) -> None:
     result = run("decompose", MODEL, "--factor", "2", "--format", "mps", "--store", "int8")
     assert result.code == 0
-    assert result.err == "wrote tiny.mps.safetensors\n"
+    assert result.err.endswith("wrote tiny.mps.safetensors\n")
     assert result.out.startswith("hf://user/tiny: recipe ")
     assert ttcompress.verify("tiny.mps.safetensors", MODEL).agrees
 

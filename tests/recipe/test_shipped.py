@@ -13,6 +13,7 @@ from ttcompress.errors import InputError
 from ttcompress.model.weights import Weight
 from ttcompress.recipe import (
     Budget,
+    CalibrationChoice,
     Finetune,
     ShippedRecipe,
     default_recipe,
@@ -49,6 +50,7 @@ BUDGETS = {
     "explicit-ranks": Budget(),
 }
 TUNED = {"small-finetuned": "small", "tiny-finetuned": "tiny"}
+TEMPERATURES = {"small-finetuned": 2.0, "tiny-finetuned": 1.0}
 
 
 def test_the_shipped_recipes_are_these() -> None:
@@ -69,8 +71,9 @@ def test_each_opens_with_what_for_and_the_command(recipe: ShippedRecipe) -> None
 @pytest.mark.parametrize("name", TUNED)
 def test_fine_tuning_leaves_everything_else_and_the_task_open(name: str) -> None:
     tuned, plain = (load_recipe(find_recipe(n)) for n in (name, TUNED[name]))
-    assert tuned.finetune == Finetune(epochs=3)
-    assert with_options(tuned, finetune=False) == replace(plain, calibration=None)
+    assert tuned.finetune == Finetune(epochs=3, temperature=TEMPERATURES[name])
+    assert tuned.calibration == CalibrationChoice(batches=24)
+    assert with_options(tuned, finetune=False) == replace(plain, calibration=tuned.calibration)
 
 
 @pytest.mark.parametrize("shipped_recipe", shipped(), ids=lambda recipe: recipe.name)

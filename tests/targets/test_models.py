@@ -15,6 +15,8 @@ from torch.nn.utils.rnn import pack_padded_sequence
 import ttcompress
 from ttcompress.targets.onnx import build as way
 from ttcompress.targets.onnx import target as onnx
+from ttcompress.targets.parts import task_part
+from ttcompress.tasks.protocol import Task
 
 WORDS = (torch.randint(40, (3, 5), generator=torch.Generator().manual_seed(0)),)
 SMALL = {"budget": {"factor": 2}, "store": "int8"}
@@ -251,6 +253,56 @@ def test_without_the_extra_the_message_names_it(tmp_path, tiny_artifact, monkeyp
     ) as caught:
         ttcompress.export(tiny_artifact, tmp_path / "m.onnx")
     assert caught.value.exit_code == 2
+
+
+class Stateless(Model):
+    """Returns a state and takes none."""
+
+    def forward(self, words: torch.Tensor) -> tuple[torch.Tensor, Any]:  # type: ignore[override]
+        return super().forward(words)
+
+
+class Learned(Model):
+    """Its first state is not of zeros."""
+
+    def forward(self, words: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
+        ones = torch.ones(1, words.shape[0], 16)
+        return super().forward(words, (ones, ones) if state is None else state)
+
+
+class Growing(Model):
+    """What it returns besides the output is as long as the sequence."""
+
+    def forward(self, words: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
+        hidden, _ = super().forward(words)
+        return hidden, hidden
+
+
+def task_with(model: nn.Module) -> Task:
+    batch = (*WORDS, *WORDS)
+    return ttcompress.task_of(model, train=[batch], valid=[batch], loss="cross_entropy")
+
+
+@pytest.mark.slow
+def test_a_tasks_module_is_streamed_through_the_states_that_it_returns(
+    compressed, tmp_path
+) -> None:
+    small = compressed(Model(), **SMALL)
+    (made,) = ttcompress.export(small, tmp_path / "m.onnx", task=task_with(Model()))
+    assert made.inputs == ("words", "h0", "c0") and made.outputs == ("output", "hn", "cn")
+    text, zeros = torch.randint(40, (2, 9)), torch.zeros(1, 2, 16)
+    whole, *_ = run(made.file, words=text, h0=zeros, c0=zeros)
+    first, *state = run(made.file, words=text[:, :4], h0=zeros, c0=zeros)
+    h0, c0 = map(torch.from_numpy, state)
+    rest, *_ = run(made.file, words=text[:, 4:], h0=h0, c0=c0)
+    np.testing.assert_allclose(np.concatenate([first, rest], 1), whole, atol=1e-5)
+
+
+@pytest.mark.parametrize("model", [Stateless(), Learned(), Growing()])
+def test_what_is_not_a_state_that_starts_at_zero_is_no_input(compressed, model) -> None:
+    part = task_part(compressed(Model(), **SMALL), task_with(model))
+    assert part.call.inputs == ("words",)
+    assert part.call.outputs[0] == "output_0"
 
 
 def test_a_state_beside_a_sequence_has_no_time_axis(compressed, tmp_path) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -25,6 +27,7 @@ ROOT = Path(__file__).parents[2]
 STATES = {"charlm": ("h0", "c0"), "highlighter": (), "forecaster": ()}
 """Those that a task carries from batch to batch, of each sample."""
 
+Written = Callable[[str, str], ttcompress.Exported]
 Fast = Callable[[str], tuple[CompressedModel, Task, dict[str, float]]]
 
 
@@ -60,11 +63,48 @@ def fast() -> Fast:
     return make
 
 
+@pytest.fixture(scope="module")
+def exported(fast: Fast, tmp_path_factory: pytest.TempPathFactory) -> Written:
+    """A sample under `fast` as ONNX for every runtime, in float or int8."""
+    folder = tmp_path_factory.mktemp("samples")
+
+    @cache
+    def make(sample: str, quantize: str) -> ttcompress.Exported:
+        model, task, _ = fast(sample)
+        path = folder / f"{sample}.{quantize}.onnx"
+        # In int8 an operator would be ONNX Runtime's own.
+        layers = "auto" if quantize == "none" else "scan"
+        (made,) = ttcompress.export(model, path, task=task, quantize=quantize, layers=layers)
+        return made
+
+    return make
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("quantize", ["none", "int8"])
+@pytest.mark.parametrize("sample", ["charlm", "highlighter"])
+def test_a_sample_is_the_same_in_openvino(sample, quantize, exported: Written) -> None:
+    openvino = pytest.importorskip("openvino", reason="OpenVINO is not installed")
+    path = exported(sample, quantize).file
+    session = start_session(path.read_bytes())
+    # On processors with bfloat16 its default is less than float32.
+    settings = {"INFERENCE_PRECISION_HINT": "f32"}
+    compiled = openvino.Core().compile_model(path, "CPU", settings)
+    generator = torch.Generator().manual_seed(0)
+    for steps, batch in product((1, 7, 20), (1, 4)):
+        feed = {"input": torch.randint(90, (batch, steps), generator=generator).numpy()}
+        for entry in session.get_inputs()[1:]:
+            sizes = entry.shape[0], batch, entry.shape[2]
+            feed[entry.name] = torch.randn(sizes, generator=generator).numpy()
+        for one, other in zip(compiled(feed).to_tuple(), session.run(None, feed), strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-4)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("sample", STATES)
-def test_a_sample_is_the_same_in_float(sample, fast: Fast, tmp_path: Path) -> None:
-    model, task, wanted = fast(sample)
-    (made,) = ttcompress.export(model, tmp_path / "m.onnx", task=task)
+def test_a_sample_is_the_same_in_float(sample, fast: Fast, exported: Written) -> None:
+    _, task, wanted = fast(sample)
+    made = exported(sample, "none")
     assert made.inputs == ("input", *STATES[sample])
     assert made.largest_difference < 1e-4
     session = InRuntime(made.file).session
@@ -75,10 +115,10 @@ def test_a_sample_is_the_same_in_float(sample, fast: Fast, tmp_path: Path) -> No
 @pytest.mark.slow
 @pytest.mark.parametrize("sample", STATES)
 def test_a_samples_metric_stays_within_half_a_percent_in_int8(
-    sample, fast: Fast, tmp_path: Path
+    sample, fast: Fast, exported: Written
 ) -> None:
-    model, task, wanted = fast(sample)
-    (made,) = ttcompress.export(model, tmp_path / "m.onnx", task=task, quantize="int8")
+    _, task, wanted = fast(sample)
+    made = exported(sample, "int8")
     assert made.holds["int8"] > 10 * made.holds["float"]
     found = measure_module(task, InRuntime(made.file))
     counting = task.metrics[0].name

@@ -66,7 +66,7 @@ def test_outputs_are_those_of_torchs_layer_at_lengths_never_seen(
 ) -> None:
     layer, scans = GEOMETRIES[geometry]
     (made,) = ttcompress.export(
-        compressed(Holder(rnn=layer), **EXACT), tmp_path / "m.onnx", overwrite=True
+        compressed(Holder(rnn=layer), **EXACT), tmp_path / "m.onnx", layers="scan"
     )
     assert operations(made.file).count("Scan") == scans
     assert "Loop" not in operations(made.file)
@@ -132,7 +132,10 @@ def test_a_cell_becomes_a_layer_that_steps_through_time(compressed, tmp_path) ->
 def test_a_checkpoint_does_not_tell_an_rnns_nonlinearity(compressed, tmp_path) -> None:
     layer = nn.RNN(6, 8, nonlinearity="relu")
     (made,) = ttcompress.export(
-        compressed(Holder(rnn=layer), **EXACT), tmp_path / "m.onnx", nonlinearity="relu"
+        compressed(Holder(rnn=layer), **EXACT),
+        tmp_path / "m.onnx",
+        nonlinearity="relu",
+        layers="scan",
     )
     assert "Relu" in operations(made.file)
     assert "Tanh" not in operations(made.file)

@@ -6,6 +6,7 @@ Nothing here imports torch, pydantic or Rich before a command runs: `--help` ans
 from __future__ import annotations
 
 import sys
+from io import TextIOWrapper
 from typing import Annotated, Any
 
 import typer
@@ -112,4 +113,7 @@ app.add_typer(tasks, name="tasks", rich_help_panel="Look")
 
 def main() -> None:
     """Run the command line."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # names from a file need not be in its encoding
+            stream.reconfigure(errors="backslashreplace")
     app(prog_name="ttcompress")

@@ -105,7 +105,7 @@ def batch(
     from ttcompress.workflows.batch import batch as run
 
     reports.check()
-    engine = where.chosen()
+    engine = where.chosen(talk)
     with console.jobs_progress(talk) as (progress, say):
         result = run(
             manifest,

@@ -43,8 +43,11 @@ def bench(
     batches = _numbers(batch)
     from ttcompress.cli import console
     from ttcompress.reporting.bench import bench_remarks, bench_tables
+    from ttcompress.system.threads import remark_on_threads
     from ttcompress.workflows.bench import bench as measure
 
+    if remark := remark_on_threads(threads, "--threads"):
+        console.say(remark, talk)
     with console.progress(talk) as progress:
         found = measure(file.path, batches=batches, steps=steps, threads=threads, progress=progress)
     plain = found.as_json()

@@ -33,6 +33,7 @@ from ttcompress.system.json import finite
 from ttcompress.system.launch import is_first
 from ttcompress.system.progress import Progress, silent
 from ttcompress.system.text import clean_for_terminal
+from ttcompress.system.threads import remark_on_environment
 
 if TYPE_CHECKING:
     from ttcompress.training.loop import StepReport
@@ -137,12 +138,12 @@ def fail(error: TTCompressError, verbose: bool) -> None:
         more = " -v prints the traceback."
     console, message = stderr(), clean_for_terminal(f"{error}{more}")
     if console.is_terminal:
-        console.print(_set_apart(message), soft_wrap=True)
+        console.print(set_apart(message), soft_wrap=True)
     else:  # one line, for grep
         console.print(f"error: {message}", soft_wrap=True)
 
 
-def _set_apart(message: str) -> Text:
+def set_apart(message: str) -> Text:
     """An error for a terminal: the facts in red, and each cure below its fact, as usual text."""
     text = Text()
     text.append("error: ", style="bold red")
@@ -169,6 +170,8 @@ def progress(talk: Talk) -> Iterator[Progress]:
     if talk.quiet or not is_first():
         yield silent
         return
+    if remark := remark_on_environment():
+        say(remark, talk)
     if not console.is_terminal:
         yield _line_teller(partial(say, talk=talk))
         return

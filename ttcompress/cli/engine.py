@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ttcompress.cli import headings
-from ttcompress.cli.arguments import MixedPrecision
+from ttcompress.cli.arguments import MixedPrecision, Talk
 from ttcompress.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -59,8 +59,8 @@ class EngineOptions:
     ] = None
     mixed_precision: MixedPrecision = "no"
 
-    def chosen(self) -> Engine:
-        """The engine that the options describe.
+    def chosen(self, talk: Talk) -> Engine:
+        """The engine that the options describe; says where they ask for more than there is.
 
         Raises:
             RecipeError: a scheduler was given, but the engine is not Dask.
@@ -71,8 +71,18 @@ class EngineOptions:
             raise typer.BadParameter(f"--engine: expected loky or dask, got {self.engine!r}.")
         if self.scheduler is not None and self.engine != "dask":
             raise RecipeError("--scheduler only applies to Dask; add --engine dask.")
+        if self.jobs is not None and self.scheduler is None:  # a cluster has cores of its own
+            self._tell_of_threads(self.jobs, talk)
         name: Literal["loky", "dask"] = "dask" if self.engine == "dask" else "loky"
         return Engine(name, self.jobs, self.scheduler, self.mixed_precision)
+
+    def _tell_of_threads(self, jobs: int, talk: Talk) -> None:
+        """Each job has a thread or more: the cores are shared among jobs that run at once."""
+        from ttcompress.cli import console
+        from ttcompress.system.threads import remark_on_threads
+
+        if remark := remark_on_threads(jobs, f"-j {jobs}"):
+            console.say(remark, talk)
 
 
 def say_done(say: Callable[[str], None], outcome: Outcome) -> None:

@@ -36,6 +36,22 @@ Quantize = Annotated[
         help="Multiply in int8, which rounds the inputs too; int4: with weights of 4 bits, in C.",
     ),
 ]
+Opset = Annotated[
+    int | None,
+    typer.Option(
+        "--opset",
+        metavar="N",
+        help="Version of ONNX's operators, from 15 on; default: 18, or 21 if that saves bytes.",
+    ),
+]
+Layers = Annotated[
+    str | None,
+    typer.Option(
+        "--layers",
+        metavar="auto|scan|lstm",
+        help="In ONNX: layers as Scans, as operators such as LSTM, or each the faster way.",
+    ),
+]
 OfRNNs = Annotated[
     str,
     typer.Option(
@@ -53,6 +69,8 @@ def export(
     talk: Talk,
     target: TargetName = DEFAULT,
     quantize: Quantize = None,
+    opset: Opset = None,
+    layers: Layers = None,
     task: TaskName = None,
     recipe: WithTask = None,
     nonlinearity: OfRNNs = "tanh",
@@ -84,6 +102,8 @@ def export(
             target=target,
             task=_task(compressed, task, recipe),
             quantize=quantize,
+            opset=opset,
+            layers=layers,
             name=file.stem,
             nonlinearity=cast("Nonlinearity", nonlinearity),
             overwrite=overwrite,

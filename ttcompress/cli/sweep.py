@@ -127,7 +127,7 @@ def sweep(
     from ttcompress.workflows import sweep as run
     from ttcompress.workflows.methods import CODEC
 
-    asked, names, engine = parse_factors(factors), formats.split(","), where.chosen()
+    asked, names, engine = parse_factors(factors), formats.split(","), where.chosen(talk)
     pickable = [name for name in names if name != CODEC]
     wanted.check(model, [run.point_name(name, factor) for name in pickable for factor in asked])
     with console.jobs_progress(talk) as (progress, say):

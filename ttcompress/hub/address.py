@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import PurePath, PurePosixPath
 from urllib.parse import unquote
 
 from ttcompress.errors import InputError
@@ -50,7 +50,9 @@ class Address:
         """
         from ttcompress.system.files import model_stem  # too slow to import for --help
 
-        return model_stem(Path(self.path)) if self.path else self.repository.partition("/")[2]
+        return (
+            model_stem(PurePosixPath(self.path)) if self.path else self.repository.partition("/")[2]
+        )
 
     def __str__(self) -> str:
         revision = self.revision or ""

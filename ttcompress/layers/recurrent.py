@@ -8,7 +8,7 @@ faster.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, Self
 
@@ -190,8 +190,13 @@ class Recurrent(RecurrentBase, nn.RNNBase):
         stack, tensors, nonlinearity, run: as for `RecurrentBase`.
         batch_first: the input is (batch, time, input) and not (time, batch, input).
         dropout: its probability, on the output of every layer but the last, in training.
+
+    Attributes:
+        exported_runs: how each layer runs in an exported graph; None: all by `run_scan`. A target
+            puts its own operators here.
     """
 
+    exported_runs: Sequence[LayerRun] | None = None
     rebuilt_in_training = True
     options = ("batch_first", "dropout")
 
@@ -235,7 +240,9 @@ class Recurrent(RecurrentBase, nn.RNNBase):
         if isinstance(input, PackedSequence):
             raise ValueError("a packed sequence cannot be exported; pass a padded tensor")
         call = self._read(input, hx)
-        return call.result(*self._run_by_layer(call, run_scan))
+        return call.result(
+            *self._run_by_layer(call, self.exported_runs or (run_scan,) * self.num_layers)
+        )
 
     # As with torch's own layers, compilers leave it out of their graph: the loop is fast already.
     # `torch.compiler.disable` does the same, but takes a second of every start to be imported.
@@ -249,7 +256,7 @@ class Recurrent(RecurrentBase, nn.RNNBase):
             tensor.requires_grad for tensor in (call.data, *call.state, *self.parameters())
         )
         loop = partial(run_loop, in_place=not (tracked or call.autocast))
-        return call.result(*self._run_by_layer(call, loop))
+        return call.result(*self._run_by_layer(call, (loop,) * self.num_layers))
 
     def _read(self, input: Input, hx: Hidden | None) -> Call:
         hidden = self.proj_size or self.hidden_size
@@ -263,11 +270,12 @@ class Recurrent(RecurrentBase, nn.RNNBase):
             layers=len(self._names),
         )
 
-    def _run_by_layer(self, call: Call, run: LayerRun) -> tuple[Tensor, State]:
+    def _run_by_layer(self, call: Call, runs: Sequence[LayerRun]) -> tuple[Tensor, State]:
         """Run layer by layer, each in all its directions."""
         data, sizes, lasts = call.data, call.sizes, []
         directions = self.stack.directions
-        for first in range(0, len(self._names), directions):
+        firsts = range(0, len(self._names), directions)
+        for first, run in zip(firsts, runs, strict=True):
             if first and self.dropout:
                 data = dropout(data, self.dropout, self.training)
             places = range(first, first + directions)

@@ -307,12 +307,19 @@ def _choose_best(menu: Menu, prices: Cost, ignore_error: bool = False) -> Choice
         price = choice.cost.times(prices)
         return price if ignore_error else choice.error + price
 
-    starts = [
-        Choice(option, option.descend(prices, start))
-        for option in (one.at_price(prices) for one in menu)
-        for start in {option.caps, option.floors if len(option.caps) > 1 else option.caps}
-    ]
-    return min(starts, key=score)
+    return min((start for one in menu for start in _descents(one, prices)), key=score)
+
+
+def _descents(option: Option, prices: Cost) -> tuple[Choice, ...]:
+    """Where the descents from both ends arrive, remembered: searches ask at the same prices."""
+    found: tuple[Choice, ...] | None = option.descents.get(prices)
+    if found is None:
+        taken = option.at_price(prices)
+        vars(taken)["descents"] = option.descents  # at any price, it is the same as this one
+        ends = {taken.caps, taken.floors if len(taken.caps) > 1 else taken.caps}
+        found = tuple(Choice(taken, taken.descend(prices, start)) for start in ends)
+        option.descents[prices] = found
+    return found
 
 
 def _scale(unit: Cost, price: float) -> Cost:

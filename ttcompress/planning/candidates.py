@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 from ttcompress.planning.flash import EIGHT, Bits, held_bytes
 from ttcompress.planning.formats import Layout
@@ -68,6 +69,11 @@ class Option:
     truncation_weight: float = 1.0
     noise_weight: float = 1.0
     rounding_share: float = 1.0
+
+    @cached_property
+    def descents(self) -> dict[Cost, Any]:
+        """What allocation has found at each price, kept as long as the option."""
+        return {}
 
     def at_price(self, prices: Cost) -> Option:
         """The option as it is taken at these prices; only a `CodedOption` adapts to them."""

@@ -45,6 +45,7 @@ def exported_remarks(
     """
     remarks = [f"not exported: {layer}: not a layer of torch.nn" for layer in left_out]
     for one in files:
+        remarks += [f"{one.part}: {note}" for note in one.notes]
         counts = ", ".join(f"{count:,} values in {type}" for type, count in one.holds.items())
         remarks.append(f"{one.part} holds {counts}")
         if one.memory:

@@ -32,6 +32,7 @@ class Exported:
         errors: for C in few bits, what rounding lost of each weight: the Frobenius error of what is
             exported against the artifact, relative to the norm of the latter.
         unchecked: why the outputs were not compared with torch's; empty if they were.
+        notes: sentences on what was chosen: how each layer runs in ONNX, and its versions.
     """
 
     file: Path
@@ -47,6 +48,7 @@ class Exported:
     memory: Mapping[str, int] = field(default_factory=dict)
     errors: Mapping[str, float] = field(default_factory=dict)
     unchecked: str = ""
+    notes: tuple[str, ...] = ()
 
     def as_json(self) -> Json:
         """Plain values, in the order of the fields."""

@@ -10,19 +10,23 @@ import errno
 import glob
 import hashlib
 import os
+import re
 import stat
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import BinaryIO
 
 from ttcompress.errors import CheckpointError, InputError, OutputError, OutputPathError, unreadable
 
 if sys.platform != "win32":
     import fcntl
+
+_DEVICE = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9]) *(\..*)?", re.IGNORECASE)
+"""Names that Windows gives to devices, whatever follows the first dot."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,10 @@ def check_output(path: Path, overwrite: bool) -> None:
         ) from error
     if path.is_dir():
         raise OutputPathError(f"{path}: is a folder. Give the name of a file in it.")
+    if sys.platform == "win32" and _DEVICE.fullmatch(path.name):
+        raise OutputPathError(
+            f"{path}: Windows keeps this name for a device. Choose another name with -o."
+        )
     if not path.parent.is_dir():
         raise OutputPathError(f"{path}: the folder {path.parent} does not exist. Create it first.")
     if os.path.lexists(path) and not overwrite:  # even a broken link belongs to someone
@@ -195,7 +203,7 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def model_stem(path: Path) -> str:
+def model_stem(path: PurePath) -> str:
     """What a model is called in the names of files made from it.
 
     >>> model_stem(Path("runs/charlm.pt")), model_stem(Path("model.safetensors.index.json"))

@@ -108,14 +108,16 @@ def task_part(compressed: CompressedModel, task: Task) -> Part:
 
     A built-in task's model takes symbols (batch, time) or values (batch, time, features); if the
     task carries state from batch to batch, the state of every recurrent layer is both an input and
-    an output. For other tasks the first training batch shows the call: see `_free_axes`.
+    an output. For other tasks the first training batch shows the call: see `_free_axes`, and
+    `_with_states` for the states that a module takes and returns.
     """
     module = load_into(task.build(), compressed).eval()
     if isinstance(chain := getattr(task, "chain", None), Chain):  # a built-in task's
         flags = (getattr(task, flag, False) for flag in ("takes_values", "carries_state"))
         return _whole(compressed, module, _chain_call(chain, *flags))
     example = _called_with(task, module)
-    return own_part(compressed, OwnModule(task.build(), example, _free_axes(example)))
+    own = OwnModule(task.build().eval(), example, _free_axes(example))
+    return own_part(compressed, _with_states(own) or own)
 
 
 def common_part(compressed: CompressedModel, nonlinearity: Nonlinearity) -> Part | None:
@@ -181,6 +183,72 @@ def _free_axes(example: Sequence[Tensor]) -> tuple[Axes, ...]:
         else {0: BATCH}
         for one in example
     )
+
+
+def _with_states(own: OwnModule) -> OwnModule | None:
+    """The module with the states that it returns among its inputs; None if it takes none.
+
+    It does as most code has it: `forward` returns (output, state), and its next argument is a
+    state that may be left out, for which zeros stand. Each member has a batch axis and no other
+    free one.
+    """
+    parameters = list(signature(own.module.forward).parameters.values())[len(own.example) :]
+    if not parameters or parameters[0].default is not None:
+        return None
+    try:
+        with torch.no_grad():
+            result = own.module(*own.example)
+            output, state = result
+            zeros = pytree.tree_map(torch.zeros_like, state)
+            again = own.module(*own.example, zeros)
+            axes = _batch_axes(own, state)
+            names = _state_names(state)
+    except Exception:  # of the user's code, called in a way that it need not support
+        return None
+    pairs = zip(pytree.tree_leaves(result), pytree.tree_leaves(again), strict=True)
+    if axes is None or not all(torch.allclose(one, other, atol=1e-5) for one, other in pairs):
+        return None
+    count = len(pytree.tree_leaves(output))
+    outputs = ("output",) if count == 1 else _numbered("output", count)
+    return OwnModule(
+        own.module,
+        (*own.example, zeros),
+        (*own.axes, *axes),
+        (*_argument_names(own), *(f"{name}0" for name in names)),
+        (*outputs, *(f"{name}n" for name in names)),
+    )
+
+
+def _batch_axes(own: OwnModule, state: Any) -> tuple[Axes, ...] | None:
+    """The axis of each member of a state that the batch has; None if any has not just that one."""
+    found = []
+    for name in (BATCH, TIME):
+        shorter = list(own.example)
+        for k, free in enumerate(own.axes):
+            for axis in (axis for axis, its in free.items() if its == name):
+                shorter[k] = shorter[k].narrow(axis, 0, shorter[k].shape[axis] - 1)
+        _, other = own.module(*shorter)
+        pairs = zip(pytree.tree_leaves(state), pytree.tree_leaves(other), strict=True)
+        found.append([[a for a, b in enumerate(o.shape) if b != s.shape[a]] for s, o in pairs])
+    by_batch, by_time = found
+    if any(by_time) or any(len(axes) != 1 for axes in by_batch):
+        return None
+    return tuple({axis: BATCH} for (axis,) in by_batch)
+
+
+def _state_names(state: Any) -> list[str]:
+    """`h` of a single member, `h` and `c` of a pair, with the number of each in a list before it.
+
+    >>> _state_names([(torch.zeros(1), torch.zeros(1)), torch.zeros(1)])
+    ['0.h', '0.c', '1.h']
+    """
+    if isinstance(state, Tensor):
+        return ["h"]
+    if isinstance(state, tuple) and len(state) == 2 and all(isinstance(x, Tensor) for x in state):
+        return ["h", "c"]
+    if not isinstance(state, (list, tuple)):
+        raise TypeError(f"{type(state).__name__} is not a state")
+    return [f"{k}.{name}" for k, member in enumerate(state) for name in _state_names(member)]
 
 
 def _is_sequence(tensor: Tensor) -> bool:

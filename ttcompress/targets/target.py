@@ -55,12 +55,14 @@ class Written:
         memory: bytes by kind of memory ("flash", "ram"), of targets for which these differ.
         errors: what rounding lost of each weight by its name, relative to its Frobenius norm, of
             targets that round weights again.
+        notes: sentences on what was chosen, such as how each layer runs.
     """
 
     files: Mapping[str, bytes]
     holds: Mapping[str, int]
     memory: Mapping[str, int] = field(default_factory=dict)
     errors: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 class Target(Protocol):
@@ -85,6 +87,13 @@ class Target(Protocol):
     kinds: frozenset[Kind]
     stores: Collection[str]
     roundings: tuple[str, ...]
+
+    def with_options(self, options: Mapping[str, Any]) -> Target:
+        """The target with options of `export` that not every target has: "opset", "layers".
+
+        Raises:
+            RecipeError: it has no such option, or not this value of it.
+        """
 
     def require(self) -> None:
         """Check that the packages for `write` and `run` are installed.

@@ -6,6 +6,7 @@ returns, so that a slip is found where it was made and not by the arithmetic beh
 
 from __future__ import annotations
 
+import os
 import sysconfig
 import traceback
 import warnings
@@ -207,17 +208,22 @@ def _place_of(error: Exception) -> list[str]:
 
 def _is_of_a_library(path: str) -> bool:
     """Whether a file is Python's, torch's or this package's."""
-    if path.startswith(("<", f"{_PACKAGE}/", f"{Path(torch.__file__).parent}/")):
+    if path.startswith(("<", _inside(_PACKAGE), _inside(Path(torch.__file__).parent))):
         return True
     standard = sysconfig.get_paths()["stdlib"]  # the folder of installed packages may lie in it
-    return path.startswith(f"{standard}/") and not path.startswith(_installed())
+    return path.startswith(_inside(standard)) and not path.startswith(_installed())
+
+
+def _inside(folder: str | Path) -> str:
+    """How the paths of what is in a folder begin."""
+    return f"{folder}{os.sep}"
 
 
 @cache
 def _installed() -> tuple[str, ...]:
     """The folders of installed packages."""
     paths = sysconfig.get_paths()
-    return (f"{paths['purelib']}/", f"{paths['platlib']}/")
+    return (_inside(paths["purelib"]), _inside(paths["platlib"]))
 
 
 def _shortest(path: str) -> str:

@@ -99,10 +99,10 @@ def find_task(name: str) -> TaskFactory:
     """
     if name in BUILT_IN:
         return BUILT_IN[name]
+    if name.endswith(".py") and os.path.isfile(name):  # C:\tasks\mine.py has a colon too
+        raise RecipeError(f"task {name}: which one? Its classes are {_classes(_import(name))}.")
     if ":" in name:
         place, _, attribute = name.rpartition(":")
-    elif name.endswith(".py") and os.path.isfile(name):
-        raise RecipeError(f"task {name}: which one? Its classes are {_classes(_import(name))}.")
     else:
         installed = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
         if name not in installed:

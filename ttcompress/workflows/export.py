@@ -99,6 +99,8 @@ def export(
     module: OwnModule | None = None,
     quantize: str | None = None,
     nonlinearity: Nonlinearity = "tanh",
+    opset: int | None = None,
+    layers: str | None = None,
     name: str | None = None,
     overwrite: bool = False,
     progress: Progress = silent,
@@ -118,6 +120,10 @@ def export(
             has layers of 4 bits in C; "none" is float32. None: what the model was planned for if
             its recipe has this target, else float32.
         nonlinearity: for RNNs exported by themselves; a checkpoint does not tell it.
+        opset: of ONNX, 15 or more; by default 18, or 21 where its 4-bit types save bytes.
+        layers: in ONNX, "scan" runs recurrent layers step by step through their factors, "lstm" by
+            ONNX's operators LSTM, GRU and RNN, where a runtime multiplies the factors out; "auto",
+            the default, chooses the faster for each.
         name: what C code calls the model; by default the file's name without its suffix.
         overwrite: replace existing files.
         progress: receives the part that is being exported.
@@ -128,6 +134,9 @@ def export(
         TTCompressError: the export failed or its outputs differ; nothing was written.
     """
     chosen = find_target(target)
+    options = {"opset": opset, "layers": layers}
+    if given := {name: value for name, value in options.items() if value is not None}:
+        chosen = chosen.with_options(given)
     chosen.require()
     check_quantize(chosen, quantize)
     if nonlinearity not in NONLINEARITIES:
@@ -171,6 +180,7 @@ def export(
             memory=one.written.memory,
             errors=one.written.errors,
             unchecked="" if one.differences else chosen.cannot_run(),
+            notes=one.written.notes,
         )
         for path, one in zip(paths, made, strict=True)
     )

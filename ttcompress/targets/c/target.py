@@ -7,8 +7,9 @@ compared with torch's by a library built of the same files, where there is a com
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
+from ttcompress.errors import RecipeError
 from ttcompress.model.weights import Kind
 from ttcompress.stores import STORES
 from ttcompress.targets.target import Arrays, Part, Written
@@ -28,6 +29,10 @@ class C:
     kinds: frozenset[Kind] = frozenset(get_args(Kind))
     stores: Collection[str] = STORES  # a live view: also stores registered later
     roundings: tuple[str, ...] = ("int8", "int4")
+
+    def with_options(self, options: Mapping[str, Any]) -> C:
+        """It has none."""
+        raise RecipeError(f"{next(iter(options))}: only ONNX has this option. Omit it.")
 
     def require(self) -> None:
         """Nothing is needed to write C."""

@@ -23,10 +23,15 @@ from torch import nn
 
 from ttcompress.errors import TTCompressError
 from ttcompress.targets.calls import Call, FlatModule
+from ttcompress.targets.onnx.portable import (
+    NATIVE_OPSET,
+    NIBBLE_OPSET,
+    close_bodies,
+    lower_opset,
+    lowest_ir,
+    split_gemms,
+)
 from ttcompress.targets.onnx.views import CODES
-
-OPSET = 21
-"""The first with 4-bit tensors."""
 
 _STORED = (".cores.", ".views.", ".parametrizations.")
 _ANY_SIZE = 1 << 40
@@ -35,13 +40,14 @@ _TALKATIVE = ("torch.onnx", "torch.export", "torch._guards", "torch._dynamo", "t
 """Loggers that report at length what the exception says too."""
 
 
-def convert(module: nn.Module, call: Call, *, fold: bool) -> ModelProto:
+def convert(module: nn.Module, call: Call, *, fold: bool, opset: int = NATIVE_OPSET) -> ModelProto:
     """Convert a module to an ONNX model with the free axes of its call.
 
     Args:
         module: in evaluation mode; its recurrent layers are those of `ttcompress.layers`.
         call: how it is called.
         fold: turn stored numbers into float32 matrices, so that these can be quantised.
+        opset: the version of ONNX's operators, one of `OPSETS`.
 
     Raises:
         TTCompressError: the module cannot be exported.
@@ -64,7 +70,7 @@ def convert(module: nn.Module, call: Call, *, fold: bool) -> ModelProto:
                 dynamo=True,
                 optimize=False,
                 verbose=False,
-                opset_version=OPSET,
+                opset_version=max(opset, NATIVE_OPSET),
                 input_names=list(call.inputs),
                 output_names=list(call.outputs),
                 dynamic_shapes=free,
@@ -72,7 +78,16 @@ def convert(module: nn.Module, call: Call, *, fold: bool) -> ModelProto:
     except Exception as error:  # torch's tracer raises exceptions of any kind
         raise TTCompressError(f"torch cannot export this module: {_explain(error)}") from error
     assert program is not None  # never None with dynamo
-    return _tidied(program.model, fold)
+    model = _tidied(program.model, fold)
+    split_gemms(model.graph)
+    close_bodies(model.graph)
+    if opset < NATIVE_OPSET:
+        model = lower_opset(model, opset)
+    if opset >= NIBBLE_OPSET:
+        for codes in nibbles(model):
+            codes.data_type, codes.raw_data = TensorProto.UINT4, _packed(codes)
+    model.ir_version = lowest_ir(model)
+    return model
 
 
 _CURES = (
@@ -141,7 +156,6 @@ def _tidied(model: onnx_ir.Model, fold: bool) -> ModelProto:
     for entry in [*proto.graph.input, *proto.graph.output]:
         entry.ClearField("metadata_props")
     del proto.graph.value_info[:]
-    _pack_nibbles(proto)
     return proto
 
 
@@ -149,16 +163,22 @@ def _reads_stored(node: onnx_ir.Node) -> bool:
     return any(mark in (v.name or "") for v in node.inputs if v is not None for mark in _STORED)
 
 
-def _pack_nibbles(model: ModelProto) -> None:
-    """Store codes below 16 as UINT4, two to a byte."""
-    for tensor in model.graph.initializer:
-        if not tensor.name.endswith(f".{CODES}") or tensor.data_type != TensorProto.UINT8:
-            continue
-        codes = numpy_helper.to_array(tensor).reshape(-1)
-        if codes.size and codes.max() < 16:
-            even = np.append(codes, np.zeros(codes.size % 2, np.uint8))
-            tensor.data_type = TensorProto.UINT4
-            tensor.raw_data = (even[::2] | even[1::2] << 4).astype(np.uint8).tobytes()
+def nibbles(model: ModelProto) -> list[TensorProto]:
+    """The stored codes that take 8 bits each, but are below 16."""
+    stored = [one for one in model.graph.initializer if one.name.endswith(f".{CODES}")]
+    return [
+        one
+        for one in stored
+        if one.data_type == TensorProto.UINT8 and numpy_helper.to_array(one).max(initial=0) < 16
+    ]
+
+
+def _packed(tensor: TensorProto) -> bytes:
+    """Codes below 16, two to a byte."""
+    codes = numpy_helper.to_array(tensor).reshape(-1)
+    even = np.append(codes, np.zeros(codes.size % 2, np.uint8))
+    packed: bytes = (even[::2] | even[1::2] << 4).astype(np.uint8).tobytes()
+    return packed
 
 
 def describe(model: ModelProto, facts: Mapping[str, str]) -> None:

@@ -5,17 +5,13 @@ Each layer is one fused operation, with both directions in it.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from torch import nn
 
+from ttcompress.targets.onnx.operators import GATE_ORDER, kind_of, operator_settings
 from ttcompress.targets.onnx.quantize import round_weights
-
-_ORDER = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2), "RNN": (0,)}
-"""Positions in torch's order of ONNX's gates: input, output, forget, cell; update, reset, new."""
 
 _OPSET, _IR = 18, 9
 
@@ -29,12 +25,14 @@ def dense_model(layer: nn.RNNBase) -> ModelProto | None:
         return None
     nodes: list[NodeProto] = []
     weights: dict[str, NDArray[np.generic]] = {"flat": np.array([0, 0, -1], np.int64)}
+    directions = 2 if layer.bidirectional else 1
+    settings = operator_settings(layer.mode, layer.hidden_size, directions)
     for k in range(layer.num_layers):
         taken = "x" if k == 0 else f"y{k - 1}"
         tensors = {f"{name}{k}": value for name, value in _tensors(layer, k).items()}
         weights |= tensors
         nodes += [
-            _node(layer, [taken, *tensors], f"apart{k}"),
+            helper.make_node(kind_of(layer.mode), [taken, *tensors], [f"apart{k}"], **settings),
             helper.make_node("Transpose", [f"apart{k}"], [f"turned{k}"], perm=[0, 2, 1, 3]),
             helper.make_node("Reshape", [f"turned{k}", "flat"], [f"y{k}"]),
         ]
@@ -57,18 +55,6 @@ def dense_int8(model: ModelProto) -> ModelProto | None:
     return round_weights(model, ["LSTM"])
 
 
-def _node(layer: nn.RNNBase, inputs: list[str], output: str) -> NodeProto:
-    directions = 2 if layer.bidirectional else 1
-    kind = layer.mode.partition("_")[0]
-    settings: dict[str, Any] = {"hidden_size": layer.hidden_size}
-    settings["direction"] = "bidirectional" if layer.bidirectional else "forward"
-    if kind == "GRU":
-        settings["linear_before_reset"] = 1  # as torch multiplies by the reset gate
-    if kind == "RNN":
-        settings["activations"] = [layer.mode.partition("_")[2].capitalize()] * directions
-    return helper.make_node(kind, inputs, [output], **settings)
-
-
 def _tensors(layer: nn.RNNBase, k: int) -> dict[str, NDArray[np.generic]]:
     """W (directions, rows, input), R (directions, rows, hidden), B (directions, 2 rows)."""
     ends = ("", "_reverse") if layer.bidirectional else ("",)
@@ -85,6 +71,6 @@ def _tensors(layer: nn.RNNBase, k: int) -> dict[str, NDArray[np.generic]]:
 
 
 def _reordered(layer: nn.RNNBase, name: str) -> NDArray[np.generic]:
-    order = _ORDER[layer.mode.partition("_")[0]]
+    order = GATE_ORDER[kind_of(layer.mode)]
     blocks = layer.get_parameter(name).detach().float().chunk(len(order))
     return np.concatenate([blocks[place].numpy() for place in order])

@@ -6,8 +6,9 @@ Matrix products run through the factors, in one Scan for each recurrent layer an
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
+from ttcompress.errors import RecipeError
 from ttcompress.model.weights import Kind
 from ttcompress.stores import STORES
 from ttcompress.system.extras import require_extra
@@ -19,8 +20,20 @@ if TYPE_CHECKING:
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 
+OPSETS = range(15, 24)
+"""Those that can be chosen: the oldest is of 2021, and torch writes none above the newest."""
+
+LAYERS = ("auto", "scan", "lstm")
+"""How recurrent layers run: as Scans, as ONNX's operators, or each in the faster way."""
+
+
 class Onnx:
-    """A `Target`. Few-bit weights stay so in the file; "int8" multiplies in int8."""
+    """A `Target`. Few-bit weights stay so in the file; "int8" multiplies in int8.
+
+    Args:
+        opset: the version of ONNX's operators, or None for the lowest that costs no bytes.
+        layers: one of `LAYERS`.
+    """
 
     name = "onnx"
     title = "ONNX"
@@ -30,6 +43,18 @@ class Onnx:
     kinds: frozenset[Kind] = frozenset(get_args(Kind))
     stores: Collection[str] = STORES  # a live view: also stores registered later
     roundings: tuple[str, ...] = ("int8",)
+
+    def __init__(self, opset: int | None = None, layers: str = "auto") -> None:
+        self.opset, self.layers = opset, layers
+
+    def with_options(self, options: Mapping[str, Any]) -> Onnx:
+        """The same with `opset` or `layers`."""
+        opset, layers = options.get("opset", self.opset), options.get("layers", self.layers)
+        if opset is not None and opset not in OPSETS:
+            raise RecipeError(f"opset: expected {OPSETS[0]} to {OPSETS[-1]}, got {opset!r}.")
+        if layers not in LAYERS:
+            raise RecipeError(f"layers: expected {' or '.join(LAYERS)}, got {layers!r}.")
+        return Onnx(opset, layers)
 
     def require(self) -> None:
         """Check that the extra `onnx` is installed."""
@@ -41,7 +66,8 @@ class Onnx:
         """Write one ONNX file, with the names of the call."""
         from ttcompress.targets.onnx.build import build  # the extra
 
-        return build(part, facts, int8=quantize == "int8")
+        int8 = quantize == "int8"
+        return build(part, facts, int8=int8, opset=self.opset, layers=self.layers)
 
     def cannot_run(self) -> str:
         """The extra runs everywhere."""

@@ -35,6 +35,13 @@ class StoredView(nn.Module):
         return self._store.widen(unpacked, self._shape)
 
 
+def holds_nibbles(model: nn.Module) -> bool:
+    """Whether any view has codes that fit into 4 bits."""
+    views = [one for one in model.modules() if isinstance(one, StoredView)]
+    codes = [getattr(one, CODES) for one in views if hasattr(one, CODES)]
+    return any(c.dtype == torch.uint8 and c.numel() and int(c.max()) < 16 for c in codes)
+
+
 def see_stored(model: nn.Module, names: Sequence[str], stored: StoredWeight) -> None:
     """Let the layers of `model` read a weight from its stored numbers, unless those are float32.
 
