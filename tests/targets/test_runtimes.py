@@ -112,21 +112,27 @@ def in_torch(module: nn.Module) -> list[Outputs]:
     return [[leaf.numpy() for leaf in run] for run in runs]
 
 
+def count_operations(path: Path) -> Counter[str]:
+    """How many nodes there are of each kind, those inside Scans included."""
+    return Counter(node.op_type for node in all_nodes(onnx.load(path).graph))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("options", "products", "operators"),
-    [({"layers": "scan", "opset": 15}, 29, 0), ({"layers": "lstm", "opset": 17}, 4, 6)],
+    "options", [{"layers": "scan", "opset": 15}, {"layers": "lstm", "opset": 17}]
 )
 def test_onnxruntimes_own_quantisation_finds_the_products(
-    exported: Exports, tmp_path: Path, options, products, operators
+    exported: Exports, tmp_path: Path, options
 ) -> None:
     made, _ = exported(**options)
     prepared, rounded = tmp_path / "prepared.onnx", tmp_path / "int8.onnx"
     quant_pre_process(made.file, prepared, skip_symbolic_shape=True)
     quantize_dynamic(prepared, rounded, extra_options={"EnableSubgraph": True})
-    counts = Counter(node.op_type for node in all_nodes(onnx.load(rounded).graph))
-    assert not {"MatMul", "Gemm", "LSTM"} & counts.keys()
-    assert counts["MatMulInteger"] == products and counts["DynamicQuantizeLSTM"] == operators
+    before, after = count_operations(prepared), count_operations(rounded)
+    assert before["LSTM"] == (5 if options["layers"] == "lstm" else 0)  # not the projected one
+    assert after["DynamicQuantizeLSTM"] == before["LSTM"]
+    assert after["MatMulInteger"] == before["MatMul"] + before["Gemm"] > 0
+    assert not {"MatMul", "Gemm", "LSTM"} & after.keys()
 
 
 def graph_of(*nodes: onnx.NodeProto) -> onnx.ModelProto:
@@ -185,7 +191,7 @@ def trains_of(layer: nn.RNNBase, rank: int | None) -> nn.RNNBase:
     [
         (nn.LSTM(64, 64), None, {}, "the operator LSTM, estimated 2.9 times as fast as a Scan"),
         (nn.LSTM(64, 64), 4, {}, "the operator LSTM, estimated 2.1 times"),
-        (nn.LSTM(512, 512), 32, {}, "Scan, estimated 5.9 times as fast as the operator LSTM"),
+        (nn.LSTM(512, 512), 32, {}, "Scan, estimated 5.8 times as fast as the operator LSTM"),
         (nn.GRU(64, 64), 4, {}, "the operator GRU"),
         (nn.RNN(512, 512), None, {}, "Scan, estimated 1.6 times as fast as the operator RNN"),
         (nn.LSTM(8, 64, proj_size=8), None, {}, "Scan, for ONNX's LSTM has no projection"),
