@@ -434,7 +434,7 @@ def _judge(found: Sequence[Difference], quantize: str | None) -> None:
     else:
         worst = max(found, key=lambda one: one.norm)
         value, limit = worst.norm, ROUNDED_LIMITS[quantize]
-        cure = "Export it without --quantize."
+        cure = "Export it in float: --quantize none."
     if value > limit:
         shown = ", ".join(f"{name} {size}" for name, size in worst.sizes.items())
         raise TTCompressError(
