@@ -145,7 +145,7 @@ def test_the_picture_has_a_mark_for_each_point_and_both_schemes(swept) -> None:
     assert front_picture(found) == picture
     text = picture.decode()
     ElementTree.fromstring(text)
-    assert "@media (prefers-color-scheme: dark)" in text
+    assert "@media screen and (prefers-color-scheme: dark)" in text
     sheet, _, drawn = text.partition("</style>")
     for colour in set(re.findall(r"(?:fill|stroke): #[0-9a-f]{6}\b", drawn)):
         part = colour.partition(":")[0]
