@@ -15,7 +15,7 @@ def test_export_prints_a_table_and_writes_the_file(run, folder, tiny_artifact) -
     result = run("export", tiny_artifact, "-o", "tiny.onnx", "--opset", "17", "--layers", "scan")
     assert result.code == 0
     assert result.err.endswith("wrote tiny.onnx\n")
-    assert "lstm: layer 0: Scan" in result.out and "lstm: opset 17, IR 8" in result.out
+    assert "lstm: layers 0, 1: Scan" in result.out and "lstm: opset 17, IR 8" in result.out
     lines = result.out.splitlines()
     assert lines[2].split() == [
         "part",

@@ -30,7 +30,7 @@ def compare(model: Model, chosen: RecipeOptions, talk: Talk, factors: Factors = 
     mps, mpo   tensor trains, in ranks and bits chosen together
     svd        every weight by itself, cut by the same factor, its factors in int8
     quantised  every weight whole, in few bits
-    codec      every weight whole, coded by NNCodec (ISO/IEC 15938-17) where it is installed
+    codec      every weight whole, coded by NNCodec (ISO/IEC 15938-17)
     auto       for each weight the best of mps, mpo and quantised
 
     --task adds the metric. --calibrate and --finetune apply to mps, mpo and auto only.

@@ -44,7 +44,7 @@ def decompose(
     must be; with a task, --drop 1% finds the smallest file that is accurate enough.
 
     \b
-    mps   factors for the rows, then for the columns; with two it is a truncated SVD
+    mps   factors for rows, then for columns; with two it is a truncated SVD
     mpo   factors that each hold a part of the rows and of the columns
     auto  for each weight the best of mps, mpo and fewer bits alone
     """

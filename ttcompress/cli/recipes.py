@@ -107,7 +107,7 @@ def check_recipe(name: Name, talk: Talk, model: MaybeModel = None, key: Key = No
 @recipes.command("schema", cls=Command)
 @flatten_options
 def print_schema(talk: Talk, manifest: OfManifest = False) -> None:
-    """Print the JSON Schema of recipes, for checking and completion in an editor.
+    """Print the JSON Schema of recipes, for an editor.
 
     \b
     Example:

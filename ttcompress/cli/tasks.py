@@ -48,7 +48,7 @@ def list_tasks(talk: Talk) -> None:
 @tasks.command("init", cls=Command)
 @flatten_options
 def begin_task(file: File, talk: Talk, overwrite: Overwrite = False) -> None:
-    """Write a task to start from: a model, its data, and what it is measured by.
+    """Write a file to start from, with a model, data and a metric.
 
     \b
     Example:
@@ -74,7 +74,7 @@ def check_one(
     recipe: WithTask = None,
     key: Key = None,
 ) -> None:
-    """Run one batch of a task through each of its members, and measure MODEL.
+    """Run one batch through a task, and measure MODEL.
 
     \b
     Example:
