@@ -97,7 +97,10 @@ def test_a_sample_is_the_same_in_openvino(sample, quantize, exported: Written) -
             sizes = entry.shape[0], batch, entry.shape[2]
             feed[entry.name] = torch.randn(sizes, generator=generator).numpy()
         for one, other in zip(compiled(feed).to_tuple(), session.run(None, feed), strict=True):
-            np.testing.assert_allclose(one, other, atol=1e-4)
+            # In int8 a value on the edge between two integers may be rounded the other way, and
+            # all steps after it differ a little.
+            allowed = 1e-5 if quantize == "none" else 0.03
+            assert np.linalg.norm(one - other) <= allowed * np.linalg.norm(other)
 
 
 @pytest.mark.slow
