@@ -6,7 +6,7 @@ from math import inf
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.planning.test_planner import larger_by_one_rank, plan_of
@@ -29,6 +29,7 @@ SHAPES = ((256, 40), (256, 64), (256, 64))
     work=st.sampled_from([0.0, 1.0]),
     fall=st.floats(0.0, 2.0),
 )
+@example(rows=113, columns=121, bits=4, price=-2.09375, work=0.0, fall=0.0)  # padding decides
 def test_ranks_are_the_best_at_a_price_although_columns_come_in_eights(
     rows: int, columns: int, bits: Bits, price: float, work: float, fall: float
 ) -> None:
@@ -50,8 +51,7 @@ def test_ranks_are_the_best_at_a_price_although_columns_come_in_eights(
         return option.error((rank,)) + option.cost((rank,)).times(prices)
 
     (chosen,) = option.descend(prices, (most,))
-    # Where all singular values are equal, the last few of them may be left out.
-    assert score(chosen) <= min(map(score, range(1, most + 1))) * (1 + 2e-3)
+    assert score(chosen) <= min(map(score, range(1, most + 1))) * (1 + 1e-9)
 
 
 @settings(max_examples=25, deadline=None)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from ttcompress.planning.flash import EIGHT, Bits, held_bytes
+from ttcompress.planning.flash import EIGHT, Bits, flash_bytes, held_bytes
 from ttcompress.planning.formats import Layout
 from ttcompress.planning.spectrum import Spectrum
 from ttcompress.stores import Store
@@ -173,10 +173,14 @@ class Option:
         """
         rows, columns = self.layout.shape
         assert self.held is not None  # flash has a price
-        byte, slope = prices.flash * self.held / 8, self._slope(k, ranks, prices)
-        low = min(self._paying_rank_at(k, slope + byte * (rows + columns)), self.caps[k])
+        slope = self._slope(k, ranks, prices)
+        one, last, two = (
+            prices.flash * flash_bytes(rows, columns, self.held, rank)
+            for rank in (EIGHT, 2 * EIGHT - 1, 2 * EIGHT)
+        )
+        low = min(self._paying_rank_at(k, slope + (two - one) / EIGHT), self.caps[k])
         low -= low % EIGHT
-        between = self._paying_rank_at(k, slope + byte * columns)
+        between = self._paying_rank_at(k, slope + two - last)
         tried = (low, max(low + 1, min(between, low + EIGHT)), low + EIGHT)
 
         def score(rank: int) -> float:
