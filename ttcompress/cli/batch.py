@@ -72,11 +72,11 @@ class ReportOptions:
 
 
 def _page(result: BatchResult) -> str:
-    from ttcompress.artifact import load
     from ttcompress.reporting.html import batch_page
+    from ttcompress.results.document import read_report
 
     reports = [
-        None if outcome.error else (load(path).report, path.stat().st_size)
+        None if outcome.error else (read_report(path), path.stat().st_size)
         for outcome, path in zip(result.outcomes, result.paths, strict=True)
     ]
     return batch_page(result, reports)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -10,16 +9,15 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safetensors import safe_open
-
 from ttcompress import errors
 from ttcompress.errors import InputError, PlanError, TTCompressError
 from ttcompress.hub import find_address, local_file
 from ttcompress.jobs.engine import HERE, Engine
-from ttcompress.model.report import Report, judge_own_size
+from ttcompress.model.report import Report
 from ttcompress.model.weights import Weight
 from ttcompress.planning.formats import decomposing
 from ttcompress.recipe import AnyRecipe, Recipe, as_recipe
+from ttcompress.results.document import read_report
 from ttcompress.results.outcome import Outcome
 from ttcompress.results.sweep import Figures, Point, Sweep
 from ttcompress.system.files import make_folder, model_stem, written_whole
@@ -88,7 +86,7 @@ def sweep(
         [*ours.values()], engine=engine, force=force, on_outcome=on_outcome, progress=progress
     )
     made: dict[Place, Made] = {
-        place: (outcome, None if outcome.error else _read_report(ours[place].output))
+        place: (outcome, None if outcome.error else read_report(ours[place].output))
         for place, outcome in zip(ours, outcomes, strict=True)
     }
     if yardstick := {place: job for place, job in jobs.items() if place[0] == CODEC}:
@@ -212,10 +210,3 @@ def _collect(
     before, higher = (change["before"], change["higher_is_better"]) if change else (None, False)
     dense = Figures(totals.bytes_before, totals.multiply_adds_before, 0.0, before)
     return Sweep(model, tuple(points), dense, name, higher, seconds)
-
-
-def _read_report(artifact: Path) -> Report:
-    """Read a report from the file's metadata, without its tensors and without torch."""
-    with safe_open(artifact, framework="np") as file:
-        report = json.loads(file.metadata()["ttcompress"])["report"]
-    return Report.from_json(judge_own_size(report, artifact.stat().st_size))
