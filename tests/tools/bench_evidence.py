@@ -99,14 +99,14 @@ def _line(*cells: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("model", help="a sample's name, or a checkpoint's file")
-    parser.add_argument("--task", help="of a checkpoint, as in a recipe")
+    parser.add_argument("--task", help="a checkpoint's task, written as in a recipe")
     parser.add_argument("-j", "--jobs", type=int, default=1)
     parser.add_argument("--updates", type=int, default=5000)
     parser.add_argument("--stages", default=",".join(STAGES))
     parser.add_argument("--formats", default=",".join(FORMATS))
     parser.add_argument("--factors", default=",".join(map(str, FACTORS)))
     parser.add_argument("--folder", type=Path, default=Path("evidence"))
-    parser.add_argument("--picture", type=Path, help="of the last stage")
+    parser.add_argument("--picture", type=Path, help="draw the last stage into this file")
     given = parser.parse_args()
     path = Path(given.model) if given.task else SAMPLES / f"{given.model}.pt"
     task = yaml.safe_load(given.task) if given.task else given.model

@@ -15,7 +15,7 @@ from ttcompress.results.outcome import Outcome
 class BatchResult:
     """The outcome of every job, in the order of the manifest; `seconds` is for the whole batch.
 
-    `paths` are the artifacts of the jobs, in the same order; of one that failed there is no file.
+    `paths` are where the jobs write their artifacts, in the same order; a failed job has no file.
     """
 
     manifest: str
