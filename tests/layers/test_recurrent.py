@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_sequence
 
 from ttcompress.errors import ArtifactError
-from ttcompress.layers import GRU, LSTM, RNN, TrainWeight, replace_layer
+from ttcompress.layers import GRU, LSTM, RNN, TrainWeight, recurrent, replace_layer
 from ttcompress.model.weights import RecurrentStack
 from ttcompress.planning.formats import MpsLayout
 from ttcompress.trains.mps import MpsTrain
@@ -261,6 +261,21 @@ def test_autocast_computes_in_half_precision(pair: tuple[nn.LSTM, LSTM], run: An
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         found, expected = layer(x)[0], dense(x)[0]
     torch.testing.assert_close(found.float(), expected.float(), rtol=0.05, atol=0.05)
+
+
+def test_under_autocast_its_weights_reach_the_kernel_in_one_type(
+    pair: tuple[nn.LSTM, LSTM], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer, seen = pair[1].float().train(), []  # cuDNN refuses two
+
+    def kernel(data: Tensor, state: Any, weights: list[Tensor], *options: Any) -> Any:
+        seen.extend(weight.dtype for weight in weights)
+        return torch.lstm(data, state, weights, *options)
+
+    monkeypatch.setitem(recurrent._FUSED, "LSTM", (kernel, torch.lstm_cell))
+    with torch.autocast("cpu", torch.bfloat16):
+        layer(torch.randn(2, 5, 6))
+    assert set(seen) == {torch.float32}
 
 
 def test_factored_it_makes_nothing_as_large_as_a_dense_matrix(

@@ -258,6 +258,11 @@ class Recurrent(RecurrentBase, nn.RNNBase):
         loop = partial(run_loop, in_place=not (tracked or call.autocast))
         return call.result(*self._run_by_layer(call, (loop,) * self.num_layers))
 
+    @property
+    def _dtype(self) -> torch.dtype:
+        dtype: torch.dtype = getattr(self, self._names[0].weight_ih).dtype
+        return dtype
+
     def _read(self, input: Input, hx: Hidden | None) -> Call:
         hidden = self.proj_size or self.hidden_size
         return Call.read(
@@ -265,7 +270,7 @@ class Recurrent(RecurrentBase, nn.RNNBase):
             hx,
             batch_first=self.batch_first,
             input_size=self.input_size,
-            dtype=getattr(self, self._names[0].weight_ih).dtype,
+            dtype=self._dtype,
             state_sizes=(hidden, self.hidden_size) if self.mode == "LSTM" else (hidden,),
             layers=len(self._names),
         )
@@ -291,7 +296,8 @@ class Recurrent(RecurrentBase, nn.RNNBase):
     def _run_fused(self, call: Call) -> tuple[Tensor, State]:
         """Rebuild the dense weights and run torch's kernel for all layers at once."""
         names = [name for direction in self._names for name in direction.present]
-        flat = [self._matrix(name).dense() for name in names]
+        # cuDNN wants all weights in one type, but autocast multiplies trains out in another.
+        flat = [self._matrix(name).dense().to(self._dtype) for name in names]
         options = (self.bias, self.num_layers, self.dropout, self.training, self.bidirectional)
         first = list(call.state) if self.mode == "LSTM" else call.state[0]
         kernel, _ = _FUSED[self._mode]
