@@ -226,7 +226,7 @@ def front(title: str, lines: Mapping[str, Sequence[Spot]], worth: str, dense: fl
         # 2 em away from the axes: the spots' labels are between.
         axes.legend(**_ABOVE, borderaxespad=2.0)
 
-    return Drawing(title, 300 + top, draw, (56, 38, 12, top), width=520)
+    return Drawing(title, 300 + top, draw, (56, 38, 24, top), width=520)
 
 
 def _front_line(axes: Axes, place: int, name: str, spots: Sequence[Spot]) -> None:
