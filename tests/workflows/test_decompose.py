@@ -11,6 +11,7 @@ import torch
 
 from ttcompress.errors import CheckpointError, DecompositionError, PlanError
 from ttcompress.model.report import SPECTRUM_POINTS
+from ttcompress.system.threads import torch_threads
 from ttcompress.workflows.compress import compress
 from ttcompress.workflows.decompose import meet_size
 from ttcompress.workflows.job import prepare
@@ -224,3 +225,14 @@ def test_a_drawn_spectrum_shows_both_sides_of_the_cut(tmp_path: Path) -> None:
     assert len(drawn.indices) <= SPECTRUM_POINTS
     truth = torch.linalg.svdvals(matrix.double())
     assert drawn.values == pytest.approx([float(truth[i]) for i in drawn.indices], rel=5e-3)
+
+
+@pytest.mark.parametrize("store", ["coded", "int8"])
+def test_the_file_is_the_same_whatever_the_number_of_threads(store: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = torch.nn.LSTM(24, 40, num_layers=2)
+    for threads in (1, 3):
+        with torch_threads(threads):
+            compress(module, recipe(store, factor=8)).save(tmp_path / f"{threads}.safetensors")
+    one, three = (tmp_path / f"{threads}.safetensors" for threads in (1, 3))
+    assert one.read_bytes() == three.read_bytes()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from math import exp, inf, log
 
 from torch import Tensor
@@ -25,6 +26,7 @@ from ttcompress.planning.spectrum import Spectrum
 from ttcompress.results.from_plan import build_report
 from ttcompress.stores.coded import CODED
 from ttcompress.system.memory import release_memory
+from ttcompress.system.threads import side_by_side
 from ttcompress.targets.c.build import pack_part
 from ttcompress.targets.registry import find_target
 from ttcompress.trains.stored import StoredWeight, measure_errors, store_weight
@@ -207,10 +209,11 @@ def _spend(job: Job, plan: Plan, made: dict[str, Made], aim: float) -> tuple[Pla
 def _make_coded(job: Job, plan: Plan) -> dict[str, Made]:
     """The weights of the budget whose bytes a plan could only estimate."""
     coded = [p for p in plan.changed if p.in_budget and p.estimated is not None]
-    made = {}
+    made: dict[str, Made] = {}
+    results = side_by_side(partial(_make, job), coded)
     for done, planned in enumerate(coded):
         job.progress("round", done, len(coded), planned.weight.name)
-        made[planned.weight.name] = _make(job, planned)
+        made[planned.weight.name] = next(results)
     return made
 
 
@@ -234,25 +237,19 @@ def execute(job: Job, plan: Plan, made: Mapping[str, Made] = NOTHING_MADE) -> Co
         CheckpointError: a tensor of the model has the name that a core needs.
     """
     stored: list[StoredWeight] = []
+    sizes: dict[str, int] = {}
     measured: list[Measured] = []
+    results = side_by_side(partial(_make_and_measure, job, made), plan.changed)
     for done, planned in enumerate(plan.changed):
-        weight = planned.weight
-        job.progress("decompose", done, len(plan.changed), weight.name)
-        one, spectra = made.get(weight.name) or _make(job, planned)
-        if one.layout.decomposes:
-            errors = measure_errors(job.analysis.matrix(weight), one.blocks(), weight)
-        else:
-            weighting = job.weightings.get(weight.name)
-            errors = job.analysis.dense_errors(weight, one.layout, one.parts[0].store, weighting)
-        drawn = tuple(map(_draw, spectra, planned.ranks))
-        measured.append(Measured(errors, drawn))
+        job.progress("decompose", done, len(plan.changed), planned.weight.name)
+        one, size, errors = next(results)
         stored.append(one)
-        release_memory()
+        sizes[one.weight.name] = size
+        measured.append(errors)
     job.progress("decompose", len(plan.changed), len(plan.changed))
-    changed = {one.weight.name for one in stored}
     model = job.checkpoint
     tensors: list[Weight | OtherTensor] = [*model.weights, *model.others]
-    kept = {t.name: model.tensor(t.name) for t in tensors if t.name not in changed}
+    kept = {t.name: model.tensor(t.name) for t in tensors if t.name not in sizes}
     for one in stored:
         _check_names(one, kept)
     return CompressedModel(
@@ -265,11 +262,27 @@ def execute(job: Job, plan: Plan, made: Mapping[str, Made] = NOTHING_MADE) -> Co
         report=build_report(
             model,
             job.recipe,
-            plan.as_written({one.weight.name: one.bytes for one in stored}),
+            plan.as_written(sizes),
             measured,
             _broken(kept),
         ),
     )
+
+
+def _make_and_measure(
+    job: Job, made: Mapping[str, Made], planned: PlannedWeight
+) -> tuple[StoredWeight, int, Measured]:
+    """Make one weight, unless it was made before, and measure its bytes and its error."""
+    weight = planned.weight
+    one, spectra = made.get(weight.name) or _make(job, planned)
+    if one.layout.decomposes:
+        errors = measure_errors(job.analysis.matrix(weight), one.blocks(), weight)
+    else:
+        weighting = job.weightings.get(weight.name)
+        errors = job.analysis.dense_errors(weight, one.layout, one.parts[0].store, weighting)
+    drawn = tuple(map(_draw, spectra, planned.ranks))
+    release_memory()
+    return one, one.bytes, Measured(errors, drawn)
 
 
 def _make(job: Job, planned: PlannedWeight) -> Made:
@@ -290,6 +303,8 @@ def _make(job: Job, planned: PlannedWeight) -> Made:
         )
     except DecompositionError as error:
         raise error.at(weight.name) from error
+    finally:
+        release_memory()
 
 
 def _draw(spectrum: Spectrum, rank: int) -> CutSpectrum:
