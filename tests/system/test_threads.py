@@ -49,12 +49,16 @@ def test_work_runs_at_once_each_in_one_thread_of_torch_and_comes_in_order() -> N
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_the_first_item_that_fails_is_the_error(threads: int) -> None:
+def test_the_first_item_that_fails_is_the_error_and_no_more_are_begun(threads: int) -> None:
+    begun = []
+
     def work(item: int) -> int:
+        begun.append(item)
         if item > 1:
             raise ValueError(f"item {item}")
         return item
 
     with torch_threads(threads), pytest.raises(ValueError, match="item 2"):
-        list(side_by_side(work, range(9)))
+        list(side_by_side(work, range(90)))
+    assert len(begun) < 9
     assert torch.get_num_threads() == 1

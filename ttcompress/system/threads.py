@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -32,15 +33,22 @@ def side_by_side(work: Callable[[Given], Found], items: Sequence[Given]) -> Iter
     """Do independent work on each item, as many at once as torch has threads; results in order.
 
     Each is done by one thread, so that results do not depend on how many there are. Two threads
-    inside LAPACK's `eigh` take up to 20 times as long as one where a core is busy.
+    inside LAPACK's `eigh` take up to 20 times as long as one where a core is busy. After an error
+    or an interrupt only what has begun is finished.
     """
     with torch_threads(1) as before:
         if (workers := min(before, len(items))) < 2:
             yield from map(work, items)
             return
         pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
+        begun: deque[Future[Found]] = deque()
         try:
-            yield from pool.map(work, items)
+            for item in items:
+                begun.append(pool.submit(work, item))
+                if len(begun) > workers:
+                    yield begun.popleft().result()
+            while begun:
+                yield begun.popleft().result()
         finally:
             pool.shutdown(cancel_futures=True)
 
