@@ -148,6 +148,13 @@ def test_a_header_that_begins_like_json_is_none(tmp_path: Path) -> None:
 
 Edit = Callable[[dict[str, Any]], object]
 
+
+def effective(document: dict[str, Any]) -> dict[str, Any]:
+    """The recipe that applied, as the report has it."""
+    found: dict[str, Any] = document["report"]["recipe"]["effective"]
+    return found
+
+
 DOCUMENTS: dict[str, tuple[Edit, str]] = {
     "a long version": (
         lambda d: d.update(format_version=10**4000),
@@ -158,16 +165,56 @@ DOCUMENTS: dict[str, tuple[Edit, str]] = {
     "no ranks": (lambda d: d["plan"][0].update(ranks=[0]), "needs"),
     "huge bytes": (lambda d: d["report"]["weights"][0].update(bytes_before=10**400), "64 bits"),
     "a budget of text": (
-        lambda d: d["report"]["recipe"]["effective"].update(budget="x"),
-        "an invalid budget or key",
+        lambda d: effective(d).update(budget="x"),
+        "effective.budget: Input should be a valid dictionary",
     ),
     "a budget of lists": (
-        lambda d: d["report"]["recipe"]["effective"].update(budget={"factor": [2]}),
+        lambda d: effective(d).update(budget={"size": [2]}),
         "a budget must be of numbers or text",
     ),
-    "a key of numbers": (
-        lambda d: d["report"]["recipe"]["effective"].update(key=3),
-        "an invalid budget or key",
+    "a factor of text": (
+        lambda d: effective(d).update(budget={"factor": "8"}),
+        "effective.budget.factor: Input should be a valid number",
+    ),
+    "a key of numbers": (lambda d: effective(d).update(key=3), "effective.key: Input should be"),
+    "a store of numbers": (lambda d: effective(d).update(store=[8]), "effective.store: Input"),
+    "a task of text": (lambda d: effective(d).update(task="x"), "effective.task: Input should be"),
+    "a task named by a number": (
+        lambda d: effective(d).update(task={"name": 3}),
+        "effective.task.name: Input should be",
+    ),
+    "a calibration that lists": (
+        lambda d: effective(d).update(calibration=[1]),
+        "effective.calibration: Input should be",
+    ),
+    "rules of numbers": (lambda d: effective(d).update(rules=[3]), "effective.rules.0: Input"),
+    "a rule for nothing": (
+        lambda d: effective(d).update(rules=[{}]),
+        "effective.rules.0.weights: Field required",
+    ),
+    "a rule whose expression cannot be compiled": (
+        lambda d: effective(d).update(rules=[{"weights": "re:("}]),
+        "'re:\\(' is not a regular expression",
+    ),
+    "a training of nothing": (lambda d: d["report"].update(finetune={"x": 1}), "finetune.task"),
+    "a training whose settings are text": (
+        lambda d: d["report"].update(finetune={"task": "t", "steps": 1, "settings": "x"}),
+        "finetune.settings: Input should be",
+    ),
+    "a calibration of biases by number": (
+        lambda d: d["report"].update(calibration={"biases": 3}),
+        "calibration.biases: Input should be",
+    ),
+    "a control without its metric": (
+        lambda d: d["report"].update(
+            metrics={"loss": {"before": 1, "after": 2, "drop": 1, "higher_is_better": False}},
+            control={"accuracy": {"control": 1.0}},
+        ),
+        "report.control: missing loss",
+    ),
+    "times, which no file has": (
+        lambda d: d["report"].update(bench={"rows": []}),
+        "bench: Input should be None",
     ),
     "huge source": (lambda d: d["report"]["source"].update(bytes=10**400), "64 bits"),
     "huge modes": (
