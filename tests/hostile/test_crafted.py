@@ -593,6 +593,8 @@ def patched(data: bytes, offset: int, format: str, value: int) -> bytes:
         ("bzip2", "uses compression method 12"),
         ("lzma", "uses compression method 14"),
         ("twice", "its pickle is damaged"),
+        ("persistent id", "unknown persistent id 'sforage'"),
+        ("no storage", "storage '0' is not in the archive"),
         ("zip64", "truncated zip archive|not where"),
     ],
 )
@@ -605,6 +607,8 @@ def test_a_crafted_zip(kind: str, fact: str, tiny_checkpoint: Path, tmp_path: Pa
         "bzip2": lambda: repacked(tiny_checkpoint, zipfile.ZIP_BZIP2),
         "lzma": lambda: repacked(tiny_checkpoint, zipfile.ZIP_LZMA),
         "twice": lambda: repacked(tiny_checkpoint, 0, (("tiny/data.pkl", b"\x80\x02]q"),)),
+        "persistent id": lambda: data.replace(b"storageq", b"sforageq"),
+        "no storage": lambda: data.replace(b"tiny/data/0", b"tiny/dota/0"),
         "zip64": lambda: patched(data, 42, "<I", 2**32 - 1),
     }[kind]()
     path = tmp_path / "m.pt"
@@ -632,6 +636,24 @@ def test_a_deflated_archive_is_not_searched_again_for_every_tensor(tmp_path: Pat
     began = time.process_time()
     assert all(checkpoint.tensor(f"w{k}")[0, 0] == k for k in range(1500))
     assert time.process_time() - began < 1.5
+
+
+def test_a_deflated_entry_that_ends_early_is_refused(tmp_path: Path) -> None:
+    torch.save({"w": torch.randn(10, 25)}, tmp_path / "stored")
+    buffer = io.BytesIO()
+    with (
+        zipfile.ZipFile(tmp_path / "stored") as old,
+        zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as new,
+    ):
+        for name in old.namelist():
+            new.writestr(name, old.read(name)[:900] if name.endswith("/0") else old.read(name))
+    data = bytearray(buffer.getvalue())
+    at = data.index(b"stored/data/0", data.index(b"PK\x01\x02")) - 46 + 24
+    struct.pack_into("<I", data, at, 1000)  # as the directory promises
+    (tmp_path / "m").write_bytes(data)
+    checkpoint = open_checkpoint(tmp_path / "m")
+    with pytest.raises(TTCompressError, match="w: ends early: expected 1000 bytes at 0, got 900"):
+        checkpoint.tensor("w")
 
 
 def test_a_deflated_entry_is_held_against_its_checksum(
