@@ -196,6 +196,20 @@ DOCUMENTS: dict[str, tuple[Edit, str]] = {
         lambda d: effective(d).update(rules=[{"weights": "re:("}]),
         "'re:\\(' is not a regular expression",
     ),
+    "weights by number": (lambda d: d["report"].update(weights=3), "report.weights: Input should"),
+    "drift by number": (lambda d: d["report"].update(drift=3), "report.drift: Input should"),
+    "gate errors by number": (
+        lambda d: d["report"]["weights"][0].update(gate_errors=3),
+        "gate_errors: Input should",
+    ),
+    "totals of a part": (
+        lambda d: d["report"]["totals"].pop("model"),
+        "report.totals: missing model",
+    ),
+    "a weight of an unknown type": (
+        lambda d: d["plan"][0]["weight"].update(dtype="float3"),
+        "a weight cannot be of type float3",
+    ),
     "a training of nothing": (lambda d: d["report"].update(finetune={"x": 1}), "finetune.task"),
     "a training whose settings are text": (
         lambda d: d["report"].update(finetune={"task": "t", "steps": 1, "settings": "x"}),
@@ -300,6 +314,16 @@ def test_a_crafted_document(kind: str, tiny_artifact: Path, tmp_path: Path) -> N
         load(path).restored()
     assert caught.value.exit_code == 3
     assert len(str(caught.value)) < 500
+
+
+def test_a_crafted_document_that_is_a_list(tiny_artifact: Path, tmp_path: Path) -> None:
+    data = tiny_artifact.read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    content = json.loads(data[8 : 8 + length])
+    content["__metadata__"]["ttcompress"] = "[]"
+    (tmp_path / "m.safetensors").write_bytes(header(content, data[8 + length :]))
+    with pytest.raises(TTCompressError, match="its metadata is not an object"):
+        load(tmp_path / "m.safetensors")
 
 
 def pickled(body: bytes) -> bytes:

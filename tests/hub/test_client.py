@@ -202,6 +202,13 @@ def test_a_push_replaces_only_if_asked(hub: HubStandIn) -> None:
     assert hub.repositories["owner/name"].branches["main"]["m.pt"] == b"new"
 
 
+def test_a_push_adds_to_what_is_there(hub: HubStandIn) -> None:
+    upload("owner/name", {"README.md": CARD, "m.pt": b"old"}, "Add")
+    upload("owner/name", {"other.pt": b"new"}, "Add")
+    found = hub.repositories["owner/name"].branches["main"]
+    assert (found["m.pt"], found["other.pt"]) == (b"old", b"new")
+
+
 def test_a_branch_is_made_and_the_main_one_stays(hub: HubStandIn) -> None:
     upload("owner/name", {"m.pt": b"old"}, "Add")
     done = upload("owner/name", {"m.pt": b"new"}, "Add", revision="small", overwrite=True)
