@@ -22,8 +22,8 @@ from ttcompress.checkpoint import Checkpoint, open_checkpoint
 from ttcompress.errors import InputError, RecipeError
 from ttcompress.recipe import Recipe, recipe_from
 from ttcompress.tasks.evaluation import measure_metrics
+from ttcompress.workflows.budget import meet_tolerance
 from ttcompress.workflows.compress import compress
-from ttcompress.workflows.decompose import meet_tolerance
 from ttcompress.workflows.job import prepare
 from ttcompress.workflows.verify import verify
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.reporting.test_report import REPORT, WEIGHT
-from ttcompress.model.report import Report
+from ttcompress.model.report import Change, Report
 from ttcompress.reporting.html import report_page
 from ttcompress.reporting.losses import LARGE, LOST, loss_remarks, lost_remarks
 from ttcompress.reporting.markdown import report_markdown
@@ -58,6 +58,12 @@ def test_what_is_large_is_called_so(drift: float, element: float | None, what: s
     assert sentences == ([wanted] if what else [])
 
 
+def test_where_accuracy_was_measured_nothing_is_said_to_cost_it_usually() -> None:
+    change: Change = {"before": 1.6, "after": 1.7, "drop": 0.1, "higher_is_better": False}
+    metrics = {"bits_per_character": change}
+    assert len(list(loss_remarks(lossy(0.9, 0.9, metrics=metrics)))) == 2
+
+
 def test_nothing_is_said_of_what_was_not_measured() -> None:
     assert list(loss_remarks(REPORT)) == []
     assert list(loss_remarks(replace(REPORT, drift={"lstm.": {}}))) == []
@@ -102,3 +108,4 @@ def test_a_recurrent_weight_that_lost_half_is_remarked_on() -> None:
     [line] = lost_remarks(report)
     assert "above 0.7, and 1 other recurrent weight too: " in line
     assert line in report_remarks(report, 4800)
+    assert not list(lost_remarks(replace(report, finetune={"task": "charlm", "steps": 9})))

@@ -1,10 +1,19 @@
-"""Threads: told where more are asked for than there are cores."""
+"""Threads: told where more are asked for than there are cores; work is shared among them."""
 
 from __future__ import annotations
 
-import pytest
+from threading import Barrier
 
-from ttcompress.system.threads import count_cores, remark_on_environment, remark_on_threads
+import pytest
+import torch
+
+from ttcompress.system.threads import (
+    count_cores,
+    remark_on_environment,
+    remark_on_threads,
+    side_by_side,
+    torch_threads,
+)
 
 
 def test_as_many_threads_as_cores_need_no_remark() -> None:
@@ -25,3 +34,31 @@ def test_the_environment_asks_too(name: str, monkeypatch: pytest.MonkeyPatch) ->
     assert f"{name} asks for 4,000" in remark_on_environment()
     monkeypatch.setenv(name, "all")  # not ours to judge
     assert remark_on_environment() == ""
+
+
+def test_work_runs_at_once_each_in_one_thread_of_torch_and_comes_in_order() -> None:
+    together = Barrier(3, timeout=20)
+
+    def work(item: int) -> tuple[int, int]:
+        together.wait()  # passes only where three run at once
+        return item, torch.get_num_threads()
+
+    with torch_threads(3):
+        assert [*side_by_side(work, range(6))] == [(item, 1) for item in range(6)]
+        assert torch.get_num_threads() == 3
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_first_item_that_fails_is_the_error_and_no_more_are_begun(threads: int) -> None:
+    begun = []
+
+    def work(item: int) -> int:
+        begun.append(item)
+        if item > 1:
+            raise ValueError(f"item {item}")
+        return item
+
+    with torch_threads(threads), pytest.raises(ValueError, match="item 2"):
+        list(side_by_side(work, range(90)))
+    assert len(begun) < 9
+    assert torch.get_num_threads() == 1

@@ -44,7 +44,7 @@ from ttcompress.trains import feedback
 from ttcompress.trains.costs import core_costs
 from ttcompress.trains.train import Train
 from ttcompress.trains.weighting import Weighting
-from ttcompress.workflows.decompose import meet_tolerance
+from ttcompress.workflows.budget import meet_tolerance
 from ttcompress.workflows.job import prepare
 
 CALIBRATED = {"calibration": {"batches": 64}}

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import exp, log
 
 from ttcompress.planning.candidates import Cost, Option
 
@@ -271,24 +272,31 @@ def _bisect(
 ) -> _Bracket:
     """Find the smallest price that stays within the allowance, near `around` if that is given.
 
-    Bisection is in the logarithm of the price, and ends early once all but `precision` of the
-    allowance is used.
+    What is used is nearly linear in the logarithm of the price, so the next price to try is
+    interpolated; after a step that did not halve the interval it is the middle. The search ends
+    early once all but `precision` of the allowance is used.
     """
     energy = sum(menu[0].energy for menu in menus) or 1.0
     low, high = (around / 8, around * 8) if around else (1e-16 * energy, 1e6 * energy)
     above, below = choose_smallest(menus, allowance), _choose_at_price(menus, _scale(unit, low))
-    if allowance.usage(total_cost(below)) <= 1:
+    least, most = (allowance.usage(total_cost(side)) for side in (above, below))
+    if most <= 1:
         return _Bracket(below, below, low)
+    share = 0.5
     while high / low > 1 + precision:
-        middle = (low * high) ** 0.5
+        width = log(high / low)
+        middle = low * exp(share * width)
         choices = _choose_at_price(menus, _scale(unit, middle))
         usage = allowance.usage(total_cost(choices))
         if usage > 1:
-            low, below = middle, choices
-            continue
-        high, above = middle, choices
-        if usage > 1 - precision:
-            break
+            low, below, most = middle, choices, usage
+        else:
+            high, above, least = middle, choices, usage
+            if usage > 1 - precision:
+                break
+        share = 0.5
+        if log(high / low) < 0.51 * width:
+            share = min(0.95, max(0.05, (most - 1 + precision / 2) / (most - least)))
     return _Bracket(above, below, high)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from ttcompress.planning.candidates import Cost, Option
@@ -86,9 +87,8 @@ class CodedOption(Option):
     def cost(self, ranks: Sequence[int]) -> Cost:
         """Bytes by the rates of all components, values and multiply-adds at these ranks."""
         coded = 0.0
-        for count, squares in self._components(ranks):
-            rates = bits(squares / (count * self._square))
-            coded += count * float(rates.sum()) / 8 + _SIDE * (len(squares) + count) + _STREAM
+        for count, rates in self._rates(ranks):
+            coded += count * float(rates.sum()) / 8 + _SIDE * (len(rates) + count) + _STREAM
         work = self.layout.multiply_adds(ranks, lookup=self.lookup)
         return Cost(coded, sum(self.layout.core_params(ranks)), work, self.flash(ranks))
 
@@ -130,20 +130,27 @@ class CodedOption(Option):
 
     def _paying_rank(self, prices: Cost) -> int:
         """With two cores, how many components save more than they cost; each is one of a sum."""
-        squares = np.square(np.array(self.spectra[0].values))
+        squares = self.spectra[0].squares
         price = np.zeros(len(squares))
-        for values in self.layout.sizes:
-            variance = squares / (values * self._square)
-            price += values * prices.bytes / 8 * bits(variance) + _SIDE * prices.bytes
+        for values, rates in self._rates_of_two:
+            price += values * prices.bytes / 8 * rates + _SIDE * prices.bytes
         more = sum(self.layout.sizes)
         chain = self.layout.chain_multiply_adds
         work = chain((2,)) - chain((1,))
         price += more * prices.params + work * prices.multiply_adds
-        gain = self.truncation_weight * squares - self.noise_weight * self._lost(squares)
+        gain = self.truncation_weight * squares - self.noise_weight * self._lost_of_two
         return int((gain > price).sum())
 
-    def _lost(self, squares: Floats) -> Floats:
+    @cached_property
+    def _rates_of_two(self) -> list[tuple[int, Floats]]:
+        """With two cores, the values of a component in each, and the bits of one."""
+        squares = self.spectra[0].squares
+        return [(n, bits(squares / (n * self._square))) for n in self.layout.sizes]
+
+    @cached_property
+    def _lost_of_two(self) -> Floats:
         """With two cores, the squared error of each component as it is rounded."""
+        squares = self.spectra[0].squares
         kept = np.ones(len(squares))
         for values in self.layout.sizes:
             variance = np.maximum(squares / (values * self._square), 1e-12)
@@ -155,8 +162,7 @@ class CodedOption(Option):
         if not self.spectra:
             return self._noise_of_matrix()
         if len(ranks) == 1:
-            values = self.spectra[0].values[: ranks[0]]
-            return float(self._lost(np.square(np.array(values))).sum())
+            return float(self._lost_of_two[: ranks[0]].sum())
         return sum(
             count * self._square * float(distortion(squares / (count * self._square)).sum())
             for count, squares in self._components(ranks)
@@ -175,6 +181,14 @@ class CodedOption(Option):
         share = min(1.0, float(distortion(np.array(variance))) / variance)
         return share * (apart * (1 - share) + self.energy * share)
 
+    def _rates(self, ranks: Sequence[int]) -> Iterator[tuple[int, Floats]]:
+        """For each core, the values of a component, and the bits of one in each component."""
+        if len(ranks) == 1:
+            yield from ((count, rates[: ranks[0]]) for count, rates in self._rates_of_two)
+            return
+        for count, squares in self._components(ranks):
+            yield count, bits(squares / (count * self._square))
+
     def _components(self, ranks: Sequence[int]) -> Iterator[tuple[int, Floats]]:
         """For each core, the values of a component and the squared norm of each, in cost units."""
         sizes = self.layout.sizes
@@ -185,5 +199,5 @@ class CodedOption(Option):
             return
         edges = (1, *ranks)
         for size, before, spectrum, rank in zip(sizes, edges, self.spectra, ranks, strict=False):
-            yield size * before, np.square(np.array(spectrum.values[:rank]))
-        yield sizes[-1], np.square(np.array(self.spectra[-1].values[: ranks[-1]]))
+            yield size * before, spectrum.squares[:rank]
+        yield sizes[-1], self.spectra[-1].squares[: ranks[-1]]

@@ -12,6 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
+from typing import TYPE_CHECKING
+
+from ttcompress.system.late import np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 Cut = tuple[int, int]
 
@@ -28,6 +34,12 @@ class Spectrum:
     values: tuple[float, ...]
     rounding: float | None = None
     known: float = 0.0
+
+    @cached_property
+    def squares(self) -> NDArray[np.float64]:
+        """The squares of the values, largest first."""
+        found: NDArray[np.float64] = np.square(np.array(self.values))
+        return found
 
     @cached_property
     def _ascending_squares(self) -> list[float]:

@@ -25,6 +25,8 @@ LOST = 0.7
 
 def lost_remarks(report: BaseReport) -> Iterator[str]:
     """A line if a recurrent weight has lost most of what it was, or is expected to."""
+    if isinstance(report, Report) and report.finetune is not None:
+        return  # training moves weights far from the original's, and loses nothing by it
     lost = [w for w in report.weights if w.role == "recurrent" and w.relative_error > LOST]
     if not lost:
         return
@@ -55,7 +57,9 @@ def loss_remarks(report: Report) -> Iterator[str]:
 
 
 def large_remarks(report: Report) -> Iterator[str]:
-    """A line if the drift or the worst value is so large that it usually costs accuracy."""
+    """A line if the drift or the worst value usually costs accuracy, and that was not measured."""
+    if report.metrics is not None:
+        return
     found = {"drift": _drifts(report), "worst element": _worst_elements(report)}
     large = [name for name, values in found.items() if any(not v <= LARGE for v in values.values())]
     if large:

@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from math import ceil, isfinite
+from math import ceil, inf, isfinite
 from typing import TYPE_CHECKING, Self
 
 from ttcompress.stores.rans import decode, encode
@@ -44,6 +44,9 @@ _HEADER = 8
 
 _FOURTH_ROOTS = (1.0, 1.189207077026367, 1.4142135381698608, 1.6817928552627563)
 """Of 1, 2, 4 and 8, in float32."""
+
+_BLOCK = 1 << 20
+"""How many values are rounded together: in float64 a large matrix would take several copies."""
 
 _MOST_SCALE = 96
 """The largest scale to either side: 24 octaves, far beyond float32's resolution."""
@@ -82,7 +85,8 @@ class Coded(Store):
     def fit(self, values: Tensor, costs: Costs | None = None) -> dict[str, Tensor]:
         """Find the scales: int16 `rows` (components,) and `columns` (places,), and `step`, ()."""
         grid = as_grid(values.detach())
-        if not bool((grid.abs() <= torch.finfo(torch.float32).max).all()):
+        largest = float(torch.linalg.vector_norm(grid, inf)) if grid.numel() else 0.0
+        if not largest <= torch.finfo(torch.float32).max:  # nor if it is NaN
             raise self.refusal(values, "It is not finite")
         if costs is None:
             rows, columns = (torch.zeros(side, dtype=torch.int16) for side in grid.shape)
@@ -164,11 +168,17 @@ class Coded(Store):
         return from_grid(grid, shape)
 
     def _codes(self, values: Tensor, fitted: Mapping[str, Tensor]) -> Ints:
-        wide = values.detach().double()
-        rounded = as_grid(_round(wide, self.steps(fitted, wide)))
-        if rounded.numel() and float(rounded.abs().max()) >= 2**31:
-            raise self.refusal(values, "Its step is too small: allow more error")
-        return rounded.to(torch.int32).contiguous().numpy()
+        """The codes as a grid, in the smallest type that holds them."""
+        grid, columns = as_grid(values.detach()), _powers(fitted["columns"])
+        rows = _powers(fitted["rows"])[:, None] * fitted["step"]
+        size, found = max(1, _BLOCK // max(1, len(columns))), []
+        for block, scale in zip(torch.split(grid, size), torch.split(rows, size), strict=True):
+            rounded = _round(block.double(), (scale * columns).double())
+            if rounded.numel() and float(rounded.abs().max()) >= 2**31:
+                raise self.refusal(values, "Its step is too small: allow more error")
+            found.append(rounded.to(_smallest_type(rounded)))
+        widest = max((one.dtype for one in found), key=lambda dtype: dtype.itemsize)
+        return torch.cat([one.to(widest) for one in found]).numpy()
 
 
 @dataclass(frozen=True, eq=False)

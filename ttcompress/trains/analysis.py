@@ -9,6 +9,7 @@ again.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from threading import Lock
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ from ttcompress.planning.spectrum import Cut, Spectra
 from ttcompress.stores import Store
 from ttcompress.system.memory import release_memory
 from ttcompress.system.progress import Progress, silent
+from ttcompress.system.threads import side_by_side
 from ttcompress.trains.stored import StoredWeight, measure_errors, store_weight
 from ttcompress.trains.tt_svd import Factorization, factorize, spectrum_at
 from ttcompress.trains.weighting import Weighting, weighted_factorize
@@ -42,6 +44,8 @@ _ROWS = 256
 class Analysis:
     """The matrices, spectra and singular vectors of a model's weights.
 
+    Several threads may use it, each for another weight.
+
     Args:
         tensor: returns a matrix by its weight's name, in the source's dtype, on the CPU.
         weights: all weights of the model; singular vectors may take half of their bytes.
@@ -52,6 +56,7 @@ class Analysis:
         self._tensor = tensor
         self._keeps_matrices = size <= SMALL
         self._left = size // 2 + (SMALL - size if self._keeps_matrices else 0)
+        self._lock = Lock()
         self._matrices: dict[str, Tensor] = {}
         self._found: dict[tuple[str, Cut, bool], Factorization] = {}
         self._rounded: dict[tuple[str, Store, bool], StoredWeight] = {}
@@ -84,16 +89,21 @@ class Analysis:
         Raises:
             DecompositionError: a weight holds NaN or infinity.
         """
-        found: dict[str, Spectra] = {}
-        for done, (weight, wanted) in enumerate(cuts.items()):
-            progress("spectra", done, len(cuts), weight.name)
+
+        def find(item: tuple[Weight, tuple[Cut, ...]]) -> Spectra:
+            weight, wanted = item
             weighting = weightings.get(weight.name)
-            found[weight.name] = {
-                cut: self._factorization(weight, cut, weighting).spectrum for cut in wanted
-            }
+            found = {cut: self._factorization(weight, cut, weighting).spectrum for cut in wanted}
             release_memory()
+            return found
+
+        every: dict[str, Spectra] = {}
+        results = side_by_side(find, [*cuts.items()])
+        for done, weight in enumerate(cuts):
+            progress("spectra", done, len(cuts), weight.name)
+            every[weight.name] = next(results)
         progress("spectra", len(cuts), len(cuts))
-        return found
+        return every
 
     def factorizations(
         self, weight: Weight, weighting: Weighting | None
@@ -121,8 +131,7 @@ class Analysis:
             stored, _ = store_weight(matrix, weight, layout, (), store, weighting)
         except DecompositionError as error:
             raise error.at(weight.name) from error
-        if weight.params <= self._left:  # a byte a value, whatever the store
-            self._left -= weight.params
+        if self._reserve(weight.params):  # a byte a value, whatever the store
             self._rounded[key] = stored
         return stored
 
@@ -150,11 +159,18 @@ class Analysis:
                 # Few plans end in two cores with another cut, and vectors take two thirds of the
                 # time: `tt_svd` computes these if it needs them.
                 found = Factorization(spectrum_at(matrix, cut), ())
-            if found.bytes > self._left:
+            if not self._reserve(found.bytes):
                 found = Factorization(found.spectrum, ())
-            self._left -= found.bytes
             self._found[key] = found
         return self._found[key]
+
+    def _reserve(self, size: int) -> bool:
+        """Take memory for a result that is kept, if there is enough left."""
+        with self._lock:
+            fits = size <= self._left
+            if fits:
+                self._left -= size
+            return fits
 
 
 def check_finite(matrix: Tensor, weight: Weight) -> None:

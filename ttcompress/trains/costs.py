@@ -2,7 +2,7 @@
 
 With orthogonal parts on its left, an error in column j of a core is multiplied by row j of the part
 on its right; the cost is the square of its norm. In general the cost of a unit error is the product
-of two diagonals of Gram matrices, of the part before the core and of the part after it.
+of two squared norms, in the part before the core and in the part after it.
 """
 
 from __future__ import annotations
@@ -27,43 +27,50 @@ def core_costs(train: Train, weighting: Weighting | None) -> tuple[Costs, ...]:
         return (Costs(_mean_input(weighting) * rows, torch.ones(train.shape[1]).double()),)
     cores = [core.double() for core in train.cores]
     split = weighting if train.whitening_is_exact else None
-    before, after = _grams_before(cores, split), _grams_after(cores, split)
+    before, after = _norms_before(cores, split), _norms_after(cores, split)
     mean = 1.0
     if weighting is not None and split is None:
         mean = float(weighting.rows.mean()) * weighting.rounding
     costs = []
     for core, left, right in zip(cores[:-1], before, after, strict=False):
-        places = left.diagonal().repeat_interleave(core[0, ..., 0].numel())
+        places = left.repeat_interleave(core[0, ..., 0].numel())
         if split is not None:
             places = split.rows
-        costs.append(Costs(mean * right.diagonal(), places))
+        costs.append(Costs(mean * right, places))
     last = mean if split is None else _mean_input(split)
-    return (*costs, Costs(last * before[-1].diagonal(), torch.ones(cores[-1][0].numel()).double()))
+    return (*costs, Costs(last * before[-1], torch.ones(cores[-1][0].numel()).double()))
 
 
 def _mean_input(weighting: Weighting | None) -> float:
     return 1.0 if weighting is None else weighting.rounding
 
 
-def _grams_before(cores: list[Tensor], weighting: Weighting | None) -> list[Tensor]:
-    """The Gram matrix of the part before each core, (rank, rank); with D if there are two cores."""
-    found = [torch.ones(1, 1).double()]
-    for core in cores[:-1]:
-        flat = core.reshape(len(core), -1, core.shape[-1])
-        if weighting is not None:
-            flat = flat * weighting.rows.sqrt()[:, None]
-        found.append(torch.einsum("ab,amc,bmd->cd", found[-1], flat, flat))
+def _norms_before(cores: list[Tensor], weighting: Weighting | None) -> list[Tensor]:
+    """The squared norm of each component of the part before each core, (rank,); with D if split."""
+    first, *rest = cores[:-1]
+    flat = first.flatten(0, -2)
+    if weighting is not None:
+        flat = flat * weighting.rows.sqrt()[:, None]
+    found = [torch.ones(1).double(), torch.linalg.vector_norm(flat, dim=0).square()]
+    seen = flat
+    for core in rest:
+        gram = flat.mT @ seen
+        flat = core.flatten(1)
+        seen = (gram @ flat).reshape(-1, core.shape[-1])
+        flat = flat.reshape(seen.shape)
+        found.append((seen * flat).sum(0))
     return found
 
 
-def _grams_after(cores: list[Tensor], weighting: Weighting | None) -> list[Tensor]:
-    """The Gram matrix of the part after each core but the last; with C if there are two cores."""
-    found = [torch.ones(1, 1).double()]
-    for core in reversed(cores[1:]):
-        flat = core.reshape(len(core), -1, core.shape[-1])
-        if weighting is not None:
-            right = flat[..., 0]
-            found.append(right @ weighting.moment @ right.mT)
-        else:
-            found.append(torch.einsum("amc,cd,bmd->ab", flat, found[-1], flat))
-    return found[:0:-1]
+def _norms_after(cores: list[Tensor], weighting: Weighting | None) -> list[Tensor]:
+    """The squared norm of each component of the part after each core but the last; C if split."""
+    *rest, last = cores[1:]
+    flat = last.flatten(1)
+    seen = flat if weighting is None else flat @ weighting.moment
+    found = [(seen * flat).sum(1)]
+    for core in reversed(rest):
+        gram = seen @ flat.mT
+        flat = core.flatten(1)
+        seen = (core @ gram).flatten(1)
+        found.append((seen * flat).sum(1))
+    return found[::-1]

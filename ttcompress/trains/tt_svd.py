@@ -15,8 +15,8 @@ from torch import Tensor
 from ttcompress.planning.formats import Layout
 from ttcompress.planning.spectrum import Cut, Spectrum
 
-_BLOCK = 1 << 22
-"""Values converted to float64 at a time (32 MB): a large matrix is never copied as a whole."""
+_BLOCK = 1 << 20
+"""Values converted to float64 at a time (8 MB): a large matrix is never copied as a whole."""
 
 _FAITHFUL = 1e-3
 """The ratio of singular values up to which the Gram matrix gives orthogonal vectors on both sides.
@@ -32,8 +32,8 @@ _GRAM_BANDS = 6
 class Factorization:
     """The SVD of one unfolding: its singular values, and the vectors that `tt_svd` projects on.
 
-    `vectors` are the eigenvectors of the Gram matrix of the smaller side, (n, n), the largest last;
-    for a float64 matrix they are U and V^T.
+    `vectors` are the eigenvectors of the Gram matrix of the smaller side, (n, n), the largest
+    first; for a float64 matrix they are U and V^T.
     """
 
     spectrum: Spectrum
@@ -148,7 +148,7 @@ def _factorize(matrix: Tensor, exact: bool) -> Factorization:
         u, s, vt = torch.linalg.svd(matrix.double(), full_matrices=False)
         return Factorization(_spectrum(s), (u, vt))
     squares, vectors = torch.linalg.eigh(_gram(_tall(matrix)))
-    return Factorization(_spectrum(squares.clamp(min=0).sqrt().flip(0)), (vectors,))
+    return Factorization(_spectrum(squares.clamp(min=0).sqrt().flip(0)), (vectors.flip(1),))
 
 
 def _cut(
@@ -161,7 +161,7 @@ def _cut(
         values = torch.tensor(found.spectrum.values[:rank], dtype=torch.float64)
         return u[:, :rank], values[:, None] * vt[:rank]
     (vectors,) = found.vectors
-    tall, basis = _tall(matrix), vectors.flip(1)[:, :rank]
+    tall, basis = _tall(matrix), vectors[:, :rank]
     projected = torch.empty(len(tall), rank, dtype=torch.float64)
     for place, block in zip(
         _row_blocks(projected, columns=tall.shape[1]), _row_blocks(tall), strict=True

@@ -24,7 +24,7 @@ from ttcompress.system.launch import is_first
 from ttcompress.system.progress import Progress, silent
 from ttcompress.tasks.protocol import Task
 from ttcompress.training.finetune import CONDITIONS, Conditions, add_control, finetune
-from ttcompress.workflows.decompose import fit_budget, meet_size, meet_tolerance, settle_flash
+from ttcompress.workflows.budget import fit_budget, meet_size, meet_tolerance, settle_flash
 from ttcompress.workflows.drift import drift_over_time
 from ttcompress.workflows.drop_search import find_within_drop
 from ttcompress.workflows.evaluate import metrics_before_after

@@ -7,8 +7,9 @@ from ttcompress.errors import PlanError
 from ttcompress.planning.plan import Plan
 from ttcompress.recipe import AnyRecipe, as_recipe
 from ttcompress.system.progress import Progress, silent
-from ttcompress.workflows.decompose import header_bytes, plan_weights, settle_flash
+from ttcompress.workflows.budget import header_bytes, settle_flash
 from ttcompress.workflows.job import Data, prepare
+from ttcompress.workflows.plan_weights import plan_weights
 
 
 def plan(
