@@ -84,3 +84,12 @@ def test_a_distance_of_the_tasks_own_counts_like_that_of_values_up_to_a_factor()
         head, table = (sum(d[f"{name}.weight"] for d in draws) for name in ("head", "table"))
         shares.append(head / table)
     assert shares[1] == pytest.approx(shares[0], rel=0.1)
+
+
+def test_a_distance_of_the_tasks_own_needs_no_second_position_in_a_batch() -> None:
+    symbols = torch.arange(BATCHES)[:, None] % 3
+    task = task_of(Model(), train=list(symbols), predicts="values")
+    task.distillation = lambda ours, theirs, _: (ours - theirs).square().mean()
+    found = measure_sensitivity(task, task.build(), WEIGHTS)
+    assert found.keys() == {"table.weight", "head.weight"}
+    assert all(0 < one < 1e3 for one in found.values())  # NaN is not
