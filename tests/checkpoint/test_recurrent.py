@@ -114,6 +114,10 @@ def test_shapes_that_do_not_fit_are_noted_with_those_that_would(
     assert all(shapes[name][0] % gates == 0 for name, gates in result.gates.items())
 
 
+TWO_AND_A_HALF = ("0", "0_reverse", "1")
+"""Ends of the names of a layer with two directions below one that has one."""
+
+
 @pytest.mark.parametrize(
     "shapes, keys, why",
     [
@@ -125,6 +129,17 @@ def test_shapes_that_do_not_fit_are_noted_with_those_that_would(
             "biases are missing",
         ),
         ({"weight_ih_l1": (16, 3), "weight_hh_l1": (16, 4)}, (), "layer 0 is missing"),
+        (
+            {f"weight_{part}_l{end}": (16, 4) for part in ("ih", "hh") for end in TWO_AND_A_HALF},
+            (),
+            "some layers have a reverse direction but others do not",
+        ),
+        (
+            {f"weight_{part}_l{k}": (16, 4) for part in ("ih", "hh") for k in (0, 1)}
+            | {"weight_hr_l1": (4, 4)},
+            (),
+            "some layers have a projection but others do not",
+        ),
         (
             {"weight_ih_l0": (16, 3), "weight_hh_l0": (16, 4)},
             ("bias_ih_l0", "bias_hh_l0"),

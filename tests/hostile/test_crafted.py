@@ -148,6 +148,13 @@ def test_a_header_that_begins_like_json_is_none(tmp_path: Path) -> None:
 
 Edit = Callable[[dict[str, Any]], object]
 
+
+def effective(document: dict[str, Any]) -> dict[str, Any]:
+    """The recipe that applied, as the report has it."""
+    found: dict[str, Any] = document["report"]["recipe"]["effective"]
+    return found
+
+
 DOCUMENTS: dict[str, tuple[Edit, str]] = {
     "a long version": (
         lambda d: d.update(format_version=10**4000),
@@ -158,16 +165,70 @@ DOCUMENTS: dict[str, tuple[Edit, str]] = {
     "no ranks": (lambda d: d["plan"][0].update(ranks=[0]), "needs"),
     "huge bytes": (lambda d: d["report"]["weights"][0].update(bytes_before=10**400), "64 bits"),
     "a budget of text": (
-        lambda d: d["report"]["recipe"]["effective"].update(budget="x"),
-        "an invalid budget or key",
+        lambda d: effective(d).update(budget="x"),
+        "effective.budget: Input should be a valid dictionary",
     ),
     "a budget of lists": (
-        lambda d: d["report"]["recipe"]["effective"].update(budget={"factor": [2]}),
+        lambda d: effective(d).update(budget={"size": [2]}),
         "a budget must be of numbers or text",
     ),
-    "a key of numbers": (
-        lambda d: d["report"]["recipe"]["effective"].update(key=3),
-        "an invalid budget or key",
+    "a factor of text": (
+        lambda d: effective(d).update(budget={"factor": "8"}),
+        "effective.budget.factor: Input should be a valid number",
+    ),
+    "a key of numbers": (lambda d: effective(d).update(key=3), "effective.key: Input should be"),
+    "a store of numbers": (lambda d: effective(d).update(store=[8]), "effective.store: Input"),
+    "a task of text": (lambda d: effective(d).update(task="x"), "effective.task: Input should be"),
+    "a task named by a number": (
+        lambda d: effective(d).update(task={"name": 3}),
+        "effective.task.name: Input should be",
+    ),
+    "a calibration that lists": (
+        lambda d: effective(d).update(calibration=[1]),
+        "effective.calibration: Input should be",
+    ),
+    "rules of numbers": (lambda d: effective(d).update(rules=[3]), "effective.rules.0: Input"),
+    "a rule for nothing": (
+        lambda d: effective(d).update(rules=[{}]),
+        "effective.rules.0.weights: Field required",
+    ),
+    "a rule whose expression cannot be compiled": (
+        lambda d: effective(d).update(rules=[{"weights": "re:("}]),
+        "'re:\\(' is not a regular expression",
+    ),
+    "weights by number": (lambda d: d["report"].update(weights=3), "report.weights: Input should"),
+    "drift by number": (lambda d: d["report"].update(drift=3), "report.drift: Input should"),
+    "gate errors by number": (
+        lambda d: d["report"]["weights"][0].update(gate_errors=3),
+        "gate_errors: Input should",
+    ),
+    "totals of a part": (
+        lambda d: d["report"]["totals"].pop("model"),
+        "report.totals: missing model",
+    ),
+    "a weight of an unknown type": (
+        lambda d: d["plan"][0]["weight"].update(dtype="float3"),
+        "a weight cannot be of type float3",
+    ),
+    "a training of nothing": (lambda d: d["report"].update(finetune={"x": 1}), "finetune.task"),
+    "a training whose settings are text": (
+        lambda d: d["report"].update(finetune={"task": "t", "steps": 1, "settings": "x"}),
+        "finetune.settings: Input should be",
+    ),
+    "a calibration of biases by number": (
+        lambda d: d["report"].update(calibration={"biases": 3}),
+        "calibration.biases: Input should be",
+    ),
+    "a control without its metric": (
+        lambda d: d["report"].update(
+            metrics={"loss": {"before": 1, "after": 2, "drop": 1, "higher_is_better": False}},
+            control={"accuracy": {"control": 1.0}},
+        ),
+        "report.control: missing loss",
+    ),
+    "times, which no file has": (
+        lambda d: d["report"].update(bench={"rows": []}),
+        "bench: Input should be None",
     ),
     "huge source": (lambda d: d["report"]["source"].update(bytes=10**400), "64 bits"),
     "huge modes": (
@@ -253,6 +314,16 @@ def test_a_crafted_document(kind: str, tiny_artifact: Path, tmp_path: Path) -> N
         load(path).restored()
     assert caught.value.exit_code == 3
     assert len(str(caught.value)) < 500
+
+
+def test_a_crafted_document_that_is_a_list(tiny_artifact: Path, tmp_path: Path) -> None:
+    data = tiny_artifact.read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    content = json.loads(data[8 : 8 + length])
+    content["__metadata__"]["ttcompress"] = "[]"
+    (tmp_path / "m.safetensors").write_bytes(header(content, data[8 + length :]))
+    with pytest.raises(TTCompressError, match="its metadata is not an object"):
+        load(tmp_path / "m.safetensors")
 
 
 def pickled(body: bytes) -> bytes:
@@ -546,6 +617,8 @@ def patched(data: bytes, offset: int, format: str, value: int) -> bytes:
         ("bzip2", "uses compression method 12"),
         ("lzma", "uses compression method 14"),
         ("twice", "its pickle is damaged"),
+        ("persistent id", "unknown persistent id 'sforage'"),
+        ("no storage", "storage '0' is not in the archive"),
         ("zip64", "truncated zip archive|not where"),
     ],
 )
@@ -558,6 +631,8 @@ def test_a_crafted_zip(kind: str, fact: str, tiny_checkpoint: Path, tmp_path: Pa
         "bzip2": lambda: repacked(tiny_checkpoint, zipfile.ZIP_BZIP2),
         "lzma": lambda: repacked(tiny_checkpoint, zipfile.ZIP_LZMA),
         "twice": lambda: repacked(tiny_checkpoint, 0, (("tiny/data.pkl", b"\x80\x02]q"),)),
+        "persistent id": lambda: data.replace(b"storageq", b"sforageq"),
+        "no storage": lambda: data.replace(b"tiny/data/0", b"tiny/dota/0"),
         "zip64": lambda: patched(data, 42, "<I", 2**32 - 1),
     }[kind]()
     path = tmp_path / "m.pt"
@@ -585,6 +660,24 @@ def test_a_deflated_archive_is_not_searched_again_for_every_tensor(tmp_path: Pat
     began = time.process_time()
     assert all(checkpoint.tensor(f"w{k}")[0, 0] == k for k in range(1500))
     assert time.process_time() - began < 1.5
+
+
+def test_a_deflated_entry_that_ends_early_is_refused(tmp_path: Path) -> None:
+    torch.save({"w": torch.randn(10, 25)}, tmp_path / "stored")
+    buffer = io.BytesIO()
+    with (
+        zipfile.ZipFile(tmp_path / "stored") as old,
+        zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as new,
+    ):
+        for name in old.namelist():
+            new.writestr(name, old.read(name)[:900] if name.endswith("/0") else old.read(name))
+    data = bytearray(buffer.getvalue())
+    at = data.index(b"stored/data/0", data.index(b"PK\x01\x02")) - 46 + 24
+    struct.pack_into("<I", data, at, 1000)  # as the directory promises
+    (tmp_path / "m").write_bytes(data)
+    checkpoint = open_checkpoint(tmp_path / "m")
+    with pytest.raises(TTCompressError, match="w: ends early: expected 1000 bytes at 0, got 900"):
+        checkpoint.tensor("w")
 
 
 def test_a_deflated_entry_is_held_against_its_checksum(

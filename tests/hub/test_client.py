@@ -143,6 +143,32 @@ def test_offline_takes_what_is_in_the_cache(hub: HubStandIn, monkeypatch) -> Non
     assert not hub.requests
 
 
+def test_offline_without_any_cache_is_one_message(hub: HubStandIn, monkeypatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(InputError, match="is not in the cache, and HF_HUB_OFFLINE is set"):
+        local_file("hf://user/name")
+
+
+def test_a_cache_that_cannot_be_written_is_one_message(hub: HubStandIn, tmp_path: Path) -> None:
+    hub.add("user/name", {"model.pt": b"x"})
+    Path(os.environ["HF_HUB_CACHE"]).write_bytes(b"a file where the folder should be")
+    with pytest.raises(OutputError, match=r"hf://user/name: cannot be written to the cache: .*HF_"):
+        local_file("hf://user/name")
+
+
+def test_bars_are_as_they_were_afterwards(hub: HubStandIn) -> None:
+    bars = pytest.importorskip("huggingface_hub.utils")
+    hub.add("user/name", {"model.pt": b"x"})
+    local_file("hf://user/name")
+    assert not bars.are_progress_bars_disabled()
+    bars.disable_progress_bars()
+    try:
+        local_file("hf://user/name")
+        assert bars.are_progress_bars_disabled()
+    finally:
+        bars.enable_progress_bars()
+
+
 def test_without_the_extra_there_is_one_message(hub: HubStandIn, monkeypatch) -> None:
     monkeypatch.setattr("ttcompress.system.extras.find_spec", lambda name: None)
     for call in (lambda: local_file("hf://user/name"), lambda: upload("user/name", {}, "x")):
@@ -174,6 +200,13 @@ def test_a_push_replaces_only_if_asked(hub: HubStandIn) -> None:
     assert hub.repositories["owner/name"].branches["main"]["m.pt"] == b"old"
     upload("owner/name", {"m.pt": b"new"}, "Replace", overwrite=True)
     assert hub.repositories["owner/name"].branches["main"]["m.pt"] == b"new"
+
+
+def test_a_push_adds_to_what_is_there(hub: HubStandIn) -> None:
+    upload("owner/name", {"README.md": CARD, "m.pt": b"old"}, "Add")
+    upload("owner/name", {"other.pt": b"new"}, "Add")
+    found = hub.repositories["owner/name"].branches["main"]
+    assert (found["m.pt"], found["other.pt"]) == (b"old", b"new")
 
 
 def test_a_branch_is_made_and_the_main_one_stays(hub: HubStandIn) -> None:

@@ -131,3 +131,12 @@ def test_floors_keep_their_rank_and_their_step() -> None:
     assert dear.descend(Cost(bytes=1e30), (40,)) == (12,)
     free = replace(option, floors=(1,), coarsest=inf)
     assert free.at_price(Cost(bytes=1e30)).descend(Cost(bytes=1e30), (40,)) == (1,)
+
+
+def test_a_matrix_of_zeros_costs_next_to_nothing_and_loses_nothing() -> None:
+    option = option_of(torch.zeros(ROWS, COLUMNS).double(), LAYOUTS["dense"])
+    found = allocate([(option,)], Allowance(bytes=ROWS * COLUMNS / 8))
+    assert found is not None
+    (choice,) = found
+    assert choice.error == 0 == choice.option.expected_error(())
+    assert choice.cost.bytes < 1.1 * option.at_price(Cost(bytes=1e30)).cost(()).bytes

@@ -315,6 +315,15 @@ def test_explicit_ranks_are_obeyed_and_flagged_where_they_were_lowered() -> None
     assert not plan.from_spectra
 
 
+def test_explicit_ranks_are_kept_whatever_the_tolerance_says() -> None:
+    rule = {"weights": "*_0", "row_modes": [64], "column_modes": [12], "ranks": [2]}
+    rules = [rule | {"store": "int8"}, {"weights": "recurrent"}]
+    plan = plan_of({"tolerance": 0.05}, rules=rules, default="keep")
+    first, *others = plan.weights
+    assert first.ranks == (2,) and first.store == STORES["int8"]
+    assert all(one.expected_error is not None and one.expected_error <= 0.05 for one in others)
+
+
 def test_explicit_ranks_come_off_the_budget_first() -> None:
     fixed = {"weights": "*_0", "row_modes": [64], "column_modes": [12], "ranks": [10]}
     rules = [fixed | {"store": "float32"}, {"weights": "recurrent"}]

@@ -228,6 +228,7 @@ WRONG = {
     HEAD + "task: {name: t, a: [1e-3]}": ["task.a", "YAML 1.1 reads 1e-3 as text; write 1.0e-3."],
     HEAD + "calibration: {batches: 0}": ["calibration.batches (line 3)"],
     HEAD + "calibration: {samples: 3}": ["samples", "batches"],
+    HEAD + "calibration: {data: x.st, synthetic: 8}": ["calibration", "two sources of inputs"],
     "version: 1\nbudget: {tolerance: 0.1}\ncalibration: true": [
         "calibration (line 3)",
         "tolerance",

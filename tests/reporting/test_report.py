@@ -27,6 +27,7 @@ from ttcompress.reporting.report import (
     totals_table,
     weights_table,
 )
+from ttcompress.reporting.summary import summary_text
 from ttcompress.reporting.table import Column, Table
 
 WEIGHT = WeightReport(
@@ -257,3 +258,12 @@ def test_markdown_escapes_what_would_break_a_table() -> None:
 
 def test_nothing_left_is_a_factor_of_one() -> None:
     assert (times_fewer(8, 2), times_fewer(0, 0)) == (4, 1)
+
+
+def test_a_result_in_python_says_its_metric_or_that_there_is_none() -> None:
+    assert "accuracy not measured: give a task" in summary_text(REPORT, 4800)
+    change = {"before": 2.0, "after": 2.125, "drop": 0.125, "higher_is_better": False}
+    text = summary_text(replace(REPORT, metrics={"loss": change}), 4800)
+    assert "\n  loss: 2 -> 2.125" in text and "not measured" not in text
+    nothing = summary_text(replace(REPORT, weights=()), 4800)
+    assert "no weights changed (nothing), largest error 0.0" in nothing

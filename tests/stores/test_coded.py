@@ -195,6 +195,13 @@ def test_damage_is_refused_and_named(damage: str) -> None:
         Encoded.read(CODED, (5, 64, 1), "w.cores.1", {f"w.cores.1{PART}": part})
 
 
+def test_the_parts_of_a_coded_tensor_are_a_mapping_of_one() -> None:
+    parts = encode(values_of((5, 64, 1)), 0.2).tensors
+    assert list(parts) == [PART] and len(parts) == 1 and ".planes" not in parts
+    with pytest.raises(KeyError, match="planes"):
+        parts[".planes"]
+
+
 def test_a_part_that_is_cut_is_refused() -> None:
     part = encode(values_of((5, 64, 1)), 0.2).tensors[PART]
     for length in (0, 7, 8, 20, len(part) - 1):

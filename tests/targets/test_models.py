@@ -305,6 +305,19 @@ def test_what_is_not_a_state_that_starts_at_zero_is_no_input(compressed, model) 
     assert part.call.outputs[0] == "output_0"
 
 
+@pytest.mark.parametrize(
+    ("given", "fact"),
+    [
+        ({"valid": [WORDS[0]]}, "has no training batch"),
+        ({"train": [{"words": WORDS[0]}]}, "gives its model no tensor by position"),
+    ],
+)
+def test_a_task_that_does_not_show_how_its_model_is_called(compressed, given, fact) -> None:
+    task = ttcompress.task_of(Model(), predicts="classes", **given)
+    with pytest.raises(ttcompress.RecipeError, match=f"{fact}, which .* Give the module"):
+        task_part(compressed(Model(), **SMALL), task)
+
+
 def test_a_state_beside_a_sequence_has_no_time_axis(compressed, tmp_path) -> None:
     """A loop around a cell, called by a task with its first state: the cure is the loop's."""
 

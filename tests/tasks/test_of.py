@@ -79,6 +79,17 @@ def test_likeness_counts_what_differs(model: Tagger) -> None:
     assert values.evaluate(other)["output_error"] == pytest.approx(1 / float(deviation), rel=1e-3)
 
 
+def test_likeness_of_binary_outputs_counts_signs(model: Tagger) -> None:
+    task = task_of(model, valid=[x for x, _ in batches()], predicts="binary")
+    assert task.evaluate(model) == {"divergence": 0.0, "agreement": 1.0}
+    other = task.build()
+    with torch.no_grad():
+        other.head.weight[2] *= -1  # type: ignore[union-attr, operator, index]
+        other.head.bias[2] *= -1  # type: ignore[union-attr, operator, index]
+    found = task.evaluate(other)
+    assert found["agreement"] == pytest.approx(0.75) and found["divergence"] > 0
+
+
 def test_values_are_compared_in_their_own_shape(model: Tagger) -> None:
     batch = (torch.randn(5, 6, 3), torch.randn(5, 6, 4))
     task = task_of(model, valid=[batch], loss="mse")
@@ -110,9 +121,12 @@ def test_a_torchmetrics_like_object_is_used(model: Tagger) -> None:
     assert [metric.name for metric in task.metrics] == ["right"]
 
 
-def test_an_epoch_and_a_seed_decide_the_order(model: Tagger) -> None:
+@pytest.mark.parametrize("generator", [None, torch.Generator()])
+def test_an_epoch_and_a_seed_decide_the_order(
+    model: Tagger, generator: torch.Generator | None
+) -> None:
     data = TensorDataset(torch.randn(20, 6, 3), torch.arange(20))
-    loader = DataLoader(data, batch_size=4, shuffle=True)
+    loader = DataLoader(data, batch_size=4, shuffle=True, generator=generator)
     task = task_of(model, train=loader, loss="cross_entropy")
     orders = [
         torch.cat([y for _, y in task.train_batches(epoch, seed)]).tolist()
@@ -127,6 +141,62 @@ def test_the_module_stays_as_it_was(model: Tagger) -> None:
     with torch.no_grad():
         task.build().head.bias.zero_()  # type: ignore[union-attr, operator]
     assert model.head.bias.any() and task.build().head.bias.any()  # type: ignore[union-attr, operator]
+
+
+def test_a_loss_that_is_a_function_gets_classes_without_padding(model: Tagger) -> None:
+    x, y = batches(1)[0]
+    y[:, 4:] = -100
+    given = task_of(model, valid=[(x, y)], loss=nn.functional.cross_entropy)
+    named = task_of(model, valid=[(x, y)], loss="cross_entropy")
+    wanted = named.evaluate(model)["cross_entropy"]
+    assert given.evaluate(model)["loss"] == pytest.approx(wanted, rel=1e-5)
+
+
+def test_the_outputs_are_the_logits_where_a_module_returns_more(model: Tagger) -> None:
+    class More(Tagger):
+        def forward(self, x: torch.Tensor) -> Any:
+            return {"hidden": x, "logits": super().forward(x)}
+
+    more = More().eval()
+    more.load_state_dict(model.state_dict())
+    found = [
+        task_of(one, valid=batches(), loss="cross_entropy").evaluate(one) for one in (model, more)
+    ]
+    assert found[0] == found[1]
+
+
+def test_what_a_task_was_not_given_is_named_where_it_is_needed(model: Tagger) -> None:
+    inputs = [x for x, _ in batches()]
+    task = task_of(model, train=inputs, predicts="classes")
+    outputs, _ = task.outputs(model, inputs[0], None)
+    with pytest.raises(RecipeError, match=r"has no loss\. Train with `distill: 1`"):
+        task.loss(outputs, inputs[0])
+    with pytest.raises(RecipeError, match=r"nothing to measure on\. Give task_of `valid`"):
+        task.evaluate(model)
+    assert not list(task_of(model, valid=inputs, predicts="classes").train_batches(0, seed=0))
+
+
+def test_a_module_without_a_tensor_among_its_outputs(model: Tagger) -> None:
+    class Nothing(Tagger):
+        def forward(self, x: torch.Tensor) -> Any:
+            return {"logits": ["none"]}
+
+    task = task_of(Nothing(), valid=batches(), loss="cross_entropy")
+    with pytest.raises(RecipeError, match=r"returns a list without a tensor.*`forward=`"):
+        task.evaluate(Nothing())
+
+
+def test_a_module_that_takes_any_arguments_is_given_the_whole_batch(model: Tagger) -> None:
+    class Any_(Tagger):
+        def forward(self, *parts: torch.Tensor) -> torch.Tensor:
+            return super().forward(parts[0] + parts[1])
+
+    made = Any_().eval()
+    made.load_state_dict(model.state_dict())
+    x = batches(1)[0][0]
+    task = task_of(made, valid=[(x, x)], predicts="values")
+    outputs, _ = task.outputs(made, (x, x), None)
+    torch.testing.assert_close(outputs, model(2 * x).flatten(0, 1))
 
 
 class Endless(IterableDataset[torch.Tensor]):

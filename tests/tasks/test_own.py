@@ -150,6 +150,11 @@ def raising(error: BaseException) -> Any:
 
 
 RETURNS = {
+    "batches_per_epoch: expected a whole number, got float": (
+        "batches_per_epoch",
+        2.5,
+        lambda t: t.batches_per_epoch,
+    ),
     "build: expected a torch.nn.Module, got int": ("build", 3, lambda t: t.build()),
     "outputs: expected a pair (tensor, state), got Tensor of 2 x 4": (
         "outputs",
@@ -183,7 +188,9 @@ RETURNS = {
 @pytest.mark.parametrize("message", RETURNS)
 def test_a_result_of_another_kind_is_said_where_it_is_returned(message, task, inner):
     member, value, call = RETURNS[message]
-    setattr(inner, member, lambda *_: value)
+    # On a class of its own: a property cannot be set on the object.
+    made = property(lambda _: value) if member == "batches_per_epoch" else lambda *_: value
+    inner.__class__ = type("Own", (type(inner),), {member: made})
     with pytest.raises(RecipeError) as caught:
         call(task)
     assert str(caught.value).startswith(f"task task.py:Own: {message}. Return ")
@@ -208,6 +215,15 @@ def test_metrics_are_metrics(metrics, folder, structure):
     """)
     (folder / "other.py").write_text(given)
     with pytest.raises(RecipeError, match=r"metrics: expected at least one ttcompress\.Metric"):
+        make_task("other.py:Other", structure)
+    del sys.modules["task"]
+
+
+def test_outputs_of_no_known_kind_are_refused_before_the_work(folder, structure):
+    (folder / "other.py").write_text(
+        'from task import Own\n\nclass Other(Own):\n    predicts = {"score": "vectors"}\n'
+    )
+    with pytest.raises(RecipeError, match=r"predicts: expected one of .*, got 'vectors'"):
         make_task("other.py:Other", structure)
     del sys.modules["task"]
 

@@ -90,6 +90,17 @@ def test_the_steps_of_a_loop_are_one_chunk(tmp_path: Path) -> None:
     assert shapes == {(2, 1, 3), (10, 1, 3)} and tensors["cell.1.h0"].shape == (1, 10, 5)
 
 
+def test_a_single_sequence_without_a_batch_is_one_of_a_batch(tmp_path: Path) -> None:
+    lstm, x = nn.LSTM(3, 5), torch.randn(6, 3)
+    state = torch.randn(1, 5), torch.randn(1, 5)
+    record(lstm, [{"input": x, "hx": state}], tmp_path / "r.safetensors")
+    tensors, _ = read(tmp_path / "r.safetensors")
+    assert torch.allclose(tensors["0.inputs"].float(), x[None], atol=2e-3)
+    assert torch.allclose(tensors["0.h0"].float(), state[0][:, None], atol=2e-3)
+    with torch.no_grad():
+        assert torch.allclose(tensors["check"], lstm(x, state)[0], atol=1e-5)
+
+
 def test_values_beyond_float16_stay_in_float32(tmp_path: Path) -> None:
     record(nn.GRU(1, 4), [torch.full((3, 1, 1), 1e6)], tmp_path / "large.safetensors")
     record(nn.GRU(1, 4), [torch.full((3, 1, 1), 1e-7)], tmp_path / "small.safetensors")

@@ -69,6 +69,12 @@ def test_a_vocabulary_may_come_from_a_file(tmp_path):
             find_vocabulary(None, 20, "charlm", str(as_json))
 
 
+def test_lines_that_begin_with_a_brace_are_no_json(tmp_path):
+    (tmp_path / "vocab.txt").write_text("{\n}\n[\n")
+    found = find_vocabulary(None, 3, "charlm", str(tmp_path / "vocab.txt"))
+    assert found.indices == {"{": 0, "}": 1, "[": 2}
+
+
 @pytest.mark.parametrize("entry", ["<unk>", "[UNK]", "<UNK>", "unk", "\N{REPLACEMENT CHARACTER}"])
 def test_the_entry_for_everything_else_is_known_by_its_name(entry):
     indices = {"a": 0, "b": 1, "c": 2, entry: 3}

@@ -9,6 +9,7 @@ from ttcompress.stores.store import as_grid
 from ttcompress.tasks.evaluation import load_model
 from ttcompress.training.coded import AIM, LOWEST_PRICE, PUSH, STEP, CodedView, RateControl
 from ttcompress.training.loop import Training
+from ttcompress.training.resume import resume_progress, save_progress
 from ttcompress.training.student import make_student, rate_control, snapshot
 from ttcompress.workflows.compress import compress
 
@@ -151,3 +152,12 @@ def test_training_keeps_the_bytes_and_lowers_the_loss(case, coded):
     name = case.task.metrics[0].name
     sign = 1 if case.task.metrics[0].higher_is_better else -1
     assert sign * result.after[name] > sign * result.before[name]
+
+
+def test_a_resumed_run_goes_on_at_the_price_that_was_reached(case, coded, tmp_path):
+    path, settings = tmp_path / "run.resume", Finetune(epochs=1, distill=0.0)
+    run, again = (Training(coded, case.task, settings) for _ in range(2))
+    run.rate.price, run.rate.push = 0.07, 1.5
+    save_progress(run, path)
+    resume_progress(again, path)
+    assert (again.rate.price, again.rate.push) == (0.07, 1.5)

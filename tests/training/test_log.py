@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +69,13 @@ def test_tensorboard_shows_the_loss_and_the_metrics(case, tmp_path: Path) -> Non
     assert {"loss", "control/loss", "control/bits_per_character"} <= shown.keys()
 
 
-def test_a_program_that_is_not_installed_is_named(case, tmp_path: Path) -> None:
-    recipe = {**RECIPE, "finetune": {"max_steps": 1, "log": "mlflow"}}
+@pytest.mark.parametrize("kind", ["mlflow", "wandb", "tensorboard"])
+def test_a_program_that_is_not_installed_is_named(
+    case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    for module in (kind, "tensorboardX", "torch.utils.tensorboard"):
+        monkeypatch.setitem(sys.modules, module, None)
+    recipe = {**RECIPE, "finetune": {"max_steps": 1, "log": kind}}
     conditions = Conditions(folder=tmp_path / "log")
-    with pytest.raises(MissingExtraError, match="log: csv"):
+    with pytest.raises(MissingExtraError, match=f"{kind} needs a package .*`log: csv`"):
         ttcompress.compress(case.path, recipe, task=case.task, conditions=conditions)

@@ -67,3 +67,29 @@ def test_it_is_the_curvature_of_the_distance(kind: Any) -> None:
         table = torch.einsum("oi,noq,qi->n", matrix, bent, matrix)
     assert found["head.weight"] == pytest.approx(float(head.mean()) / (OUTPUTS * INPUTS), rel=0.1)
     assert found["table.weight"] == pytest.approx(float(table.mean()) / (3 * INPUTS), rel=0.1)
+
+
+def test_a_distance_of_the_tasks_own_counts_like_that_of_values_up_to_a_factor() -> None:
+    model = Model()
+    symbols = torch.randint(3, (BATCHES, BATCH), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        variance = model(symbols.flatten()).var(0)
+    task = task_of(model, train=list(symbols), predicts="values")
+    shares = []
+    for own in (False, True):
+        if own:
+            task.distillation = lambda ours, theirs, _: ((ours - theirs) ** 2 / variance).mean()
+        draws = [measure_sensitivity(task, task.build(), WEIGHTS, seed) for seed in range(SEEDS)]
+        assert all(draw.keys() == {"table.weight", "head.weight"} for draw in draws)
+        head, table = (sum(d[f"{name}.weight"] for d in draws) for name in ("head", "table"))
+        shares.append(head / table)
+    assert shares[1] == pytest.approx(shares[0], rel=0.1)
+
+
+def test_a_distance_of_the_tasks_own_needs_no_second_position_in_a_batch() -> None:
+    symbols = torch.arange(BATCHES)[:, None] % 3
+    task = task_of(Model(), train=list(symbols), predicts="values")
+    task.distillation = lambda ours, theirs, _: (ours - theirs).square().mean()
+    found = measure_sensitivity(task, task.build(), WEIGHTS)
+    assert found.keys() == {"table.weight", "head.weight"}
+    assert all(0 < one < 1e3 for one in found.values())  # NaN is not

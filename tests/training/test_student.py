@@ -1,5 +1,6 @@
 import torch
 
+import ttcompress
 from ttcompress.layers.matrices import TrainWeight
 from ttcompress.stores import STORES
 from ttcompress.tasks.evaluation import load_model
@@ -25,6 +26,15 @@ def test_cores_are_balanced_and_their_product_stays(case):
         norms = [float(core.detach().norm()) for core in weight.cores]
         assert max(norms) / min(norms) < 1 + 1e-5
         torch.testing.assert_close(weight.dense().detach(), dense[name], rtol=1e-4, atol=1e-5)
+
+
+def test_a_weight_of_zeros_stays_one(case):
+    state = case.checkpoint.state_dict()
+    state["lstm.weight_ih_l0"] = torch.zeros_like(state["lstm.weight_ih_l0"])
+    recipe = {"version": 1, "format": "mps", "store": "int8", "budget": {"rank": 4}}
+    student = make_student(ttcompress.compress(state, recipe), case.task.build())
+    weight = student.get_submodule("lstm.weight_ih_l0")
+    assert not any(core.any() for core in weight.cores)  # NaN is not
 
 
 def test_straight_through_rounds_forward_and_not_backward():

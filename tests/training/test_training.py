@@ -113,15 +113,22 @@ def test_a_file_without_all_of_a_run_is_refused(case, tmp_path, key):
             resume_progress(Training(case.compressed, case.task, SHORT), path)
 
 
-def test_a_loss_that_is_not_finite_names_the_step(case, monkeypatch):
+@pytest.mark.parametrize(
+    ("first", "message"),
+    [
+        (4, r"nan at step 5 of \d+\. Use a learning rate below 0\.01"),
+        (0, r"nan at step 1 of \d+\. Nothing was trained yet: check the data"),
+    ],
+)
+def test_a_loss_that_is_not_finite_names_the_step(case, monkeypatch, first, message):
     calls = iter(range(100))
     true_loss = case.task.loss
 
     def loss(outputs, batch):
-        return true_loss(outputs, batch) * (math.nan if next(calls) == 4 else 1.0)
+        return true_loss(outputs, batch) * (math.nan if next(calls) == first else 1.0)
 
     monkeypatch.setattr(case.task, "loss", loss)
-    with pytest.raises(TrainingError, match=r"nan at step 5 of"):
+    with pytest.raises(TrainingError, match=message):
         Training(case.compressed, case.task, SHORT).run()
 
 

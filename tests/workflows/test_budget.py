@@ -62,6 +62,25 @@ def medium(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def factor_in(error: PlanError) -> float:
+    """The factor that a message says is reached."""
+    return float(str(error).split("the factor is ")[1].split(". ")[0])
+
+
+def test_a_factor_that_coding_just_misses_is_refused_with_the_one_that_it_reaches(
+    small: Path,
+) -> None:
+    with pytest.raises(PlanError) as planned:
+        plan(small, recipe(factor=1000))
+    asked = 0.995 * factor_in(planned.value)
+    plan(small, recipe(factor=asked))  # by the estimate of the bytes it is met
+    with pytest.raises(PlanError, match=f"^factor {asked:g} is out of reach: .* factor is") as met:
+        compress(small, recipe(factor=asked))
+    reached = factor_in(met.value)
+    assert 0.9 * asked < reached < asked
+    assert compress(small, recipe(factor=0.98 * reached)).report.factor >= 0.98 * reached
+
+
 @pytest.mark.parametrize("train_format", ["mps", "mpo", "auto"])
 @pytest.mark.parametrize("factor", [3, 9.5, 25])
 def test_a_factor_in_coded_is_met_within_1_percent(

@@ -112,6 +112,13 @@ def test_a_drop_out_of_reach_says_what_was_found_and_the_cure(case) -> None:
         compress(case.path, recipe(case, budget=budget))
 
 
+def test_where_the_factor_is_out_of_reach_the_drop_is_not_blamed(case, tmp_path) -> None:
+    budget, trials = {"drop": "5%", "factor": 100_000}, tmp_path / "trials.json"
+    for _ in range(2):  # the second time it is known
+        with pytest.raises(PlanError, match=r"^factor 100000 is out of reach: even with the small"):
+            compress(case.path, recipe(case, budget=budget), trials=trials)
+
+
 def test_without_a_task_it_is_refused(case) -> None:
     asked = {"version": 1, "budget": {"drop": "1%"}}
     with pytest.raises(RecipeError, match="Add --task"):

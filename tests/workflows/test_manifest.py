@@ -36,6 +36,17 @@ def test_paths_are_relative_to_the_manifest(jobs, tmp_path_factory, monkeypatch)
     assert all(job.model.is_file() for job in jobs())
 
 
+def test_a_model_of_the_hub_is_named_by_its_repository(hub, jobs, folder) -> None:
+    hub.add("user/tiny", {"model.pt": (folder / "models" / "a.pt").read_bytes()})
+    [job] = jobs("version: 1\nmatrix: {models: [hf://user/tiny], recipes: [small]}")
+    assert (job.name, job.output.stem) == ("tiny under small", "tiny.small")
+    assert job.model.is_file()
+    with pytest.raises(
+        RecipeError, match=r"models\[0\]\.path \(line 2\): hf://user/no: no such rep"
+    ):
+        jobs("version: 1\nmatrix: {models: [hf://user/no], recipes: [small]}")
+
+
 def test_exclusions_and_single_jobs(jobs) -> None:
     found = jobs(
         f"version: 1\nmatrix: {{exclude: [{{model: a, recipe: bal*}}], {BOTH[1:]}\n"

@@ -181,3 +181,21 @@ def test_a_samples_metric_in_int8_stays_within_a_quarter_of_a_percent(sample) ->
 def test_only_a_compressed_model_is_run_as_c(tiny_checkpoint) -> None:
     with pytest.raises(ttcompress.RecipeError, match="only a compressed model runs as C"):
         ttcompress.evaluate(ROOT / "sample_models" / "charlm.pt", "charlm", native="int8")
+
+
+def test_a_task_is_measured_in_c_as_in_torch(case) -> None:
+    exact = ttcompress.evaluate(case.compressed, case.task)
+    assert ttcompress.evaluate(case.compressed, case.task, native="none") == pytest.approx(
+        exact, rel=1e-4
+    )
+
+
+def test_a_task_with_code_of_its_own_is_not_run_as_c(words) -> None:
+    class Calls(Words):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            out: torch.Tensor = self.head(self.lstm(self.embedding(x))[0])
+            return out
+
+    task = ttcompress.task_of(Calls(), valid=[torch.ones(5, 1).long()], predicts="classes")
+    with pytest.raises(ttcompress.RecipeError, match=r"in code of its own\. Use a built-in task"):
+        ttcompress.evaluate(words, task, native="none")

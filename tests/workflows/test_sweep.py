@@ -97,6 +97,13 @@ def test_the_recipe_says_what_to_expect(swept) -> None:
     assert effective(ttcompress.parse_recipe(odd)) == effective(point.recipe)
 
 
+def test_without_a_metric_the_recipe_says_the_largest_error(swept) -> None:
+    point, found = swept[2].points[0], replace(swept[2], metric=None)
+    largest = f"the largest error of a weight {point.figures.largest_error:.4g}."
+    assert largest in recipe_text(found, point, Path("small.yaml"))
+    assert largest not in recipe_text(swept[2], point, Path("small.yaml"))
+
+
 def test_the_recipes_name_is_never_the_artifacts() -> None:
     assert recipe_beside(Path("a.yaml")) == Path("a.yaml.yaml")
 
@@ -128,6 +135,12 @@ def test_a_sweep_trains_in_the_precision_of_its_engine(case, swept, tmp_path) ->
     )
     assert rough.exit_code == 0
     assert rough.points[0].path.read_bytes() != found.points[0].path.read_bytes()
+
+
+def test_a_file_where_the_points_should_be_is_named(case, tmp_path) -> None:
+    (tmp_path / "points").write_bytes(b"")
+    with pytest.raises(InputError, match="is a file, but the points need a folder"):
+        ttcompress.sweep(case.path, factors=(3, 6), formats=("mps",), folder=tmp_path / "points")
 
 
 def test_where_no_point_is_made_the_error_is_the_first_ones(case, tmp_path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +11,9 @@ import pytest
 from tests.conftest import Case
 from ttcompress.planning.planner import ESTIMATED
 from ttcompress.tasks.evaluation import load_model
+from ttcompress.tasks.of import task_of
+from ttcompress.tasks.record import record
+from ttcompress.tasks.recorded import RecordedTask
 from ttcompress.training.sensitivity import measure_sensitivity
 from ttcompress.workflows.compress import compress
 from ttcompress.workflows.job import prepare
@@ -42,6 +47,25 @@ def test_the_models_own_text_will_do_and_without_any_the_role_is_said_to_decide(
     assert not bare.costs
     assert ESTIMATED in plan(case.checkpoint, recipe())[1].notes
     assert not prepare(case.checkpoint, recipe(budget={"factor": 4}), task=case.task).costs
+
+
+def test_recorded_inputs_and_batches_will_do_too(case: Case, tmp_path: Path) -> None:
+    module = case.task.build()
+    module.load_state_dict(case.checkpoint.state_dict())
+    inputs = [batch.inputs for batch in islice(case.task.train_batches(0, seed=0), 4)]
+    recorded = tmp_path / "inputs.safetensors"
+    record(module, inputs, recorded, linear=True)
+    shown = (
+        RecordedTask(case.checkpoint, recorded),
+        task_of(module, train=inputs, predicts="values"),
+    )
+    for data, task in zip((recorded, inputs), shown, strict=True):
+        job = prepare(module, recipe(), data=data)
+        wanted = measure_sensitivity(task, load_model(task, case.checkpoint), job.model.weights)
+        assert job.costs.keys() == wanted.keys() > {"lstm.weight_ih_l0", "lstm.weight_hh_l0"}
+        for name, cost in job.costs.items():
+            mean = job.weightings[name].mean if name in job.weightings else 1.0
+            assert cost * mean == pytest.approx(wanted[name], rel=1e-4)
 
 
 def test_a_model_factor_is_of_the_whole_file(case: Case) -> None:

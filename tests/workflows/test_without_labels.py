@@ -28,6 +28,12 @@ def test_synthetic_text_calibrates(case) -> None:
     assert metric(case, aware) < metric(case, blind)
 
 
+def test_a_tolerance_needs_no_text_and_the_report_says_so(case) -> None:
+    recipe = {"version": 1, "budget": {"tolerance": 0.3}, "calibration": {"synthetic": 8}}
+    notes = ttcompress.compress(case.path, recipe).report.notes
+    assert any("a tolerance bounds the error of the weights themselves" in note for note in notes)
+
+
 def test_a_model_that_cannot_write_is_compressed_and_the_report_says_so(tmp_path: Path) -> None:
     lstm = nn.LSTM(16, 32)
     made = ttcompress.compress(lstm, {**SMALL, "calibration": {"synthetic": 16}})

@@ -217,6 +217,7 @@ def _share_budget(
     if choices is None:
         smallest = choose_smallest(menus, allowance)
         least = total_cost(smallest)
+        least = replace(least, bytes=least.bytes / stretch)  # as what is coded was seen to take
         fact = _out_of_reach(open_weights, budget, least, fixed, overhead)
         beside = () if budget.size is None else beside  # what a factor does not count
         raise PlanError(f"{fact}. {_name_largest(open_weights, smallest, beside)}")
@@ -418,8 +419,6 @@ def _out_of_reach(
     if least.multiply_adds > allowance.multiply_adds:
         reach = allowance.multiply_adds * (budget.multiply_adds or 1) / least.multiply_adds
         facts.append(f"multiply_adds {budget.multiply_adds:g} {beyond} the factor is {reach:.1f}")
-    if not facts:
-        facts.append("each limit of the budget can be met, but not all of them together")
     return "; ".join(facts)
 
 

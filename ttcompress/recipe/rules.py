@@ -75,16 +75,27 @@ def matches_name(selector: str, weight: Selectable) -> bool:
     return any(fnmatchcase(name, selector) for name in weight.names)
 
 
-def _parse_selector(value: object) -> str:
-    selector = parse_text(value)
+def check_selector(selector: str) -> None:
+    """Refuse what begins like a regular expression, but is not one.
+
+    Raises:
+        ValueError: it cannot be compiled.
+    """
     if selector.startswith(REGEX):
         try:
             re.compile(selector.removeprefix(REGEX))
         except (re.error, RecursionError, OverflowError) as error:
-            raise RecipeError(
-                f"{selector!r} is not a regular expression: {error}."
-                "\nWithout `re:` the text is a glob, where * stands for anything."
-            ) from error
+            raise ValueError(f"{selector!r} is not a regular expression: {error}") from error
+
+
+def _parse_selector(value: object) -> str:
+    selector = parse_text(value)
+    try:
+        check_selector(selector)
+    except ValueError as error:
+        raise RecipeError(
+            f"{error}.\nWithout `re:` the text is a glob, where * stands for anything."
+        ) from error
     return selector
 
 

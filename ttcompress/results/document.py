@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ttcompress.errors import ArtifactError, CheckpointError, unreadable
 from ttcompress.model.report import Report, judge_own_size, with_infinities
 from ttcompress.model.weights import RecurrentStack, Weight
+from ttcompress.results.objects import check_objects
 from ttcompress.system.files import check_input
 from ttcompress.system.json import check_integers, read_json
 from ttcompress.system.safetensors import ARTIFACT, Contents, open_safetensors
@@ -153,12 +154,7 @@ def _documents() -> TypeAdapter[Document]:
 def _check_report(report: Report) -> None:
     if missing := {"weights", "model"} - report.totals.keys():
         raise ValueError(f"report.totals: missing {', '.join(sorted(missing))}")
-    effective = report.recipe["effective"]
-    budget, key = effective.get("budget", {}), effective.get("key")
-    if not isinstance(budget, dict) or not isinstance(key, str | None):
-        raise ValueError("report.recipe: an invalid budget or key")
-    if not all(isinstance(asked, int | float | str) for asked in budget.values()):
-        raise ValueError("report.recipe: a budget must be of numbers or text")
+    check_objects(report)
     for weight in report.weights:
         for cut in weight.spectrum:
             places, increasing = cut.indices, sorted(set(cut.indices))

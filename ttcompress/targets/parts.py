@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from inspect import signature
+from itertools import islice
 from typing import Any
 
 import torch
@@ -110,6 +111,9 @@ def task_part(compressed: CompressedModel, task: Task) -> Part:
     task carries state from batch to batch, the state of every recurrent layer is both an input and
     an output. For other tasks the first training batch shows the call: see `_free_axes`, and
     `_with_states` for the states that a module takes and returns.
+
+    Raises:
+        RecipeError: a task of the user's own does not show how its model is called.
     """
     module = load_into(task.build(), compressed).eval()
     if isinstance(chain := getattr(task, "chain", None), Chain):  # a built-in task's
@@ -256,15 +260,27 @@ def _is_sequence(tensor: Tensor) -> bool:
 
 
 def _called_with(task: Task, module: nn.Module) -> tuple[Tensor, ...]:
-    """Record the tensors that a task passes to its model for the first training batch."""
+    """Record the tensors that a task passes to its model for the first training batch.
+
+    Raises:
+        RecipeError: there is no such batch, or nothing that could be recorded.
+    """
     seen: list[tuple[Any, ...]] = []
     handle = module.register_forward_pre_hook(lambda _, arguments: seen.append(arguments))
     try:
         with evaluating(module):
-            task.outputs(module, next(iter(task.train_batches(0, 0))), None)
+            for batch in islice(task.train_batches(0, 0), 1):
+                task.outputs(module, batch, None)
     finally:
         handle.remove()
-    return tuple(argument for argument in seen[0] if isinstance(argument, Tensor))
+    found = tuple(one for call in seen[:1] for one in call if isinstance(one, Tensor))
+    if not found:
+        fact = "gives its model no tensor by position" if seen else "has no training batch"
+        raise RecipeError(
+            f"task {task.name}: {fact}, which would show how the model is called. Give the module "
+            "with example inputs, or omit the task to export the recurrent layers alone."
+        )
+    return found
 
 
 def _argument_names(own: OwnModule) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ model's own mistakes play a part.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 
 import torch
@@ -54,12 +54,13 @@ def measure_sensitivity(
     distillation = make_distillation(task, dense, Finetune(distill=1.0, temperature=1.0), seed)
     random = torch.Generator().manual_seed(seed)
     batches = list(islice(task.train_batches(0, seed), BATCHES))
+    spreads = {} if distillation.own is None else _measure_spreads(task, dense, batches)
     sums, positions, state = dict.fromkeys(places, 0.0), 0, None
     for done, batch in enumerate(batches):
         progress("sensitivity", done, len(batches))
         outputs, state = task.outputs(dense, batch, state)
         named = {name: one.float() for name, one in name_outputs(outputs).items()}
-        loss = _distance_to_a_draw(distillation, named, batch, random)
+        loss = _distance_to_a_draw(distillation, named, batch, random, spreads)
         found = torch.autograd.grad(loss, list(places.values()), allow_unused=True)
         count = len(next(iter(named.values())))
         positions += count
@@ -72,12 +73,16 @@ def measure_sensitivity(
 
 
 def _distance_to_a_draw(
-    distillation: Distillation, outputs: dict[str, Tensor], batch: Batch, random: torch.Generator
+    distillation: Distillation,
+    outputs: dict[str, Tensor],
+    batch: Batch,
+    random: torch.Generator,
+    spreads: Mapping[str, Tensor],  # variances of columns, for a distance of the task's own
 ) -> Tensor:
     """The distance to an answer drawn from the predictions, at each position by itself."""
     values = {name: one.detach() for name, one in outputs.items()}
     if distillation.own is not None:
-        drawn = {name: _around(one, one.var(0), random) for name, one in values.items()}
+        drawn = {name: _around(one, spreads[name], random) for name, one in values.items()}
         return distillation.own(unname_outputs(outputs), unname_outputs(drawn), batch)
     parts = []
     for name, distance in distillation.distances.items():
@@ -86,6 +91,25 @@ def _distance_to_a_draw(
         columns = 1 if distance.kind == "classes" else values[name].shape[1]
         parts.append(columns**0.5 * distance.measure(outputs[name], drawn_one, 1.0))
     return torch.stack(parts).sum()
+
+
+def _measure_spreads(
+    task: Task, dense: nn.Module, batches: Sequence[Batch]
+) -> dict[str, Tensor]:  # (columns,) each
+    """The variance of each column of the outputs: over all batches, as one may be a position."""
+    sums = dict[str, Tensor]()  # (3, columns): ones, values and squares
+    state = None
+    with torch.no_grad():
+        for batch in batches:
+            outputs, state = task.outputs(dense, batch, state)
+            for name, one in name_outputs(outputs).items():
+                wide = one.double()
+                found = torch.stack([torch.ones_like(wide), wide, wide.square()]).sum(1)
+                sums[name] = sums[name] + found if name in sums else found
+    means = {
+        name: (total / count, squares / count) for name, (count, total, squares) in sums.items()
+    }
+    return {name: (square - mean**2).clamp(min=0).float() for name, (mean, square) in means.items()}
 
 
 def _draw(values: Tensor, distance: Distance, random: torch.Generator) -> Tensor:

@@ -45,7 +45,7 @@ def find_within_drop(job: Job, build: Build, trials: Path | None = None) -> Comp
 
     Raises:
         RecipeError: there is no task.
-        PlanError: even the smallest factor loses more.
+        PlanError: even the smallest factor loses more, or is out of reach itself.
     """
     allowed = job.recipe.budget.drop
     if job.task is None or allowed is None:
@@ -55,10 +55,13 @@ def find_within_drop(job: Job, build: Build, trials: Path | None = None) -> Comp
         )
     search = _Search(job, build, job.task, allowed, trials)
     low = job.recipe.budget.factor or LEAST
+    lost = search.lost(low)
+    if lost is None:
+        return search.result(low)  # raises: says which key of the budget is out of reach, and why
     if not search.is_within(low):
         raise PlanError(
             f"budget.drop: {allowed.written} is out of reach: factor {low:g}, the smallest tried, "
-            f"gives {search.describe(low)}. Allow a larger drop{search.unit}, or fine-tune: "
+            f"gives {search.describe(lost)}. Allow a larger drop{search.unit}, or fine-tune: "
             "--finetune."
         )
     return search.result(_largest(search.is_within, low))
@@ -123,11 +126,8 @@ class _Search:
         nothing = self.allowed.relative and not self.before
         return f" in the unit of {self.counting.name}, since it is 0 before" if nothing else ""
 
-    def describe(self, factor: float) -> str:
-        """Say in words what a factor gives, in the unit of the drop that is allowed."""
-        lost = self.lost(factor)
-        if lost is None:
-            return "no model"
+    def describe(self, lost: float) -> str:
+        """Say in words what was lost, in the unit of the drop that is allowed."""
         if self.allowed.relative and self.before:
             return f"a drop of {100 * lost / abs(self.before):.3g} %"
         return f"a drop of {lost:.4g}"

@@ -8,7 +8,7 @@ from ttcompress.artifact import CompressedModel, is_artifact, load
 from ttcompress.checkpoint import Checkpoint, ModelSource, open_checkpoint
 from ttcompress.errors import RecipeError
 from ttcompress.hub import local_file
-from ttcompress.layers.recurrent_model import RecurrentModel
+from ttcompress.layers.recurrent_model import Chain
 from ttcompress.model.protocol import Model
 from ttcompress.system.progress import Progress, silent
 from ttcompress.targets.c.native import NativeModel, load_native
@@ -75,12 +75,13 @@ def _as_c(model: Checkpoint | CompressedModel, task: Task, quantize: str) -> Nat
     """
     if not isinstance(model, CompressedModel):
         raise RecipeError("native: only a compressed model runs as C. Compress it first.")
-    part = task_part(model, task)
-    if not isinstance(part.module, RecurrentModel):
+    if not isinstance(getattr(task, "chain", None), Chain):
         raise RecipeError(
             f"native: the task {task.name} runs the model in code of its own. Use a built-in task."
         )
-    return NativeModel(load_native(part, check_quantize(find_target("c"), quantize)))
+    return NativeModel(
+        load_native(task_part(model, task), check_quantize(find_target("c"), quantize))
+    )
 
 
 def metrics_before_after(

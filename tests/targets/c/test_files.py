@@ -21,6 +21,7 @@ from ttcompress.layers.stacks import stack_of
 from ttcompress.planning.flash import flash_bytes
 from ttcompress.targets.c.build import make_example, run_files, write_part
 from ttcompress.targets.c.compiler import compile_files
+from ttcompress.targets.c.description import describe
 from ttcompress.targets.c.library import Interface
 from ttcompress.targets.c.packing import pack
 from ttcompress.targets.c.target import C
@@ -42,7 +43,12 @@ class Holder(nn.Module):
 
 
 def chain_part(
-    layer: nn.RNNBase, pooling: str | None = None, *, embedding: bool = True, tied: bool = False
+    layer: nn.RNNBase,
+    pooling: str | None = None,
+    *,
+    embedding: bool = True,
+    tied: bool = False,
+    one_hot: bool = False,
 ) -> Part:
     """A whole model that was kept as it is: symbols or values in, five classes out."""
     stack = replace(stack_of(layer), prefix="rnn.")
@@ -54,7 +60,7 @@ def chain_part(
     torch.manual_seed(0)
     module = RecurrentModel(chain, pooling).eval()
     x = torch.zeros(3, 5, stack.input_size)
-    if embedding:
+    if embedding or one_hot:
         x = torch.randint(symbols, (3, 5), generator=torch.Generator().manual_seed(0))
     return Part("", module, Call((x,), ({0: BATCH, 1: TIME},), ("x",), ("y",)), ())
 
@@ -112,6 +118,7 @@ def test_an_mps_is_held_by_its_factors(compressed, compiler, tmp_path) -> None:
     [
         (nn.LSTM(12, 20), None, {}),
         (nn.LSTM(12, 20), None, {"embedding": False}),
+        (nn.LSTM(12, 20), None, {"embedding": False, "one_hot": True}),
         (nn.LSTM(20, 20), None, {"tied": True}),
         *((nn.GRU(12, 20), pooling, {}) for pooling in POOLINGS),
         *((nn.GRU(12, 20, bidirectional=True), pooling, {}) for pooling in POOLINGS),
@@ -143,6 +150,41 @@ def test_symbols_are_looked_up_in_what_the_left_factor_takes(
     assert f"m_table[{300 * -(-rank // 8) * 8 + 64}]" in (made.file / "m.c").read_text()
     assert made.inputs == ("input", "h0", "c0") and made.relative_difference < 0.05
     assert made.memory["flash"] == int(re.search(r"M_FLASH_BYTES (\d+)", header)[1])
+
+
+@pytest.mark.parametrize("recurrent", ["mps", "keep"])
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("embedding", [True, False], ids=["embedded", "one-hot"])
+def test_a_table_takes_in_the_factor_that_it_is_multiplied_by(
+    compressed, embedding: bool, bidirectional: bool, recurrent: str
+) -> None:
+    """Whatever is merged into what, the maps of the first layer make of each symbol the same."""
+    made = nn.Module()
+    if embedding:
+        made.add_module("embedding", nn.Embedding(200, 64))
+    inputs = 64 if embedding else 200
+    made.add_module("rnn", nn.LSTM(inputs, 96, bidirectional=bidirectional))
+    made.add_module("head", nn.Linear(96 * (1 + bidirectional), 9))
+    rules = [{"weights": "recurrent", "format": recurrent}, {"weights": "all"}]
+    keys = {"rules": rules, "default": "keep", "budget": {"rank": 9}}
+    small = compressed(made, format="mps", store="float32", **keys)
+    chain = Chain("embedding" if embedding else None, 200, small.stacks, "head", 9, True, False)
+    model = ttcompress.load_into(RecurrentModel(chain), small).eval()
+    x = torch.zeros(3, 5, dtype=torch.int64)
+    found = describe(Part("", model, Call((x,), ({0: BATCH, 1: TIME},), ("x",), ("y",)), ()))
+    table = np.eye(200) if found.table is None else found.table.up
+    dense = small.state_dict()
+    for one, end in zip(found.directions, ("", "_reverse"), strict=False):
+        given = one.input.up if one.input.down is None else one.input.up @ one.input.down
+        wanted = dense[f"rnn.weight_ih_l0{end}"].numpy()
+        if embedding:
+            wanted = wanted @ dense["embedding.weight"].numpy().T
+        np.testing.assert_allclose(given @ table.T, wanted, atol=1e-5)
+    assert found.inputs == table.shape[1]
+    if not embedding and (recurrent == "keep" or bidirectional):
+        assert found.table is None
+    if recurrent == "mps" and not bidirectional:
+        assert found.directions[0].input.down is None and found.inputs == 9
 
 
 @pytest.mark.slow
