@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -92,6 +93,15 @@ def test_what_is_made_is_kept_only_in_evaluation_without_gradients(weight: Train
         assert weight.dense() is not weight.dense()
     weight.eval().requires_grad_(False)
     assert weight.dense() is weight.dense()
+
+
+def test_what_is_made_of_a_stored_train_is_kept_too(weight: TrainWeight) -> None:
+    train = weight.as_train()
+    turned = tuple(core.movedim(-1, 0).contiguous().movedim(0, -1) for core in train.cores)
+    assert not all(core.is_contiguous() for core in turned)  # as entropy-coded ones are
+    of_stored = TrainWeight(replace(train, cores=turned)).eval()
+    with torch.no_grad():
+        assert of_stored.dense() is of_stored.dense()
 
 
 def _add(weight: TrainWeight) -> None:

@@ -356,12 +356,12 @@ def matrix_of(owner: nn.Module, name: str) -> Matrix:
 
 
 def copy_values(tensor: Tensor) -> Tensor:
-    """Copy the values into new memory.
+    """Copy the values into new memory, in one piece: only of such cores results are cached.
 
     Never an inference tensor, even under inference_mode: those do not record that they changed.
     """
     with torch.inference_mode(False):
-        return tensor.detach().clone()
+        return tensor.detach().clone(memory_format=torch.contiguous_format)
 
 
 def _work(layout: Layout, ranks: tuple[int, ...]) -> MatrixWork:
