@@ -23,6 +23,9 @@ Opened = Callable[..., Checkpoint]
 class Color(Enum):
     RED = 1
 
+    def __reduce_ex__(self, protocol: Any) -> tuple[type, tuple[int]]:
+        return Color, (self.value,)  # as by itself, but for Python 3.11.0 to 3.11.3
+
 
 class Marked(torch.Tensor):
     """A tensor subclass."""
