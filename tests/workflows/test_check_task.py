@@ -4,22 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
 
+from tests.tasks.test_of import Tagger
 from ttcompress.errors import RecipeError
 from ttcompress.tasks.of import task_of
 from ttcompress.workflows.check_task import check_task
-
-
-class Tagger(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.rnn, self.head = nn.LSTM(3, 8, batch_first=True), nn.Linear(8, 4)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out: torch.Tensor = self.head(self.rnn(x)[0])
-        return out
-
 
 BATCHES = [(torch.randn(5, 6, 3), torch.randint(4, (5, 6)))]
 
