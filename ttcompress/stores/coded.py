@@ -116,8 +116,8 @@ class Coded(Store):
 
     def steps(self, fitted: Mapping[str, Tensor], like: Tensor) -> Tensor:
         """Step, row and column multiplied: 0 where all values are rounded to 0."""
-        grid = _powers(fitted["rows"])[:, None] * fitted["step"] * _powers(fitted["columns"])
-        return from_grid(grid, tuple(like.shape)).to(like)
+        rows, columns = _sides(fitted)
+        return from_grid(rows * columns, tuple(like.shape)).to(like)
 
     def nearest(self, values: Tensor, steps: Tensor) -> Tensor:
         """The nearest multiple of the step."""
@@ -169,8 +169,7 @@ class Coded(Store):
 
     def _codes(self, values: Tensor, fitted: Mapping[str, Tensor]) -> Ints:
         """The codes as a grid, in the smallest type that holds them."""
-        grid, columns = as_grid(values.detach()), _powers(fitted["columns"])
-        rows = _powers(fitted["rows"])[:, None] * fitted["step"]
+        grid, (rows, columns) = as_grid(values.detach()), _sides(fitted)
         size, found = max(1, _BLOCK // max(1, len(columns))), []
         for block, scale in zip(torch.split(grid, size), torch.split(rows, size), strict=True):
             rounded = _round(block.double(), (scale * columns).double())
@@ -258,6 +257,11 @@ def _powers(scales: Tensor) -> Tensor:  # (n,) integers -> (n,) float32
     whole = scales.to(torch.int64)
     roots = torch.tensor(_FOURTH_ROOTS)[whole % 4]
     return torch.ldexp(roots, whole.div(4, rounding_mode="floor"))
+
+
+def _sides(fitted: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """What the steps are the product of: one for each row, (rows, 1), and for each column."""
+    return _powers(fitted["rows"])[:, None] * fitted["step"], _powers(fitted["columns"])
 
 
 def _smallest_type(codes: Tensor) -> torch.dtype:
