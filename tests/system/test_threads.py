@@ -43,9 +43,12 @@ def test_work_runs_at_once_each_in_one_thread_of_torch_and_comes_in_order() -> N
         together.wait()  # passes only where three run at once
         return item, torch.get_num_threads()
 
+    told: list[tuple[int, int]] = []
     with torch_threads(3):
-        assert [*side_by_side(work, range(6))] == [(item, 1) for item in range(6)]
+        found = side_by_side(work, range(10, 16), lambda done, item: told.append((done, item)))
+        assert [*found] == [(item, 1) for item in range(10, 16)]
         assert torch.get_num_threads() == 3
+    assert told == [*enumerate(range(10, 16))]
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -87,5 +87,6 @@ def test_the_file_is_the_same_whatever_the_number_of_threads(store: str, tmp_pat
     for threads in (1, 3):
         with torch_threads(threads):
             compress(module, recipe(store, factor=8)).save(tmp_path / f"{threads}.safetensors")
+            assert torch.get_num_threads() == threads
     one, three = (tmp_path / f"{threads}.safetensors" for threads in (1, 3))
     assert one.read_bytes() == three.read_bytes()

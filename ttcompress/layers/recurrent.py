@@ -297,7 +297,8 @@ class Recurrent(RecurrentBase, nn.RNNBase):
         """Rebuild the dense weights and run torch's kernel for all layers at once."""
         names = [name for direction in self._names for name in direction.present]
         # cuDNN wants all weights in one type, but autocast multiplies trains out in another.
-        flat = [self._matrix(name).dense().to(self._dtype) for name in names]
+        dtype = self._dtype
+        flat = [self._matrix(name).dense().to(dtype) for name in names]
         options = (self.bias, self.num_layers, self.dropout, self.training, self.bidirectional)
         first = list(call.state) if self.mode == "LSTM" else call.state[0]
         kernel, _ = _FUSED[self._mode]

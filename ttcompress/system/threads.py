@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -29,25 +29,34 @@ def torch_threads(count: int) -> Iterator[int]:
         torch.set_num_threads(before)
 
 
-def side_by_side(work: Callable[[Given], Found], items: Sequence[Given]) -> Iterator[Found]:
+def side_by_side(
+    work: Callable[[Given], Found],
+    items: Sequence[Given],
+    before: Callable[[int, Given], None] = lambda done, item: None,
+) -> Iterator[Found]:
     """Do independent work on each item, as many at once as torch has threads; results in order.
 
     Each is done by one thread, so that results do not depend on how many there are. Two threads
     inside LAPACK's `eigh` take up to 20 times as long as one where a core is busy. After an error
     or an interrupt only what has begun is finished.
+
+    Args:
+        work: what is done.
+        items: what it is done on.
+        before: called before a result is waited for, with how many there are, and its item.
     """
-    with torch_threads(1) as before:
-        if (workers := min(before, len(items))) < 2:
-            yield from map(work, items)
+    with torch_threads(1) as threads:
+        if (workers := min(threads, len(items))) < 2:
+            for done, item in enumerate(items):
+                before(done, item)
+                yield work(item)
             return
         pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
-        begun: deque[Future[Found]] = deque()
+        begun = deque(pool.submit(work, item) for item in items[:workers])
         try:
-            for item in items:
-                begun.append(pool.submit(work, item))
-                if len(begun) > workers:
-                    yield begun.popleft().result()
-            while begun:
+            for done, item in enumerate(items):
+                before(done, item)
+                begun += [pool.submit(work, later) for later in items[done + workers :][:1]]
                 yield begun.popleft().result()
         finally:
             pool.shutdown(cancel_futures=True)

@@ -97,13 +97,13 @@ class Analysis:
             release_memory()
             return found
 
-        every: dict[str, Spectra] = {}
-        results = side_by_side(find, [*cuts.items()])
-        for done, weight in enumerate(cuts):
-            progress("spectra", done, len(cuts), weight.name)
-            every[weight.name] = next(results)
+        def tell(done: int, item: tuple[Weight, tuple[Cut, ...]]) -> None:
+            progress("spectra", done, len(cuts), item[0].name)
+
+        every = side_by_side(find, [*cuts.items()], tell)
+        named = {weight.name: found for weight, found in zip(cuts, every, strict=True)}
         progress("spectra", len(cuts), len(cuts))
-        return every
+        return named
 
     def factorizations(
         self, weight: Weight, weighting: Weighting | None

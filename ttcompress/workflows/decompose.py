@@ -40,10 +40,12 @@ def execute(job: Job, plan: Plan, made: Mapping[str, Made] = NOTHING_MADE) -> Co
     stored: list[StoredWeight] = []
     sizes: dict[str, int] = {}
     measured: list[Measured] = []
-    results = side_by_side(partial(_make_and_measure, job, made), plan.changed)
-    for done, planned in enumerate(plan.changed):
+
+    def tell(done: int, planned: PlannedWeight) -> None:
         job.progress("decompose", done, len(plan.changed), planned.weight.name)
-        one, size, errors = next(results)
+
+    work = partial(_make_and_measure, job, made)
+    for one, size, errors in side_by_side(work, plan.changed, tell):
         stored.append(one)
         sizes[one.weight.name] = size
         measured.append(errors)
@@ -73,12 +75,12 @@ def execute(job: Job, plan: Plan, made: Mapping[str, Made] = NOTHING_MADE) -> Co
 def make_coded(job: Job, plan: Plan) -> dict[str, Made]:
     """The weights of the budget whose bytes a plan could only estimate."""
     coded = [p for p in plan.changed if p.in_budget and p.estimated is not None]
-    made: dict[str, Made] = {}
-    results = side_by_side(partial(_make, job), coded)
-    for done, planned in enumerate(coded):
+
+    def tell(done: int, planned: PlannedWeight) -> None:
         job.progress("round", done, len(coded), planned.weight.name)
-        made[planned.weight.name] = next(results)
-    return made
+
+    made = side_by_side(partial(_make, job), coded, tell)
+    return {planned.weight.name: one for planned, one in zip(coded, made, strict=True)}
 
 
 def _make_and_measure(
